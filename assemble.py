@@ -1,0 +1,147 @@
+"""Puts a run's data, model and method together, the same way for training and for evaluation."""
+
+import platform
+import subprocess
+import sys
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import methods
+from common.files import locked
+from common.options import UsageError
+from data_prep import layouts
+from data_prep.loader import Loader, train_statistics
+from data_prep.prepare import prepare, prepared_folder
+from data_prep.prepared import Prepared, read_meta
+from data_prep.spec import Audio
+from experiments.resolve import Run, share, whole
+from methods.base import Facts, Method
+from models.build import build_classifier
+from models.classifier import Execution
+
+
+@dataclass
+class Session:
+    """Everything that a run works with."""
+
+    run: Run
+    prepared: Prepared
+    modalities: list[str]
+    loaders: dict[str, Loader]
+    ids: dict[str, list[str]]
+    sources: dict[str, np.ndarray]
+    hashes: dict[str, str]
+    method: Method
+
+
+def pick_device(devices: str, run_on_cpu: str = "using the CPU") -> torch.device:
+    """The device of a `--devices` value; says so when there is no CUDA device."""
+    if devices == "cpu":
+        return torch.device("cpu")
+    if not devices.isdigit():
+        several = "several devices in one run are not supported yet; " if "," in devices else ""
+        raise UsageError(f"--devices {devices!r}: {several}give one CUDA device's number, or cpu")
+    if not torch.cuda.is_available():
+        print(f"note: no CUDA device here, {run_on_cpu}", file=sys.stderr)
+        return torch.device("cpu")
+    if int(devices) >= torch.cuda.device_count():
+        raise UsageError(f"--devices {devices}: this machine has CUDA devices 0 to {torch.cuda.device_count() - 1}")
+    return torch.device("cuda", int(devices))
+
+
+def find_data(run: Run, args: Namespace) -> Prepared:
+    """The run's prepared samples; prepares them first from --dataset_root where needed.
+
+    Raises `UsageError` naming both ways out when there is neither.
+    """
+    data_dir = Path(args.data_dir)
+    folder = prepared_folder(data_dir, run.dataset, run.spec)
+    if not read_meta(folder).get("complete"):
+        root = Path(args.dataset_root) if args.dataset_root else None
+        if root is None and run.dataset == "demo":
+            root = data_dir / "raw" / "demo"
+            write_demo(root)
+        if root is None:
+            raise UsageError(
+                f"no prepared {run.dataset} in {folder}; give --dataset_root <raw folder> and it is prepared"
+                f" first, or --data_dir <where it is>. {layouts.load(run.dataset).SOURCE}"
+            )
+        prepare(run.dataset, root, data_dir, run.prep, max_bad=share("max_bad", args.max_bad))
+    return Prepared(folder, run.spec_hash)
+
+
+def write_demo(root: Path) -> None:
+    """Writes the demo's media files once; a second process waits for the first."""
+    from data_prep.generate.digits import DATA_SEED, write_digits
+
+    with locked(root.with_name(".demo.lock"), "another process is writing the demo's files", wait=True):
+        if not root.exists():
+            write_digits(root, root.with_name("demo-truth.csv"), seed=DATA_SEED)
+
+
+def assemble(run: Run, args: Namespace, constants: dict | None = None) -> Session:
+    """Data, model and method of a run; `constants` are stored normalisation constants, if any."""
+    device = pick_device(args.devices)
+    if args.threads:
+        torch.set_num_threads(whole("threads", args.threads, 1))
+    prepared = find_data(run, args)
+    layout, cls, s = layouts.load(run.dataset), methods.load(run.method), run.settings
+    modalities = cls.used_modalities(run.hparams, prepared.modalities)
+    parts = prepared.split(s.split_rule, s.split_seed, s.stratify)
+    hashes = {"split": prepared.split_digest(s.split_rule, s.split_seed, s.stratify)}
+    sources = {}
+    for part in ("val", "test") if len(modalities) > 1 else ():
+        sources[part], hashes[f"pairs_{part}"] = prepared.pairs(
+            s.split_rule, s.split_seed, part, modalities, s.stratify
+        )
+    if len(parts["train"]) < max(2, len(modalities)):
+        raise UsageError(f"the train part has {len(parts['train'])} samples; {max(2, len(modalities))} are needed")
+    workers = whole("num_workers", args.num_workers) if args.num_workers else 5 * (device.type == "cuda")
+    views = {m: view for m, view in layout.views(run.prep).items() if m in modalities}
+    loaders = {
+        part: Loader(prepared, positions, views, s.size, s.batch_size, run.seed, workers, device)
+        for part, positions in parts.items()
+    }
+    ids = {part: [prepared.ids[p] for p in positions] for part, positions in parts.items()}
+    model = build_classifier(
+        {m: "audio" if isinstance(prepared.spec[m], Audio) else "video" for m in modalities},
+        constants or normalisation(layout.normalise(run.prep), modalities, loaders["train"]),
+        len(prepared.label_names), encoder=s.encoder, spec_pool=s.spec_pool,
+        audio_norm=s.audio_norm, heads=cls.needs_unimodal_heads, seed=run.seed,
+        execution=Execution(device, s.precision, s.compile),
+    )
+    facts = Facts(run.seed, s.max_epochs, len(parts["train"]), len(prepared.label_names))
+    torch.manual_seed(run.seed)
+    method = cls(model, run.hparams, facts).to(device)
+    return Session(run, prepared, modalities, loaders, ids, sources, hashes, method)
+
+
+def environment(session: Session) -> dict:
+    """What a result depends on beside its configuration: versions, device, threads, commit, hashes."""
+    device = session.method.model.device
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True,
+        cwd=Path(__file__).parent, check=False,
+    ).stdout.strip()
+    return {
+        "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(), "commit": commit or "not a git checkout",
+        "spec_hash": session.run.spec_hash, "hashes": session.hashes,
+        "data_tools": session.prepared.meta["tools"],
+    }
+
+
+def normalisation(declared: dict, modalities: list[str], train: Loader) -> dict:
+    """(mean, std) of each modality: the layout's constants, or the training part's own."""
+    constants = {}
+    for m in modalities:
+        value = declared[m]
+        if value == "train":
+            value = train_statistics(train.batches, m)
+        constants[m] = (0.0, 1.0) if value == "none" else value
+    return constants

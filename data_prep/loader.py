@@ -1,0 +1,152 @@
+"""Batches of a prepared part, the same ones whatever the number of loader workers.
+
+A batch is {"index": [B] int64, "label": [B] int64, "inputs": {modality: tensor}, ...}; `index` is
+the sample's place in the part. Data order and augmentation are functions of (seed, epoch, place in
+the epoch's list): no generator's state has to be stored to resume a run.
+"""
+
+from typing import Any, Callable, Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from data_prep.prepared import Prepared
+from data_prep.spec import Audio, AudioView, VideoView
+from data_prep.transforms import clip, spectrogram
+
+Batch = dict
+Views = dict[str, AudioView | VideoView]
+# A key asks a worker for one item: (epoch or -1 for the evaluation view, place in the list, index).
+Key = tuple[int, int, int]
+
+
+class Samples(Dataset):
+    """The samples of one part; a list of keys makes a whole batch at once."""
+
+    def __init__(self, prepared: Prepared, positions: np.ndarray, views: Views, size: int, seed: int):
+        self.prepared, self.positions, self.views = prepared, positions, views
+        self.size, self.seed = size, seed
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def one(self, key: Key) -> dict[str, np.ndarray]:
+        """The inputs of one item."""
+        epoch, place, index = key
+        rng = np.random.default_rng([self.seed, epoch, place]) if epoch >= 0 else None
+        position, inputs = int(self.positions[index]), {}
+        for name, view in self.views.items():
+            spec, stored = self.prepared.spec[name], self.prepared.value(position, name)
+            if isinstance(spec, Audio):
+                inputs[name] = spectrogram(stored, spec, view, rng)
+            else:
+                inputs[name] = clip(stored, spec, view, self.size, rng)
+        return inputs
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        items = [self.one(key) for key in keys]
+        index = np.asarray([key[2] for key in keys], dtype=np.int64)
+        return {
+            "index": torch.from_numpy(index),
+            "label": torch.from_numpy(self.prepared.labels[self.positions[index]]),
+            "inputs": {m: torch.from_numpy(np.stack([item[m] for item in items])) for m in self.views},
+            "place": torch.tensor([key[1] for key in keys]),
+        }
+
+
+class _KeyBatches:
+    """A batch sampler whose list is set before each pass (persistent workers keep their loader)."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Key]] = []
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _quiet_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+class Loader:
+    """Batches of one part, on `device` but for the inputs (the model's `encode` moves those)."""
+
+    def __init__(
+        self, prepared: Prepared, positions: np.ndarray, views: Views, size: int, batch_size: int,
+        seed: int, workers: int, device: torch.device,
+    ):
+        self.samples = Samples(prepared, positions, views, size, seed)
+        self.batch_size, self.seed, self.device = batch_size, seed, device
+        self.sampler = _KeyBatches()
+        self.loader = DataLoader(
+            self.samples, batch_sampler=self.sampler, num_workers=workers, collate_fn=_as_is,
+            persistent_workers=workers > 0, pin_memory=device.type == "cuda",
+            worker_init_fn=_quiet_worker,
+        )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def epoch(self, epoch: int, plan: Any = None) -> Iterator[Batch]:
+        """Training batches of an epoch in random order; a ragged tail is dropped.
+
+        Fewer samples than a batch make one smaller batch. A `plan` (a method's, with `indices` [K]
+        into the part and `columns` of length K) replaces the list of samples for this epoch.
+        """
+        indices = np.arange(len(self)) if plan is None else plan.indices.cpu().numpy()
+        rng = np.random.default_rng([self.seed, epoch])
+        places = rng.permutation(len(indices))
+        size = min(self.batch_size, len(places))
+        whole = len(places) // size * size
+        batches = [
+            [(epoch, int(p), int(indices[p])) for p in places[k:k + size]]
+            for k in range(0, whole, size)
+        ]
+        columns = {} if plan is None else plan.columns
+        for batch in self._run(batches):
+            place = batch["place"]
+            batch.update({name: values.cpu()[place].to(self.device) for name, values in columns.items()})
+            yield batch
+
+    def batches(self, indices: Sequence[int] | None = None, transforms: str = "eval") -> Iterator[Batch]:
+        """Every sample (or `indices`) in fixed order, whole: nothing shuffled, nothing dropped.
+
+        `transforms`: "eval" for the deterministic view, "train" for the first epoch's augmentation.
+        """
+        epoch = {"eval": -1, "train": 0}[transforms]
+        wanted = range(len(self)) if indices is None else [int(k) for k in indices]
+        keys = [(epoch, place, index) for place, index in enumerate(wanted)]
+        yield from self._run(
+            [keys[k:k + self.batch_size] for k in range(0, len(keys), self.batch_size)]
+        )
+
+    def _run(self, batches: list[list[Key]]) -> Iterator[Batch]:
+        self.sampler.batches = batches
+        for batch in self.loader:
+            batch["label"] = batch["label"].to(self.device, non_blocking=True)
+            batch["index"] = batch["index"].to(self.device, non_blocking=True)
+            yield batch
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def train_statistics(batches: Callable[[], Iterator[Batch]], modality: str) -> tuple[list, list]:
+    """Mean and standard deviation over a part: one pair for sound, one a colour channel for video."""
+    count, total, squares = 0, 0.0, 0.0
+    for batch in batches():
+        values = batch["inputs"][modality].double()
+        values = values / 255 if values.ndim == 5 else values  # frames [B, T, 3, H, W] in [0, 1]
+        axes = (0, 1, 3, 4) if values.ndim == 5 else tuple(range(values.ndim))
+        count += values.numel() // (values.shape[2] if values.ndim == 5 else 1)
+        total, squares = total + values.sum(axes), squares + values.square().sum(axes)
+    mean = total / count
+    spread = (squares / count - mean.square()).clamp_min(1e-12).sqrt()
+    return mean.reshape(-1).tolist(), spread.reshape(-1).tolist()

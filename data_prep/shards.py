@@ -1,0 +1,115 @@
+"""Arrow IPC shards: the stored form of prepared samples, written once, read through a memory map.
+
+A shard holds a fixed run of consecutive candidates in id order, one row a sample. It explains
+itself: the schema's metadata carries the spec, the last record batch (it has no rows) carries the
+rejects of the shard's own candidates. No times and no machine names: equal input, equal bytes.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from common.files import atomic
+from data_prep.spec import Audio, Rejection, Spec, spec_json
+
+SHARD_SIZE = 256  # candidates a shard: Kinetics-Sounds makes 95 shards of about 130 MB
+BATCH_ROWS = 16  # rows a record batch: what the writer holds in memory
+
+
+def shard_name(number: int) -> str:
+    """The file name of shard `number`, counted from 0."""
+    return f"samples-{number:05d}.arrow"
+
+
+def schema(dataset: str, spec: Spec) -> pa.Schema:
+    """Columns: id, label, what the manifest tells, and one column a modality."""
+    fields = [
+        pa.field("id", pa.string()), pa.field("label", pa.int16()), pa.field("group", pa.string()),
+        pa.field("part", pa.string()), pa.field("sources", pa.string()),
+        pa.field("duration_s", pa.float64()), pa.field("n_frames", pa.int32()),
+        pa.field("flags", pa.string()),
+    ]
+    for name, modality in spec.items():
+        if isinstance(modality, Audio):
+            rows, columns = modality.shape
+            shape = {"shape": json.dumps([rows, columns]), "dtype": "float16"}
+            fields.append(pa.field(name, pa.binary(2 * rows * columns), metadata=shape))
+        else:
+            fields.append(pa.field(name, pa.list_(pa.binary()), metadata={"codec": modality.codec}))
+    text = json.dumps(spec_json(dataset, spec), sort_keys=True)
+    return pa.schema(fields, metadata={"spec": text})
+
+
+class ShardWriter:
+    """Collects rows and writes them as one shard; the file appears when `close` succeeds."""
+
+    def __init__(self, path: Path, columns: pa.Schema):
+        self.columns, self.rows = columns, []
+        self._atomic = atomic(path)
+        self._temporary = self._atomic.__enter__()
+        self._file = pa.OSFile(str(self._temporary), "wb")
+        self._writer = pa.ipc.new_file(self._file, columns)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds one row: values by column name."""
+        self.rows.append(row)
+        if len(self.rows) == BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.rows:
+            self._writer.write_batch(pa.RecordBatch.from_pylist(self.rows, schema=self.columns))
+            self.rows = []
+
+    def close(self, rejected: list[Rejection]) -> None:
+        """Writes the last rows and the rejects, and gives the file its final name."""
+        self._flush()
+        text = json.dumps([vars(r) for r in rejected], sort_keys=True)
+        empty = pa.RecordBatch.from_pylist([], schema=self.columns)
+        self._writer.write_batch(empty, custom_metadata={"rejected": text})
+        self._writer.close()
+        self._file.close()
+        self._atomic.__exit__(None, None, None)
+
+    def abandon(self) -> None:
+        """Removes what was written."""
+        self._writer.close()
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+class Shard:
+    """A shard read through a memory map: rows without a copy."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            *self.batches, last = (
+                reader.get_batch_with_custom_metadata(k) for k in range(reader.num_record_batches)
+            )
+        except (pa.ArrowInvalid, OSError, ValueError) as error:
+            raise ValueError(f"{path} is not a readable shard ({error}); remove it and prepare again") from None
+        self.batches = [batch for batch, _ in self.batches]
+        rejected = json.loads(last.custom_metadata[b"rejected"])
+        self.rejected = [Rejection(**entry) for entry in rejected]
+        self.spec = json.loads(reader.schema.metadata[b"spec"])
+        self.starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def column(self, name: str) -> list:
+        """All values of a column."""
+        return [value for batch in self.batches for value in batch.column(name).to_pylist()]
+
+    def value(self, row: int, name: str) -> Any:
+        """One value: a buffer for binary columns, a list of buffers for lists of frames."""
+        batch = int(np.searchsorted(self.starts, row, side="right")) - 1
+        scalar = self.batches[batch].column(name)[row - int(self.starts[batch])]
+        if pa.types.is_list(scalar.type):
+            return [item.as_buffer() for item in scalar]
+        return scalar.as_buffer()

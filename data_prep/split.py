@@ -1,0 +1,179 @@
+"""Splits: which sample is in which part, decided once and written to a file.
+
+* `paper`: the paper's totals to the unit (Table 5), 70/10/20 of the whole pool. The draw itself is
+  not published, so each class's samples are ranked by SHA-256 of "split_seed:id" and cut: one clip
+  more or less moves one sample, not all. Stratified by class: our choice, the totals cannot tell.
+* `group`: the same shares, but no group (actor, source video) stands in two parts.
+* `official`: the parts that the raw data set itself declares, where it does.
+
+The misaligned pairs of the evaluation are drawn here too, once a part, so that every method, seed
+and epoch is measured on the same ones.
+"""
+
+import csv
+import hashlib
+from collections import defaultdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+
+from common.files import write_text
+from common.options import UsageError
+
+PARTS = ("train", "val", "test")
+RULES = ("paper", "group", "official")
+
+
+def paper_counts(total: int, second: float = 2 / 3) -> tuple[int, int, int]:
+    """(train, val, test) sizes: hold out ceil(0.3 N), of that ceil(second * H) is the test part.
+
+    Reproduces Table 5 exactly for Kinetics-Sounds (second = 0.66), CREMA-D, UCF-101, Food-101 and
+    Twitter2015 (second = 2/3). In whole numbers, since a float 0.7 * N falls one short at 90, 170...
+    """
+    train = 7 * total // 10
+    held_out = total - train
+    test = -(-Fraction(second).limit_denominator(100) * held_out // 1)
+    return train, held_out - int(test), int(test)
+
+
+def _rank(seed: int, name: str) -> str:
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def _largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
+    """Whole numbers in proportion to `weights` that sum to `total`."""
+    whole = sum(weights)
+    if not whole:
+        return [0] * len(weights)
+    shares = [total * w // whole for w in weights]
+    order = sorted(range(len(weights)), key=lambda k: (-(total * weights[k] % whole), k))
+    for k in order[: total - sum(shares)]:
+        shares[k] += 1
+    return shares
+
+
+def split_paper(
+    ids: Sequence[str], labels: Sequence[int], seed: int, second: float, stratify: bool = True
+) -> list[str]:
+    """The part of each sample under the `paper` rule."""
+    groups = defaultdict(list)
+    for k in sorted(range(len(ids)), key=lambda k: _rank(seed, ids[k])):
+        groups[labels[k] if stratify else 0].append(k)
+    keys = sorted(groups)
+    sizes = [len(groups[key]) for key in keys]
+    train_total, val_total, test_total = paper_counts(len(ids), second)
+    train = _largest_remainder(train_total, sizes)
+    rest = [n - t for n, t in zip(sizes, train)]
+    val = _largest_remainder(val_total, rest)
+    parts = [""] * len(ids)
+    for key, n_train, n_val in zip(keys, train, val):
+        for place, k in enumerate(groups[key]):
+            parts[k] = PARTS[(place >= n_train) + (place >= n_train + n_val)]
+    return parts
+
+
+def split_groups(ids: Sequence[str], groups: Sequence[str], seed: int, second: float) -> list[str]:
+    """The part of each sample under the `group` rule: sizes are met as far as whole groups allow."""
+    if not all(groups) or len(set(groups)) < len(PARTS):
+        raise UsageError(
+            f"--split_rule group needs at least {len(PARTS)} groups, and this data set has"
+            f" {len(set(groups) - {''})}; allowed here: paper, official where parts are declared"
+        )
+    members = defaultdict(list)
+    for k, group in enumerate(groups):
+        members[group].append(k)
+    need = dict(zip(PARTS, paper_counts(len(ids), second)))
+    parts = [""] * len(ids)
+    for group in sorted(members, key=lambda g: _rank(seed, g)):
+        part = max(PARTS, key=lambda p: (need[p], -PARTS.index(p)))
+        need[part] -= len(members[group])
+        for k in members[group]:
+            parts[k] = part
+    return parts
+
+
+def split_official(declared: Sequence[str]) -> list[str]:
+    """The declared parts; raises `UsageError` if a sample has none or a part is empty."""
+    missing = [part for part in PARTS if part not in declared]
+    if missing or set(declared) - set(PARTS):
+        raise UsageError(
+            f"--split_rule official: this raw data set declares no {' and no '.join(missing) or 'part'}"
+            f"{' part' if missing else ' for some samples'}; allowed here: paper, group"
+        )
+    return list(declared)
+
+
+def make_split(
+    rule: str, seed: int, ids: Sequence[str], labels: Sequence[int], groups: Sequence[str],
+    declared: Sequence[str], label_names: Sequence[str], second: float, stratify: bool = True,
+) -> list[str]:
+    """The part of each sample; raises `UsageError` where a class would be missing from train."""
+    if rule == "paper":
+        counts = np.bincount(np.asarray(labels), minlength=len(label_names))
+        if stratify and counts.min() < 2:
+            name = label_names[int(counts.argmin())]
+            raise UsageError(
+                f"class {name!r} has {counts.min()} usable sample(s): a stratified split needs 2"
+                " or more of each; add samples or give --stratify off"
+            )
+        parts = split_paper(ids, labels, seed, second, stratify)
+    elif rule == "group":
+        parts = split_groups(ids, groups, seed, second)
+    else:
+        parts = split_official(declared)
+    present = {label for label, part in zip(labels, parts) if part == "train"}
+    absent = [name for k, name in enumerate(label_names) if k not in present]
+    if absent:
+        raise UsageError(
+            f"the train part of --split_rule {rule} --split_seed {seed} has no sample of class"
+            f" {absent[0]!r}; add samples or choose another rule or seed"
+        )
+    for part in PARTS:
+        if part not in parts:
+            raise UsageError(f"the {part} part is empty: {len(ids)} samples are too few to split")
+    return parts
+
+
+def misaligned_sources(labels: np.ndarray, modalities: int, seed: int = 0) -> np.ndarray:
+    """Sources of the misaligned samples of one part: [R, M] positions, one column a modality.
+
+    M = 2: for each i one j with another label, uniform, and both directions (i, j) and (j, i), so
+    R = 2N (paper Sec. 1; the draw is our choice). M >= 3: j_1 has another label, the others are
+    drawn without replacement from the rest, and a random permutation assigns them (Sec. A.2),
+    R = N. Raises `UsageError` where no sample has a partner.
+    """
+    n, rng, rows = len(labels), np.random.default_rng(seed), []
+    if n < modalities or len(set(labels.tolist())) < 2:
+        raise UsageError(
+            f"misaligned pairs need {modalities} or more samples of two or more classes in the"
+            f" validation and the test part; one has {n} of {len(set(labels.tolist()))}"
+        )
+    for i in range(n):
+        others = np.flatnonzero(labels != labels[i])
+        j = int(rng.choice(others))
+        if modalities == 2:
+            rows += [(i, j), (j, i)]
+        else:
+            rest = np.setdiff1d(np.arange(n), (i, j))
+            sources = [i, j, *rng.choice(rest, modalities - 2, replace=False).tolist()]
+            rows.append(tuple(sources[k] for k in rng.permutation(modalities)))
+    return np.asarray(rows, dtype=np.int64)
+
+
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence]) -> None:
+    """A CSV file, written atomically, with LF line ends."""
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file that `write_table` wrote."""
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))

@@ -1,0 +1,1 @@
+"""Which runs make which table or figure; run folders; launching many runs."""

@@ -1,0 +1,68 @@
+"""Joint training and its two controls.
+
+Joint: encode each modality, concatenate, one linear layer, one cross-entropy (the paper's baseline;
+Eq. 9, first half). Its gradient reaches every encoder through the same error vector, which is why
+the modality that is learnt first can leave the others little to explain.
+
+JointUni: Joint plus the cross-entropies of unimodal heads (Eq. 9 whole). The paper has no such row,
+and without one nobody can tell how much of MIDAS's gain comes from misaligned samples.
+
+Unimodal: Joint on a model that has one modality only, with the same encoder and recipe.
+
+Deviations: none known.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.options import UsageError, match_name, option
+from methods.base import Batch, Logs, Method
+from methods.ops import accuracy, unimodal_losses
+
+
+class Joint(Method):
+    """L = CE(g_f([f^1; ...; f^M]), y)."""
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
+        """Mean cross-entropy of the fused logits."""
+        y = batch["label"]
+        z = self.model.fuse(self.model.encode(batch["inputs"]))
+        loss = F.cross_entropy(z, y)
+        return loss, {"train/acc": accuracy(z, y), "train/L_align": loss.detach()}
+
+
+class JointUni(Method):
+    """L = CE(g_f([f^1; ...; f^M]), y) + sum_m CE(g_m(f^m), y)."""
+
+    needs_unimodal_heads = True
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
+        """Fused plus unimodal cross-entropies, coefficient 1 each."""
+        y = batch["label"]
+        f = self.model.encode(batch["inputs"])
+        z = self.model.fuse(f)
+        l_align, l_uni = F.cross_entropy(z, y), unimodal_losses(self.model.unimodal(f), y)
+        logs = {
+            "train/acc": accuracy(z, y),
+            "train/L_align": l_align.detach(), "train/L_uni": l_uni.detach(),
+        }
+        return l_align + l_uni, logs
+
+
+class Unimodal(Joint):
+    """CE(Linear(f^m), y) for one modality m."""
+
+    @dataclass(frozen=True)
+    class HParams:
+        """The one choice."""
+
+        modality: str = option("", "the modality to train on, by the data set's name for it")
+
+    @classmethod
+    def used_modalities(cls, hparams: HParams, available: list[str]) -> list[str]:
+        """The chosen modality; raises `UsageError` when it is not one of the data set's."""
+        if not hparams.modality:
+            raise UsageError(f"--method Unimodal needs --modality; allowed: {', '.join(available)}")
+        return [match_name("modality", hparams.modality, available)]

@@ -1,0 +1,314 @@
+#!/usr/bin/env python3
+"""Trains one run; the same command again resumes a stopped run, and says so of a finished one.
+
+    python train.py                                                  the embedded demo, MIDAS
+    python train.py --dataset cremad --dataset_root RAW --method Midas --devices 0
+    python train.py --method Midas --help                            MIDAS's own flags
+"""
+
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Iterator
+
+from common.files import file_digest, to_json
+from common.options import UsageError
+from common.program import run as run_program
+from experiments.resolve import resolve
+from experiments.run_folder import RunFolder
+
+CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the device
+
+
+class Stopped(UsageError):
+    """Ctrl-C or SIGTERM: the run goes on from its last checkpoint when it is started again."""
+
+    def __init__(self, number: int):
+        super().__init__("stopped; the same command goes on from the last finished epoch")
+        self.exit_status = 128 + number
+
+
+class Stop:
+    """Turns SIGINT and SIGTERM into a `Stopped` between two steps."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _: Any) -> None:
+        self.number = number
+
+    def check(self) -> None:
+        """Raises `Stopped` once a signal has come."""
+        if self.number:
+            raise Stopped(self.number)
+
+
+class Meter:
+    """Sums of a step's scalars, kept on the device and read once an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch, self.steps, self.sums, self.counts = epoch, 0, {}, {}
+        self.unchecked: list[tuple] = []
+
+    def add(self, loss: Any, scalars: dict, index: Any) -> None:
+        """Adds one step; stops the run at a loss that is not finite, at most 50 steps late."""
+        self.steps += 1
+        for name, value in (scalars | {"train/loss": loss.detach()}).items():
+            value = value.double()
+            known = ~value.isnan()
+            self.sums[name] = self.sums.get(name, 0) + value.nan_to_num(0.0)
+            self.counts[name] = self.counts.get(name, 0) + known
+        self.unchecked.append((self.steps, loss.detach(), index))
+        if len(self.unchecked) == CHECK_EVERY:
+            self.check_losses()
+
+    def check_losses(self) -> None:
+        """Raises `FloatingPointError` naming epoch, step and samples of the first bad loss."""
+        import torch
+
+        finite = torch.stack([loss for _, loss, _ in self.unchecked]).isfinite().tolist()
+        if not all(finite):
+            step, loss, index = self.unchecked[finite.index(False)]
+            raise FloatingPointError(
+                f"loss {loss.item()} at epoch {self.epoch}, step {step}, sample places"
+                f" {index.tolist()} of the train part; the last good checkpoint is kept"
+            )
+        self.unchecked = []
+
+    def read(self) -> dict[str, float]:
+        """The epoch's means; sums for names whose last part begins with n_."""
+        if self.unchecked:
+            self.check_losses()
+        out = {}
+        for name, total in self.sums.items():
+            count = 1 if name.split("/")[-1].startswith("n_") else int(self.counts[name])
+            if count:
+                out[name] = float(total) / count
+        return out
+
+
+def run_epoch(session: Any, epoch: int, optimizers: list, stop: Stop) -> dict[str, float]:
+    """One pass over the training part; returns the log's train/ and time/ values."""
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+    method, loader = session.method, session.loaders["train"]
+    # Modules that draw from torch's global generator (dropout) see the same state after a resume.
+    torch.manual_seed(int(np.random.SeedSequence([session.run.seed, epoch]).generate_state(1)[0]))
+    plan = method.begin_epoch(epoch, loader)
+    method.train()
+    meter, items, waited, begun = Meter(epoch), 0, 0.0, time.perf_counter()
+    batches = loader.epoch(epoch, plan)
+    bar = tqdm(desc=f"epoch {epoch}", unit="step", leave=False, disable=None)
+    with bar:
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - asked
+            if batch is None:
+                break
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss, scalars = method(batch)
+            loss.backward()
+            method.after_backward()
+            for optimizer in optimizers:
+                optimizer.step()
+            meter.add(loss, scalars, batch["index"])
+            items += len(batch["label"])
+            bar.update()
+            stop.check()
+    record = meter.read()
+    record |= {name: float(value) for name, value in method.end_epoch().items()}
+    seconds = time.perf_counter() - begun
+    return record | {
+        "train/n_items": items, "time/epoch_s": seconds, "time/data_wait_s": waited,
+        "time/step_s": seconds - waited, "time/samples_per_s": items / seconds,
+    }
+
+
+def make_optimizers(session: Any, lr_scale: float) -> tuple[list, list]:
+    """The method's optimizers around the shared SGD, and a StepLR for each."""
+    import torch
+
+    s = session.run.settings
+
+    def base(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters, lr=s.lr * lr_scale, momentum=s.momentum, weight_decay=s.weight_decay
+        )
+
+    optimizers = session.method.optimizers(base)
+    return optimizers, [torch.optim.lr_scheduler.StepLR(o, s.lr_step, s.lr_gamma) for o in optimizers]
+
+
+def epochs_to_run(session: Any, folder: RunFolder, saved: dict | None) -> Iterator[tuple]:
+    """(epoch, stage number, optimizers, schedulers) of each epoch that is still to be trained.
+
+    A stage begins with new optimizers; a resumed one gets its saved ones back.
+    """
+    method, done, first = session.method, saved["epoch"] if saved else 0, 1
+    for number, stage in enumerate(method.stages(session.run.settings.max_epochs)):
+        last = first + stage.epochs - 1
+        if done < last:
+            if stage.start == "best" and done < first:
+                method.load_state_dict(folder.load("best.pt")["method"])
+            optimizers, schedulers = make_optimizers(session, stage.lr_scale)
+            if done >= first:
+                for kind, objects in (("optimizers", optimizers), ("schedulers", schedulers)):
+                    for one, state in zip(objects, saved[kind], strict=True):
+                        one.load_state_dict(state)
+            for epoch in range(max(first, done + 1), last + 1):
+                yield epoch, number, optimizers, schedulers
+        first = last + 1
+
+
+def train(session: Any, folder: RunFolder, args: Any) -> int:
+    """The loop: epochs until the last, each trained, validated, logged and saved; then the test."""
+    import torch
+
+    from evaluate import collect, measure
+
+    method, stop = session.method, Stop()
+    saved = folder.load_last()
+    if saved:
+        method.load_state_dict(saved["method"])
+        print(f"resuming after epoch {saved['epoch']} of {folder.path}", file=sys.stderr)
+        if saved["threads"] != torch.get_num_threads():
+            print(
+                f"note: {torch.get_num_threads()} threads now, {saved['threads']} before:"
+                " the last digits may differ from an undisturbed run", file=sys.stderr,
+            )
+    folder.cut_log(saved["epoch"] if saved else 0)
+    best = saved["best"] if saved else {"epoch": 0, "acc": -1.0}
+    board = open_board(folder) if args.tensorboard else None
+    total = sum(stage.epochs for stage in method.stages(session.run.settings.max_epochs))
+
+    for epoch, stage, optimizers, schedulers in epochs_to_run(session, folder, saved):
+        record = {"epoch": epoch, "lr": optimizers[0].param_groups[0]["lr"]}
+        record |= run_epoch(session, epoch, optimizers, stop)
+        for scheduler in schedulers:
+            scheduler.step()
+
+        features, labels = collect(method, session.loaders["val"].batches())
+        metrics = measure(method, features, labels, session.sources.get("val"))
+        record |= {f"val/{name}": value for name, value in metrics.items()}
+        if metrics["acc"] > best["acc"]:  # the first of equals, on validation accuracy alone
+            best = {"epoch": epoch, "acc": metrics["acc"]}
+            folder.save("best.pt", {"method": method.state_dict(), "epoch": epoch})
+
+        folder.append_log(record)
+        if board:
+            for name, value in record.items():
+                board.add_scalar(name, value, epoch)
+        print(epoch_line(record, total, session.modalities), flush=True)
+        folder.save("last.pt", {
+            "epoch": epoch, "stage": stage, "method": method.state_dict(), "best": best,
+            "optimizers": [o.state_dict() for o in optimizers],
+            "schedulers": [s.state_dict() for s in schedulers], "threads": torch.get_num_threads(),
+        }, keep_previous=True)
+        stop.check()
+
+    return finish(session, folder, best, args)
+
+
+def finish(session: Any, folder: RunFolder, best: dict, args: Any) -> int:
+    """Loads the best epoch, reads the test part once, and writes the result."""
+    from data_prep.split import write_table
+    from evaluate import collect, confusion, measure, per_class_f1, probabilities
+
+    method, names = session.method, session.prepared.label_names
+    method.load_state_dict(folder.load("best.pt")["method"])
+    features, labels = collect(method, session.loaders["test"].batches())
+    metrics = measure(method, features, labels, session.sources.get("test"))
+    p = probabilities(method, features)["fused"]
+    guess = p.argmax(1)
+    rows = [
+        (sample, y, k, names[y], names[k], *(f"{v:.6g}" for v in row))
+        for sample, y, k, row in zip(session.ids["test"], labels.tolist(), guess.tolist(), p.tolist())
+    ]
+    header = ("id", "label", "prediction", "label_name", "prediction_name", *(f"p/{n}" for n in names))
+    write_table(folder.file("predictions.csv"), header, rows)
+    counts = confusion(guess, labels, len(names))
+    if not args.keep_checkpoints:
+        last = folder.load_last()
+        folder.save("last.pt", {k: v for k, v in last.items() if k not in ("optimizers", "schedulers")})
+        folder.file("prev.pt").unlink(missing_ok=True)
+    folder.write_json("result.json", {
+        **{f"test/{name}": value for name, value in metrics.items()},
+        "best_epoch": best["epoch"], "val/acc": best["acc"], "label_names": names,
+        "test/f1_per_class": dict(zip(names, per_class_f1(counts).tolist())),
+        "test/confusion": counts.tolist(), "checkpoint": file_digest(folder.file("best.pt")),
+        "hashes": session.hashes,
+    })
+    mis = f"  test/acc_mis {metrics['acc_mis']:.4f}" if "acc_mis" in metrics else ""
+    print(
+        f"done: {folder.path}  best epoch {best['epoch']}  test/acc {metrics['acc']:.4f}"
+        f"  test/f1_macro {metrics['f1_macro']:.4f}  test/f1_batch64 {metrics['f1_batch64']:.4f}{mis}"
+    )
+    return 0
+
+
+def epoch_line(record: dict, total: int, modalities: list[str]) -> str:
+    """The epoch's key figures in aligned columns."""
+    cells = [f"epoch {record['epoch']:3d}/{total}", f"loss {record['train/loss']:8.4f}"]
+    cells.append(f"val/acc {record['val/acc']:.4f}")
+    if "val/acc_mis" in record:
+        cells.append(f"mis {record['val/acc_mis']:.4f}")
+        cells += [f"{m} {record[f'val/acc_zero/{m}']:.4f}" for m in modalities]
+    if "train/n_valid" in record:
+        cells.append(f"pairs {record['train/n_valid']:.0f}")
+    cells += [f"alpha/{m} {record[f'alpha/{m}']:.2f}" for m in modalities if f"alpha/{m}" in record]
+    return "  ".join([*cells, f"{record['time/epoch_s']:.1f} s"])
+
+
+def open_board(folder: RunFolder) -> Any:
+    """A TensorBoard writer in the run's folder."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError("--tensorboard needs: pip install -r requirements-tensorboard.txt") from None
+    return SummaryWriter(str(folder.file("tensorboard")))
+
+
+def main(argv: list[str]) -> int:
+    """Resolves the run, then trains it; torch is imported only once there is something to do."""
+    run, args = resolve(argv, __doc__)
+    if run is None:
+        return 0
+    if args.print_config:
+        print(to_json(run.config()), end="")
+        return 0
+    default = run.default_folder(Path(args.results_dir))
+    folder = RunFolder(Path(args.output_dir) if args.output_dir else default)
+    if not args.overwrite:
+        folder.check(run.config())
+    if folder.state == "done" and not args.overwrite:
+        result = folder.read_json("result.json")
+        print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite starts anew)")
+        return 0
+    from assemble import assemble, environment
+
+    session = assemble(run, args)
+    with folder.lock():
+        folder.claim(run.config(), args.overwrite)
+        folder.note_start(environment(session))
+        try:
+            return train(session, folder, args)
+        except FloatingPointError as error:
+            folder.fail(str(error))
+            raise UsageError(f"stopped: {error}") from None
+        except UsageError:
+            raise
+        except Exception:
+            folder.fail(traceback.format_exc())
+            raise
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))
