@@ -11,14 +11,13 @@ import numpy as np
 import torch
 
 import methods
-from common.files import locked
-from common.options import UsageError
+from common.options import UsageError, number
 from data_prep import layouts
 from data_prep.loader import Loader, train_statistics
 from data_prep.prepare import prepare, prepared_folder
 from data_prep.prepared import Prepared, read_meta
-from data_prep.spec import Audio
-from experiments.resolve import Run, share, whole
+from data_prep.spec import Audio, Spec
+from experiments.resolve import Run
 from methods.base import Facts, Method
 from models.build import build_classifier
 from models.classifier import Execution
@@ -49,7 +48,9 @@ def pick_device(devices: str, run_on_cpu: str = "using the CPU") -> torch.device
         print(f"note: no CUDA device here, {run_on_cpu}", file=sys.stderr)
         return torch.device("cpu")
     if int(devices) >= torch.cuda.device_count():
-        raise UsageError(f"--devices {devices}: this machine has CUDA devices 0 to {torch.cuda.device_count() - 1}")
+        raise UsageError(
+            f"--devices {devices}: the last CUDA device here is {torch.cuda.device_count() - 1}"
+        )
     return torch.device("cuda", int(devices))
 
 
@@ -63,31 +64,29 @@ def find_data(run: Run, args: Namespace) -> Prepared:
     if not read_meta(folder).get("complete"):
         root = Path(args.dataset_root) if args.dataset_root else None
         if root is None and run.dataset == "demo":
-            root = data_dir / "raw" / "demo"
-            write_demo(root)
+            from data_prep.generate.digits import ensure_digits
+
+            root = ensure_digits(data_dir)
         if root is None:
             raise UsageError(
-                f"no prepared {run.dataset} in {folder}; give --dataset_root <raw folder> and it is prepared"
+                f"no prepared {run.dataset} in {folder}; --dataset_root <raw folder> prepares it"
                 f" first, or --data_dir <where it is>. {layouts.load(run.dataset).SOURCE}"
             )
-        prepare(run.dataset, root, data_dir, run.prep, max_bad=share("max_bad", args.max_bad))
+        prepare(
+            run.dataset,
+            root,
+            data_dir,
+            run.prep,
+            max_bad=number("max_bad", args.max_bad, float, 0, 1),
+        )
     return Prepared(folder, run.spec_hash)
 
 
-def write_demo(root: Path) -> None:
-    """Writes the demo's media files once; a second process waits for the first."""
-    from data_prep.generate.digits import DATA_SEED, write_digits
-
-    with locked(root.with_name(".demo.lock"), "another process is writing the demo's files", wait=True):
-        if not root.exists():
-            write_digits(root, root.with_name("demo-truth.csv"), seed=DATA_SEED)
-
-
-def assemble(run: Run, args: Namespace, constants: dict | None = None) -> Session:
-    """Data, model and method of a run; `constants` are stored normalisation constants, if any."""
+def assemble(run: Run, args: Namespace) -> Session:
+    """Data, model and method of a run."""
     device = pick_device(args.devices)
     if args.threads:
-        torch.set_num_threads(whole("threads", args.threads, 1))
+        torch.set_num_threads(number("threads", args.threads, int, 1))
     prepared = find_data(run, args)
     layout, cls, s = layouts.load(run.dataset), methods.load(run.method), run.settings
     modalities = cls.used_modalities(run.hparams, prepared.modalities)
@@ -99,39 +98,71 @@ def assemble(run: Run, args: Namespace, constants: dict | None = None) -> Sessio
             s.split_rule, s.split_seed, part, modalities, s.stratify
         )
     if len(parts["train"]) < max(2, len(modalities)):
-        raise UsageError(f"the train part has {len(parts['train'])} samples; {max(2, len(modalities))} are needed")
-    workers = whole("num_workers", args.num_workers) if args.num_workers else 5 * (device.type == "cuda")
+        raise UsageError(
+            f"the train part has {len(parts['train'])} samples, too few"
+        )
+    workers = (
+        number("num_workers", args.num_workers, int, 0)
+        if args.num_workers
+        else 5 * (device.type == "cuda")
+    )
     views = {m: view for m, view in layout.views(run.prep).items() if m in modalities}
     loaders = {
         part: Loader(prepared, positions, views, s.size, s.batch_size, run.seed, workers, device)
         for part, positions in parts.items()
     }
     ids = {part: [prepared.ids[p] for p in positions] for part, positions in parts.items()}
-    model = build_classifier(
-        {m: "audio" if isinstance(prepared.spec[m], Audio) else "video" for m in modalities},
-        constants or normalisation(layout.normalise(run.prep), modalities, loaders["train"]),
-        len(prepared.label_names), encoder=s.encoder, spec_pool=s.spec_pool,
-        audio_norm=s.audio_norm, heads=cls.needs_unimodal_heads, seed=run.seed,
-        execution=Execution(device, s.precision, s.compile),
+    constants = normalisation(layout.normalise(run.prep), modalities, loaders["train"])
+    method = build_method(
+        run,
+        {m: prepared.spec[m] for m in modalities},
+        constants,
+        len(prepared.label_names),
+        len(parts["train"]),
+        device,
     )
-    facts = Facts(run.seed, s.max_epochs, len(parts["train"]), len(prepared.label_names))
-    torch.manual_seed(run.seed)
-    method = cls(model, run.hparams, facts).to(device)
     return Session(run, prepared, modalities, loaders, ids, sources, hashes, method)
 
 
+def build_method(
+    run: Run, spec: Spec, constants: dict, classes: int, train_size: int, device: torch.device
+) -> Method:
+    """The run's method with its model: first weights from the run's seed alone."""
+    cls, s = methods.load(run.method), run.settings
+    model = build_classifier(
+        {m: "audio" if isinstance(kind, Audio) else "video" for m, kind in spec.items()},
+        constants,
+        classes,
+        encoder=s.encoder,
+        spec_pool=s.spec_pool,
+        audio_norm=s.audio_norm,
+        heads=cls.needs_unimodal_heads,
+        seed=run.seed,
+        execution=Execution(device, s.precision, s.compile),
+    )
+    torch.manual_seed(run.seed)
+    return cls(model, run.hparams, Facts(run.seed, s.max_epochs, train_size, classes)).to(device)
+
+
 def environment(session: Session) -> dict:
-    """What a result depends on beside its configuration: versions, device, threads, commit, hashes."""
+    """What a result depends on beside its configuration: versions, device, threads, hashes."""
     device = session.method.model.device
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True,
-        cwd=Path(__file__).parent, check=False,
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=False,
     ).stdout.strip()
     return {
-        "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(), "commit": commit or "not a git checkout",
-        "spec_hash": session.run.spec_hash, "hashes": session.hashes,
+        "threads": torch.get_num_threads(),
+        "commit": commit or "not a git checkout",
+        "spec_hash": session.run.spec_hash,
+        "hashes": session.hashes,
         "data_tools": session.prepared.meta["tools"],
     }
 

@@ -10,16 +10,18 @@ recombining features is the same as recombining inputs.
 
 import itertools
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.files import file_digest, write_table
 from common.options import Parser, UsageError
 from common.program import run as run_program
+from experiments.run_folder import RunFolder
 from methods.ops import label_shares
 
 Features = dict[str, Tensor]
@@ -46,7 +48,7 @@ def f1_batch(predicted: Tensor, labels: Tensor, classes: int, batch: int = 64) -
     """Mean over batches of macro-F1 on the labels that occur in the batch, true or predicted.
 
     By all evidence this is what the paper's F1 column holds (an inference: README). The rows, in id
-    order, are permuted by `numpy.random.default_rng(0)`; the last short batch counts like any other.
+    order, are permuted by `numpy.random.default_rng(0)`; a short last batch counts like the others.
     """
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
     values = []
@@ -60,7 +62,7 @@ def f1_batch(predicted: Tensor, labels: Tensor, classes: int, batch: int = 64) -
 def misaligned_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict[str, float]:
     """Accuracy and confidences on misaligned samples: logits [R, C], k [R, M] the sources' labels.
 
-    `acc_mis`: share of samples whose distinct source labels are exactly the likeliest classes (ties:
+    `acc_mis`: share of samples whose distinct source labels are just its likeliest classes (ties:
     lower class first). `conf_raw/<m>`: mean probability of modality m's label; `conf_norm/<m>`: its
     mean share among the source labels.
     """
@@ -83,7 +85,7 @@ def subsets(modalities: list[str]) -> Iterator[tuple[str, ...]]:
 
 
 def zero_vector_accuracy(features: Features, labels: Tensor, logits: Logits) -> dict[str, float]:
-    """Accuracy of each subset, the other modalities' *features* replaced by zeros (paper Sec. A.4)."""
+    """Accuracy of each subset, the other *features* replaced by zeros (paper Sec. A.4)."""
     out = {}
     for kept in subsets(list(features)):
         masked = {m: f if m in kept else torch.zeros_like(f) for m, f in features.items()}
@@ -93,13 +95,16 @@ def zero_vector_accuracy(features: Features, labels: Tensor, logits: Logits) -> 
 
 def shapley(value: dict[str, float], modalities: list[str]) -> dict[str, float]:
     """Shapley value of each modality in the game of zero-vector accuracies; nothing is worth 0."""
+
+    def worth(coalition: tuple[str, ...]) -> float:
+        return value["+".join(m for m in modalities if m in coalition)] if coalition else 0.0
+
     orders = list(itertools.permutations(modalities))
     total = dict.fromkeys(modalities, 0.0)
     for order in orders:
         for place, m in enumerate(order):
-            def worth(count: int) -> float:
-                return value["+".join(x for x in modalities if x in order[:count])] if count else 0.0
-            total[m] += (worth(place + 1) - worth(place)) / len(orders)
+            gain = worth(order[: place + 1]) - worth(order[:place])
+            total[m] += gain / len(orders)
     return total
 
 
@@ -115,7 +120,9 @@ def collect(method, batches) -> tuple[Features, Tensor]:
 
 
 @torch.no_grad()
-def measure(method, features: Features, labels: Tensor, sources: np.ndarray | None) -> dict[str, float]:
+def measure(
+    method, features: Features, labels: Tensor, sources: np.ndarray | None
+) -> dict[str, float]:
     """All metrics of a part. `sources` [R, M] are the places of the misaligned samples' sources."""
     model, device = method.model, method.model.device
 
@@ -147,7 +154,7 @@ def measure(method, features: Features, labels: Tensor, sources: np.ndarray | No
 
 @torch.no_grad()
 def probabilities(method, features: Features) -> dict[str, Tensor]:
-    """[N, C] softmax: "fused", and each modality alone (its own head, else zero vectors for the rest)."""
+    """[N, C] softmax: "fused", and each modality alone (own head, else zeros for the rest)."""
     device = method.model.device
     on_device = {m: f.to(device) for m, f in features.items()}
     out = {"fused": method.logits(on_device)}
@@ -155,6 +162,43 @@ def probabilities(method, features: Features) -> dict[str, Tensor]:
         m: method.model.fuse_subset(on_device, [m]) for m in features
     }
     return {name: F.softmax(z.float(), 1).cpu() for name, z in (out | alone).items()}
+
+
+def finish(session, folder: RunFolder, best: dict, keep_checkpoints: bool) -> int:
+    """Ends a run: loads the best epoch, reads the test part once, writes predictions and result."""
+    method, names = session.method, session.prepared.label_names
+    method.load_state_dict(folder.load("best.pt")["method"])
+    features, labels = collect(method, session.loaders["test"].batches())
+    metrics = measure(method, features, labels, session.sources.get("test"))
+    p = probabilities(method, features)["fused"]
+    guess = p.argmax(1)
+    rows = [
+        (sample, y, k, names[y], names[k], *(f"{v:.6g}" for v in row))
+        for sample, y, k, row in zip(
+            session.ids["test"], labels.tolist(), guess.tolist(), p.tolist(), strict=True
+        )
+    ]
+    header = ("id", "label", "prediction", "label_name", "prediction_name")
+    write_table(folder.file("predictions.csv"), (*header, *(f"p/{n}" for n in names)), rows)
+    counts = confusion(guess, labels, len(names))
+    if not keep_checkpoints:
+        folder.drop_optimizer()
+    result = {f"test/{name}": value for name, value in metrics.items()}
+    result |= {
+        "best_epoch": best["epoch"],
+        "val/acc": best["acc"],
+        "label_names": names,
+        "train_size": len(session.loaders["train"]),
+        "test/f1_per_class": dict(zip(names, per_class_f1(counts).tolist())),
+        "test/confusion": counts.tolist(),
+        "checkpoint": file_digest(folder.file("best.pt")),
+        "hashes": session.hashes,
+    }
+    folder.write_json("result.json", result)
+    keys = ("acc", "f1_macro", "f1_batch64", "acc_mis")
+    figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
+    print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
+    return 0
 
 
 def show(metrics: dict[str, float], label_names: list[str], counts: Tensor) -> str:
@@ -173,22 +217,30 @@ def main(argv: list[str]) -> int:
     """The program."""
     parser = Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="a finished run's folder")
-    parser.add_argument("--part", default="test", choices=("val", "test"), help="which part (default test)")
-    parser.add_argument("--predict", metavar="CSV", help="new files: id and a column of paths a modality")
-    parser.add_argument("--out", metavar="CSV", help="where --predict writes (default: standard output)")
+    parser.add_argument(
+        "--part", default="test", choices=("val", "test"), help="which part (default test)"
+    )
+    parser.add_argument(
+        "--predict", metavar="CSV", help="new files: id and a column of paths a modality"
+    )
+    parser.add_argument(
+        "--out", metavar="CSV", help="where --predict writes (default: standard output)"
+    )
     parser.add_argument("--data_dir", default="data", help="prepared data (default data)")
     parser.add_argument("--dataset_root", help="raw data, if it must be prepared first")
     parser.add_argument("--devices", default="0", help="a CUDA device's number, or cpu")
     parser.add_argument("--threads", help="CPU threads")
     parser.add_argument("--num_workers", help="loader processes")
-    parser.add_argument("--max_bad", default="0.05", help="share of rejected files that preparation allows")
+    parser.add_argument(
+        "--max_bad", default="0.05", help="share of rejected files that preparation allows"
+    )
     args = parser.parse_args(argv)
-    from experiments.run_folder import RunFolder
-
     folder = RunFolder(Path(args.run))
     config = folder.read_json("config.json")
     if folder.state != "done":
-        raise UsageError(f"{folder.path} is {folder.state}, not done: run its train.py command again first")
+        raise UsageError(
+            f"{folder.path} is {folder.state}, not done: run its train.py command again first"
+        )
     if args.predict:
         from predict import predict_files
 
@@ -202,7 +254,13 @@ def main(argv: list[str]) -> int:
     metrics = measure(session.method, features, labels, session.sources.get(args.part))
     best = probabilities(session.method, features)["fused"].argmax(1)
     counts = confusion(best, labels, len(session.prepared.label_names))
-    print(show({f"{args.part}/{k}": v for k, v in metrics.items()}, session.prepared.label_names, counts))
+    print(
+        show(
+            {f"{args.part}/{k}": v for k, v in metrics.items()},
+            session.prepared.label_names,
+            counts,
+        )
+    )
     return 0
 
 

@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
 """Trains one run; the same command again resumes a stopped run, and says so of a finished one.
 
-    python train.py                                                  the embedded demo, MIDAS
-    python train.py --dataset cremad --dataset_root RAW --method Midas --devices 0
-    python train.py --method Midas --help                            MIDAS's own flags
+python train.py                                                  the embedded demo, MIDAS
+python train.py --dataset cremad --dataset_root RAW --method Midas --devices 0
+python train.py --method Midas --help                            MIDAS's own flags
 """
 
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
-from common.files import file_digest, to_json
+from common.files import to_json
 from common.options import UsageError
 from common.program import run as run_program
 from experiments.resolve import resolve
@@ -127,8 +128,11 @@ def run_epoch(session: Any, epoch: int, optimizers: list, stop: Stop) -> dict[st
     record |= {name: float(value) for name, value in method.end_epoch().items()}
     seconds = time.perf_counter() - begun
     return record | {
-        "train/n_items": items, "time/epoch_s": seconds, "time/data_wait_s": waited,
-        "time/step_s": seconds - waited, "time/samples_per_s": items / seconds,
+        "train/n_items": items,
+        "time/epoch_s": seconds,
+        "time/data_wait_s": waited,
+        "time/step_s": seconds - waited,
+        "time/samples_per_s": items / seconds,
     }
 
 
@@ -144,7 +148,9 @@ def make_optimizers(session: Any, lr_scale: float) -> tuple[list, list]:
         )
 
     optimizers = session.method.optimizers(base)
-    return optimizers, [torch.optim.lr_scheduler.StepLR(o, s.lr_step, s.lr_gamma) for o in optimizers]
+    return optimizers, [
+        torch.optim.lr_scheduler.StepLR(o, s.lr_step, s.lr_gamma) for o in optimizers
+    ]
 
 
 def epochs_to_run(session: Any, folder: RunFolder, saved: dict | None) -> Iterator[tuple]:
@@ -172,7 +178,7 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
     """The loop: epochs until the last, each trained, validated, logged and saved; then the test."""
     import torch
 
-    from evaluate import collect, measure
+    from evaluate import collect, finish, measure
 
     method, stop = session.method, Stop()
     saved = folder.load_last()
@@ -182,7 +188,8 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
         if saved["threads"] != torch.get_num_threads():
             print(
                 f"note: {torch.get_num_threads()} threads now, {saved['threads']} before:"
-                " the last digits may differ from an undisturbed run", file=sys.stderr,
+                " the last digits may differ from an undisturbed run",
+                file=sys.stderr,
             )
     folder.cut_log(saved["epoch"] if saved else 0)
     best = saved["best"] if saved else {"epoch": 0, "acc": -1.0}
@@ -207,51 +214,22 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
             for name, value in record.items():
                 board.add_scalar(name, value, epoch)
         print(epoch_line(record, total, session.modalities), flush=True)
-        folder.save("last.pt", {
-            "epoch": epoch, "stage": stage, "method": method.state_dict(), "best": best,
-            "optimizers": [o.state_dict() for o in optimizers],
-            "schedulers": [s.state_dict() for s in schedulers], "threads": torch.get_num_threads(),
-        }, keep_previous=True)
+        folder.save(
+            "last.pt",
+            {
+                "epoch": epoch,
+                "stage": stage,
+                "method": method.state_dict(),
+                "best": best,
+                "optimizers": [o.state_dict() for o in optimizers],
+                "schedulers": [s.state_dict() for s in schedulers],
+                "threads": torch.get_num_threads(),
+            },
+            keep_previous=True,
+        )
         stop.check()
 
-    return finish(session, folder, best, args)
-
-
-def finish(session: Any, folder: RunFolder, best: dict, args: Any) -> int:
-    """Loads the best epoch, reads the test part once, and writes the result."""
-    from data_prep.split import write_table
-    from evaluate import collect, confusion, measure, per_class_f1, probabilities
-
-    method, names = session.method, session.prepared.label_names
-    method.load_state_dict(folder.load("best.pt")["method"])
-    features, labels = collect(method, session.loaders["test"].batches())
-    metrics = measure(method, features, labels, session.sources.get("test"))
-    p = probabilities(method, features)["fused"]
-    guess = p.argmax(1)
-    rows = [
-        (sample, y, k, names[y], names[k], *(f"{v:.6g}" for v in row))
-        for sample, y, k, row in zip(session.ids["test"], labels.tolist(), guess.tolist(), p.tolist())
-    ]
-    header = ("id", "label", "prediction", "label_name", "prediction_name", *(f"p/{n}" for n in names))
-    write_table(folder.file("predictions.csv"), header, rows)
-    counts = confusion(guess, labels, len(names))
-    if not args.keep_checkpoints:
-        last = folder.load_last()
-        folder.save("last.pt", {k: v for k, v in last.items() if k not in ("optimizers", "schedulers")})
-        folder.file("prev.pt").unlink(missing_ok=True)
-    folder.write_json("result.json", {
-        **{f"test/{name}": value for name, value in metrics.items()},
-        "best_epoch": best["epoch"], "val/acc": best["acc"], "label_names": names,
-        "test/f1_per_class": dict(zip(names, per_class_f1(counts).tolist())),
-        "test/confusion": counts.tolist(), "checkpoint": file_digest(folder.file("best.pt")),
-        "hashes": session.hashes,
-    })
-    mis = f"  test/acc_mis {metrics['acc_mis']:.4f}" if "acc_mis" in metrics else ""
-    print(
-        f"done: {folder.path}  best epoch {best['epoch']}  test/acc {metrics['acc']:.4f}"
-        f"  test/f1_macro {metrics['f1_macro']:.4f}  test/f1_batch64 {metrics['f1_batch64']:.4f}{mis}"
-    )
-    return 0
+    return finish(session, folder, best, args.keep_checkpoints)
 
 
 def epoch_line(record: dict, total: int, modalities: list[str]) -> str:
@@ -272,7 +250,9 @@ def open_board(folder: RunFolder) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise UsageError("--tensorboard needs: pip install -r requirements-tensorboard.txt") from None
+        raise UsageError(
+            "--tensorboard needs: pip install -r requirements-tensorboard.txt"
+        ) from None
     return SummaryWriter(str(folder.file("tensorboard")))
 
 

@@ -1,1 +1,1 @@
-"""Leaf modules that every other folder may import: options of the command line, safe writing of files."""
+"""Leaf modules that every other folder may import: options, errors, safe writing of files."""

@@ -1,13 +1,16 @@
 """Files that a crash cannot leave half-written, and locks that a kill frees."""
 
 import contextlib
+import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from common.options import UsageError
 
@@ -18,7 +21,7 @@ class Busy(UsageError):
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; on success it is fsynced and renamed to `path`, else removed."""
+    """A temporary name beside `path`; on success fsynced and renamed to `path`, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -58,7 +61,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def digest(value: Any, length: int = 12) -> str:
     """A short SHA-256 of a JSON-able value."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
@@ -66,6 +71,24 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_table(path: Path | None, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """A CSV file with LF line ends, written atomically; to standard output when `path` is None."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    if path is None:
+        sys.stdout.write(text.getvalue())
+    else:
+        write_text(path, text.getvalue())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, by the names of its header; a byte order mark is passed over."""
+    with open(path, encoding="utf-8-sig", newline="") as handle:
+        return list(csv.DictReader(handle))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import argparse
 import dataclasses
 import difflib
 import math
-from typing import Any, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -38,14 +39,20 @@ def option(
     training length and is scaled with `--max_epochs` when the user does not give it.
     """
     metadata = {
-        "help": help, "source": source, "choices": choices, "low": low, "high": high,
-        "above": above, "kind": kind or type(default), "per_epochs": per_epochs,
+        "help": help,
+        "source": source,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "above": above,
+        "kind": kind or type(default),
+        "per_epochs": per_epochs,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def unknown(what: str, seen: str, allowed: Iterable[str]) -> UsageError:
-    """The error for a name that does not exist: what was seen, what is allowed, the closest match."""
+    """The error for a name that does not exist: seen, allowed, the closest match."""
     allowed = list(allowed)
     folded = {name.casefold(): name for name in allowed}
     close = difflib.get_close_matches(seen.casefold(), folded, n=1, cutoff=0.5)
@@ -54,7 +61,7 @@ def unknown(what: str, seen: str, allowed: Iterable[str]) -> UsageError:
 
 
 def match_name(what: str, seen: str, allowed: Iterable[str]) -> str:
-    """`seen` in the spelling of `allowed`, without regard to case; raises `UsageError` otherwise."""
+    """`seen` in the spelling of `allowed`, whatever its case; raises `UsageError` otherwise."""
     allowed = list(allowed)
     for name in allowed:
         if name.casefold() == seen.casefold():
@@ -72,6 +79,19 @@ def parse_value(field: dataclasses.Field, text: str) -> Any:
     except (KeyError, ValueError):
         takes = "on or off" if kind is bool else {int: "a whole number", float: "a number"}[kind]
         raise UsageError(f"--{field.name} takes {takes}, not {text!r}") from None
+
+
+def number(flag: str, text: str, kind: type, low: float, high: float = math.inf) -> Any:
+    """The number that a plain flag's text holds; raises `UsageError` outside [low, high]."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        what = "a whole number" if kind is int else "a number"
+        upto = f" to {high:g}" if high < math.inf else " or more"
+        raise UsageError(f"--{flag} takes {what}, {low:g}{upto}, not {text!r}")
+    return value
 
 
 def format_value(value: Any) -> str:
@@ -97,7 +117,9 @@ def limits(field: dataclasses.Field) -> str:
         parts.append(f"at least {meta['low']:g}")
     if meta["high"] is not None:
         parts.append(f"at most {meta['high']:g}")
-    return " and ".join(parts) or {int: "a whole number", float: "a number"}.get(meta["kind"], "text")
+    return " and ".join(parts) or {int: "a whole number", float: "a number"}.get(
+        meta["kind"], "text"
+    )
 
 
 def check(settings: Any) -> None:
@@ -115,10 +137,14 @@ def check(settings: Any) -> None:
             or (meta["above"] is not None and value <= meta["above"])
         )
         if bad:
-            raise UsageError(f"--{field.name} {format_value(value)} is refused: it takes {limits(field)}")
+            raise UsageError(
+                f"--{field.name} {format_value(value)} is refused: it takes {limits(field)}"
+            )
 
 
-def add_flags(parser: argparse.ArgumentParser, title: str, cls: type, defaults: dict[str, Any]) -> None:
+def add_flags(
+    parser: argparse.ArgumentParser, title: str, cls: type, defaults: dict[str, Any]
+) -> None:
     """One flag a field of the dataclass `cls`; `defaults` holds what this run would use unasked.
 
     The flags' values stay text (None where absent): `collect` turns them into values, so that
@@ -143,10 +169,12 @@ def collect(args: argparse.Namespace, cls: type) -> dict[str, Any]:
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose refusals are one-line `UsageError`s, and which never abbreviates."""
+    """An `ArgumentParser` whose refusals are one-line `UsageError`s; it never abbreviates."""
 
     def __init__(self, **kwargs: Any):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
+        )
 
     def error(self, message: str) -> None:
         raise UsageError(message)
@@ -158,6 +186,8 @@ class Parser(argparse.ArgumentParser):
             flags = [name for action in self._actions for name in action.option_strings]
             seen = extra[0].split("=")[0]
             if not seen.startswith("-"):
-                raise UsageError(f"unexpected argument {seen!r}; every setting is a flag (see --help)")
+                raise UsageError(
+                    f"unexpected argument {seen!r}; every setting is a flag (see --help)"
+                )
             raise unknown("flag", seen, flags)
         return args

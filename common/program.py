@@ -1,7 +1,7 @@
-"""How every program ends: a mistake of the user's is one line on stderr and a status, not a trace."""
+"""How every program ends: a mistake of the user's is one line on stderr and a status."""
 
 import sys
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from common.options import UsageError
 
@@ -27,6 +27,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
             raise
         print(
             f"error: torch, torchvision and torchaudio do not belong together ({error});"
-            " install the three pinned versions: pip install -r requirements.txt", file=sys.stderr,
+            " install the three pinned versions: pip install -r requirements.txt",
+            file=sys.stderr,
         )
         return 2

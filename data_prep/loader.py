@@ -5,7 +5,8 @@ the sample's place in the part. Data order and augmentation are functions of (se
 the epoch's list): no generator's state has to be stored to resume a run.
 """
 
-from typing import Any, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,9 @@ Key = tuple[int, int, int]
 class Samples(Dataset):
     """The samples of one part; a list of keys makes a whole batch at once."""
 
-    def __init__(self, prepared: Prepared, positions: np.ndarray, views: Views, size: int, seed: int):
+    def __init__(
+        self, prepared: Prepared, positions: np.ndarray, views: Views, size: int, seed: int
+    ):
         self.prepared, self.positions, self.views = prepared, positions, views
         self.size, self.seed = size, seed
 
@@ -51,7 +54,9 @@ class Samples(Dataset):
         return {
             "index": torch.from_numpy(index),
             "label": torch.from_numpy(self.prepared.labels[self.positions[index]]),
-            "inputs": {m: torch.from_numpy(np.stack([item[m] for item in items])) for m in self.views},
+            "inputs": {
+                m: torch.from_numpy(np.stack([item[m] for item in items])) for m in self.views
+            },
             "place": torch.tensor([key[1] for key in keys]),
         }
 
@@ -78,15 +83,26 @@ class Loader:
     """Batches of one part, on `device` but for the inputs (the model's `encode` moves those)."""
 
     def __init__(
-        self, prepared: Prepared, positions: np.ndarray, views: Views, size: int, batch_size: int,
-        seed: int, workers: int, device: torch.device,
+        self,
+        prepared: Prepared,
+        positions: np.ndarray,
+        views: Views,
+        size: int,
+        batch_size: int,
+        seed: int,
+        workers: int,
+        device: torch.device,
     ):
         self.samples = Samples(prepared, positions, views, size, seed)
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.sampler = _KeyBatches()
         self.loader = DataLoader(
-            self.samples, batch_sampler=self.sampler, num_workers=workers, collate_fn=_as_is,
-            persistent_workers=workers > 0, pin_memory=device.type == "cuda",
+            self.samples,
+            batch_sampler=self.sampler,
+            num_workers=workers,
+            collate_fn=_as_is,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
             worker_init_fn=_quiet_worker,
         )
 
@@ -105,16 +121,20 @@ class Loader:
         size = min(self.batch_size, len(places))
         whole = len(places) // size * size
         batches = [
-            [(epoch, int(p), int(indices[p])) for p in places[k:k + size]]
+            [(epoch, int(p), int(indices[p])) for p in places[k : k + size]]
             for k in range(0, whole, size)
         ]
         columns = {} if plan is None else plan.columns
         for batch in self._run(batches):
             place = batch["place"]
-            batch.update({name: values.cpu()[place].to(self.device) for name, values in columns.items()})
+            batch.update(
+                {name: values.cpu()[place].to(self.device) for name, values in columns.items()}
+            )
             yield batch
 
-    def batches(self, indices: Sequence[int] | None = None, transforms: str = "eval") -> Iterator[Batch]:
+    def batches(
+        self, indices: Sequence[int] | None = None, transforms: str = "eval"
+    ) -> Iterator[Batch]:
         """Every sample (or `indices`) in fixed order, whole: nothing shuffled, nothing dropped.
 
         `transforms`: "eval" for the deterministic view, "train" for the first epoch's augmentation.
@@ -123,7 +143,7 @@ class Loader:
         wanted = range(len(self)) if indices is None else [int(k) for k in indices]
         keys = [(epoch, place, index) for place, index in enumerate(wanted)]
         yield from self._run(
-            [keys[k:k + self.batch_size] for k in range(0, len(keys), self.batch_size)]
+            [keys[k : k + self.batch_size] for k in range(0, len(keys), self.batch_size)]
         )
 
     def _run(self, batches: list[list[Key]]) -> Iterator[Batch]:
@@ -139,7 +159,7 @@ def _as_is(batch: Batch) -> Batch:
 
 
 def train_statistics(batches: Callable[[], Iterator[Batch]], modality: str) -> tuple[list, list]:
-    """Mean and standard deviation over a part: one pair for sound, one a colour channel for video."""
+    """Mean and standard deviation of a part: one pair for sound, one a colour for video."""
     count, total, squares = 0, 0.0, 0.0
     for batch in batches():
         values = batch["inputs"][modality].double()

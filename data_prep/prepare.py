@@ -17,18 +17,33 @@ from typing import Any
 
 from tqdm import tqdm
 
-from common.files import digest, locked, write_json
+from common.files import digest, locked, write_json, write_table
 from common.options import UsageError, check
 from data_prep import layouts
 from data_prep.prepared import Prepared, read_meta
 from data_prep.shards import SHARD_SIZE, Shard, ShardWriter, schema, shard_name
 from data_prep.spec import (
-    KEPT_REASONS, REASONS, Audio, Candidate, Rejection, Scan, Spec, spec_hash, spec_json,
+    KEPT_REASONS,
+    REASONS,
+    Audio,
+    Candidate,
+    Rejection,
+    Scan,
+    Spec,
+    spec_hash,
+    spec_json,
 )
-from data_prep.split import write_table
 from data_prep.workers import DONE, Crew
 
-TOOLS = ("numpy", "torch", "torchaudio", "av", "opencv-contrib-python-headless", "soundfile", "pyarrow")
+TOOLS = (
+    "numpy",
+    "torch",
+    "torchaudio",
+    "av",
+    "opencv-contrib-python-headless",
+    "soundfile",
+    "pyarrow",
+)
 
 
 class TooManyRejects(UsageError):
@@ -53,11 +68,15 @@ def extract_row(root: Path, spec: Spec, candidate: Candidate) -> dict[str, Any] 
         sources = sorted({path for paths in candidate.sources.values() for path in paths})
         return Rejection(candidate.id, " ".join(sources), reject.reason, reject.detail)
     row = {
-        "id": candidate.id, "label": candidate.label, "group": candidate.group,
+        "id": candidate.id,
+        "label": candidate.label,
+        "group": candidate.group,
         "part": candidate.part,
         "sources": " ".join(paths[0] for paths in candidate.sources.values()),
         "duration_s": round(max(p.duration_s for p in parts.values()), 3),
-        "n_frames": max((parts[m].n_frames for m in parts if not isinstance(spec[m], Audio)), default=0),
+        "n_frames": max(
+            (parts[m].n_frames for m in parts if not isinstance(spec[m], Audio)), default=0
+        ),
         "flags": ";".join(sorted({flag for part in parts.values() for flag in part.flags})),
     }
     for name, part in parts.items():
@@ -93,13 +112,21 @@ def scan_root(dataset: str, root: Path, settings: Any) -> Scan:
     counts = Counter(candidate.label for candidate in scan.candidates)
     for label, name in enumerate(scan.label_names):
         if not counts[label]:
-            raise UsageError(f"class {name!r} of {dataset} has no file under {root}. {layout.SOURCE}")
+            raise UsageError(
+                f"class {name!r} of {dataset} has no file under {root}. {layout.SOURCE}"
+            )
     return scan
 
 
 def prepare(
-    dataset: str, root: Path, data_dir: Path, settings: Any, *,
-    workers: int = 2, max_bad: float = 0.05, limit_s: float = 60.0,
+    dataset: str,
+    root: Path,
+    data_dir: Path,
+    settings: Any,
+    *,
+    workers: int = 2,
+    max_bad: float = 0.05,
+    limit_s: float = 60.0,
 ) -> Path:
     """Prepares a data set and returns its folder; a finished one is only checked.
 
@@ -114,10 +141,14 @@ def prepare(
     for warning in scan.warnings:
         print(f"note: {warning}", file=sys.stderr)
     meta = {
-        **spec_json(dataset, spec), "spec_hash": spec_hash(dataset, spec), "complete": False,
-        "label_names": list(scan.label_names), "candidates": len(scan.candidates),
+        **spec_json(dataset, spec),
+        "spec_hash": spec_hash(dataset, spec),
+        "complete": False,
+        "label_names": list(scan.label_names),
+        "candidates": len(scan.candidates),
         "candidates_hash": digest([vars(c) for c in scan.candidates]),
-        "split_second": float(layout.SPLIT_SECOND), "shard_size": SHARD_SIZE,
+        "split_second": float(layout.SPLIT_SECOND),
+        "shard_size": SHARD_SIZE,
         "tools": {"python": platform.python_version(), **{t: version(t) for t in TOOLS}},
     }
     with locked(folder / ".lock", f"another process is preparing {folder}", wait=True):
@@ -158,7 +189,7 @@ def _check_lfs(scan: Scan, root: Path, max_bad: float) -> None:
 def _write_shards(
     folder: Path, dataset: str, root: Path, spec: Spec, scan: Scan, workers: int, limit_s: float
 ) -> None:
-    runs = [scan.candidates[k:k + SHARD_SIZE] for k in range(0, len(scan.candidates), SHARD_SIZE)]
+    runs = [scan.candidates[k : k + SHARD_SIZE] for k in range(0, len(scan.candidates), SHARD_SIZE)]
     missing = [k for k in range(len(runs)) if not (folder / shard_name(k)).exists()]
     columns = schema(dataset, spec)
     done = len(scan.candidates) - sum(len(runs[k]) for k in missing)
@@ -193,33 +224,42 @@ def _finish(folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float) ->
     write_table(folder / "manifest.csv", header, list(rows))
     listed = sorted(rejected + scan.rejected, key=lambda r: (r.reason, r.id, r.source))
     write_table(
-        folder / "rejected.csv", ("id", "source", "reason", "detail"), [tuple(vars(r).values()) for r in listed]
+        folder / "rejected.csv",
+        ("id", "source", "reason", "detail"),
+        [tuple(vars(r).values()) for r in listed],
     )
     flags = Counter(f for text in columns["flags"] for f in text.split(";") if f)
     meta = {
-        **meta, "samples": len(names), "rejected": len(rejected),
-        "per_class": {name: names.count(name) for name in scan.label_names}, "flags": dict(flags),
+        **meta,
+        "samples": len(names),
+        "rejected": len(rejected),
+        "per_class": {name: names.count(name) for name in scan.label_names},
+        "flags": dict(flags),
     }
     report(folder, meta, listed)
     share = len(rejected) / len(scan.candidates)
     if share > max_bad:
         write_json(folder / "meta.json", meta)
         raise TooManyRejects(
-            f"{len(rejected)} of {len(scan.candidates)} samples ({share:.1%}) were rejected, more than"
-            f" --max_bad {max_bad:g}: see {folder / 'rejected.csv'}; mend the files and remove {folder},"
+            f"{len(rejected)} of {len(scan.candidates)} samples ({share:.1%}) were rejected, more"
+            f" than --max_bad {max_bad:g}: see {folder}/rejected.csv; mend them, remove {folder},"
             " or run again with a higher --max_bad (the finished shards are kept)"
         )
-    for label, name in enumerate(scan.label_names):
+    for name in scan.label_names:
         if name not in names:
             write_json(folder / "meta.json", meta)
-            raise UsageError(f"every file of class {name!r} was rejected: see {folder / 'rejected.csv'}")
+            raise UsageError(
+                f"every file of class {name!r} was rejected: see {folder / 'rejected.csv'}"
+            )
     write_json(folder / "meta.json", {**meta, "complete": True})
     Prepared(folder).split("paper", 0)
 
 
 def report(folder: Path, meta: dict, listed: list[Rejection]) -> None:
     """Says on stderr what was prepared and what was not, grouped by reason."""
-    print(f"{meta['samples']} of {meta['candidates']} samples prepared in {folder}", file=sys.stderr)
+    print(
+        f"{meta['samples']} of {meta['candidates']} samples prepared in {folder}", file=sys.stderr
+    )
     for reason, count in sorted(Counter(r.reason for r in listed).items()):
         kept = " (kept)" if reason in KEPT_REASONS else ""
         print(f"  {count:6d} {reason}{kept}: {REASONS[reason]}", file=sys.stderr)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from common.files import file_digest
+from common.files import file_digest, read_table, write_table
 from common.options import UsageError
 from data_prep.shards import Shard
 from data_prep.spec import spec_from_json
-from data_prep.split import PARTS, make_split, misaligned_sources, read_table, write_table
+from data_prep.split import PARTS, make_split, misaligned_sources
 
 
 def read_meta(folder: Path) -> dict:
@@ -23,7 +23,9 @@ def read_meta(folder: Path) -> dict:
     except FileNotFoundError:
         return {}
     except json.JSONDecodeError as error:
-        raise UsageError(f"{folder / 'meta.json'} is damaged ({error}); remove {folder} and prepare again")
+        raise UsageError(
+            f"{folder}/meta.json is damaged ({error}); remove {folder} and prepare again"
+        ) from None
 
 
 class Prepared:
@@ -41,7 +43,7 @@ class Prepared:
             raise UsageError(f"{folder} is not a finished prepared folder; {again}")
         if expected_hash not in (None, self.meta["spec_hash"]):
             raise UsageError(
-                f"{folder} holds spec {self.meta['spec_hash']}, and {expected_hash} is asked; {again}"
+                f"{folder} holds spec {self.meta['spec_hash']}, not {expected_hash}; {again}"
             )
         self.spec = spec_from_json(self.meta)
         self.modalities = list(self.spec)
@@ -57,7 +59,9 @@ class Prepared:
                 f" {self.meta['samples']}: a shard is missing; remove the folder and prepare again"
             )
         self.ids = [value for shard in self.shards for value in shard.column("id")]
-        self.labels = np.asarray([v for s in self.shards for v in s.column("label")], dtype=np.int64)
+        self.labels = np.asarray(
+            [v for s in self.shards for v in s.column("label")], dtype=np.int64
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,8 +89,15 @@ class Prepared:
             groups = [v for shard in self.shards for v in shard.column("group")]
             declared = [v for shard in self.shards for v in shard.column("part")]
             parts = make_split(
-                rule, seed, self.ids, self.labels.tolist(), groups, declared,
-                self.label_names, self.meta["split_second"], stratify,
+                rule,
+                seed,
+                self.ids,
+                self.labels.tolist(),
+                groups,
+                declared,
+                self.label_names,
+                self.meta["split_second"],
+                stratify,
             )
             write_table(path, ("id", "part"), list(zip(self.ids, parts)))
         rows = read_table(path)
@@ -122,7 +133,11 @@ class Prepared:
         place = {self.ids[position]: k for k, position in enumerate(positions)}
         rows = read_table(path)
         try:
-            sources = np.asarray([[place[row[m]] for m in modalities] for row in rows], dtype=np.int64)
+            sources = np.asarray(
+                [[place[row[m]] for m in modalities] for row in rows], dtype=np.int64
+            )
         except KeyError as error:
-            raise UsageError(f"{path} names {error}, not a sample of the {part} part; remove it")
+            raise UsageError(
+                f"{path} names {error}, not a sample of the {part} part; remove it"
+            ) from None
         return sources, file_digest(path)

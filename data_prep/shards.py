@@ -27,9 +27,13 @@ def shard_name(number: int) -> str:
 def schema(dataset: str, spec: Spec) -> pa.Schema:
     """Columns: id, label, what the manifest tells, and one column a modality."""
     fields = [
-        pa.field("id", pa.string()), pa.field("label", pa.int16()), pa.field("group", pa.string()),
-        pa.field("part", pa.string()), pa.field("sources", pa.string()),
-        pa.field("duration_s", pa.float64()), pa.field("n_frames", pa.int32()),
+        pa.field("id", pa.string()),
+        pa.field("label", pa.int16()),
+        pa.field("group", pa.string()),
+        pa.field("part", pa.string()),
+        pa.field("sources", pa.string()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("n_frames", pa.int32()),
         pa.field("flags", pa.string()),
     ]
     for name, modality in spec.items():
@@ -92,7 +96,9 @@ class Shard:
                 reader.get_batch_with_custom_metadata(k) for k in range(reader.num_record_batches)
             )
         except (pa.ArrowInvalid, OSError, ValueError) as error:
-            raise ValueError(f"{path} is not a readable shard ({error}); remove it and prepare again") from None
+            raise ValueError(
+                f"{path} is not a readable shard ({error}); remove it and prepare again"
+            ) from None
         self.batches = [batch for batch, _ in self.batches]
         rejected = json.loads(last.custom_metadata[b"rejected"])
         self.rejected = [Rejection(**entry) for entry in rejected]

@@ -6,7 +6,6 @@ hash hold the same content, and a reader that expects another hash refuses.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Union
 
 from common.files import digest
 
@@ -92,7 +91,7 @@ class Video:
     missing: str = "reject"  # or "fill": repeat what decodes, black where nothing does, and a flag
 
 
-Modality = Union[Audio, Video]
+Modality = Audio | Video
 Spec = dict[str, Modality]
 KINDS = {"audio": Audio, "video": Video}
 

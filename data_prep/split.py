@@ -10,16 +10,13 @@ The misaligned pairs of the evaluation are drawn here too, once a part, so that 
 and epoch is measured on the same ones.
 """
 
-import csv
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 
-from common.files import write_text
 from common.options import UsageError
 
 PARTS = ("train", "val", "test")
@@ -30,7 +27,7 @@ def paper_counts(total: int, second: float = 2 / 3) -> tuple[int, int, int]:
     """(train, val, test) sizes: hold out ceil(0.3 N), of that ceil(second * H) is the test part.
 
     Reproduces Table 5 exactly for Kinetics-Sounds (second = 0.66), CREMA-D, UCF-101, Food-101 and
-    Twitter2015 (second = 2/3). In whole numbers, since a float 0.7 * N falls one short at 90, 170...
+    Twitter2015 (second = 2/3). In whole numbers, since a float 0.7 * N is one short at 90, 170...
     """
     train = 7 * total // 10
     held_out = total - train
@@ -75,7 +72,7 @@ def split_paper(
 
 
 def split_groups(ids: Sequence[str], groups: Sequence[str], seed: int, second: float) -> list[str]:
-    """The part of each sample under the `group` rule: sizes are met as far as whole groups allow."""
+    """The part of each sample under the `group` rule: sizes as near as whole groups allow."""
     if not all(groups) or len(set(groups)) < len(PARTS):
         raise UsageError(
             f"--split_rule group needs at least {len(PARTS)} groups, and this data set has"
@@ -99,15 +96,22 @@ def split_official(declared: Sequence[str]) -> list[str]:
     missing = [part for part in PARTS if part not in declared]
     if missing or set(declared) - set(PARTS):
         raise UsageError(
-            f"--split_rule official: this raw data set declares no {' and no '.join(missing) or 'part'}"
+            f"--split_rule official: the raw data declare no {' and no '.join(missing) or 'part'}"
             f"{' part' if missing else ' for some samples'}; allowed here: paper, group"
         )
     return list(declared)
 
 
 def make_split(
-    rule: str, seed: int, ids: Sequence[str], labels: Sequence[int], groups: Sequence[str],
-    declared: Sequence[str], label_names: Sequence[str], second: float, stratify: bool = True,
+    rule: str,
+    seed: int,
+    ids: Sequence[str],
+    labels: Sequence[int],
+    groups: Sequence[str],
+    declared: Sequence[str],
+    label_names: Sequence[str],
+    second: float,
+    stratify: bool = True,
 ) -> list[str]:
     """The part of each sample; raises `UsageError` where a class would be missing from train."""
     if rule == "paper":
@@ -160,20 +164,3 @@ def misaligned_sources(labels: np.ndarray, modalities: int, seed: int = 0) -> np
             sources = [i, j, *rng.choice(rest, modalities - 2, replace=False).tolist()]
             rows.append(tuple(sources[k] for k in rng.permutation(modalities)))
     return np.asarray(rows, dtype=np.int64)
-
-
-def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence]) -> None:
-    """A CSV file, written atomically, with LF line ends."""
-    import io
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file that `write_table` wrote."""
-    with open(path, encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle))

@@ -23,7 +23,7 @@ def spectrogram(
         return values
     spare = values.shape[2] - view.window
     start = int(rng.integers(spare + 1)) if rng else spare // 2
-    return values[:, :, start:start + view.window]
+    return values[:, :, start : start + view.window]
 
 
 def choose_frames(stored: int, wanted: int, rng: np.random.Generator | None) -> list[int]:
@@ -66,7 +66,7 @@ def clip(
     frames = [decode_frame(stored[k], spec) for k in choose_frames(len(stored), view.frames, rng)]
     if rng is not None and view.augment == "crop_flip":
         top, left, height, width = crop_box(*frames[0].shape[:2], rng)
-        frames = [frame[top:top + height, left:left + width] for frame in frames]
+        frames = [frame[top : top + height, left : left + width] for frame in frames]
         if rng.random() < 0.5:
             frames = [frame[:, ::-1] for frame in frames]
     out = np.empty((len(frames), 3, size, size), dtype=np.uint8)

@@ -12,9 +12,10 @@ import signal
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any
 
 # The result of an item whose worker died, hung or raised: (CRASHED, what happened).
 CRASHED = "crashed"
@@ -30,7 +31,7 @@ def _serve(connection: Connection, work: Callable, prepare: Callable | None) -> 
     while True:
         try:
             item = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):  # the parent is gone
             return
         try:
             result = (DONE, work(item))
@@ -59,8 +60,12 @@ class Crew:
     """
 
     def __init__(
-        self, work: Callable, workers: int, limit_s: float = 60.0,
-        prepare: Callable | None = None, preload: Sequence[str] = (),
+        self,
+        work: Callable,
+        workers: int,
+        limit_s: float = 60.0,
+        prepare: Callable | None = None,
+        preload: Sequence[str] = (),
     ):
         self.work, self.prepare, self.limit_s = work, prepare, limit_s
         self.context = multiprocessing.get_context("forkserver")
@@ -70,14 +75,18 @@ class Crew:
 
     def _start(self) -> _Worker:
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_serve, args=(theirs, self.work, self.prepare), daemon=True)
+        process = self.context.Process(
+            target=_serve, args=(theirs, self.work, self.prepare), daemon=True
+        )
         process.start()
         theirs.close()
         try:
             ours.recv()
         except EOFError:
             process.join(5)
-            raise RuntimeError(f"a worker process could not start (exit code {process.exitcode})") from None
+            raise RuntimeError(
+                f"a worker process could not start (exit code {process.exitcode})"
+            ) from None
         return _Worker(process, ours)
 
     def _dismiss(self, worker: _Worker) -> None:
@@ -127,7 +136,9 @@ class Crew:
                 worker.item = None
             except (EOFError, ConnectionResetError):
                 worker.process.join(5)
-                self._replace(worker, ready, f"the worker died (exit code {worker.process.exitcode})")
+                self._replace(
+                    worker, ready, f"the worker died (exit code {worker.process.exitcode})"
+                )
         for worker in self.crew:
             if worker.item is not None and time.monotonic() > worker.deadline:
                 self._replace(worker, ready, f"no answer within {self.limit_s:g} s")

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import methods
-from common.options import Parser, UsageError, add_flags, collect, match_name
+from common.options import Parser, UsageError, add_flags, collect, match_name, number
 from data_prep import layouts
 from data_prep.spec import spec_hash, spec_json
 from experiments.run_folder import run_path
 from experiments.settings import (
-    DATASET_DEFAULTS, Settings, assert_distinct, build, differing, method_defaults, run_settings,
+    DATASET_DEFAULTS,
+    Settings,
+    assert_distinct,
+    build,
+    differing,
+    method_defaults,
+    run_settings,
 )
 
 DEFAULT_SEED = 2  # the official README's
@@ -46,10 +52,15 @@ class Run:
     def config(self) -> dict:
         """Everything that identifies the run, as JSON."""
         return {
-            "dataset": self.dataset, "method": self.method, "seed": self.seed,
-            "settings": asdict(self.settings), "prep": asdict(self.prep),
-            "hparams": asdict(self.hparams), "differing": self.differing,
-            "spec": spec_json(self.dataset, self.spec), "spec_hash": self.spec_hash,
+            "dataset": self.dataset,
+            "method": self.method,
+            "seed": self.seed,
+            "settings": asdict(self.settings),
+            "prep": asdict(self.prep),
+            "hparams": asdict(self.hparams),
+            "differing": self.differing,
+            "spec": spec_json(self.dataset, self.spec),
+            "spec_hash": self.spec_hash,
         }
 
     def default_folder(self, results: Path) -> Path:
@@ -61,8 +72,12 @@ def run_from_config(config: dict) -> Run:
     """The run that a config.json describes."""
     layout, method = layouts.load(config["dataset"]), methods.load(config["method"])
     return Run(
-        config["dataset"], config["method"], config["seed"], build(Settings, config["settings"]),
-        build(layout.Settings, config["prep"]), build(method.HParams, config["hparams"]),
+        config["dataset"],
+        config["method"],
+        config["seed"],
+        build(Settings, config["settings"]),
+        build(layout.Settings, config["prep"]),
+        build(method.HParams, config["hparams"]),
         config["differing"],
     )
 
@@ -87,48 +102,55 @@ def _names(argv: list[str]) -> tuple[str, str, bool]:
 def add_run_flags(parser: Parser) -> None:
     """Flags that choose a run and its places, but for settings."""
     group = parser.add_argument_group("the run")
-    group.add_argument("--dataset", metavar="NAME", help="data set (default demo: embedded, no download)")
+    group.add_argument(
+        "--dataset", metavar="NAME", help="data set (default demo: embedded, no download)"
+    )
     group.add_argument("--method", metavar="NAME", help="training method (default Midas)")
-    group.add_argument("--seed", metavar="K", default=str(DEFAULT_SEED), help="default 2, the official README's")
-    group.add_argument("--dataset_root", metavar="DIR", help="the raw data; prepared first where needed")
-    group.add_argument("--data_dir", metavar="DIR", default="data", help="prepared data (default data)")
+    group.add_argument(
+        "--seed", metavar="K", default=str(DEFAULT_SEED), help="default 2, the official README's"
+    )
+    group.add_argument(
+        "--dataset_root", metavar="DIR", help="the raw data; prepared first where needed"
+    )
+    group.add_argument(
+        "--data_dir", metavar="DIR", default="data", help="prepared data (default data)"
+    )
     group.add_argument("--results_dir", metavar="DIR", default="results", help="root of all runs")
     group.add_argument("--output_dir", metavar="DIR", help="this run's own folder")
     group.add_argument("--devices", metavar="D", default="0", help="a CUDA device's number, or cpu")
     group.add_argument("--threads", metavar="N", help="CPU threads (default: torch's own choice)")
-    group.add_argument("--num_workers", metavar="N", help="loader processes (default: 5 with CUDA as in the paper, else 0)")
-    group.add_argument("--max_bad", metavar="X", default="0.05", help="share of rejected files that preparation allows")
-    group.add_argument("--overwrite", action="store_true", help="start a finished or stopped run anew")
-    group.add_argument("--keep_checkpoints", action="store_true", help="keep the optimizer's state when done")
-    group.add_argument("--tensorboard", action="store_true", help="write TensorBoard files into the run's folder")
+    group.add_argument(
+        "--num_workers",
+        metavar="N",
+        help="loader processes (default: 5 with CUDA as in the paper, else 0)",
+    )
+    group.add_argument(
+        "--max_bad",
+        metavar="X",
+        default="0.05",
+        help="share of rejected files that preparation allows",
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="start a finished or stopped run anew"
+    )
+    group.add_argument(
+        "--keep_checkpoints", action="store_true", help="keep the optimizer's state when done"
+    )
+    group.add_argument(
+        "--tensorboard", action="store_true", help="write TensorBoard files into the run's folder"
+    )
     group.add_argument("--print_config", action="store_true", help="show the resolved run and stop")
     group.add_argument("--list", action="store_true", help="show methods and data sets and stop")
 
 
-def whole(flag: str, text: str, low: int = 0) -> int:
-    """A whole number of at least `low`; raises `UsageError` otherwise."""
-    if not text.isdigit() or int(text) < low:
-        raise UsageError(f"--{flag} takes a whole number of at least {low}, not {text!r}")
-    return int(text)
-
-
-def share(flag: str, text: str) -> float:
-    """A number from 0 to 1; raises `UsageError` otherwise."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise UsageError(f"--{flag} takes a number from 0 to 1, not {text!r}")
-    return value
-
-
 def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Namespace]:
-    """The run of a command line and its arguments; None after `--help` or `--list` were answered."""
+    """A command line's run and arguments; no run after `--help` or `--list` were answered."""
     dataset, method, named = _names(argv)
     layout, wants_help = layouts.load(dataset), bool({"-h", "--help"} & set(argv))
     parser = Parser(description=description, add_help=False, prog="train.py", epilog=listing())
-    parser.add_argument("-h", "--help", action="store_true", help="this text; with --method also its flags")
+    parser.add_argument(
+        "-h", "--help", action="store_true", help="this text; with --method also its flags"
+    )
     add_run_flags(parser)
     common = {f.name: f.default for f in fields(Settings)} | DATASET_DEFAULTS.get(dataset, {})
     add_flags(parser, f"training, defaults for {dataset}", Settings, common)
@@ -142,7 +164,9 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     assert_distinct(Settings, layout.Settings, cls.HParams)
     epochs = common["max_epochs"]
     add_flags(
-        parser, f"{method}, defaults for {dataset} at {epochs} epochs", cls.HParams,
+        parser,
+        f"{method}, defaults for {dataset} at {epochs} epochs",
+        cls.HParams,
         method_defaults(cls.HParams, dataset, method, epochs),
     )
     args = parser.parse_strictly(argv)
@@ -156,6 +180,12 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     modalities = cls.used_modalities(hparams, list(layout.spec(prep)))
     cls.check(hparams, settings.max_epochs, modalities)
     if cls.modalities != "any" and len(modalities) != cls.modalities:
-        raise UsageError(f"{method} is defined for {cls.modalities} modalities; {dataset} has {len(modalities)}")
-    apart = differing(settings, common) | differing(prep, prep_defaults) | differing(hparams, defaults)
-    return Run(dataset, method, whole("seed", args.seed), settings, prep, hparams, apart), args
+        raise UsageError(
+            f"{method} is defined for {cls.modalities} modalities; {dataset} has {len(modalities)}"
+        )
+    apart = (
+        differing(settings, common) | differing(prep, prep_defaults) | differing(hparams, defaults)
+    )
+    return Run(
+        dataset, method, number("seed", args.seed, int, 0), settings, prep, hparams, apart
+    ), args

@@ -13,8 +13,9 @@ import json
 import os
 import sys
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from common.files import atomic, digest, locked, write_json, write_text
 from common.options import UsageError, format_value
@@ -23,7 +24,7 @@ LOCK = ".lock"
 
 
 def variant_name(differing: dict[str, Any]) -> str:
-    """`default`, or the differing settings as key=value in alphabetical order, safe as a file name."""
+    """`default`, or the differing settings as key=value in alphabetical order, safe in a path."""
     text = ",".join(f"{key}={format_value(value)}" for key, value in sorted(differing.items()))
     safe = urllib.parse.quote(text, safe="=,+")
     if len(safe) > 150:
@@ -31,7 +32,9 @@ def variant_name(differing: dict[str, Any]) -> str:
     return safe or "default"
 
 
-def run_path(results: Path, dataset: str, method: str, differing: dict[str, Any], seed: int) -> Path:
+def run_path(
+    results: Path, dataset: str, method: str, differing: dict[str, Any], seed: int
+) -> Path:
     """The run's folder under `results`."""
     return results / "runs" / dataset / method / variant_name(differing) / f"seed{seed}"
 
@@ -39,7 +42,9 @@ def run_path(results: Path, dataset: str, method: str, differing: dict[str, Any]
 def _parts(value: dict, prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, inner in value.items():
-        flat |= _parts(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: inner}
+        flat |= (
+            _parts(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: inner}
+        )
     return flat
 
 
@@ -55,14 +60,19 @@ class RunFolder:
 
     def lock(self) -> Any:
         """A context that keeps every other process off this folder; a kill frees it."""
-        return locked(self.file(LOCK), f"another process is working on {self.path}: wait for it, stop it, or give another --output_dir")
+        return locked(
+            self.file(LOCK),
+            f"another process works on {self.path}: wait, stop it, or give another --output_dir",
+        )
 
     def read_json(self, name: str) -> dict:
         """A JSON file of the folder; raises `UsageError` when it is absent or damaged."""
         try:
             return json.loads(self.file(name).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UsageError(f"{self.path} has no {name}: it is not a run's folder, or it has not begun") from None
+            raise UsageError(
+                f"{self.path} has no {name}: it is not a run's folder, or it has not begun"
+            ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{self.file(name)} is damaged ({error})") from None
 
@@ -82,10 +92,15 @@ class RunFolder:
     def check(self, config: dict) -> None:
         """Raises `UsageError` if the folder belongs to another configuration or is no run's."""
         if self.file("config.json").exists():
-            before, now = _parts(self.read_json("config.json")), _parts(json.loads(json.dumps(config)))
+            before, now = (
+                _parts(self.read_json("config.json")),
+                _parts(json.loads(json.dumps(config))),
+            )
             changed = sorted(k for k in before | now if before.get(k) != now.get(k))
             if changed:
-                what = ", ".join(f"{k} {before.get(k)!r} there, {now.get(k)!r} asked" for k in changed[:4])
+                what = ", ".join(
+                    f"{k} {before.get(k)!r} there, {now.get(k)!r} asked" for k in changed[:4]
+                )
                 raise UsageError(
                     f"{self.path} belongs to another configuration ({what});"
                     " give another --output_dir, or --overwrite to start anew"
@@ -119,8 +134,15 @@ class RunFolder:
         if self.path.exists() and not self.file("config.json").exists():
             return
         names = (
-            "result.json", "error.txt", "log.jsonl", "last.pt", "prev.pt", "best.pt", "env.json",
-            "predictions.csv", "config.json",
+            "result.json",
+            "error.txt",
+            "log.jsonl",
+            "last.pt",
+            "prev.pt",
+            "best.pt",
+            "env.json",
+            "predictions.csv",
+            "config.json",
         )
         for name in names:
             self.file(name).unlink(missing_ok=True)
@@ -170,8 +192,15 @@ class RunFolder:
         except Exception as error:  # torch raises many kinds for a damaged file
             raise UsageError(f"{self.file(name)} is damaged ({type(error).__name__})") from None
 
+    def drop_optimizer(self) -> None:
+        """Makes a finished run small: last.pt without optimizers, no previous checkpoint."""
+        last = self.load_last()
+        kept = {k: v for k, v in last.items() if k not in ("optimizers", "schedulers")}
+        self.save("last.pt", kept)
+        self.file("prev.pt").unlink(missing_ok=True)
+
     def load_last(self) -> dict | None:
-        """The newest readable checkpoint, None if the run has none; says loudly what it passed over.
+        """The newest readable checkpoint, None if there is none; says loudly what it skipped.
 
         Raises `UsageError` when there are checkpoints and none can be read.
         """

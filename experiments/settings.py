@@ -22,20 +22,27 @@ class Settings:
     momentum: float = option(0.9, "momentum of SGD", low=0, high=1, source=PAPER)
     weight_decay: float = option(1e-4, "weight decay", low=0, source=PAPER)
     lr_step: int = option(50, "epochs between two decays of the learning rate", low=1, source=PAPER)
-    lr_gamma: float = option(0.1, "factor of a decay", above=0, high=1, source="Sec. A.3 for CMU-MOSI")
+    lr_gamma: float = option(
+        0.1, "factor of a decay", above=0, high=1, source="Sec. A.3 for CMU-MOSI"
+    )
     encoder: str = option(
         "resnet18", "convolutional trunk", choices=("resnet18", "small"), source="paper Sec. 4.1"
     )
-    size: int = option(224, "side of every image tensor, pixels", low=16, high=1024, source="the field's loaders")
+    size: int = option(
+        224, "side of every image tensor, pixels", low=16, high=1024, source="the field's loaders"
+    )
     spec_pool: int = option(1, "average-pool spectrograms by this factor", low=1, high=16)
     audio_norm: str = option(
-        "dataset", "spectrograms: the data set's constants, or each clip's own z-score",
+        "dataset",
+        "spectrograms: the data set's constants, or each clip's own z-score",
         choices=("dataset", "zscore"),
     )
     precision: str = option("float32", "arithmetic of the encoders", choices=("float32", "bf16"))
     compile: bool = option(False, "compile the encoders (pays on a GPU only)")
     split_rule: str = option(
-        "paper", "how samples are divided", choices=("paper", "group", "official"),
+        "paper",
+        "how samples are divided",
+        choices=("paper", "group", "official"),
         source="Table 5; group: no leakage",
     )
     split_seed: int = option(0, "seed of the split, apart from --seed", low=0)

@@ -10,14 +10,20 @@ import importlib
 from common.options import match_name
 
 METHODS = {
-    "Midas": ("methods.midas", "MIDAS: misaligned samples with confidence-based labels (NeurIPS 2025)"),
+    "Midas": (
+        "methods.midas",
+        "MIDAS: misaligned samples with confidence-based labels (NeurIPS 2025)",
+    ),
     "Joint": ("methods.joint", "joint training: one cross-entropy on concatenated features"),
-    "JointUni": ("methods.joint", "Joint plus the unimodal losses: the control row for MIDAS's gain"),
+    "JointUni": (
+        "methods.joint",
+        "Joint plus the unimodal losses: the control row for MIDAS's gain",
+    ),
     "Unimodal": ("methods.joint", "one modality alone (--modality)"),
 }
 
 
 def load(name: str) -> type:
-    """The method's class, looked up without regard to case; raises `UsageError` for an unknown one."""
+    """The method's class, whatever the name's case; raises `UsageError` for an unknown one."""
     public = match_name("method", name, METHODS)
     return getattr(importlib.import_module(METHODS[public][0]), public)

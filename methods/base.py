@@ -6,8 +6,9 @@ its contract only (`models/classifier.py`): `encode(inputs) -> {modality: [B, D_
 a kill is a parameter, a buffer or extra state; resume then needs no code of the method's own.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Callable, Iterator, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -121,7 +122,9 @@ class Method(nn.Module):
     def generator(self) -> torch.Generator:
         """The source of a method's random draws, seeded anew from (seed, epoch)."""
         if self._generator is None:
-            state = np.random.SeedSequence([self.facts.seed, self.epoch]).generate_state(1, np.uint64)
+            state = np.random.SeedSequence([self.facts.seed, self.epoch]).generate_state(
+                1, np.uint64
+            )
             self._generator = torch.Generator(device=self.model.device)
             self._generator.manual_seed(int(state[0] >> np.uint64(1)))
         return self._generator

@@ -46,7 +46,8 @@ class JointUni(Method):
         l_align, l_uni = F.cross_entropy(z, y), unimodal_losses(self.model.unimodal(f), y)
         logs = {
             "train/acc": accuracy(z, y),
-            "train/L_align": l_align.detach(), "train/L_uni": l_uni.detach(),
+            "train/L_align": l_align.detach(),
+            "train/L_uni": l_uni.detach(),
         }
         return l_align + l_uni, logs
 

@@ -27,8 +27,8 @@ an inference, made here once:
 * The L2 alternative of Table 4 is given without a formula: s = 2 / (1 + d) - 1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +49,7 @@ def choose_partners(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For each sample i of a batch a partner j with y_j != y_i.
 
-    y [B]; `fused` [B, C] logits, for `confusion` only -> (j [B], valid [B] bool, fell_back [B] bool).
+    y [B]; `fused` [B, C] logits, for `confusion` only -> (j [B], valid [B], fell_back [B]).
     `uniform`: any such j with equal chance. `shuffle`: a permutation, valid where labels differ.
     `confusion` (Sec. A.4): y_j must be among i's two likeliest classes, else as `uniform`.
     """
@@ -58,7 +58,7 @@ def choose_partners(
         j = torch.randperm(len(y), generator=generator, device=y.device)
         return j, y[j] != y, none
     other = y[:, None] != y[None, :]
-    # The largest of independent uniform noise is an equal chance for each allowed column, and unlike
+    # The largest of independent uniform noise gives each allowed column an equal chance, and unlike
     # indexing by a mask it needs no host read.
     noise = torch.rand(len(y), len(y), generator=generator, device=y.device)
     score = noise.masked_fill(~other, -1.0)
@@ -70,7 +70,9 @@ def choose_partners(
     return score.argmax(1), other.any(1), none
 
 
-def assign_sources(j: Tensor, modalities: int, direction: str, generator: torch.Generator) -> Tensor:
+def assign_sources(
+    j: Tensor, modalities: int, direction: str, generator: torch.Generator
+) -> Tensor:
     """Which sample supplies each modality: [D, B, M] places in the batch, D directions a sample.
 
     M = 2: direction A = (i, j) and B = (j, i) (Eq. 1 and its mirror). M > 2 (Sec. A.2): the sources
@@ -81,7 +83,9 @@ def assign_sources(j: Tensor, modalities: int, direction: str, generator: torch.
         a = torch.stack([i, j], dim=1)
         return a[None] if direction == "a_only" else torch.stack([a, a.flip(1)])
     taken = F.one_hot(i, len(j)).bool() | (j[:, None] == i)
-    noise = torch.rand(len(j), len(j), generator=generator, device=j.device).masked_fill(taken, -1.0)
+    noise = torch.rand(len(j), len(j), generator=generator, device=j.device).masked_fill(
+        taken, -1.0
+    )
     chosen = torch.cat([i[:, None], j[:, None], noise.topk(modalities - 2, dim=1).indices], dim=1)
     order = torch.rand(chosen.shape, generator=generator, device=j.device).argsort(1)
     return chosen.gather(1, order)[None]
@@ -145,9 +149,18 @@ def similarity(
 
 
 def misaligned_loss(
-    features: Features, y: Tensor, unimodal_logits: Features, fuse: Callable[[Features], Tensor],
-    alpha: Tensor, sources: Tensor, valid: Tensor, *, hard: bool = True,
-    similarity_kind: str = "cosine", reduce: str = "mean", per_valid: bool = False,
+    features: Features,
+    y: Tensor,
+    unimodal_logits: Features,
+    fuse: Callable[[Features], Tensor],
+    alpha: Tensor,
+    sources: Tensor,
+    valid: Tensor,
+    *,
+    hard: bool = True,
+    similarity_kind: str = "cosine",
+    reduce: str = "mean",
+    per_valid: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Eq. 10, averaged: (L_mis, mean c [M], mean r [M] over the valid misaligned samples).
 
@@ -186,29 +199,44 @@ class Midas(Method):
         lam: float = option(1.0, "weight lambda of L_mis", low=0, source="Sec. A.3; 5 for kinetics")
         eta: float = option(0.05, "step of alpha", above=0, source="Sec. A.3")
         warmup_epochs: int = option(
-            10, "epochs on L_uni alone, of 70", low=0, per_epochs=True,
+            10,
+            "epochs on L_uni alone, of 70",
+            low=0,
+            per_epochs=True,
             source="our choice: the paper gives no value",
         )
-        weak_modality: bool = option(True, "weak-modality weighting (off: alpha stays 1)", source="Table 2")
+        weak_modality: bool = option(
+            True, "weak-modality weighting (off: alpha stays 1)", source="Table 2"
+        )
         hard_sample: bool = option(True, "hard-sample weighting (off: weight 1)", source="Table 2")
         similarity: str = option(
-            "cosine", "similarity of replaced and swapped-in feature",
-            choices=("cosine", "l2", "l2_norm"), source="Eq. 8, Table 4",
+            "cosine",
+            "similarity of replaced and swapped-in feature",
+            choices=("cosine", "l2", "l2_norm"),
+            source="Eq. 8, Table 4",
         )
         level: str = option(
-            "feature", "swap features, or encode the inputs a second time",
-            choices=("feature", "input"), source="Eq. 12, Table 8",
+            "feature",
+            "swap features, or encode the inputs a second time",
+            choices=("feature", "input"),
+            source="Eq. 12, Table 8",
         )
         pairing: str = option(
-            "uniform", "how partners are drawn", choices=("uniform", "shuffle", "confusion"),
+            "uniform",
+            "how partners are drawn",
+            choices=("uniform", "shuffle", "confusion"),
             source="Sec. 3.2, Algorithm 1, Sec. A.4",
         )
         direction: str = option(
-            "mean", "the two misaligned samples of a pair (two modalities)",
-            choices=("mean", "sum", "a_only"), source="our choice; Sec. 3.2 makes both",
+            "mean",
+            "the two misaligned samples of a pair (two modalities)",
+            choices=("mean", "sum", "a_only"),
+            source="our choice; Sec. 3.2 makes both",
         )
         alpha_reset: str = option(
-            "start", "when alpha returns to 1", choices=("start", "epoch"),
+            "start",
+            "when alpha returns to 1",
+            choices=("start", "epoch"),
             source="Sec. 3.4; Algorithm 1 line 11",
         )
 
@@ -221,8 +249,8 @@ class Midas(Method):
         """Raises `UsageError` where no misaligned sample could ever be made."""
         if hparams.warmup_epochs >= epochs:
             raise UsageError(
-                f"--warmup_epochs {hparams.warmup_epochs} leaves no epoch of --max_epochs {epochs} for"
-                f" MIDAS itself; give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
+                f"--warmup_epochs {hparams.warmup_epochs} leaves no epoch of --max_epochs {epochs}"
+                f" for MIDAS; give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
             )
         if len(modalities) < 2:
             raise UsageError("--method Midas needs two or more modalities")
@@ -242,12 +270,14 @@ class Midas(Method):
         z_uni = self.model.unimodal(f)
         l_uni = unimodal_losses(z_uni, y)
         if self.warming_up:
-            return l_uni, {"train/L_uni": l_uni.detach()}
+            ones = {f"alpha_mean/{m}": self.alpha[k] for k, m in enumerate(f)}
+            return l_uni, {"train/L_uni": l_uni.detach(), **ones}
         z = self.model.fuse(f)
         l_align = F.cross_entropy(z, y)
         logs = {
             "train/acc": accuracy(z, y),
-            "train/L_align": l_align.detach(), "train/L_uni": l_uni.detach(),
+            "train/L_align": l_align.detach(),
+            "train/L_uni": l_uni.detach(),
         }
         if len(y) < len(f):  # fewer samples than modalities: no M distinct sources
             return l_align + l_uni, logs
@@ -255,8 +285,17 @@ class Midas(Method):
         sources = assign_sources(j, len(f), hp.direction, self.generator)
         f_mis = f if hp.level == "feature" else self.model.encode(batch["inputs"])
         l_mis, c, r = misaligned_loss(
-            f_mis, y, z_uni, self.model.fuse, self.alpha, sources, valid, hard=hp.hard_sample,
-            similarity_kind=hp.similarity, reduce=hp.direction, per_valid=hp.pairing == "shuffle",
+            f_mis,
+            y,
+            z_uni,
+            self.model.fuse,
+            self.alpha,
+            sources,
+            valid,
+            hard=hp.hard_sample,
+            similarity_kind=hp.similarity,
+            reduce=hp.direction,
+            per_valid=hp.pairing == "shuffle",
         )
         logs |= self._weigh(c, r, valid.any())
         logs["train/L_mis"] = l_mis.detach()
@@ -266,7 +305,7 @@ class Midas(Method):
         return l_align + l_uni + hp.lam * l_mis, logs
 
     def _weigh(self, c: Tensor, r: Tensor, any_valid: Tensor) -> Logs:
-        """Eq. 5 - 7 on the same c and r as the loss; the new alpha is used from the next step on."""
+        """Eq. 5 - 7 on the same c and r as the loss; the new alpha serves from the next step on."""
         alpha, weakest = update_alpha(self.alpha, c, r, self.hparams.eta)
         used = self.alpha.clone()
         if self.hparams.weak_modality:

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from models.classifier import Classifier, Execution, seeded
+from models.classifier import ON_CPU, Classifier, Execution, seeded
 from models.inputs import IMAGENET, FramesInput, PooledEncoder, SpectrogramInput
 from models.trunks import TRUNKS
 
@@ -24,13 +24,22 @@ def build_encoder(
 
 
 def build_classifier(
-    kinds: dict[str, str], normalise: dict[str, tuple], num_classes: int, *, encoder: str,
-    spec_pool: int = 1, audio_norm: str = "dataset", heads: bool = False, seed: int = 0,
-    execution: Execution = Execution(),
+    kinds: dict[str, str],
+    normalise: dict[str, tuple],
+    num_classes: int,
+    *,
+    encoder: str,
+    spec_pool: int = 1,
+    audio_norm: str = "dataset",
+    heads: bool = False,
+    seed: int = 0,
+    execution: Execution = ON_CPU,
 ) -> Classifier:
     """`kinds` maps each modality, in order, to "audio" or "video"; `normalise` to (mean, std)."""
     encoders = {}
     for m, kind in kinds.items():
         with seeded(seed, f"encoder {m}"):
-            encoders[m] = build_encoder(kind, encoder, normalise[m], spec_pool, audio_norm == "zscore")
+            encoders[m] = build_encoder(
+                kind, encoder, normalise[m], spec_pool, audio_norm == "zscore"
+            )
     return Classifier(encoders, num_classes, heads, seed, execution)

@@ -5,8 +5,8 @@ format, compilation (and, later, the distribution over devices) happen inside it
 It returns float32 features of the whole batch; fusion, heads and losses then run in float32.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ class Execution:
     compile: bool = False
 
 
+ON_CPU = Execution()
+
+
 class Classifier(nn.Module):
     """Encoders, concatenation with one linear layer (g_f), and unimodal heads (g_m) if asked.
 
@@ -30,8 +33,12 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, encoders: dict[str, nn.Module], num_classes: int, heads: bool, seed: int,
-        execution: Execution = Execution(),
+        self,
+        encoders: dict[str, nn.Module],
+        num_classes: int,
+        heads: bool,
+        seed: int,
+        execution: Execution = ON_CPU,
     ):
         super().__init__()
         self.modalities, self.num_classes, self.execution = list(encoders), num_classes, execution
@@ -44,7 +51,9 @@ class Classifier(nn.Module):
             with seeded(seed, f"head {m}"):
                 self.heads[m] = nn.Linear(width, num_classes)
         self.to(execution.device, memory_format=torch.channels_last)
-        self._run = {m: torch.compile(e) if execution.compile else e for m, e in self.encoders.items()}
+        self._run = {
+            m: torch.compile(e) if execution.compile else e for m, e in self.encoders.items()
+        }
 
     @property
     def device(self) -> torch.device:

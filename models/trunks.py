@@ -11,7 +11,8 @@ class SmallCNN(nn.Sequential):
         for before, after in zip((channels, *widths), widths):
             layers += [
                 nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after), nn.ReLU(inplace=True),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
             ]
         super().__init__(*layers)
         self.width = widths[-1]

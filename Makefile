@@ -1,0 +1,33 @@
+# A fresh machine needs python3 (3.11), venv and make: each target makes the virtual environment.
+PYTHON ?= python3
+PY := .venv/bin/python
+DATA ?= data
+RESULTS ?= results
+
+.PHONY: demo test lint bench clean
+
+.venv/installed: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	touch $@
+
+# Writes media files, prepares them, trains, evaluates, draws: minutes on two CPU cores.
+demo: .venv/installed
+	$(PY) -m data_prep --dataset demo --data_dir $(DATA)
+	$(PY) -m experiments run demo --data_dir $(DATA) --results_dir $(RESULTS) --devices cpu
+	$(PY) make_tables.py demo --results_dir $(RESULTS) --out $(RESULTS)
+
+lint: .venv/installed
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+test: lint
+	$(PY) -m pytest -n 2
+
+bench: .venv/installed
+	$(PY) benchmarks/step_cost.py
+
+# Leaves data and results alone: they are yours.
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,221 @@
+"""Sound: files to waves, waves to the stored log spectrograms.
+
+Two forms, both of the field: "stft" is the natural logarithm of a short-time Fourier transform's
+magnitude (OGM-GE, ARL, LFM), "fbank" a Kaldi log-mel filter bank (the script behind
+BalanceBenchmark's Kinetics-Sounds files). Waves are float32 tensors, [channels, n] or mono [n].
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import soundfile
+import torch
+import torchaudio.compliance.kaldi
+import torchaudio.functional
+
+from data_prep.extracted import Extracted, first_usable, open_container
+from data_prep.spec import Audio, Reject
+
+LOG_FLOOR = 1e-7  # inside the logarithm; the field's scripts. Silence is ln(1e-7) = -16.118
+SILENT_RMS = 1e-4  # our choice
+SILENT_ZEROS = 0.99  # share of samples that are exactly zero; our choice
+MARGIN = 0.25  # seconds decoded beyond those stored, for the resampling filter's width
+
+
+class Sound(NamedTuple):
+    """A decoded track: `wave` float32 [channels, n], `rate` in Hz, whether all of it decoded."""
+
+    wave: torch.Tensor
+    rate: int
+    complete: bool
+
+
+def decode(path: Path, max_seconds: float | None = None) -> tuple[torch.Tensor, int]:
+    """The file's first audio track: wave float32 [channels, n] and rate in Hz, both native.
+
+    A damaged file gives what decodes. Raises `Reject` where nothing does: "no_audio", "unreadable",
+    "truncated" or "missing_file".
+    """
+    sound = read(path, max_seconds)
+    return sound.wave, sound.rate
+
+
+def read(path: Path, max_seconds: float | None = None) -> Sound:
+    """Like `decode`, and tells whether parts of the track were lost."""
+    sound = None
+    if path.suffix.lower() in (".wav", ".flac"):
+        sound = _read_soundfile(path, max_seconds)
+    # Also for a .wav that is none: many a download carries a wrong extension.
+    sound = sound or _read_container(path, max_seconds)
+    if not sound.wave.shape[1]:
+        reason = "no_audio" if sound.complete else "truncated"
+        raise Reject(reason, f"{path.name}: the track holds no sound that decodes")
+    return sound
+
+
+def _read_soundfile(path: Path, max_seconds: float | None) -> Sound | None:
+    """None where libsndfile does not know the content."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            count = -1 if max_seconds is None else int(max_seconds * file.samplerate)
+            samples = file.read(count, dtype="float32", always_2d=True)  # [n, channels]
+            return Sound(torch.from_numpy(samples.T.copy()), file.samplerate, True)
+    except soundfile.SoundFileError:
+        return None
+
+
+def _read_container(path: Path, max_seconds: float | None) -> Sound:
+    with open_container(path) as container:
+        if not container.streams.audio:
+            raise Reject("no_audio", f"{path.name}: no audio track")
+        stream = container.streams.audio[0]
+        stream.codec_context.thread_count = 1  # files are the unit of parallel work
+        rate = stream.codec_context.sample_rate
+        limit = float("inf") if max_seconds is None else max_seconds * rate
+        parts, complete = _decode_packets(container, stream, rate, limit)
+    if len({part.shape[0] for part in parts}) > 1:  # the track changes its channels half-way
+        parts = [part.mean(axis=0, keepdims=True) for part in parts]
+    wave = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
+    if max_seconds is not None:
+        wave = wave[:, : int(limit)]
+    return Sound(torch.from_numpy(np.ascontiguousarray(wave)), rate, complete)
+
+
+def _decode_packets(container, stream, rate: int, limit: float) -> tuple[list[np.ndarray], bool]:
+    """Chunks [channels, n] up to `limit` samples, and whether nothing was lost on the way."""
+    parts: list[np.ndarray] = []
+    complete, count = True, 0
+    packets = container.demux(stream)
+    while count < limit:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:  # the container breaks off
+            return parts, False
+        if packet is None:
+            break
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:  # a broken packet: later ones may be sound
+            complete = False
+            continue
+        for frame in frames:
+            if frame.is_corrupt or frame.sample_rate != rate:
+                complete = False
+                continue
+            parts.append(_to_float(frame))
+            count += frame.samples
+    return parts, complete
+
+
+def _to_float(frame: av.AudioFrame) -> np.ndarray:
+    """float32 [channels, n] in [-1, 1] of any sample format.
+
+    Scaled here, and mixed by `mono`: FFmpeg's own mix of float stereo to mono is louder by sqrt(2).
+    """
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:  # [1, n * channels], interleaved
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    if values.dtype.kind == "f":
+        return values.astype(np.float32)
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128) / 128
+    return (values / -float(np.iinfo(values.dtype).min)).astype(np.float32)
+
+
+def mono(wave: torch.Tensor) -> torch.Tensor:
+    """The mean over the channels: [channels, n] -> [n]."""
+    return wave.mean(dim=0)
+
+
+def resample(wave: torch.Tensor, source: int, target: int) -> torch.Tensor:
+    """[..., n] at `source` Hz -> [..., ceil(n * target / source)] at `target` Hz."""
+    return torchaudio.functional.resample(wave, source, target)
+
+
+def tile_or_cut(wave: torch.Tensor, n: int) -> torch.Tensor:
+    """[m] -> [n]: repeated from its start while too short, then cut. `m` is at least 1."""
+    return wave.repeat(-(-n // wave.shape[0]))[:n]
+
+
+def log_stft(wave: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
+    """ln(|STFT| + 1e-7), float32 [n_fft // 2 + 1, n // hop + 1] of a wave [n].
+
+    Periodic Hann window, centred. Padded with zeros as librosa does since 0.10; torch's own default
+    would mirror the wave.
+    """
+    window = torch.hann_window(n_fft, periodic=True)
+    spectrum = torch.stft(
+        wave, n_fft, hop, window=window, center=True, pad_mode="constant", return_complex=True
+    )
+    return torch.log(spectrum.abs() + LOG_FLOOR)
+
+
+def fbank(wave: torch.Tensor, rate: int, mels: int, frames: int) -> torch.Tensor:
+    """Kaldi's log-mel energies, float32 [mels, frames] of a wave [n], by the field's script.
+
+    The padding zeros stand for themselves: the script normalises after padding, so that padding
+    becomes 0.438 in the network's input. Normalising is the model's affair.
+    """
+    wave = wave - wave.mean()
+    bank = torchaudio.compliance.kaldi.fbank(
+        wave[None], htk_compat=True, sample_frequency=rate, use_energy=False,
+        window_type="hanning", num_mel_bins=mels, dither=0.0, frame_shift=10,
+    )  # [windows, mels]  # fmt: skip
+    bank = bank[:frames]
+    return torch.nn.functional.pad(bank, (0, 0, 0, frames - bank.shape[0])).T.contiguous()
+
+
+def feature(wave: torch.Tensor, spec: Audio) -> torch.Tensor:
+    """The spectrogram of `spec` of a mono wave [n] at `spec.sample_rate`: float32 [F, T]."""
+    wave = tile_or_cut(wave, int(spec.seconds * spec.sample_rate))
+    if spec.feature == "fbank":
+        return fbank(wave, spec.sample_rate, spec.mels, spec.frames)
+    return log_stft(wave.clamp(-1, 1), spec.n_fft, spec.hop)
+
+
+def is_silent(wave: torch.Tensor) -> bool:
+    """Whether a wave holds no sound worth the name."""
+    rms = wave.square().mean().sqrt().item()
+    return rms < SILENT_RMS or (wave == 0).float().mean().item() > SILENT_ZEROS
+
+
+def extract(paths: Sequence[Path], spec: Audio) -> Extracted:
+    """The stored spectrogram, float16 [F, T] = `spec.shape`, of the first path that decodes.
+
+    Flags: "source=<suffix>" (not the first path), "truncated" (parts do not decode), "silent", and
+    with `missing="fill"` "no_audio" for the silence that stands in for a missing track. Of a long
+    file only the first `spec.seconds` are decoded; `duration_s` says how much of them there is.
+    Raises `Reject`: "silent" (with `drop_silent`), "bad_values", and the reasons of `decode`.
+    """
+    try:
+        sound, flags = first_usable(paths, lambda path: _read_finite(path, spec), "no_audio")
+    except Reject:
+        if spec.missing != "fill":
+            raise
+        sound = Sound(torch.zeros(1, 1), spec.sample_rate, True)
+        flags, seconds = ("no_audio",), 0.0
+    else:
+        seconds = min(sound.wave.shape[1] / sound.rate, spec.seconds)
+    if not sound.complete:
+        flags += ("truncated",)
+    wave = mono(sound.wave)
+    if is_silent(wave):
+        if spec.drop_silent:
+            raise Reject("silent", ", ".join(path.name for path in paths))
+        flags += ("silent",)
+    values = feature(resample(wave, sound.rate, spec.sample_rate), spec).half()
+    if not torch.isfinite(values).all():
+        raise Reject("bad_values", "the spectrogram is not finite")
+    assert tuple(values.shape) == spec.shape, (values.shape, spec.shape)
+    columns = 0 if seconds == 0 else max(1, round(spec.shape[1] * seconds / spec.seconds))
+    return Extracted(values.numpy(), flags, seconds, columns)
+
+
+def _read_finite(path: Path, spec: Audio) -> Sound:
+    sound = read(path, spec.seconds + MARGIN)
+    if not torch.isfinite(sound.wave).all():
+        raise Reject("bad_values", f"{path.name}: the wave is not finite")
+    return sound

@@ -1,0 +1,139 @@
+"""One sample's files as arrays: what the decoders return, and the rules for the sample as a whole.
+
+`extract_sample` is what a worker calls. Whatever a file's content, it ends in a result or in a
+`Reject`; any other exception is a defect of this program.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import av
+import numpy as np
+
+from data_prep.spec import Audio, Candidate, Reject, Spec, Video
+
+T = TypeVar("T")
+
+# Imported when a modality is met: a video-only data set does not pay for torch's start-up.
+EXTRACTORS = {Audio: "data_prep.audio", Video: "data_prep.video"}
+
+LFS_HEAD = b"version https://git-lfs"
+LFS_SIZE = 200  # bytes; a pointer is about 130
+
+
+@dataclass
+class Extracted:
+    """A stored modality: its content, and what the manifest says about it.
+
+    `payload`: float16 [F, T] of a spectrogram; for frames a list of JPEG bytes or of uint8
+    [H, W, 3]. `duration_s`: seconds found in the file. `n_frames`: frames or spectrogram columns
+    found in the file, 0 where the modality had to be filled.
+    """
+
+    payload: np.ndarray | list
+    flags: tuple[str, ...]
+    duration_s: float
+    n_frames: int
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether the file is the small text that git-lfs leaves in place of a file not yet pulled."""
+    try:
+        if path.stat().st_size >= LFS_SIZE:
+            return False
+        return path.read_bytes().startswith(LFS_HEAD)
+    except OSError:  # the decoder says what is wrong with it
+        return False
+
+
+def open_container(path: Path) -> av.container.InputContainer:
+    """Opens a media file by its content; its name and its extension decide nothing.
+
+    Raises `Reject`: "missing_file", "truncated" for an mp4 whose index (moov) is not there, as an
+    interrupted download leaves it, else "unreadable".
+    """
+    try:
+        # "file:" keeps a colon in a name from being read as a protocol, and the list of allowed
+        # protocols keeps a playlist that poses as a video from reaching the network. Tags in
+        # other encodings than UTF-8 are common, and no reason to refuse a clip.
+        container = av.open(
+            f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
+    except av.error.FileNotFoundError:
+        raise Reject("missing_file", path.name) from None
+    except av.error.FFmpegError as error:
+        if not isinstance(error, OSError) and _lacks_moov(path):
+            raise Reject("truncated", f"{path.name}: an mp4 without its index (moov)") from None
+        raise Reject("unreadable", f"{path.name}: {error.strerror}") from None
+    if not container.streams.video and not container.streams.audio:
+        container.close()
+        if _lacks_moov(path):
+            raise Reject("truncated", f"{path.name}: an mp4 that ends within its index (moov)")
+        raise Reject("unreadable", f"{path.name}: neither picture nor sound")
+    return container
+
+
+def _lacks_moov(path: Path) -> bool:
+    """Whether the file begins like an mp4 and holds no complete moov box at its top level."""
+    size = path.stat().st_size
+    with open(path, "rb") as handle:
+        if handle.read(8)[4:] != b"ftyp":
+            return False
+        position = 0
+        while position + 8 <= size:
+            handle.seek(position)
+            head = handle.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:  # the true length follows in 64 bits
+                length = int.from_bytes(head[8:16], "big")
+            if length < 8:  # 0: until the end of the file; less is no box
+                return head[4:8] != b"moov"
+            if head[4:8] == b"moov":
+                return position + length > size
+            position += length
+    return True
+
+
+def first_usable(
+    paths: Sequence[Path], read: Callable[[Path], T], absent: str
+) -> tuple[T, tuple[str, ...]]:
+    """The result of `read` for the first path where it succeeds, and flags that name the source.
+
+    Raises `Reject` when none does: the reason of the first path, which is the one to repair, and
+    the details of all. `absent` is the reason when there is no path at all.
+    """
+    failures: list[Reject] = []
+    for path in paths:
+        try:
+            result = read(path)
+        except Reject as failure:
+            failures.append(failure)
+            continue
+        flags = (f"source={path.suffix[1:].lower()}",) if failures else ()
+        return result, flags
+    if not failures:
+        raise Reject(absent, "no file holds this modality")
+    details = [failure.detail or failure.reason for failure in failures]
+    raise Reject(failures[0].reason, "; ".join(details))
+
+
+def extract_sample(root: Path, candidate: Candidate, spec: Spec) -> dict[str, Extracted]:
+    """All modalities of a candidate, in the order of `spec`.
+
+    Raises `Reject`: "lfs_pointer" when any source is a pointer, whatever else could stand in for
+    it; "unreadable" when every modality had to be filled; and what the decoders raise.
+    """
+    sources = {name: [root / path for path in candidate.sources.get(name, ())] for name in spec}
+    for path in dict.fromkeys(path for paths in sources.values() for path in paths):
+        if is_lfs_pointer(path):
+            raise Reject("lfs_pointer", path.name)
+    sample = {}
+    for name, modality in spec.items():
+        extract = importlib.import_module(EXTRACTORS[type(modality)]).extract
+        sample[name] = extract(sources[name], modality)
+    if not any(part.n_frames for part in sample.values()):
+        raise Reject("unreadable", "nothing decodes in any modality")
+    return sample

@@ -1,0 +1,1 @@
+"""Generators of small raw media trees: the embedded demo set AV-Digits and the test fixtures."""

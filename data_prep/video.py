@@ -1,0 +1,171 @@
+"""Frames of a video file, picked by presentation time, scaled, turned upright and encoded.
+
+`data_prep.track` tells which packets hold which time; `pick` decodes no more of them than the
+wanted frames need. A damaged file is decoded whole once, to learn what there is.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import cv2
+import numpy as np
+
+from data_prep.extracted import Extracted, first_usable, open_container
+from data_prep.spec import Reject, Video
+from data_prep.track import Track, Unexpected, decode_from, load_track, plan, span, survey
+
+ENOUGH = 3.0  # seconds of a damaged clip that make it worth keeping; our choice
+BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips of which nothing decodes
+
+
+class Clip(NamedTuple):
+    """Chosen frames, uint8 [H, W, 3] RGB each; seconds and number of frames of the whole clip."""
+
+    images: list[np.ndarray]
+    flags: tuple[str, ...]
+    duration: float
+    found: int
+
+
+def sample_times(spec: Video, duration: Fraction) -> list[Fraction]:
+    """Seconds after the first frame at which `spec` wants a frame, ascending, at least one."""
+    if spec.positions:
+        return [duration * (2 * j + 1) / (2 * spec.positions) for j in range(spec.positions)]
+    middles = [(2 * k + 1) / (2 * Fraction(spec.fps)) for k in range(spec.max_frames)]
+    return [time for time in middles if time < duration] or [duration / 2]
+
+
+def shown_at(times: Sequence[int], tick: Fraction, seconds: Sequence[Fraction]) -> list[int]:
+    """For each of `seconds` after the first of `times` the latest of `times` that is not after."""
+    return [times[bisect_right(times, times[0] + second / tick) - 1] for second in seconds]
+
+
+def pick(
+    track: Track, runs: list[tuple[int, list[int]]], spec: Video, losses: list[str] | None = None
+) -> dict[int, np.ndarray]:
+    """The rendered frames of the wanted times: for each the latest frame that is not after it."""
+    images = {}
+    for start, wanted in runs:
+        queue, held = deque(wanted), None
+        for time, frame in decode_from(track, start, losses):
+            while queue and time > queue[0] and held is not None:
+                images[queue.popleft()] = render(held, spec)
+            if queue and time == queue[0]:
+                images[queue.popleft()] = render(frame, spec)
+            if not queue or time > queue[0]:
+                break
+            held = frame
+        if queue:
+            raise Unexpected("a frame does not appear")
+    return images
+
+
+def render(frame: av.VideoFrame, spec: Video) -> np.ndarray:
+    """A frame as stored: RGB uint8 [H, W, 3], scaled down and turned upright."""
+    return np.ascontiguousarray(upright(scale(frame.to_ndarray(format="rgb24"), spec), frame))
+
+
+def scale(image: np.ndarray, spec: Video) -> np.ndarray:
+    """[H, W, 3] area-resized to the spec's square or short side; never up to a short side."""
+    height, width = image.shape[:2]
+    if spec.square:
+        size = (spec.square, spec.square)
+    elif spec.short_side and min(height, width) > spec.short_side:
+        factor = spec.short_side / min(height, width)
+        size = (round(width * factor), round(height * factor))
+    else:
+        return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Applies the display matrix (quarter turns and mirrorings) that a phone leaves in a file.
+
+    It maps (x, y) to (a x + c y, b x + d y), in the order a, b, u, c, d, v of 32-bit numbers.
+    """
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return image
+    a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].tolist()
+    across, down = (a, d)
+    if abs(b) > abs(a):
+        image, across, down = image.transpose(1, 0, 2), c, b
+    return image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+
+
+def read_clip(path: Path, spec: Video) -> Clip:
+    """The frames that `spec` wants of a file; raises `Reject` (see `extract`)."""
+    limit = float("inf") if spec.positions else max(spec.max_frames / spec.fps, ENOUGH)
+    with open_container(path) as container:
+        track = load_track(container, limit)
+        if track.times and not track.damaged and not track.timeless:
+            duration = span(track.times, track.tick)
+            wanted = shown_at(track.times, track.tick, sample_times(spec, duration))
+            _check_count(path.name, len(track.times), spec)
+            try:
+                images = pick(track, plan(track, wanted), spec)
+                return Clip([images[t] for t in wanted], (), float(duration), len(track.times))
+            except Unexpected:
+                pass  # the survey below tells what there is
+        return _salvage(path.name, track, spec)
+
+
+def _salvage(name: str, track: Track, spec: Video) -> Clip:
+    """The wanted frames of a track whose packets do not tell what decodes."""
+    times, losses = survey(track)
+    damaged = track.damaged or bool(losses)
+    duration = span(times, track.tick) if times else Fraction(0)
+    found = f"{name}: {len(times)} frames, {float(duration):.2f} of {track.nominal:.2f} s decode"
+    strict = spec.missing != "fill"
+    if damaged and (not times or strict and duration < min(ENOUGH, track.nominal / 2)):
+        raise Reject("truncated", found)
+    _check_count(name, len(times), spec)
+    wanted = shown_at(times, track.tick, sample_times(spec, duration))
+    images = pick(track, [(0, sorted(set(wanted)))], spec, losses=[])
+    flags = ("truncated",) if damaged else ()
+    return Clip([images[time] for time in wanted], flags, float(duration), len(times))
+
+
+def _check_count(name: str, count: int, spec: Video) -> None:
+    if count < (1 if spec.missing == "fill" else spec.min_decoded):
+        raise Reject("few_frames", f"{name}: {count} frames")
+
+
+def encode(image: np.ndarray, spec: Video) -> np.ndarray | bytes:
+    """The stored form of an RGB frame: itself, or a JPEG's bytes."""
+    if spec.codec == "raw":
+        return image
+    quality = [cv2.IMWRITE_JPEG_QUALITY, spec.quality]
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+    assert done, image.shape
+    return data.tobytes()
+
+
+def extract(paths: Sequence[Path], spec: Video) -> Extracted:
+    """The stored frames of the first path that decodes, in order of time.
+
+    Flags: "source=<suffix>" (not the first path), "truncated" (a part does not decode, and at
+    least 3 s or half of the nominal duration does), "repeated_frames" (the last one, up to
+    `min_frames`), and with `missing="fill"` "no_video" for the black frames that stand in for a
+    missing track. Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames",
+    "missing_file".
+    """
+    try:
+        clip, flags = first_usable(paths, lambda path: read_clip(path, spec), "no_video")
+    except Reject:
+        if spec.missing != "fill":
+            raise
+        clip, flags = Clip([scale(np.zeros(BLACK, np.uint8), spec)], ("no_video",), 0.0, 0), ()
+    flags += clip.flags
+    size = clip.images[0].shape[1::-1]  # of all: a stream may change its size half-way
+    images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in clip.images]
+    if len(images) < spec.min_frames:
+        images += [images[-1]] * (spec.min_frames - len(images))
+        if clip.found:
+            flags += ("repeated_frames",)
+    return Extracted([encode(image, spec) for image in images], flags, clip.duration, clip.found)

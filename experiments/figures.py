@@ -1,0 +1,244 @@
+"""Figures from finished runs: the plotted numbers, and a PNG that is drawn from them alone.
+
+Colours are Okabe and Ito's, and each look also has its own dash or hatch, so that a figure reads
+without colour. Equal numbers give equal bytes: fixed font, matplotlib's own defaults whatever the
+user's settings say, no metadata.
+"""
+
+import io
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from experiments.registry import Figure, Panel, Value
+from experiments.statistics import Summary, exact, summarise
+from experiments.tables import Finished, Reader, csv_text, number
+
+matplotlib.use("Agg")
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 3)))
+HATCHES = ("", "///", "...", "xx", "\\\\\\", "--", "++")
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "hatch.linewidth": 0.8,
+    "lines.linewidth": 2.0,
+    "legend.frameon": False,
+}
+WARMUP = "end of warm-up"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One plotted value: panel and series by their place, x an epoch or a group's name."""
+
+    panel: int
+    series: int
+    x: int | str
+    y: Summary
+
+
+def epoch_value(run: Finished, line: dict, value: Value) -> float | None:
+    """The largest of the value's keys in a log line, what stands for their absence, or None."""
+    present = [line[key] for key in value.keys if key in line]
+    if not present:
+        return value.absent
+    found = [number(x, run.runs, run.seed, "/".join(value.keys)) for x in present]
+    return max((x for x in found if x is not None), default=None)
+
+
+def bar_points(value: Value, runs: Sequence[Finished], group: str) -> list[tuple[str, Summary]]:
+    """The group's bar, if any run has the value at its best epoch."""
+    found = [epoch_value(run, run.best, value) for run in runs]
+    summary = summarise([x for x in found if x is not None])
+    return [(group, summary)] if summary else []
+
+
+def curve_points(value: Value, runs: Sequence[Finished]) -> list[tuple[int, Summary]]:
+    """Epoch -> summary over the runs that have a value there."""
+    by_epoch: dict[int, list[float]] = {}
+    for run in runs:
+        for line in run.log:
+            x = epoch_value(run, line, value)
+            if x is not None:
+                by_epoch.setdefault(line["epoch"], []).append(x)
+    return [(epoch, summarise(values)) for epoch, values in sorted(by_epoch.items())]
+
+
+def figure_points(figure: Figure, reader: Reader) -> list[Point] | None:
+    """Everything that the figure plots, in its unit; None where a series has no finished run."""
+    points = []
+    for p, panel in enumerate(figure.panels):
+        for s, series in enumerate(panel.series):
+            for place, value in enumerate(series.values):
+                runs = reader.finished(value.runs, figure.seeds)
+                if figure.kind == "bars":
+                    found = bar_points(value, runs, panel.groups[place])
+                else:
+                    found = curve_points(value, runs)
+                if not found:
+                    return None
+                scale = 100.0 if panel.percent else 1.0
+                points += [Point(p, s, x, summary.scaled(scale)) for x, summary in found]
+    return points
+
+
+def figure_csv(figure: Figure, points: Sequence[Point]) -> str:
+    """The plotted numbers, in the unit of the axis."""
+    header = (
+        "panel",
+        "series",
+        "group" if figure.kind == "bars" else "epoch",
+        "y",
+        "mean",
+        "std",
+        "n",
+    )
+    rows = []
+    for point in points:
+        panel = figure.panels[point.panel]
+        y = point.y
+        labels = (panel.title, panel.series[point.series].label, str(point.x), panel.y_label)
+        rows.append((*labels, exact(y.mean), exact(y.std), str(y.n)))
+    return csv_text(header, rows)
+
+
+def warmup_epochs(panel: Panel, figure: Figure, reader: Reader) -> float | None:
+    """Where the panel's warm-up ends: the largest of its runs', None when nothing is to be marked."""
+    runs = reader.finished(panel.warmup, figure.seeds) if panel.warmup else []
+    return max((run.config["hparams"].get("warmup_epochs", 0) for run in runs), default=0) or None
+
+
+def full_caption(figure: Figure, points: Sequence[Point]) -> str:
+    """The registry's caption and how many seeds the means are over."""
+    counts = sorted({point.y.n for point in points})
+    if counts == [1]:
+        return f"{figure.caption} One training seed."
+    seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    shown = "error bars" if figure.kind == "bars" else "bands"
+    return f"{figure.caption} Mean ± sample standard deviation ({shown}) over {seeds} seeds."
+
+
+# Drawing --------------------------------------------------------------------------------------------
+
+
+def draw(figure: Figure, points: Sequence[Point], reader: Reader) -> bytes:
+    """The figure as a PNG file's bytes."""
+    with matplotlib.style.context(["default", STYLE]):
+        width = 8.6 if len(figure.panels) > 1 else 6.4
+        drawing = Drawing(figsize=(width, 4.2), layout="constrained")
+        FigureCanvasAgg(drawing)
+        all_axes = drawing.subplots(1, len(figure.panels), squeeze=False)[0]
+        labels = list(dict.fromkeys(s.label for panel in figure.panels for s in panel.series))
+        handles: dict[str, object] = {}
+        for place, (axes, panel) in enumerate(zip(all_axes, figure.panels)):
+            own = [point for point in points if point.panel == place]
+            paint = paint_bars if figure.kind == "bars" else paint_curves
+            handles |= paint(axes, panel, own, labels)
+            end = warmup_epochs(panel, figure, reader) if figure.kind == "curves" else None
+            if end:
+                axes.axvline(end + 0.5, color="#555555", linestyle=(0, (2, 2)), linewidth=1.2)
+                handles[WARMUP] = Line2D(
+                    [], [], color="#555555", linestyle=(0, (2, 2)), linewidth=1.2
+                )
+            axes.set_title(panel.title)
+            axes.set_ylabel(panel.y_label)
+            if panel.y_low is not None:
+                axes.set_ylim(bottom=panel.y_low)
+        if len(handles) > 1:
+            # The mark comes last whichever panel brought it.
+            order = [label for label in labels if label in handles]
+            order += [label for label in handles if label not in labels]
+            drawing.legend(
+                [handles[label] for label in order],
+                order,
+                loc="outside upper center",
+                ncols=min(len(order), 5),
+                handlelength=2.6,
+                columnspacing=1.4,
+            )
+        caption = textwrap.fill(full_caption(figure, points), int(width * 14.5))
+        drawing.supxlabel(caption, fontsize=8.5, x=0.01, ha="left", color="#333333")
+        target = io.BytesIO()
+        drawing.savefig(target, format="png", dpi=150, metadata={"Software": None})
+    return target.getvalue()
+
+
+def paint_bars(axes: Axes, panel: Panel, points: Iterable[Point], labels: list[str]) -> dict:
+    """Groups of bars with error bars and the mean above them; returns the legend's handles."""
+    wide, handles, points = 0.8 / len(panel.series), {}, list(points)
+    for s, series in enumerate(panel.series):
+        own = [point for point in points if point.series == s]
+        x = [panel.groups.index(p.x) + (s - (len(panel.series) - 1) / 2) * wide for p in own]
+        look = labels.index(series.label)
+        handles[series.label] = axes.bar(
+            x,
+            [p.y.mean for p in own],
+            wide * 0.92,
+            label=series.label,
+            edgecolor="black",
+            color=OKABE_ITO[look % len(OKABE_ITO)],
+            hatch=HATCHES[look % len(HATCHES)],
+            linewidth=0.8,
+        )
+        spread = [p.y.std or 0.0 for p in own]
+        if any(spread):
+            axes.errorbar(
+                x,
+                [p.y.mean for p in own],
+                spread,
+                fmt="none",
+                ecolor="black",
+                capsize=4,
+                elinewidth=1.3,
+            )
+        for place, point, std in zip(x, own, spread):
+            text = f"{point.y.mean:.1f}" if panel.percent else f"{point.y.mean:.2f}"
+            axes.annotate(
+                text,
+                (place, point.y.mean + std),
+                (0, 4),
+                textcoords="offset points",
+                ha="center",
+                fontsize=10,
+            )
+    axes.set_xticks(range(len(panel.groups)), panel.groups)
+    axes.set_xlim(-0.6, len(panel.groups) - 0.4)
+    axes.margins(y=0.12)  # room for the numbers
+    return handles
+
+
+def paint_curves(axes: Axes, panel: Panel, points: Iterable[Point], labels: list[str]) -> dict:
+    """Means as lines, standard deviations as bands; returns the legend's handles."""
+    handles, points = {}, list(points)
+    for s, series in enumerate(panel.series):
+        own = [point for point in points if point.series == s]
+        look = labels.index(series.label)
+        colour, x = OKABE_ITO[look % len(OKABE_ITO)], [p.x for p in own]
+        (handles[series.label],) = axes.plot(
+            x, [p.y.mean for p in own], color=colour, linestyle=DASHES[look % len(DASHES)]
+        )
+        low = [p.y.mean - (p.y.std or 0.0) for p in own]
+        high = [p.y.mean + (p.y.std or 0.0) for p in own]
+        if low != high:
+            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_xlim(left=0.5)
+    return handles

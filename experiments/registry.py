@@ -1,0 +1,320 @@
+"""Which runs make which table or figure: the experiments as data.
+
+    Runs      a data set, a method and the settings that are not the defaults; a seed makes it a run
+    Table     rows (label, runs) x columns (header, key of result.json), on the test part
+    Figure    panels of bars at the best epoch, or of curves over epochs (keys of log.jsonl)
+
+An entry here is all that `make_tables.py` and `python -m experiments` know of an artifact, and two
+artifacts that name the same runs share them. Nothing is read, drawn or trained here.
+"""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterable, Iterator
+
+from common.options import format_value, match_name
+from experiments.run_folder import RunFolder, run_path, variant_name
+
+SEEDS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs that differ in their seed only.
+
+    `overrides` are (flag, value) pairs and must be what `train.py` would call differing: a setting
+    at its default would name another folder (a test resolves every entry of the registry).
+    """
+
+    dataset: str
+    method: str
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """<dataset>/<method>/<variant>, as in the folder's path."""
+        return f"{self.dataset}/{self.method}/{variant_name(dict(self.overrides))}"
+
+    def folder(self, results: Path, seed: int) -> RunFolder:
+        """The run's folder under the root of all runs."""
+        return RunFolder(
+            run_path(Path(results), self.dataset, self.method, dict(self.overrides), seed)
+        )
+
+    def arguments(self, seed: int) -> list[str]:
+        """The flags of `train.py` that choose the run."""
+        flags = ["--dataset", self.dataset, "--method", self.method, "--seed", str(seed)]
+        for key, value in self.overrides:
+            flags += [f"--{key}", format_value(value)]
+        return flags
+
+    def command(self, seed: int, extra: Iterable[str] = ()) -> str:
+        """The plain command line of a run; `extra` are further flags, for places and devices."""
+        return shlex.join(["python", "train.py", *self.arguments(seed), *extra])
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table's column: a key of result.json."""
+
+    header: str
+    key: str
+    percent: bool = True
+    digits: int = 1
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; a cell is mean ± sample standard deviation over `seeds`."""
+
+    id: str
+    group: str
+    caption: str
+    rows: tuple[tuple[str, Runs], ...]
+    columns: tuple[Column, ...]
+    note: str = ""
+    seeds: tuple[int, ...] = SEEDS
+
+    @property
+    def kind(self) -> str:
+        """What it is, in a word."""
+        return "table"
+
+    def runs(self) -> list[Runs]:
+        """Each set of runs that the table needs, once."""
+        return list(dict.fromkeys(runs for _, runs in self.rows))
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is plotted of a run: the largest of the log's `keys`.
+
+    `absent` stands for epochs without them; None leaves those epochs out.
+    """
+
+    runs: Runs
+    keys: tuple[str, ...]
+    absent: float | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve (one value), or bars of one look (one value for each of the panel's groups)."""
+
+    label: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes. `groups` label the bars; `warmup` are the runs whose warm-up is marked."""
+
+    title: str
+    y_label: str
+    series: tuple[Series, ...]
+    groups: tuple[str, ...] = ()
+    percent: bool = False
+    y_low: float | None = 0.0
+    warmup: Runs | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of "bars" (each run's best epoch) or "curves" (all epochs), over `seeds`."""
+
+    id: str
+    group: str
+    caption: str
+    kind: str
+    panels: tuple[Panel, ...]
+    seeds: tuple[int, ...] = SEEDS
+
+    def runs(self) -> list[Runs]:
+        """Each set of runs that the figure needs, once."""
+        found = [v.runs for panel in self.panels for series in panel.series for v in series.values]
+        return list(dict.fromkeys(found + [p.warmup for p in self.panels if p.warmup]))
+
+
+Artifact = Table | Figure
+
+
+# The demo set --------------------------------------------------------------------------------------
+
+JOINT = Runs("demo", "Joint")
+JOINT_UNI = Runs("demo", "JointUni")
+MIDAS = Runs("demo", "Midas")
+MIDAS_UNWEIGHTED = Runs("demo", "Midas", (("weak_modality", False),))
+
+MODALITIES = ("audio", "video")
+PAIRS = "misaligned pairs of the validation part"
+
+
+def bars(label: str, runs: Runs, *keys: str) -> Series:
+    """Bars of one look, one for each key."""
+    return Series(label, tuple(Value(runs, (key,)) for key in keys))
+
+
+def curve(label: str, runs: Runs, *keys: str, absent: float | None = None) -> Series:
+    """The largest of the keys over epochs."""
+    return Series(label, (Value(runs, keys, absent),))
+
+
+def confidences(runs: Runs) -> tuple[Series, ...]:
+    """The paper's four curves of Figure 3: heads alone (c) and fused (r), for each modality."""
+    return tuple(
+        curve(f"{kind}-{m[0].upper()}", runs, f"train/{key}/{m}")
+        for kind, key in (("Uni", "conf_uni"), ("Multi", "conf_fused"))
+        for m in MODALITIES
+    )
+
+
+DEMO = (
+    Table(
+        "demo",
+        "demo",
+        "The demo set, test part, in the form of the paper's Table 1. Accuracy; F1 as the paper has it"
+        " (mean over test batches of 64) and over the whole part; share of misaligned pairs whose two"
+        " labels are exactly the two likeliest; accuracy with one modality alone, the other's features zero.",
+        rows=(("Joint", JOINT), ("JointUni", JOINT_UNI), ("Midas", MIDAS)),
+        columns=(
+            Column("accuracy %", "test/acc"),
+            Column("F1 of 64 %", "test/f1_batch64"),
+            Column("F1 %", "test/f1_macro"),
+            Column("misaligned %", "test/acc_mis"),
+            Column("audio alone %", "test/acc_zero/audio"),
+            Column("video alone %", "test/acc_zero/video"),
+        ),
+        note="The demo set illustrates; it is no evidence for the method. JointUni is Joint plus the"
+        " unimodal losses that MIDAS has too: it is not in the paper, and shows how much they do alone.",
+    ),
+    Figure(
+        "demo-figure1",
+        "demo",
+        "The demo set's counterpart of the paper's Figure 1, at the best epoch: (a) accuracy on the"
+        f" validation part and on {PAIRS} (both labels the two likeliest); (b) mean probability of each"
+        f" modality's label on {PAIRS}.",
+        "bars",
+        (
+            Panel(
+                "(a) aligned and misaligned accuracy",
+                "accuracy (%)",
+                (
+                    bars("Joint", JOINT, "val/acc", "val/acc_mis"),
+                    bars("Midas", MIDAS, "val/acc", "val/acc_mis"),
+                ),
+                groups=("aligned", "misaligned"),
+                percent=True,
+            ),
+            Panel(
+                "(b) confidence on misaligned pairs",
+                "confidence",
+                tuple(
+                    bars(label, runs, *(f"val/conf_raw/{m}" for m in MODALITIES))
+                    for label, runs in (("Joint", JOINT), ("Midas", MIDAS))
+                ),
+                groups=MODALITIES,
+            ),
+        ),
+    ),
+    Figure(
+        "demo-figure3",
+        "demo",
+        "The demo set's counterpart of the paper's Figure 3: normalised confidence of each modality on the"
+        " misaligned samples of the training part, epoch means, of the unimodal heads (Uni) and of the"
+        " fused output (Multi); A is audio, V is video.",
+        "curves",
+        (
+            Panel(
+                "(a) without weak-modality weighting",
+                "normalised confidence",
+                confidences(MIDAS_UNWEIGHTED),
+                warmup=MIDAS_UNWEIGHTED,
+            ),
+            Panel("(b) Midas", "normalised confidence", confidences(MIDAS), warmup=MIDAS),
+        ),
+    ),
+    Figure(
+        "demo-figure4",
+        "demo",
+        "The demo set's counterpart of the paper's Figure 4: weight alpha of the weak modality in training,"
+        " epoch means (1 until the end of the warm-up).",
+        "curves",
+        (
+            Panel(
+                "weight of the weak modality",
+                "alpha",
+                (curve("Midas", MIDAS, *(f"alpha_mean/{m}" for m in MODALITIES), absent=1.0),),
+                y_low=None,
+                warmup=MIDAS,
+            ),
+        ),
+    ),
+    Figure(
+        "demo-figure5",
+        "demo",
+        f"The demo set's counterpart of the paper's Figure 5: mean probability of each modality's label on"
+        f" {PAIRS}; A is audio, V is video.",
+        "curves",
+        (
+            Panel(
+                "confidence on misaligned pairs",
+                "confidence",
+                tuple(
+                    curve(f"{label}-{m[0].upper()}", runs, f"val/conf_raw/{m}")
+                    for label, runs in (("Joint", JOINT), ("Midas", MIDAS))
+                    for m in MODALITIES
+                ),
+                warmup=MIDAS,
+            ),
+        ),
+    ),
+    Figure(
+        "demo-figure6",
+        "demo",
+        f"The demo set's counterpart of the paper's Figure 6: accuracy on {PAIRS} (both labels the two"
+        " likeliest) at the best epoch. JointUni is not in the paper.",
+        "bars",
+        (
+            Panel(
+                "misaligned accuracy",
+                "accuracy (%)",
+                tuple(
+                    bars(label, runs, "val/acc_mis")
+                    for label, runs in (("Joint", JOINT), ("JointUni", JOINT_UNI), ("Midas", MIDAS))
+                ),
+                groups=("demo",),
+                percent=True,
+            ),
+        ),
+    ),
+)
+
+ARTIFACTS: list[Artifact] = [*DEMO]
+
+
+def find(name: str) -> list[Artifact]:
+    """The artifacts of that id or group, a group's name standing for all of it.
+
+    Raises `UsageError` for an unknown name, with the closest one.
+    """
+    names = dict.fromkeys([a.group for a in ARTIFACTS] + [a.id for a in ARTIFACTS])
+    match = match_name("table or figure", name, names)
+    return [artifact for artifact in ARTIFACTS if match in (artifact.id, artifact.group)]
+
+
+def select(names: Iterable[str]) -> list[Artifact]:
+    """The artifacts of several names, in the registry's order; all of them for no name."""
+    chosen = {artifact.id for name in names for artifact in find(name)}
+    return [a for a in ARTIFACTS if a.id in chosen or not chosen]
+
+
+def needed(
+    artifacts: Iterable[Artifact], seeds: Iterable[int] | None = None
+) -> Iterator[tuple[Runs, int]]:
+    """Each (runs, seed) that the artifacts need, once; `seeds` replaces their own."""
+    given = None if seeds is None else tuple(seeds)
+    pairs = (
+        (r, s) for a in artifacts for r in a.runs() for s in (a.seeds if given is None else given)
+    )
+    return iter(dict.fromkeys(pairs))

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Tables and figures from the runs in results/: it never trains, and twice gives equal bytes.
+
+    python make_tables.py                     everything that the runs allow
+    python make_tables.py demo --missing      the commands of the runs that are not there yet
+
+Writes <out>/tables/<id>.md and .csv, <out>/figures/<id>.png and .csv. What cannot be made yet is
+listed with the exact commands that make it; that is no error.
+"""
+
+import sys
+from pathlib import Path
+
+from common.files import atomic, write_text
+from common.options import Parser
+from common.program import run as run_program
+from experiments.registry import ARTIFACTS, Artifact, Figure, Table, select
+from experiments.run_folder import find_runs
+from experiments.tables import Reader, table_texts
+
+
+def make_table(table: Table, reader: Reader, out: Path) -> str:
+    """Writes a table, and prints it if it holds a number; returns the line that reports it."""
+    markdown, comma = table_texts(table, reader)
+    path = out / "tables" / f"{table.id}.md"
+    write_text(path, markdown)
+    write_text(path.with_suffix(".csv"), comma)
+    if any(reader.finished(runs, table.seeds) for runs in table.runs()):
+        print(markdown)
+    return f"{table.id}: {path}"
+
+
+def make_figure(figure: Figure, reader: Reader, out: Path) -> str:
+    """Writes a figure; when its runs are missing, removes an earlier one, which would mislead."""
+    from experiments.figures import draw, figure_csv, figure_points
+
+    path = out / "figures" / f"{figure.id}.png"
+    points = figure_points(figure, reader)
+    if points is None:
+        removed = " (an earlier one was removed)" if path.exists() else ""
+        path.unlink(missing_ok=True)
+        path.with_suffix(".csv").unlink(missing_ok=True)
+        return f"{figure.id}: not drawn, its runs are missing{removed}"
+    write_text(path.with_suffix(".csv"), figure_csv(figure, points))
+    with atomic(path) as temporary:
+        temporary.write_bytes(draw(figure, points, reader))
+    return f"{figure.id}: {path}"
+
+
+def make(artifact: Artifact, reader: Reader, out: Path) -> str:
+    """Writes an artifact and returns the line that reports it."""
+    if isinstance(artifact, Table):
+        return make_table(artifact, reader, out)
+    return make_figure(artifact, reader, out)
+
+
+def main(argv: list[str]) -> int:
+    """The program; missing cells are no failure, no run at all is one."""
+    parser = Parser(prog="make_tables.py", description=__doc__)
+    names = ", ".join(artifact.id for artifact in ARTIFACTS)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{names}, or a group (default all)"
+    )
+    parser.add_argument("--results_dir", default="results", metavar="DIR", help="root of all runs")
+    parser.add_argument(
+        "--out", default="results", metavar="DIR", help="where tables/ and figures/ go"
+    )
+    parser.add_argument(
+        "--missing", action="store_true", help="only print the missing runs' commands"
+    )
+    args = parser.parse_strictly(argv)
+
+    artifacts, reader = select(args.names), Reader(Path(args.results_dir))
+    commands = [reader.command(runs, seed) for runs, seed in reader.missing(artifacts)]
+    if args.missing:
+        print("".join(f"{command}\n" for command in commands), end="")
+        return 0
+    if not find_runs(reader.results):
+        print(
+            f"no run in {reader.results}: `make demo` trains the demo set's and makes its tables",
+            file=sys.stderr,
+        )
+        return 1
+    for line in [make(artifact, reader, Path(args.out)) for artifact in artifacts]:
+        print(line)
+    if commands:
+        print(
+            f"missing: {len(commands)} runs; their commands (or: python -m experiments run NAME):"
+        )
+        print("\n".join(commands))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

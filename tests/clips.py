@@ -1,0 +1,91 @@
+"""Media files for the tests, of which every frame and every sample is known."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from data_prep.spec import Reject
+
+STEP, FIRST = 5, 20  # grey level of frame i: FIRST + STEP * i, at most 47 frames
+
+
+def write_clip(
+    path: Path, times: list[int] | int = 30, *, codec="libx264", gop=10, size=(64, 48), rate=10,
+    options=None, container=None, image=None, turn=None, wave=None, sound="aac",
+) -> Path:  # fmt: skip
+    """A clip whose frame i is grey FIRST + STEP * i at `times[i]` ms, or all of them at `rate`.
+
+    `image` [H, W, 3] or [N, H, W, 3] instead of grey; `turn` in degrees counter-clockwise; `wave`
+    float32 [channels, n] at 44,100 Hz.
+    """
+    count, unit = times if isinstance(times, int) else len(times), Fraction(1, 1000)
+    with av.open(str(path), "w", options=container or {}) as out:
+        picture = out.add_stream(codec, rate=rate, options=options or {}) if count else None
+        if picture:
+            picture.width, picture.height = size
+            picture.pix_fmt, picture.gop_size = "yuv420p", gop
+            if not isinstance(times, int):
+                picture.codec_context.time_base = unit
+            if codec != "libx264":  # fine enough quantisation to tell neighbouring grey levels
+                picture.options = {"qmin": "1", "qmax": "2", **(options or {})}
+            if turn is not None:
+                picture.set_display_rotation(turn)
+        voice = None
+        if wave is not None:
+            layout = "stereo" if wave.shape[0] == 2 else "mono"
+            voice = out.add_stream(sound, rate=44100, layout=layout)
+        for i in range(count):
+            level = np.full((size[1], size[0], 3), (FIRST + STEP * i) % 256, np.uint8)
+            if image is not None:
+                level = image[i] if image.ndim == 4 else image
+            frame = av.VideoFrame.from_ndarray(level, "rgb24")
+            if not isinstance(times, int):
+                frame.pts, frame.time_base = times[i], unit
+            out.mux(picture.encode(frame))
+        if picture:
+            out.mux(picture.encode(None))
+        if voice:
+            write_wave(out, voice, wave)
+    return path
+
+
+def write_wave(out, stream, wave: np.ndarray) -> None:
+    """Encodes `wave` in the sample format of the codec."""
+    formats = {"pcm_s16le": "s16", "pcm_u8": "u8", "pcm_f32le": "flt"}
+    kind = formats.get(stream.codec_context.name, "fltp")
+    values = {"s16": wave * 32768, "u8": wave * 128 + 128}.get(kind, wave)
+    values = values.astype({"s16": np.int16, "u8": np.uint8}.get(kind, np.float32))
+    for k in range(0, wave.shape[1], 1024):
+        chunk = values[:, k : k + 1024]
+        if kind != "fltp":  # interleaved
+            chunk = chunk.T.reshape(1, -1)
+        chunk = np.ascontiguousarray(chunk)
+        frame = av.AudioFrame.from_ndarray(chunk, kind, stream.codec_context.layout.name)
+        frame.sample_rate, frame.pts, frame.time_base = 44100, k, Fraction(1, 44100)
+        out.mux(stream.encode(frame))
+    out.mux(stream.encode(None))
+
+
+def noise(seconds: float, channels: int = 2, rate: int = 44100) -> np.ndarray:
+    values = np.random.default_rng(0).normal(0, 0.1, (channels, int(seconds * rate)))
+    return values.astype(np.float32)
+
+
+def index_of(image: np.ndarray) -> int:
+    return round((float(image.mean()) - FIRST) / STEP)
+
+
+def rejection(call, *args) -> str:
+    with pytest.raises(Reject) as caught:
+        call(*args)
+    return caught.value.reason
+
+
+def cut(path: Path, share: float) -> Path:
+    data = path.read_bytes()
+    short = path.with_name(f"cut-{path.name}")
+    short.write_bytes(data[: int(len(data) * share)])
+    return short

@@ -1,0 +1,68 @@
+"""Shared pieces of the tests: tiny models, a small prepared demo set, running programs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from methods.base import Facts
+from models.build import build_classifier
+
+ROOT = Path(__file__).parent.parent
+
+
+def tiny_model(modalities=("audio", "video"), classes=4, heads=True, seed=0):
+    """A classifier of small encoders; every name but "video" takes spectrograms."""
+    kinds = {m: "video" if m == "video" else "audio" for m in modalities}
+    normalise = {
+        m: ([0.5] * 3, [0.25] * 3) if kind == "video" else (0.0, 1.0) for m, kind in kinds.items()
+    }
+    return build_classifier(kinds, normalise, classes, encoder="small", heads=heads, seed=seed)
+
+
+def tiny_batch(modalities=("audio", "video"), size=8, classes=4, seed=0):
+    """A random batch that `tiny_model` can read."""
+    draw = torch.Generator().manual_seed(seed)
+    inputs = {}
+    for m in modalities:
+        if m == "video":
+            inputs[m] = torch.randint(
+                0, 256, (size, 2, 3, 16, 16), generator=draw, dtype=torch.uint8
+            )
+        else:
+            inputs[m] = torch.randn(size, 1, 17, 12, generator=draw).half()
+    label = torch.arange(size) % classes
+    return {"index": torch.arange(size), "label": label, "inputs": inputs}
+
+
+def facts(seed=0, epochs=10, train_size=64, classes=4):
+    """A method's facts."""
+    return Facts(seed, epochs, train_size, classes)
+
+
+def program(*words, timeout=240, **env):
+    """Runs `python <words>` in the project's root; returns the finished process."""
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **env},
+    )
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory):
+    """(raw root, data_dir) of the first 300 AV-Digits, prepared once a test session."""
+    from data_prep.generate.digits import write_digits
+    from data_prep.layouts.demo import Settings
+    from data_prep.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("digits")
+    write_digits(folder / "raw", folder / "truth.csv", 3, workers=1, count=300)
+    prepare("demo", folder / "raw", folder / "data", Settings(), workers=1)
+    return folder / "raw", folder / "data"

@@ -1,0 +1,195 @@
+"""The model's contract, Joint's invariants, and the metrics."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import facts, tiny_batch, tiny_model
+
+import methods
+from common.options import UsageError
+from evaluate import (
+    confusion,
+    f1_batch,
+    f1_macro,
+    misaligned_metrics,
+    per_class_f1,
+    shapley,
+    subsets,
+)
+from methods.joint import Joint, JointUni, Unimodal
+from models.build import build_classifier
+
+TRIO = ("text", "audio", "video")
+
+
+@pytest.mark.parametrize("modalities", [("audio", "video"), TRIO])
+def test_split_logits_and_subsets_add_up(modalities):
+    model = tiny_model(modalities)
+    f = {m: torch.randn(5, model.widths[m]) for m in modalities}
+    z, bias = model.fuse(f), model.fusion.bias
+    assert torch.allclose(sum(model.split_logits(f).values()), z, atol=1e-5)
+    alone = sum(model.fuse_subset(f, [m]) for m in modalities)
+    assert torch.allclose(alone - (len(modalities) - 1) * bias, z, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [6, 31, 101])
+def test_loss_and_bias_gradient_of_a_zero_head(classes):
+    model = tiny_model(classes=classes, heads=False)
+    torch.nn.init.zeros_(model.fusion.weight)
+    torch.nn.init.zeros_(model.fusion.bias)
+    batch = tiny_batch(classes=classes)
+    loss, _ = Joint(model, None, facts())(batch)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(classes), abs=1e-5)
+    counts = torch.bincount(batch["label"], minlength=classes) / 8
+    assert torch.allclose(model.fusion.bias.grad, 1 / classes - counts, atol=1e-6)
+
+
+def test_repeated_frames_give_the_feature_of_one():
+    encoder = tiny_model().encoders["video"].eval()
+    one = torch.randint(0, 256, (2, 1, 3, 16, 16), dtype=torch.uint8)
+    assert torch.allclose(encoder(one), encoder(one.repeat(1, 3, 1, 1, 1)), atol=1e-6)
+
+
+def test_equal_seeds_give_every_method_equal_encoders():
+    both, heads = tiny_model(heads=False, seed=5), tiny_model(heads=True, seed=5)
+    alone = tiny_model(("video",), seed=5)
+    for other in (heads, alone):
+        for a, b in zip(both.encoder_parameters("video"), other.encoder_parameters("video")):
+            assert torch.equal(a, b)
+    assert torch.equal(both.fusion.weight, heads.fusion.weight)
+    assert not torch.equal(both.fusion.weight, tiny_model(seed=6).fusion.weight)
+
+
+def test_joint_has_no_unimodal_heads_and_evaluation_ignores_the_batch():
+    model = tiny_model(heads=False)
+    assert not list(model.heads.parameters())
+    model.eval()
+    batch = tiny_batch()
+    whole = model.fuse(model.encode(batch["inputs"]))
+    single = model.fuse(model.encode({m: x[3:4] for m, x in batch["inputs"].items()}))
+    assert torch.allclose(whole[3:4], single, atol=1e-5)
+
+
+def test_joint_uni_is_joint_plus_the_heads():
+    model, batch = tiny_model(), tiny_batch()
+    model.eval()
+    joint, _ = Joint(model, None, facts())(batch)
+    both, _ = JointUni(model, None, facts())(batch)
+    heads = model.unimodal(model.encode(batch["inputs"]))
+    expected = joint + sum(F.cross_entropy(z, batch["label"]) for z in heads.values())
+    assert both.item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_unimodal_names_its_modality():
+    assert Unimodal.used_modalities(Unimodal.HParams("Video"), ["audio", "video"]) == ["video"]
+    with pytest.raises(UsageError, match="needs --modality; allowed: audio, video"):
+        Unimodal.used_modalities(Unimodal.HParams(), ["audio", "video"])
+
+
+def test_every_registered_method_loads_and_keeps_its_state():
+    for name in methods.METHODS:
+        cls = methods.load(name.lower())
+        assert cls.__name__ == name
+        hp = cls.HParams("audio") if name == "Unimodal" else cls.HParams()
+        method = cls(tiny_model(), hp, facts())
+        state = method.state_dict()
+        other = cls(tiny_model(seed=9), hp, facts())
+        other.load_state_dict(state)
+        assert all(torch.equal(v, other.state_dict()[k]) for k, v in state.items())
+
+
+def test_resnet_features_and_initial_weights():
+    kinds = {"audio": "audio", "video": "video"}
+    normalise = {"audio": (0.0, 1.0), "video": "imagenet"}
+    model = build_classifier(kinds, normalise, 6, encoder="resnet18")
+    inputs = {
+        "audio": torch.randn(2, 1, 65, 47).half(),
+        "video": torch.randint(0, 256, (2, 2, 3, 64, 64), dtype=torch.uint8),
+    }
+    f = model.encode(inputs)
+    assert {m: tuple(v.shape) for m, v in f.items()} == {"audio": (2, 512), "video": (2, 512)}
+    assert model.fusion.weight.shape == (6, 1024)
+    weight = model.encoders["audio"].trunk.stages[0][0].weight
+    assert weight.shape == (64, 1, 7, 7)
+    assert weight.std().item() == pytest.approx((2 / (64 * 49)) ** 0.5, rel=0.1)
+    norms = torch.cat([m.weight for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)])
+    assert norms.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_bf16_features_come_back_in_float32():
+    from models.classifier import Execution
+
+    model = build_classifier(
+        {"audio": "audio"}, {"audio": (0.0, 1.0)}, 3, encoder="small",
+        execution=Execution(precision="bf16"),
+    )  # fmt: skip
+    f = model.encode({"audio": torch.randn(2, 1, 33, 20).half()})
+    assert f["audio"].dtype == torch.float32
+
+
+def test_f1_golden_values():
+    y = torch.tensor([0, 1, 2, 0, 1, 2, 3, 3])
+    guess = torch.tensor([0, 1, 1, 0, 1, 2, 3, 0])
+    assert f1_macro(guess, y, 4) == pytest.approx(0.733333, abs=1e-6)
+    short = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 0])
+    assert f1_macro(short[1], short[0], 3) == pytest.approx(0.388889, abs=1e-6)
+
+
+def test_batch_f1_by_hand_in_its_fixed_order(monkeypatch):
+    y = torch.tensor([0, 1, 2, 0, 1, 2, 3, 3])
+    guess = torch.tensor([0, 1, 1, 0, 1, 2, 3, 0])
+    order = np.random.default_rng(0).permutation(8)
+    undo = torch.from_numpy(np.argsort(order))  # rows placed so that the permutation restores them
+    assert f1_batch(guess[undo], y[undo], 4, batch=4) == pytest.approx(0.611111, abs=1e-6)
+
+
+def test_f1_agrees_with_scikit_learn():
+    from sklearn.metrics import f1_score
+
+    draw = np.random.default_rng(0)
+    y, guess = draw.integers(0, 7, 200), draw.integers(0, 7, 200)
+    ours = f1_macro(torch.from_numpy(guess), torch.from_numpy(y), 7)
+    assert ours == pytest.approx(f1_score(y, guess, average="macro"))
+
+
+def test_an_absent_class_counts_as_zero():
+    counts = confusion(torch.tensor([0, 0]), torch.tensor([0, 0]), 3)
+    assert per_class_f1(counts).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_misaligned_accuracy_golden():
+    p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3], [0.4, 0.35, 0.25], [0.2, 0.2, 0.6]])
+    k = torch.tensor([[0, 1], [0, 1], [1, 0], [2, 0]])
+    out = misaligned_metrics(p.log(), k, ["a", "v"])
+    assert out["acc_mis"] == 0.75
+    assert out["conf_raw/a"] == pytest.approx((0.5 + 0.1 + 0.35 + 0.6) / 4)
+    assert out["conf_norm/a"] + out["conf_norm/v"] == pytest.approx(1.0)
+
+
+def test_three_modalities_need_as_many_hits_as_labels():
+    p = torch.tensor([[0.5, 0.4, 0.06, 0.04], [0.4, 0.3, 0.2, 0.1]])
+    k = torch.tensor([[0, 1, 0], [0, 1, 3]])
+    assert misaligned_metrics(p.log(), k, ["t", "a", "v"])["acc_mis"] == 0.5
+
+
+def test_shapley_of_the_papers_numbers():
+    joint = {"audio": 42.1, "video": 19.2, "audio+video": 60.2}
+    assert shapley(joint, ["audio", "video"]) == pytest.approx({"audio": 41.55, "video": 18.65})
+    midas = {"audio": 54.3, "video": 49.9, "audio+video": 73.7}
+    assert shapley(midas, ["audio", "video"]) == pytest.approx({"audio": 39.05, "video": 34.65})
+    three = {"+".join(kept): len(kept) ** 2 for kept in subsets(list(TRIO))}
+    assert sum(shapley(three, list(TRIO)).values()) == pytest.approx(9)
+
+
+def test_a_head_blind_to_one_modality_reads_the_other():
+    model = tiny_model()
+    model.eval()
+    with torch.no_grad():
+        model.fusion.weight[:, model.modality_slices["video"]] = 0
+    f = model.encode(tiny_batch()["inputs"])
+    mixed = {"audio": f["audio"], "video": f["video"].roll(1, 0)}
+    assert torch.equal(model.fuse(f), model.fuse(mixed))
