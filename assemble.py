@@ -98,9 +98,7 @@ def assemble(run: Run, args: Namespace) -> Session:
             s.split_rule, s.split_seed, part, modalities, s.stratify
         )
     if len(parts["train"]) < max(2, len(modalities)):
-        raise UsageError(
-            f"the train part has {len(parts['train'])} samples, too few"
-        )
+        raise UsageError(f"the train part has {len(parts['train'])} samples, too few")
     workers = (
         number("num_workers", args.num_workers, int, 0)
         if args.num_workers

@@ -95,15 +95,17 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def locked(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     """Holds an exclusive lock on the file `path`, which a kill of the process frees.
 
-    While another process has it: raises `Busy(busy)`, or with `wait` says so and waits.
+    While another process has it: raises `Busy(busy)`, or with `wait` says so and waits. A record
+    lock (lockf) and not flock: loader workers are forked, and a child that outlives its killed
+    parent for some seconds would still hold an flock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             if not wait:
                 raise Busy(busy) from None
             print(f"note: {busy}; waiting", file=sys.stderr)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.lockf(handle, fcntl.LOCK_EX)
         yield

@@ -16,12 +16,13 @@ import torch
 import torchaudio.compliance.kaldi
 import torchaudio.functional
 
-from data_prep.extracted import Extracted, first_usable, open_container
+from data_prep.extracted import Extracted, demux, first_usable, open_container
 from data_prep.spec import Audio, Reject
 
 LOG_FLOOR = 1e-7  # inside the logarithm; the field's scripts. Silence is ln(1e-7) = -16.118
 SILENT_RMS = 1e-4  # our choice
 SILENT_ZEROS = 0.99  # share of samples that are exactly zero; our choice
+MOST_CHANNELS = 8
 MARGIN = 0.25  # seconds decoded beyond those stored, for the resampling filter's width
 
 
@@ -72,6 +73,8 @@ def _read_container(path: Path, max_seconds: float | None) -> Sound:
         if not container.streams.audio:
             raise Reject("no_audio", f"{path.name}: no audio track")
         stream = container.streams.audio[0]
+        if not stream.codec_context or not stream.codec_context.sample_rate:
+            raise Reject("unreadable", f"{path.name}: no decoder for the audio track")
         stream.codec_context.thread_count = 1  # files are the unit of parallel work
         rate = stream.codec_context.sample_rate
         limit = float("inf") if max_seconds is None else max_seconds * rate
@@ -88,7 +91,7 @@ def _decode_packets(container, stream, rate: int, limit: float) -> tuple[list[np
     """Chunks [channels, n] up to `limit` samples, and whether nothing was lost on the way."""
     parts: list[np.ndarray] = []
     complete, count = True, 0
-    packets = container.demux(stream)
+    packets = demux(container, stream)
     while count < limit:
         try:
             packet = next(packets, None)
@@ -102,7 +105,9 @@ def _decode_packets(container, stream, rate: int, limit: float) -> tuple[list[np
             complete = False
             continue
         for frame in frames:
-            if frame.is_corrupt or frame.sample_rate != rate:
+            # More channels are what a damaged header claims, and PyAV 18 reads beyond them.
+            odd = frame.sample_rate != rate or frame.layout.nb_channels > MOST_CHANNELS
+            if frame.is_corrupt or odd:
                 complete = False
                 continue
             parts.append(_to_float(frame))

@@ -83,12 +83,19 @@ def write(settings: Settings) -> tuple[Path, Path]:
 
     count, width, height, *seconds = PROFILES[settings.profile]
     look = Look(
-        width, height, FPS[settings.dataset], seconds[settings.dataset == "kinetics"],
-        sound_erased=settings.strong_noise, video_erased=settings.weak_noise,
+        width,
+        height,
+        FPS[settings.dataset],
+        seconds[settings.dataset == "kinetics"],
+        sound_erased=settings.strong_noise,
+        video_erased=settings.weak_noise,
     )
     common = {
-        "truth_path": truth_path, "seed": settings.seed, "look": look,
-        "corrupt_each": settings.corrupt, "workers": workers,
+        "truth_path": truth_path,
+        "seed": settings.seed,
+        "look": look,
+        "corrupt_each": settings.corrupt,
+        "workers": workers,
     }
     per_class = settings.per_class or count
     if settings.dataset == "cremad":

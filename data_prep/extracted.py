@@ -5,7 +5,7 @@
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -74,6 +74,18 @@ def open_container(path: Path) -> av.container.InputContainer:
             raise Reject("truncated", f"{path.name}: an mp4 that ends within its index (moov)")
         raise Reject("unreadable", f"{path.name}: neither picture nor sound")
     return container
+
+
+def demux(
+    container: av.container.InputContainer, *streams: av.stream.Stream
+) -> Iterator[av.Packet]:
+    """The packets of the streams (all without any named); raises FFmpeg's errors where it stops."""
+    try:
+        yield from container.demux(*streams)
+    except IndexError:
+        # PyAV 18 raises it after the last packet when a damaged file has announced one more stream
+        # while it was being read.
+        return
 
 
 def _lacks_moov(path: Path) -> bool:

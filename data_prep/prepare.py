@@ -153,7 +153,8 @@ def prepare(
     }
     with locked(folder / ".lock", f"another process is preparing {folder}", wait=True):
         _check_same_candidates(folder, meta, root)
-        if read_meta(folder).get("complete"):
+        shards = -(-len(scan.candidates) // SHARD_SIZE)
+        if read_meta(folder).get("complete") and not _missing(folder, shards):
             return folder
         _check_lfs(scan, root, max_bad)
         write_json(folder / "meta.json", meta)
@@ -186,11 +187,16 @@ def _check_lfs(scan: Scan, root: Path, max_bad: float) -> None:
         )
 
 
+def _missing(folder: Path, shards: int) -> list[int]:
+    """The numbers of the shards that are still to be written."""
+    return [k for k in range(shards) if not (folder / shard_name(k)).exists()]
+
+
 def _write_shards(
     folder: Path, dataset: str, root: Path, spec: Spec, scan: Scan, workers: int, limit_s: float
 ) -> None:
     runs = [scan.candidates[k : k + SHARD_SIZE] for k in range(0, len(scan.candidates), SHARD_SIZE)]
-    missing = [k for k in range(len(runs)) if not (folder / shard_name(k)).exists()]
+    missing = _missing(folder, len(runs))
     columns = schema(dataset, spec)
     done = len(scan.candidates) - sum(len(runs[k]) for k in missing)
     bar = tqdm(total=len(scan.candidates), initial=done, desc=f"prepare {dataset}", unit="clip")
@@ -252,7 +258,10 @@ def _finish(folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float) ->
                 f"every file of class {name!r} was rejected: see {folder / 'rejected.csv'}"
             )
     write_json(folder / "meta.json", {**meta, "complete": True})
-    Prepared(folder).split("paper", 0)
+    try:
+        Prepared(folder).split("paper", 0)
+    except UsageError as error:  # a run that asks for it is refused with the same words
+        print(f"note: the default split cannot be made: {error}", file=sys.stderr)
 
 
 def report(folder: Path, meta: dict, listed: list[Rejection]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from common.files import atomic
+from common.options import UsageError
 from data_prep.spec import Audio, Rejection, Spec, spec_json
 
 SHARD_SIZE = 256  # candidates a shard: Kinetics-Sounds makes 95 shards of about 130 MB
@@ -96,7 +97,7 @@ class Shard:
                 reader.get_batch_with_custom_metadata(k) for k in range(reader.num_record_batches)
             )
         except (pa.ArrowInvalid, OSError, ValueError) as error:
-            raise ValueError(
+            raise UsageError(
                 f"{path} is not a readable shard ({error}); remove it and prepare again"
             ) from None
         self.batches = [batch for batch, _ in self.batches]

@@ -13,6 +13,7 @@ from itertools import chain, pairwise
 
 import av
 
+from data_prep.extracted import demux
 from data_prep.spec import Reject
 
 LAST = 0.1  # seconds that a last packet may last whose duration is not told
@@ -73,13 +74,16 @@ def load_track(container: av.container.InputContainer, limit: float) -> Track:
 
     `damaged` is set where the file breaks off: a demuxing error, an incomplete packet, fewer
     packets than an mp4's index lists or nine tenths of those another header counts, or a last
-    packet (of any stream) well before the container's end. Raises `Reject("no_video")`.
+    packet (of any stream) well before the container's end. Raises `Reject`: "no_video", or
+    "unreadable" where no decoder knows the track.
     """
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
         raise Reject("no_video", "no video track")
     stream = streams[0]
+    if not stream.codec_context:
+        raise Reject("unreadable", "no decoder for the video track")
     stream.codec_context.thread_count = 1
     whole = (container.duration or 0) / av.time_base
     own = float((stream.duration or 0) * stream.time_base) or whole
@@ -88,24 +92,36 @@ def load_track(container: av.container.InputContainer, limit: float) -> Track:
     expected = 0.9 * stream.frames
     if "mov" in container.format.name:  # lists its packets when it is opened, less what is cut out
         expected = sum(entry.size > 0 for entry in stream.index_entries)
-    ends = {each.index: 0 for each in container.streams}  # in each stream's own unit
+    end = _read_packets(container, track)
+    track.damaged |= track.count < expected or end < 0.9 * whole - LAST
+    track.times.sort()
+    return track
+
+
+def _read_packets(container: av.container.InputContainer, track: Track) -> float:
+    """Fills `track` and returns the seconds from the container's start to its last packet's end."""
+    ends: dict[int, int] = {}  # in each stream's own unit
     try:
-        for packet in container.demux():
+        for packet in demux(container):
             if not packet.size:  # a dropped frame, or the end of a stream
                 continue
             time = packet.dts if packet.pts is None else packet.pts
             if time is not None:
                 time += packet.duration or 0
-                ends[packet.stream_index] = max(ends[packet.stream_index], time)
-            if packet.stream_index == stream.index:
+                ends[packet.stream_index] = max(ends.get(packet.stream_index, time), time)
+            if packet.stream_index == track.stream.index:
                 track.add(packet)
     except av.error.FFmpegError:
         track.damaged = True
-    end = max(float(ends[each.index] * (each.time_base or 0)) for each in container.streams)
-    begin = (container.start_time or 0) / av.time_base
-    track.damaged |= track.count < expected or end - begin < 0.9 * whole - LAST
-    track.times.sort()
-    return track
+    end = max(
+        (
+            float(ends[each.index] * each.time_base)
+            for each in container.streams
+            if each.index in ends
+        ),
+        default=0.0,
+    )
+    return end - (container.start_time or 0) / av.time_base
 
 
 def span(times: Sequence[int], tick: Fraction) -> Fraction:

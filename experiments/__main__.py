@@ -17,7 +17,7 @@ from typing import Any
 from common.options import Parser, UsageError, match_name, number
 from common.program import run as run_program
 from experiments.launch import Task, cuda_devices, launch, pick_slots
-from experiments.registry import ARTIFACTS, needed, select
+from experiments.registry import ARTIFACTS, Artifact, needed, select
 from experiments.tables import Reader
 
 
@@ -34,13 +34,18 @@ def tasks_of(args: Any) -> list[Task]:
     return [Task(runs, seed, tuple(flags)) for runs, seed in needed(select(names), seeds)]
 
 
+def kind_of(artifact: Artifact) -> str:
+    """table or figure."""
+    return type(artifact).__name__.lower()
+
+
 def show_list(args: Any) -> int:
     """Artifacts, a line each: name, kind, runs, and the caption's first sentence."""
     wide = max(len(artifact.id) for artifact in ARTIFACTS)
     for artifact in ARTIFACTS:
         count = len(list(needed([artifact])))
         first = artifact.caption.partition(". ")[0].rstrip(".")
-        print(f"{artifact.id:{wide}}  {artifact.kind:6}  {count:3d} runs  {first}")
+        print(f"{artifact.id:{wide}}  {kind_of(artifact):6}  {count:3d} runs  {first}")
     return 0
 
 
@@ -61,7 +66,7 @@ def show_status(args: Any) -> int:
 def show_runs(args: Any) -> int:
     """Each artifact's caption, then the runs and their commands, once."""
     for artifact in select([args.name]):
-        print(f"{artifact.id} ({artifact.kind}): {artifact.caption}")
+        print(f"{artifact.id} ({kind_of(artifact)}): {artifact.caption}")
         for runs in artifact.runs():
             print(f"    {runs.name}")
     print()

@@ -6,8 +6,9 @@ user's settings say, no metadata.
 """
 
 import io
+import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -15,7 +16,6 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from experiments.registry import Figure, Panel, Value
@@ -40,6 +40,8 @@ STYLE = {
     "hatch.linewidth": 0.8,
     "lines.linewidth": 2.0,
     "legend.frameon": False,
+    "legend.fontsize": 10,
+    "legend.handlelength": 2.8,  # long enough to show a dash's pattern
 }
 WARMUP = "end of warm-up"
 
@@ -120,7 +122,7 @@ def figure_csv(figure: Figure, points: Sequence[Point]) -> str:
 
 
 def warmup_epochs(panel: Panel, figure: Figure, reader: Reader) -> float | None:
-    """Where the panel's warm-up ends: the largest of its runs', None when nothing is to be marked."""
+    """Where the panel's warm-up ends, the largest of its runs'; None: nothing is to be marked."""
     runs = reader.finished(panel.warmup, figure.seeds) if panel.warmup else []
     return max((run.config["hparams"].get("warmup_epochs", 0) for run in runs), default=0) or None
 
@@ -135,110 +137,85 @@ def full_caption(figure: Figure, points: Sequence[Point]) -> str:
     return f"{figure.caption} Mean ± sample standard deviation ({shown}) over {seeds} seeds."
 
 
-# Drawing --------------------------------------------------------------------------------------------
+# Drawing -----------------------------------------------------------------------------------------
 
 
 def draw(figure: Figure, points: Sequence[Point], reader: Reader) -> bytes:
     """The figure as a PNG file's bytes."""
     with matplotlib.style.context(["default", STYLE]):
-        width = 8.6 if len(figure.panels) > 1 else 6.4
-        drawing = Drawing(figsize=(width, 4.2), layout="constrained")
-        FigureCanvasAgg(drawing)
-        all_axes = drawing.subplots(1, len(figure.panels), squeeze=False)[0]
-        labels = list(dict.fromkeys(s.label for panel in figure.panels for s in panel.series))
-        handles: dict[str, object] = {}
-        for place, (axes, panel) in enumerate(zip(all_axes, figure.panels)):
-            own = [point for point in points if point.panel == place]
-            paint = paint_bars if figure.kind == "bars" else paint_curves
-            handles |= paint(axes, panel, own, labels)
-            end = warmup_epochs(panel, figure, reader) if figure.kind == "curves" else None
-            if end:
-                axes.axvline(end + 0.5, color="#555555", linestyle=(0, (2, 2)), linewidth=1.2)
-                handles[WARMUP] = Line2D(
-                    [], [], color="#555555", linestyle=(0, (2, 2)), linewidth=1.2
-                )
-            axes.set_title(panel.title)
-            axes.set_ylabel(panel.y_label)
-            if panel.y_low is not None:
-                axes.set_ylim(bottom=panel.y_low)
-        if len(handles) > 1:
-            # The mark comes last whichever panel brought it.
-            order = [label for label in labels if label in handles]
-            order += [label for label in handles if label not in labels]
-            drawing.legend(
-                [handles[label] for label in order],
-                order,
-                loc="outside upper center",
-                ncols=min(len(order), 5),
-                handlelength=2.6,
-                columnspacing=1.4,
-            )
-        caption = textwrap.fill(full_caption(figure, points), int(width * 14.5))
-        drawing.supxlabel(caption, fontsize=8.5, x=0.01, ha="left", color="#333333")
         target = io.BytesIO()
+        drawing = compose(figure, points, reader)
         drawing.savefig(target, format="png", dpi=150, metadata={"Software": None})
     return target.getvalue()
 
 
-def paint_bars(axes: Axes, panel: Panel, points: Iterable[Point], labels: list[str]) -> dict:
-    """Groups of bars with error bars and the mean above them; returns the legend's handles."""
-    wide, handles, points = 0.8 / len(panel.series), {}, list(points)
-    for s, series in enumerate(panel.series):
-        own = [point for point in points if point.series == s]
-        x = [panel.groups.index(p.x) + (s - (len(panel.series) - 1) / 2) * wide for p in own]
-        look = labels.index(series.label)
-        handles[series.label] = axes.bar(
-            x,
-            [p.y.mean for p in own],
-            wide * 0.92,
-            label=series.label,
-            edgecolor="black",
-            color=OKABE_ITO[look % len(OKABE_ITO)],
-            hatch=HATCHES[look % len(HATCHES)],
-            linewidth=0.8,
-        )
-        spread = [p.y.std or 0.0 for p in own]
-        if any(spread):
-            axes.errorbar(
-                x,
-                [p.y.mean for p in own],
-                spread,
-                fmt="none",
-                ecolor="black",
-                capsize=4,
-                elinewidth=1.3,
-            )
-        for place, point, std in zip(x, own, spread):
-            text = f"{point.y.mean:.1f}" if panel.percent else f"{point.y.mean:.2f}"
-            axes.annotate(
-                text,
-                (place, point.y.mean + std),
-                (0, 4),
-                textcoords="offset points",
-                ha="center",
-                fontsize=10,
-            )
+def compose(figure: Figure, points: Sequence[Point], reader: Reader) -> Drawing:
+    """Panels side by side, one legend above them, the caption below; to be called in `STYLE`."""
+    width = 8.6 if len(figure.panels) > 1 else 6.4
+    drawing = Drawing(figsize=(width, 4.2), layout="constrained")
+    FigureCanvasAgg(drawing)
+    all_axes = drawing.subplots(1, len(figure.panels), squeeze=False)[0]
+    labels = list(dict.fromkeys(s.label for panel in figure.panels for s in panel.series))
+    handles: dict[str, object] = {}
+    for place, (axes, panel) in enumerate(zip(all_axes, figure.panels)):
+        for s, series in enumerate(panel.series):
+            own = [point for point in points if (point.panel, point.series) == (place, s)]
+            look = labels.index(series.label) if series.look is None else series.look
+            paint = paint_bars if figure.kind == "bars" else paint_curve
+            handles[series.label] = paint(axes, panel, own, s, look % len(OKABE_ITO))
+        (finish_bars if figure.kind == "bars" else finish_curves)(axes, panel)
+        end = warmup_epochs(panel, figure, reader)
+        if end:
+            handles[WARMUP] = axes.axvline(end + 0.5, color="#555555", dashes=(2, 2), linewidth=1.2)
+        axes.set_title(panel.title)
+        axes.set_ylabel(panel.y_label)
+        if panel.y_low is not None:
+            axes.set_ylim(bottom=panel.y_low)
+    if len(handles) > 1:
+        order = sorted(handles, key=[*labels, WARMUP].index)
+        drawn = [handles[label] for label in order]
+        inches = sum(0.75 + 0.085 * len(label) for label in order)  # a sample, its letters
+        columns = math.ceil(len(order) / math.ceil(inches / width))
+        drawing.legend(drawn, order, loc="outside upper center", ncols=columns)
+    caption = textwrap.fill(full_caption(figure, points), int(width * 14.5))
+    drawing.supxlabel(caption, fontsize=8.5, x=0.01, ha="left", color="#333333")
+    return drawing
+
+
+def paint_bars(axes: Axes, panel: Panel, points: list[Point], place: int, look: int) -> object:
+    """The bars of one series, their error bars and the mean above; returns the legend's handle."""
+    wide, count = 0.8 / len(panel.series), len(panel.series)
+    x = [panel.groups.index(p.x) + (place - (count - 1) / 2) * wide for p in points]
+    height, spread = [p.y.mean for p in points], [p.y.std or 0.0 for p in points]
+    kind = {"color": OKABE_ITO[look], "hatch": HATCHES[look], "edgecolor": "black"}
+    handle = axes.bar(x, height, wide * 0.92, linewidth=0.8, **kind)
+    if any(spread):
+        axes.errorbar(x, height, spread, fmt="none", ecolor="black", capsize=4, elinewidth=1.3)
+    for left, mean, std in zip(x, height, spread):
+        text, at = f"{mean:.{1 if panel.percent else 2}f}", (left, mean + std)
+        axes.annotate(text, at, (0, 4), textcoords="offset points", ha="center", fontsize=10)
+    return handle
+
+
+def finish_bars(axes: Axes, panel: Panel) -> None:
+    """Names the groups and leaves room for the numbers above the bars."""
     axes.set_xticks(range(len(panel.groups)), panel.groups)
     axes.set_xlim(-0.6, len(panel.groups) - 0.4)
-    axes.margins(y=0.12)  # room for the numbers
-    return handles
+    axes.margins(y=0.12)
 
 
-def paint_curves(axes: Axes, panel: Panel, points: Iterable[Point], labels: list[str]) -> dict:
-    """Means as lines, standard deviations as bands; returns the legend's handles."""
-    handles, points = {}, list(points)
-    for s, series in enumerate(panel.series):
-        own = [point for point in points if point.series == s]
-        look = labels.index(series.label)
-        colour, x = OKABE_ITO[look % len(OKABE_ITO)], [p.x for p in own]
-        (handles[series.label],) = axes.plot(
-            x, [p.y.mean for p in own], color=colour, linestyle=DASHES[look % len(DASHES)]
-        )
-        low = [p.y.mean - (p.y.std or 0.0) for p in own]
-        high = [p.y.mean + (p.y.std or 0.0) for p in own]
-        if low != high:
-            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+def paint_curve(axes: Axes, _: Panel, points: list[Point], place: int, look: int) -> object:
+    """The means as a line, the standard deviations as a band; returns the legend's handle."""
+    x, mean = [p.x for p in points], [p.y.mean for p in points]
+    spread = [p.y.std or 0.0 for p in points]
+    if any(spread):
+        low, high = ([m + sign * s for m, s in zip(mean, spread)] for sign in (-1, 1))
+        axes.fill_between(x, low, high, color=OKABE_ITO[look], alpha=0.18, linewidth=0)
+    return axes.plot(x, mean, color=OKABE_ITO[look], linestyle=DASHES[look])[0]
+
+
+def finish_curves(axes: Axes, _: Panel) -> None:
+    """Whole epochs on the axis."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_xlim(left=0.5)
-    return handles

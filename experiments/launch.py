@@ -4,10 +4,10 @@ Each child is the plain command that anybody could type; its output goes to
 <results>/launch/<dataset>-<method>-<variant>-seed<k>.log. Runs that are done are skipped and
 stopped ones go on, so the same launch again does what is left.
 
-When the launcher dies without a word (SIGKILL), its children must not train on unseen. On Linux the
-kernel sends them SIGTERM then, which `train.py` obeys between two steps. In any case a child keeps
-the lock on its log, which it shares with the launcher that opened it, until it has ended: a launcher
-that is started again, or beside another, waits for such a run instead of failing on it.
+When the launcher dies without a word (SIGKILL), its children must not train on unseen. On Linux
+the kernel sends them SIGTERM then, which `train.py` obeys between two steps. In any case a child
+inherits the lock on its log and holds it until it has ended: a launcher that is started again, or
+beside another, waits for such a run instead of failing on it.
 """
 
 import ctypes
@@ -87,7 +87,7 @@ def cores() -> int:
 
 
 def dying_with_parent() -> Callable[[], None] | None:
-    """What a new child calls so that the kernel ends it with its parent; None where there is no way.
+    """What a new child calls so that the kernel ends it with its parent; None where it cannot.
 
     The parent may have died before the child asked: hence the second look.
     """
@@ -116,6 +116,12 @@ def open_log(path: Path) -> IO[bytes] | None:
     return handle
 
 
+def say(text: str) -> None:
+    """A line on standard output, above the progress bar, at once even into a file."""
+    tqdm.write(text)
+    sys.stdout.flush()
+
+
 def tail(path: Path) -> tuple[str, ...]:
     """The log's last lines, and where to find the rest."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -123,17 +129,15 @@ def tail(path: Path) -> tuple[str, ...]:
 
 
 class Launch:
-    """The state of one launch: what waits, what runs, how it went."""
+    """The state of one launch: what waits, what runs, how it went.
 
-    def __init__(
-        self,
-        reader: Reader,
-        tasks: Sequence[Task],
-        slots: Sequence[str],
-        threads: int,
-        script: Path,
-    ):
-        self.reader, self.slots, self.threads, self.script = reader, list(slots), threads, script
+    A child's threads depend on the number of slots and not of runs: a run that a later launch goes
+    on with then has the threads it had, and its last digits stay the same.
+    """
+
+    def __init__(self, reader: Reader, tasks: Sequence[Task], slots: Sequence[str], script: Path):
+        self.reader, self.slots, self.script = reader, list(slots), script
+        self.threads = max(1, cores() // len(slots))
         self.waiting, self.children = list(tasks), []
         self.failures: list[Failure] = []
         self.done = 0
@@ -172,7 +176,7 @@ class Launch:
                 self.children.append(self.start(task, free.pop(0), log))
 
     def start(self, task: Task, slot: int, log: IO[bytes]) -> Child:
-        """Starts a child in a process group of its own, so that Ctrl-C reaches it once, through us."""
+        """Starts a child, in a process group of its own: Ctrl-C reaches it once, through us."""
         command = [sys.executable, str(self.script), *task.runs.arguments(task.seed), *task.flags]
         command += ["--devices", self.slots[slot], "--threads", str(self.threads)]
         process = subprocess.Popen(
@@ -198,17 +202,18 @@ class Launch:
         task, log = child.task, child.task.log_path(self.reader.results)
         if status == 0 and task.runs.folder(self.reader.results, task.seed).state == "done":
             self.done += 1
-            tqdm.write(f"done {task.name} ({time.monotonic() - child.begun:.0f} s)")
+            say(f"done {task.name} ({time.monotonic() - child.begun:.0f} s)")
         elif self.stopped_by and status != 0:
-            tqdm.write(f"stopped {task.name}")
+            say(f"stopped {task.name}")
         else:
             why = f"exit status {status}" if status else "exit status 0, and no result.json"
             self.failures.append(Failure(task, why, tail(log)))
-            tqdm.write(f"FAILED {task.name} ({why})")
+            say(f"FAILED {task.name} ({why})")
 
     def work(self) -> None:
         """Until nothing waits or runs; after a signal nothing new is started."""
         total = len(self.waiting)
+        tqdm.monitor_interval = 0  # no second thread beside `preexec_fn`; we refresh it ourselves
         with tqdm(total=total, desc="runs", unit="run", disable=None, smoothing=0) as bar:
             while self.children or (self.waiting and not self.stopped_by):
                 if not self.stopped_by:
@@ -265,11 +270,7 @@ def cuda_devices() -> str:
 def launch(
     reader: Reader, tasks: Sequence[Task], slots: Sequence[str], script: Path = TRAIN
 ) -> int:
-    """Makes the runs that are not done; returns 0, 1 if any failed, 128 + n after signal n.
-
-    The threads of a child depend on the number of slots and not of runs: a run that is resumed by a
-    later launch then has the threads it had, and its last digits stay the same.
-    """
+    """Makes the runs that are not done; returns 0, 1 if any failed, 128 + n after signal n."""
     todo, broken = [], []
     for task in tasks:
         state = reader.run(task.runs, task.seed)[1]
@@ -279,14 +280,13 @@ def launch(
             broken.append(Failure(task, why, (command,)))
         elif state != "done":
             todo.append(task)
-    threads = max(1, cores() // len(slots))
+    state = Launch(reader, todo, slots, script)
     skipped = len(tasks) - len(todo) - len(broken)
     print(
         f"{len(todo)} runs to make, {skipped} done; devices {','.join(sorted(set(slots)))},"
-        f" {len(slots)} at a time, {threads} CPU threads each",
+        f" {len(slots)} at a time, {state.threads} CPU threads each",
         flush=True,
     )
-    state = Launch(reader, todo, slots, threads, script)
     with handling(state.note_signal):
         state.work()
     failures = broken + state.failures

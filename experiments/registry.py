@@ -9,9 +9,10 @@ artifacts that name the same runs share them. Nothing is read, drawn or trained 
 """
 
 import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any
 
 from common.options import format_value, match_name
 from experiments.run_folder import RunFolder, run_path, variant_name
@@ -76,11 +77,6 @@ class Table:
     note: str = ""
     seeds: tuple[int, ...] = SEEDS
 
-    @property
-    def kind(self) -> str:
-        """What it is, in a word."""
-        return "table"
-
     def runs(self) -> list[Runs]:
         """Each set of runs that the table needs, once."""
         return list(dict.fromkeys(runs for _, runs in self.rows))
@@ -100,10 +96,14 @@ class Value:
 
 @dataclass(frozen=True)
 class Series:
-    """A curve (one value), or bars of one look (one value for each of the panel's groups)."""
+    """A curve (one value), or bars of one look (one value for each of the panel's groups).
+
+    `look` chooses colour, dash and hatch; None: the label's place in the figure.
+    """
 
     label: str
     values: tuple[Value, ...]
+    look: int | None = None
 
 
 @dataclass(frozen=True)
@@ -139,154 +139,132 @@ class Figure:
 Artifact = Table | Figure
 
 
-# The demo set --------------------------------------------------------------------------------------
+# The demo set ------------------------------------------------------------------------------------
 
 JOINT = Runs("demo", "Joint")
 JOINT_UNI = Runs("demo", "JointUni")
 MIDAS = Runs("demo", "Midas")
 MIDAS_UNWEIGHTED = Runs("demo", "Midas", (("weak_modality", False),))
 
+TWO = {"Joint": JOINT, "Midas": MIDAS}
+THREE = {"Joint": JOINT, "JointUni": JOINT_UNI, "Midas": MIDAS}
+LOOKS = ("Joint", "Midas", "JointUni")  # a method looks the same in every figure of bars
 MODALITIES = ("audio", "video")
 PAIRS = "misaligned pairs of the validation part"
+TOP_TWO = "share whose two labels are the two likeliest"
 
 
-def bars(label: str, runs: Runs, *keys: str) -> Series:
-    """Bars of one look, one for each key."""
-    return Series(label, tuple(Value(runs, (key,)) for key in keys))
-
-
-def curve(label: str, runs: Runs, *keys: str, absent: float | None = None) -> Series:
-    """The largest of the keys over epochs."""
-    return Series(label, (Value(runs, keys, absent),))
-
-
-def confidences(runs: Runs) -> tuple[Series, ...]:
-    """The paper's four curves of Figure 3: heads alone (c) and fused (r), for each modality."""
+def bars(methods: dict[str, Runs], *keys: str) -> tuple[Series, ...]:
+    """For each method bars of one look, one for each key."""
     return tuple(
-        curve(f"{kind}-{m[0].upper()}", runs, f"train/{key}/{m}")
-        for kind, key in (("Uni", "conf_uni"), ("Multi", "conf_fused"))
+        Series(label, tuple(Value(runs, (key,)) for key in keys), LOOKS.index(label))
+        for label, runs in methods.items()
+    )
+
+
+def curves(runs: Runs, keys: dict[str, str]) -> tuple[Series, ...]:
+    """For each label and key a curve for each modality, marked by its first letter."""
+    return tuple(
+        Series(f"{label}-{m[0].upper()}", (Value(runs, (f"{key}/{m}",)),))
+        for label, key in keys.items()
         for m in MODALITIES
     )
 
 
+DEMO_TABLE = Table(
+    "demo",
+    "demo",
+    "The demo set, test part, in the form of the paper's Table 1. Accuracy; F1 as the paper seems"
+    " to have it (mean over batches of 64) and over the whole part; of misaligned pairs, the"
+    f" {TOP_TWO}; accuracy with one modality alone, the other's features zero.",
+    rows=tuple(THREE.items()),
+    columns=(
+        Column("accuracy %", "test/acc"),
+        Column("F1, batches %", "test/f1_batch64"),
+        Column("F1 %", "test/f1_macro"),
+        Column("misaligned %", "test/acc_mis"),
+        Column("audio alone %", "test/acc_zero/audio"),
+        Column("video alone %", "test/acc_zero/video"),
+    ),
+    note="The demo set illustrates; it is no evidence for the method. JointUni is Joint plus the"
+    " unimodal losses that MIDAS has too: it is not in the paper, and shows what they do alone.",
+)
+
+ACCURACIES = Panel(
+    "(a) aligned and misaligned accuracy",
+    "accuracy (%)",
+    bars(TWO, "val/acc", "val/acc_mis"),
+    groups=("aligned", "misaligned"),
+    percent=True,
+)
+KEYS = tuple(f"val/conf_raw/{m}" for m in MODALITIES)
+CONFIDENCES = Panel(
+    "(b) confidence on misaligned pairs", "confidence", bars(TWO, *KEYS), groups=MODALITIES
+)
+SHARES = {"Uni": "train/conf_uni", "Multi": "train/conf_fused"}  # c of Eq. 2 and r of Eq. 5
+UNWEIGHTED = Panel(
+    "(a) without weak-modality weighting",
+    "normalised confidence",
+    curves(MIDAS_UNWEIGHTED, SHARES),
+    warmup=MIDAS_UNWEIGHTED,
+)
+WEIGHTED = Panel("(b) Midas", "normalised confidence", curves(MIDAS, SHARES), warmup=MIDAS)
+ALPHA = Panel(
+    "weight of the weak modality",
+    "alpha",
+    (Series("Midas", (Value(MIDAS, tuple(f"alpha_mean/{m}" for m in MODALITIES), absent=1.0),)),),
+    y_low=None,
+    warmup=MIDAS,
+)
+CURVES = Panel(
+    "confidence on misaligned pairs",
+    "confidence",
+    curves(JOINT, {"Joint": "val/conf_raw"}) + curves(MIDAS, {"Midas": "val/conf_raw"}),
+    warmup=MIDAS,
+)
+MISALIGNED = Panel(
+    "misaligned accuracy", "accuracy (%)", bars(THREE, "val/acc_mis"), ("demo",), percent=True
+)
+
+
+def demo_figure(number: int, caption: str, kind: str, *panels: Panel) -> Figure:
+    """The demo set's counterpart of one of the paper's figures."""
+    text = f"The demo set's counterpart of the paper's Figure {number}: {caption}"
+    return Figure(f"demo-figure{number}", "demo", text, kind, panels)
+
+
 DEMO = (
-    Table(
-        "demo",
-        "demo",
-        "The demo set, test part, in the form of the paper's Table 1. Accuracy; F1 as the paper has it"
-        " (mean over test batches of 64) and over the whole part; share of misaligned pairs whose two"
-        " labels are exactly the two likeliest; accuracy with one modality alone, the other's features zero.",
-        rows=(("Joint", JOINT), ("JointUni", JOINT_UNI), ("Midas", MIDAS)),
-        columns=(
-            Column("accuracy %", "test/acc"),
-            Column("F1 of 64 %", "test/f1_batch64"),
-            Column("F1 %", "test/f1_macro"),
-            Column("misaligned %", "test/acc_mis"),
-            Column("audio alone %", "test/acc_zero/audio"),
-            Column("video alone %", "test/acc_zero/video"),
-        ),
-        note="The demo set illustrates; it is no evidence for the method. JointUni is Joint plus the"
-        " unimodal losses that MIDAS has too: it is not in the paper, and shows how much they do alone.",
-    ),
-    Figure(
-        "demo-figure1",
-        "demo",
-        "The demo set's counterpart of the paper's Figure 1, at the best epoch: (a) accuracy on the"
-        f" validation part and on {PAIRS} (both labels the two likeliest); (b) mean probability of each"
-        f" modality's label on {PAIRS}.",
+    DEMO_TABLE,
+    demo_figure(
+        1,
+        "validation part, best epoch. (a) Accuracy, and of misaligned pairs the "
+        f"{TOP_TWO}. (b) Mean probability of each modality's own label on misaligned pairs.",
         "bars",
-        (
-            Panel(
-                "(a) aligned and misaligned accuracy",
-                "accuracy (%)",
-                (
-                    bars("Joint", JOINT, "val/acc", "val/acc_mis"),
-                    bars("Midas", MIDAS, "val/acc", "val/acc_mis"),
-                ),
-                groups=("aligned", "misaligned"),
-                percent=True,
-            ),
-            Panel(
-                "(b) confidence on misaligned pairs",
-                "confidence",
-                tuple(
-                    bars(label, runs, *(f"val/conf_raw/{m}" for m in MODALITIES))
-                    for label, runs in (("Joint", JOINT), ("Midas", MIDAS))
-                ),
-                groups=MODALITIES,
-            ),
-        ),
+        ACCURACIES,
+        CONFIDENCES,
     ),
-    Figure(
-        "demo-figure3",
-        "demo",
-        "The demo set's counterpart of the paper's Figure 3: normalised confidence of each modality on the"
-        " misaligned samples of the training part, epoch means, of the unimodal heads (Uni) and of the"
-        " fused output (Multi); A is audio, V is video.",
+    demo_figure(
+        3,
+        "training part, misaligned samples, epoch means. Share of each modality's own label in the"
+        " unimodal heads (Uni) and in the fused output (Multi); A audio, V video.",
         "curves",
-        (
-            Panel(
-                "(a) without weak-modality weighting",
-                "normalised confidence",
-                confidences(MIDAS_UNWEIGHTED),
-                warmup=MIDAS_UNWEIGHTED,
-            ),
-            Panel("(b) Midas", "normalised confidence", confidences(MIDAS), warmup=MIDAS),
-        ),
+        UNWEIGHTED,
+        WEIGHTED,
     ),
-    Figure(
-        "demo-figure4",
-        "demo",
-        "The demo set's counterpart of the paper's Figure 4: weight alpha of the weak modality in training,"
-        " epoch means (1 until the end of the warm-up).",
+    demo_figure(
+        4,
+        "training part, epoch means. The weight alpha of the weak modality, 1 during the warm-up.",
         "curves",
-        (
-            Panel(
-                "weight of the weak modality",
-                "alpha",
-                (curve("Midas", MIDAS, *(f"alpha_mean/{m}" for m in MODALITIES), absent=1.0),),
-                y_low=None,
-                warmup=MIDAS,
-            ),
-        ),
+        ALPHA,
     ),
-    Figure(
-        "demo-figure5",
-        "demo",
-        f"The demo set's counterpart of the paper's Figure 5: mean probability of each modality's label on"
-        f" {PAIRS}; A is audio, V is video.",
+    demo_figure(
+        5,
+        f"{PAIRS}. Mean probability of each modality's own label; A audio, V video.",
         "curves",
-        (
-            Panel(
-                "confidence on misaligned pairs",
-                "confidence",
-                tuple(
-                    curve(f"{label}-{m[0].upper()}", runs, f"val/conf_raw/{m}")
-                    for label, runs in (("Joint", JOINT), ("Midas", MIDAS))
-                    for m in MODALITIES
-                ),
-                warmup=MIDAS,
-            ),
-        ),
+        CURVES,
     ),
-    Figure(
-        "demo-figure6",
-        "demo",
-        f"The demo set's counterpart of the paper's Figure 6: accuracy on {PAIRS} (both labels the two"
-        " likeliest) at the best epoch. JointUni is not in the paper.",
-        "bars",
-        (
-            Panel(
-                "misaligned accuracy",
-                "accuracy (%)",
-                tuple(
-                    bars(label, runs, "val/acc_mis")
-                    for label, runs in (("Joint", JOINT), ("JointUni", JOINT_UNI), ("Midas", MIDAS))
-                ),
-                groups=("demo",),
-                percent=True,
-            ),
-        ),
+    demo_figure(
+        6, f"{PAIRS}, best epoch. Of these, the {TOP_TWO}; JointUni is ours.", "bars", MISALIGNED
     ),
 )
 

@@ -1,8 +1,8 @@
 """Mean and sample standard deviation of a few runs, and how a cell shows them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 MISSING = "--"
 

@@ -21,8 +21,8 @@ from experiments.statistics import Summary, exact, show, summarise
 
 PLUS_MINUS = "± is the sample standard deviation (n - 1) over the n training seeds in parentheses."
 SELECTION = (
-    "Each run's epoch is chosen on validation accuracy alone (the first of equals); the test part is"
-    " read once, at the end, whole."
+    "Each run's epoch is chosen on validation accuracy alone (the first of equals); the test part"
+    " is read once, at the end, whole."
 )
 HINTS = {
     "partial": "begun: it goes on where it stopped",
@@ -135,7 +135,7 @@ def as_dict(value: Any, what: str) -> dict:
     return value
 
 
-# Where the numbers come from ------------------------------------------------------------------------
+# Where the numbers come from ---------------------------------------------------------------------
 
 
 def flatten(value: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -198,7 +198,7 @@ def provenance(runs: Sequence[Finished]) -> list[str]:
     ]
 
 
-# Rendering ------------------------------------------------------------------------------------------
+# Rendering ---------------------------------------------------------------------------------------
 
 
 def number(value: Any, runs: Runs, seed: int, key: str) -> float | None:

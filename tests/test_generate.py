@@ -151,8 +151,11 @@ def test_layout_reports_what_it_cannot_use(tmp_path):
     (root / "labels.csv").write_text((root / "labels.csv").read_text() + "0002,7\n0100,eleven\n")
     scan = layout.scan(root, layout.Settings())
     assert {(r.id, r.reason) for r in scan.rejected} == {
-        ("0001", "missing_file"), ("0002", "duplicate"), ("0100", "no_label"),
-        ("notes", "unknown_name"), ("9999", "no_label"),
+        ("0001", "missing_file"),
+        ("0002", "duplicate"),
+        ("0100", "no_label"),
+        ("notes", "unknown_name"),
+        ("9999", "no_label"),
     }
     assert len(scan.candidates) == 8
 
@@ -233,11 +236,14 @@ def test_cremad_names_are_those_of_the_set(trees):
     assert len(sound) == 18 and len({row["id"][:4] for row in sound}) == 3
 
 
-@pytest.mark.parametrize("name, pattern", [
-    ("A", r"(train|val|test)/ID_\d{6}_\d{6}\.mp4"),
-    ("B", r"(train|val)/[a-z_ ]+/ID_\d{6}_\d{6}\.mp4"),
-    ("C", r"(train|val|test)/ID(_\d+)?\.mp4"),
-])
+@pytest.mark.parametrize(
+    "name, pattern",
+    [
+        ("A", r"(train|val|test)/ID_\d{6}_\d{6}\.mp4"),
+        ("B", r"(train|val)/[a-z_ ]+/ID_\d{6}_\d{6}\.mp4"),
+        ("C", r"(train|val|test)/ID(_\d+)?\.mp4"),
+    ],
+)
 def test_kinetics_files_stand_where_the_layout_says(trees, name, pattern):
     root, truth = trees[name]
     files = {str(p.relative_to(root)) for p in root.rglob("*.mp4") if not p.name.startswith("._")}
@@ -277,15 +283,24 @@ def test_false_frame_rate_leaves_the_times_true(trees, name, fps):
     assert np.diff(decode(path)[1]) == pytest.approx(1 / fps, abs=2e-3)
 
 
-@pytest.mark.parametrize("argv, message", [
-    (["--dataset", "kremad", "--out", "x"], "takes one of demo, cremad, kinetics"),
-    (["--dataset", "demo"], "--out is missing"),
-    (["--dataset", "demo", "--out", "x", "--corrupt", "2"], "--corrupt does not apply to demo"),
-    (["--dataset", "cremad", "--out", "x", "--layout", "B"], "--layout does not apply to cremad"),
-    (["--dataset", "cremad", "--out", "x", "--per_clas", "2"], "Did you mean '--per_class'?"),
-    (["--dataset", "cremad", "--out", "x", "--per_class", "9999"], "--per_class 9999 is refused"),
-    (["--out", "x", "--seed", "-1"], "at least 0"),
-])
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--dataset", "kremad", "--out", "x"], "takes one of demo, cremad, kinetics"),
+        (["--dataset", "demo"], "--out is missing"),
+        (["--dataset", "demo", "--out", "x", "--corrupt", "2"], "--corrupt does not apply to demo"),
+        (
+            ["--dataset", "cremad", "--out", "x", "--layout", "B"],
+            "--layout does not apply to cremad",
+        ),
+        (["--dataset", "cremad", "--out", "x", "--per_clas", "2"], "Did you mean '--per_class'?"),
+        (
+            ["--dataset", "cremad", "--out", "x", "--per_class", "9999"],
+            "--per_class 9999 is refused",
+        ),
+        (["--out", "x", "--seed", "-1"], "at least 0"),
+    ],
+)
 def test_command_refuses_in_one_line(capsys, argv, message):
     assert run_program(demo.main, argv) == 2
     error = capsys.readouterr().err

@@ -63,7 +63,8 @@ LFS_POINTER = (
 )
 HTML = (
     "<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head>\n<body><p>"
-    + "The requested file is no longer here. " * 60 + "</p></body></html>\n"
+    + "The requested file is no longer here. " * 60
+    + "</p></body></html>\n"
 )
 CUT_MP4_SECONDS = 8.0  # length before the cut: 60 % are above the 3 s asked, 10 % below
 CUT_FLV_SECONDS = 3.0  # 60 % give the two frames of a sample at 2 a second, 10 % do not
@@ -76,7 +77,7 @@ def damaged_wave(kind: str, wave: np.ndarray) -> np.ndarray | None:
         return None
     if kind == "silent":
         return np.zeros_like(wave)
-    return wave[:int(SHORT_SECONDS * RATE)] if kind == "short_audio" else wave
+    return wave[: int(SHORT_SECONDS * RATE)] if kind == "short_audio" else wave
 
 
 def damage_file(kind: str, path: Path) -> None:
@@ -95,7 +96,7 @@ def damage_file(kind: str, path: Path) -> None:
 
 def _cut(path: Path, share: float) -> None:
     content = path.read_bytes()
-    path.write_bytes(content[:int(share * len(content))])
+    path.write_bytes(content[: int(share * len(content))])
 
 
 def write_mp4(path: Path, scene: Scene, fps: int, kind: str) -> None:
@@ -105,10 +106,15 @@ def write_mp4(path: Path, scene: Scene, fps: int, kind: str) -> None:
     """
     tagged = kind == "fps_1000"
     write_video(
-        path, scene.frames[:1] if kind == "one_frame" else scene.frames, fps, "h264",
-        audio=damaged_wave(kind, scene.wave), audio_rate=RATE,
+        path,
+        scene.frames[:1] if kind == "one_frame" else scene.frames,
+        fps,
+        "h264",
+        audio=damaged_wave(kind, scene.wave),
+        audio_rate=RATE,
         faststart=kind != "no_moov",  # the index then lies at the end, and the cut takes it away
-        container="matroska" if tagged else None, fps_tag=1000 if tagged else None,
+        container="matroska" if tagged else None,
+        fps_tag=1000 if tagged else None,
     )
     damage_file(kind, path)
 
@@ -116,9 +122,12 @@ def write_mp4(path: Path, scene: Scene, fps: int, kind: str) -> None:
 def write_flv(path: Path, scene: Scene, fps: int, kind: str) -> None:
     """The video file of a CREMA-D clip, with the damage of `kind` ("": none)."""
     write_video(
-        path, scene.frames[:1] if kind == "one_frame" else scene.frames, fps,
+        path,
+        scene.frames[:1] if kind == "one_frame" else scene.frames,
+        fps,
         "h264" if kind == "wrong_extension" else "flv1",
-        audio=None if kind == "no_audio" else scene.wave, audio_rate=RATE,
+        audio=None if kind == "no_audio" else scene.wave,
+        audio_rate=RATE,
         fps_tag=1000 if kind == "fps_1000" else None,
     )
     if kind == "both_broken":

@@ -101,7 +101,7 @@ def _video(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     noise = PIXEL_NOISE * rng.standard_normal((FRAMES, SIZE, SIZE, 1), dtype=np.float32)
     frames = GREY + np.stack([np.roll(texture, k * step, (0, 1)) for k in range(FRAMES)]) + noise
     for frame, (top, left) in zip(frames, np.rint(corners).astype(int)):
-        frame[top:top + side, left:left + side] += glyph[:, :, None] * colour
+        frame[top : top + side, left : left + side] += glyph[:, :, None] * colour
     return (np.clip(frames, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
 
 

@@ -38,9 +38,16 @@ def write_wav(path: Path, wave: np.ndarray, rate: int) -> None:
 
 
 def write_video(
-    path: Path, frames: np.ndarray, fps: int, codec: str, *,
-    audio: np.ndarray | None = None, audio_rate: int = 16000, faststart: bool = True,
-    container: str | None = None, fps_tag: int | None = None,
+    path: Path,
+    frames: np.ndarray,
+    fps: int,
+    codec: str,
+    *,
+    audio: np.ndarray | None = None,
+    audio_rate: int = 16000,
+    faststart: bool = True,
+    container: str | None = None,
+    fps_tag: int | None = None,
 ) -> None:
     """A video file of `frames`, uint8 [T, H, W, 3] RGB, shown `fps` a second; H and W even.
 
@@ -144,7 +151,7 @@ def run_jobs(work: Callable, jobs: Sequence, workers: int | None, what: str) -> 
                 results.append(work(job))
                 bar.update()
             return results
-        chunks = [jobs[k:k + CHUNK] for k in range(0, len(jobs), CHUNK)]
+        chunks = [jobs[k : k + CHUNK] for k in range(0, len(jobs), CHUNK)]
         with Crew(functools.partial(_run_chunk, work), workers, prepare=_one_thread) as crew:
             for state, result in crew.map(chunks):
                 if state != DONE:

@@ -119,7 +119,7 @@ def render_glyph(label: int | None, count: int, look: Look, rng: np.random.Gener
         alpha = (look.contrast * glyph(label, side))[:, :, None].astype(np.float32)  # [s, s, 1]
         for k, frame in enumerate(frames):
             top, left = np.clip(np.rint(start + k * drift), 0, room).astype(int)
-            patch = frame[top:top + side, left:left + side]
+            patch = frame[top : top + side, left : left + side]
             patch += alpha * (colour - patch)
     return (np.clip(frames, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
 

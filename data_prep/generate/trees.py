@@ -70,8 +70,14 @@ def _truth_line(clip: Clip, label: str, scene: Scene, expected: dict[str, str]) 
 
 
 def write_cremad(
-    root: Path, per_class: int, *, truth_path: Path, seed: int = 0, look: Look = CREMAD_LOOK,
-    corrupt_each: int = 0, workers: int | None = None,
+    root: Path,
+    per_class: int,
+    *,
+    truth_path: Path,
+    seed: int = 0,
+    look: Look = CREMAD_LOOK,
+    corrupt_each: int = 0,
+    workers: int | None = None,
 ) -> None:
     """AudioWAV/<clip>.wav and VideoFlash/<clip>.flv: `per_class` sound clips of each emotion, and
     `corrupt_each` more of each kind of damage. Raises `UsageError` when `root` is in use."""
@@ -102,7 +108,8 @@ def _cremad_clips(labels: tuple[str, ...], per_class: int, each: int) -> list[Cl
         raise UsageError(f"--per_class {per_class} is refused: there are names for {limit} at most")
     names = [
         (_cremad_name(FIRST_ACTOR + k % actors, SENTENCES[k // actors], emotion, k), label, "")
-        for label, emotion in enumerate(labels) for k in range(per_class)
+        for label, emotion in enumerate(labels)
+        for k in range(per_class)
     ]
     kinds = [kind for kind in corrupt.EXPECTED["cremad"] for _ in range(each)]
     for k, kind in enumerate(kinds):
@@ -143,8 +150,15 @@ def _write_cremad_clip(
 
 
 def write_kinetics(
-    root: Path, per_class: int, *, truth_path: Path, layout: str = "A", seed: int = 0,
-    look: Look = KINETICS_LOOK, corrupt_each: int = 0, workers: int | None = None,
+    root: Path,
+    per_class: int,
+    *,
+    truth_path: Path,
+    layout: str = "A",
+    seed: int = 0,
+    look: Look = KINETICS_LOOK,
+    corrupt_each: int = 0,
+    workers: int | None = None,
 ) -> None:
     """Clips of all 31 classes. Layout "A": {train,val,test}/ID_SSSSSS_EEEEEE.mp4 and annotations/;
     "B": {train,val}/CLASS NAME/ID_SSSSSS_EEEEEE.mp4, with spaces in train and underscores in val;
@@ -168,7 +182,9 @@ def _hostile_id(turn: int, rng: np.random.Generator) -> str:
     """An id that trips naive parsers: a leading dash or underscore, dashes inside, a false time."""
     letters = "".join(rng.choice(list(ID_LETTERS), ID_LENGTH))
     shapes = {
-        0: f"-{letters[1:]}", 1: f"_{letters[1:5]}--{letters[7:]}", 3: f"{letters[:4]}_000010",
+        0: f"-{letters[1:]}",
+        1: f"_{letters[1:5]}--{letters[7:]}",
+        3: f"{letters[:4]}_000010",
     }
     return shapes.get(turn % 5, letters)
 

@@ -22,7 +22,10 @@ from common.options import match_name
 
 # name -> (one line for --list, the paper's number of samples or None)
 DATASETS = {
-    "demo": ("AV-Digits, embedded: 1,797 handwritten digits with class tones, written as .avi + .wav", None),
+    "demo": (
+        "AV-Digits, embedded: 1,797 handwritten digits with class tones, written as .avi + .wav",
+        None,
+    ),
     "cremad": ("CREMA-D: emotional speech, audio + video, 6 classes", 7442),
     "kinetics": ("Kinetics-Sounds: actions with sound, audio + video, 31 classes", 24129),
 }

@@ -29,8 +29,13 @@ def spec(settings: Settings) -> Spec:
     return {
         "audio": Audio(feature="stft", sample_rate=16000, seconds=1.2, n_fft=256, hop=640),
         "video": Video(
-            fps=None, positions=3, max_frames=3, min_frames=3,
-            short_side=None, square=32, codec="raw",
+            fps=None,
+            positions=3,
+            max_frames=3,
+            min_frames=3,
+            short_side=None,
+            square=32,
+            codec="raw",
         ),
     }
 

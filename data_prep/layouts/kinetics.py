@@ -75,7 +75,7 @@ def normalise(settings: Settings) -> dict[str, str | tuple[float, float]]:
 
 
 class File(NamedTuple):
-    """A clip by its name and place: `start` in seconds, None if untold; `folder` as a class name."""
+    """A clip by name and place: `start` in seconds, None if untold; `folder` as a class name."""
 
     path: str
     youtube: str

@@ -1,0 +1,162 @@
+"""The command line: quick answers without torch, one-line refusals that leave nothing behind."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, program
+
+from common.options import UsageError, format_value
+from experiments.resolve import resolve
+from experiments.run_folder import RunFolder, run_path, variant_name
+from experiments.settings import scaled_epochs
+
+
+def test_help_answers_at_once_without_torch():
+    code = (
+        "import sys, train\nfrom common.program import run\n"
+        "status = run(train.main, sys.argv[1:])\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\nsys.exit(status)"
+    )
+    for argv in (["--help"], ["--list"], ["--method", "Mida"], ["--dataset", "kinetcs"]):
+        begun = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True
+        )
+        assert time.perf_counter() - begun < 2.0  # a busy machine; the README states the figure
+        assert "torch was imported" not in done.stderr
+        assert done.returncode == (0 if argv[0] in ("--help", "--list") else 2)
+
+
+def test_a_methods_help_lists_its_flags_with_defaults_and_sources():
+    done = program("train.py", "--method", "Midas", "--help")
+    assert done.returncode == 0
+    text = " ".join(done.stdout.split())
+    for words in (
+        "--lam V",
+        "default 1; Sec. A.3",
+        "--warmup_epochs V",
+        "one of cosine, l2, l2_norm",
+    ):
+        assert words in text
+
+
+REFUSED = [
+    (["--dataset", "kinetcs"], "Did you mean 'kinetics'?"),
+    (["--method", "Mida"], "Did you mean 'Midas'?"),
+    (["--lamb", "3"], "Did you mean '--lam'?"),
+    (["--lam", "-1"], "--lam -1 is refused: it takes at least 0"),
+    (["--lam", "much"], "--lam takes a number, not 'much'"),
+    (["--similarity", "euclid"], "one of cosine, l2, l2_norm"),
+    (["--weak_modality", "perhaps"], "takes on or off"),
+    (["--max_epochs", "3", "--warmup_epochs", "3"], "leaves no epoch"),
+    (["--max_epochs", "0"], "at least 1"),
+    (["--lr", "nan"], "--lr nan is refused"),
+    (["--seed", "-1"], "--seed takes a whole number"),
+    (["--devices", "gpu"], "give one CUDA device's number, or cpu"),
+    (["--devices", "0,1"], "several devices in one run are not supported yet"),
+    (["--method", "Unimodal"], "needs --modality; allowed: audio, video"),
+    (["--method", "Unimodal", "--modality", "smell"], "Allowed: audio, video"),
+    (["--method", "Joint", "--lam", "3"], "unknown flag '--lam'"),
+    (["--dataset", "cremad"], "--dataset_root <raw folder> prepares it"),
+    (["--dataset", "cremad", "--dataset_root", "/nowhere"], "/nowhere is not a folder"),
+    (["extra"], "unexpected argument 'extra'"),
+]
+
+
+@pytest.mark.parametrize(("argv", "words"), REFUSED)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, argv, words):
+    places = ["--results_dir", str(tmp_path / "results"), "--data_dir", str(tmp_path / "data")]
+    done = program("train.py", *argv, *places)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+    assert done.returncode == 2 and len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ") and words in lines[0]
+    assert not (tmp_path / "results").exists() and not list(tmp_path.rglob("*.arrow"))
+
+
+def test_a_wrong_folder_as_output_is_not_touched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    done = program("train.py", "--output_dir", tmp_path, "--overwrite", "--devices", "cpu")
+    assert done.returncode == 2 and "not a run's folder" in done.stderr
+    assert [p.name for p in tmp_path.iterdir() if p.name != ".lock"] == ["thesis.tex"]
+
+
+def test_print_config_shows_the_resolved_run():
+    done = program("train.py", "--dataset", "kinetics", "--max_epochs", "40", "--print_config")
+    config = json.loads(done.stdout)
+    assert config["method"] == "Midas" and config["seed"] == 2
+    assert config["hparams"]["lam"] == 5.0 and config["hparams"]["warmup_epochs"] == 6
+    assert config["settings"]["lr"] == 1e-3 and config["settings"]["lr_step"] == 50
+    assert config["differing"] == {"max_epochs": 40}
+
+
+@pytest.mark.parametrize(
+    ("card", "dataset", "epochs", "expected"),
+    [
+        (10, "cremad", 70, 10),
+        (10, "cremad", 40, 6),
+        (10, "cremad", 3, 1),
+        (3, "food101", 30, 3),
+        (0, "cremad", 3, 0),
+    ],
+)
+def test_warm_up_scales_with_the_training_length(card, dataset, epochs, expected):
+    assert scaled_epochs(card, dataset, epochs) == expected
+
+
+def test_folder_names_are_stable_and_readable(tmp_path):
+    path = run_path(tmp_path, "kinetics", "Midas", {"lam": 5.0, "hard_sample": False}, 2)
+    expected = "runs/kinetics/Midas/hard_sample=off,lam=5/seed2"
+    assert path == tmp_path / expected
+    assert variant_name({}) == "default"
+    assert "/" not in variant_name({"x": "a/../b"}) and len(variant_name({"x": "y" * 400})) < 160
+    assert [format_value(v) for v in (5.0, 0.05, 1e-4, True, "a")] == [
+        "5",
+        "0.05",
+        "0.0001",
+        "on",
+        "a",
+    ]
+
+
+def test_a_value_that_equals_the_default_does_not_change_the_name():
+    run, _ = resolve(["--method", "midas", "--lam", "1", "--lr", "0.045"], "")
+    assert run.differing == {} and run.method == "Midas"
+    run, _ = resolve(["--lam", "1.50", "--seed", "3"], "")
+    assert run.differing == {"lam": 1.5}
+
+
+def test_the_log_survives_a_half_written_line(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.append_log({"epoch": 1})
+    folder.append_log({"epoch": 2})
+    with open(tmp_path / "log.jsonl", "a") as handle:
+        handle.write('{"epoch": 3, "train/lo')
+    assert [r["epoch"] for r in folder.read_log()] == [1, 2]
+    folder.cut_log(1)
+    assert [r["epoch"] for r in folder.read_log()] == [1]
+
+
+def test_the_official_commands_parse():
+    for dataset in ("cremad", "kinetics"):
+        run, args = resolve(
+            ["--dataset", dataset, "--dataset_root", "/x", "--devices", "0", "--batch_size", "32"],
+            "",
+        )
+        assert run.settings.batch_size == 32 and args.dataset_root == "/x"
+
+
+def test_two_settings_of_one_name_are_refused():
+    from dataclasses import dataclass
+
+    from common.options import option
+    from experiments.settings import Settings, assert_distinct
+
+    @dataclass(frozen=True)
+    class Mine:
+        lr: float = option(1.0, "another learning rate")
+
+    with pytest.raises(UsageError, match="'lr' is declared by"):
+        assert_distinct(Settings, Mine)

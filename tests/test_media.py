@@ -1,0 +1,297 @@
+"""Frames by time, pixels, damaged files, and samples as a whole."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import soundfile
+
+from data_prep import audio, track, video
+from data_prep.extracted import extract_sample, is_lfs_pointer
+from data_prep.spec import Audio, Candidate, Reject, Video
+from tests.clips import cut, index_of, noise, rejection, write_clip
+
+
+def indices(path: Path, **spec) -> list[int]:
+    spec = {"max_frames": 60, "min_decoded": 1, **spec}
+    return [index_of(image) for image in video.extract([path], Video(codec="raw", **spec)).payload]
+
+
+# --- frames by time -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name,codec,options", [
+    ("a.mp4", "libx264", {"bf": "2"}), ("a.mkv", "libx264", {"bf": "2"}), ("a.flv", "flv", {}),
+    ("a.avi", "mpeg4", {}), ("b.avi", "mpeg4", {"bf": "2"}),
+])  # fmt: skip
+def test_frames_at_the_middle_of_seconds(tmp_path, name, codec, options):
+    path = write_clip(tmp_path / name, 40, codec=codec, options=options)  # 10 a second
+    assert indices(path, fps=1.0) == [5, 15, 25, 35]
+    assert indices(path, fps=1.0, max_frames=2) == [5, 15]
+    assert indices(path, positions=4) == [5, 15, 25, 35]
+    assert indices(path, fps=2.0) == [2, 7, 12, 17, 22, 27, 32, 37]
+
+
+def test_variable_frame_rate(tmp_path):
+    times = [0, 40, 80, 120, 160, 1400, 1440, 2600, 2640, 2680]
+    path = write_clip(tmp_path / "a.mp4", times, options={"bf": "2"})
+    # At 0.5 and 1 s the fifth frame is on the screen, at 2 s the seventh.
+    assert indices(path, fps=1.0) == [4, 6, 6]
+    assert indices(path, positions=2) == [4, 6]
+    assert video.extract([path], Video(fps=1.0)).duration_s == pytest.approx(2.72, abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [1000, 1])
+def test_nonsense_frame_rates(tmp_path, rate):
+    times = [1000 * i // 25 for i in range(40)]
+    for name, codec in (("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.flv", "flv")):
+        path = write_clip(tmp_path / name, times, codec=codec, rate=rate)
+        if rate == 1000:
+            assert indices(path, fps=2.0) == [6, 18, 31]
+        assert video.extract([path], Video(fps=1.0)).n_frames == 40
+
+
+@pytest.mark.parametrize("wanted", [
+    {"fps": 1.0}, {"fps": 3.0}, {"fps": 10.0}, {"positions": 2}, {"positions": 3}, {"positions": 7},
+])  # fmt: skip
+@pytest.mark.parametrize("gop,options", [
+    (5, {"bf": "2"}), (40, {}), (8, {"x264-params": "open-gop=1:bframes=3:keyint=8:min-keyint=8"}),
+])  # fmt: skip
+def test_partial_decoding_equals_full_decoding(tmp_path, wanted, gop, options):
+    path = write_clip(tmp_path / "a.mp4", 46, gop=gop, options=options)
+    spec = Video(codec="raw", max_frames=60, **wanted)
+    with video.open_container(path) as container:
+        loaded = video.load_track(container, float("inf"))
+        duration = video.span(loaded.times, loaded.tick)
+        times = video.shown_at(loaded.times, loaded.tick, video.sample_times(spec, duration))
+        runs = video.plan(loaded, times)
+        partial = video.pick(loaded, runs, spec)
+        full = video.pick(loaded, [(0, sorted(set(times)))], spec)
+    assert list(partial) == list(full) == sorted(set(times))
+    assert all(np.array_equal(partial[time], full[time]) for time in full)
+    if gop < 40 and len(times) == 2:
+        assert len(runs) == 2 and runs[0][0] > 0  # and it does skip packets
+
+
+def test_packets_beyond_the_last_wanted_time_are_not_kept(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 300, options={"preset": "ultrafast"})
+    with video.open_container(path) as container:
+        loaded = video.load_track(container, 3.0)
+    assert len(loaded.times) == 300 and len(loaded.packets) < 80
+    found = video.extract([path], Video(fps=1.0, max_frames=3, codec="raw"))
+    assert [index_of(image) for image in found.payload] == [5, 15, 25]
+    assert (found.n_frames, found.duration_s) == (300, 30.0)
+
+
+def test_edit_list_hides_frames(tmp_path):
+    whole = write_clip(tmp_path / "a.mp4", 40, gop=40, options={"bf": "0"})
+    trimmed = tmp_path / "b.mp4"
+    with av.open(str(whole)) as source, av.open(str(trimmed), "w") as out:
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        shift = int(1.5 / stream.time_base)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                out.mux(packet)
+    found = video.extract([trimmed], Video(fps=1.0, codec="raw"))
+    assert found.flags == () and found.duration_s == pytest.approx(2.5, abs=0.01)
+    assert [index_of(image) for image in found.payload] == [20, 30]
+
+
+def test_short_clips(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 4)  # 0.4 s
+    spec = Video(fps=1.0, min_frames=3, codec="raw")
+    found = video.extract([path], spec)
+    assert [index_of(image) for image in found.payload] == [2, 2, 2]
+    assert found.flags == ("repeated_frames",) and found.n_frames == 4
+
+
+def test_one_frame(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 1, wave=noise(3))
+    assert rejection(video.extract, [path], Video(fps=1.0)) == "few_frames"
+    found = video.extract([path], Video(fps=2.0, min_frames=2, missing="fill", codec="raw"))
+    assert [index_of(image) for image in found.payload] == [0, 0]
+    assert (found.flags, found.n_frames) == (("repeated_frames",), 1)
+    assert indices(path, positions=3) == [0, 0, 0]
+
+
+# --- pixels ---------------------------------------------------------------------------------------
+
+
+def corners(height=48, width=64) -> np.ndarray:
+    """Red top left, green top right, blue bottom left, white bottom right."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2] = (255, 0, 0)
+    image[: height // 2, width // 2 :] = (0, 255, 0)
+    image[height // 2 :, : width // 2] = (0, 0, 255)
+    image[height // 2 :, width // 2 :] = 255
+    return image
+
+
+def names(image: np.ndarray) -> str:
+    """The colours of the corners, from the top left in reading order."""
+    height, width = image.shape[:2]
+    points = [(y, x) for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
+    known = {"r": (255, 0, 0), "g": (0, 255, 0), "b": (0, 0, 255), "w": (255, 255, 255)}
+    distance = {n: np.abs(image.astype(int) - known[n]).sum(axis=2) for n in known}
+    return "".join(min(known, key=lambda n: distance[n][point]) for point in points)
+
+
+def test_frames_are_rgb_also_through_jpeg(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 5, image=corners())
+    (raw,) = video.extract([path], Video(fps=1.0, codec="raw")).payload
+    (data,) = video.extract([path], Video(fps=1.0)).payload
+    assert names(raw) == "rgbw" and raw.shape == (48, 64, 3) and raw.dtype == np.uint8
+    decoded = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB)
+    assert names(decoded) == "rgbw"
+
+
+@pytest.mark.parametrize("turn,expected,shape", [
+    (0, "rgbw", (48, 64)), (90, "gwrb", (64, 48)), (180, "wbgr", (48, 64)), (-90, "brwg", (64, 48)),
+])  # fmt: skip
+def test_rotation_is_applied(tmp_path, turn, expected, shape):
+    """`turn` is counter-clockwise: 90 brings the right edge up."""
+    path = write_clip(tmp_path / "a.mp4", 5, image=corners(), turn=turn)
+    (image,) = video.extract([path], Video(fps=1.0, codec="raw")).payload
+    assert (names(image), image.shape[:2]) == (expected, shape)
+
+
+@pytest.mark.parametrize("matrix,expected", [
+    ((1, 0, 0, 1), "rgbw"), ((-1, 0, 0, 1), "grwb"), ((1, 0, 0, -1), "bwrg"),
+    ((0, 1, 1, 0), "rbgw"),
+])  # fmt: skip
+def test_mirrored_display_matrix(matrix, expected):
+    a, b, c, d = (value * 65536 for value in matrix)
+    side = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], np.int32).tobytes()
+
+    class Frame:
+        side_data = {"DISPLAYMATRIX": side}
+
+    assert names(video.upright(corners(), Frame())) == expected
+
+
+@pytest.mark.parametrize("size,spec,shape", [
+    ((680, 512), {}, (256, 340)), ((512, 680), {}, (340, 256)), ((64, 48), {}, (48, 64)),
+    ((64, 48), {"square": 32, "short_side": None}, (32, 32)), ((642, 480), {}, (256, 342)),
+    ((320, 300), {"short_side": None}, (300, 320)),
+])  # fmt: skip
+def test_scaling(tmp_path, size, spec, shape):
+    path = write_clip(tmp_path / "a.mp4", 5, size=size)
+    (image,) = video.extract([path], Video(fps=1.0, codec="raw", **spec)).payload
+    assert image.shape[:2] == shape
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+CUTS = [
+    ("a.mp4", "libx264", {"movflags": "faststart"}), ("a.flv", "flv", {}), ("a.mkv", "libx264", {}),
+    ("a.avi", "mpeg4", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name,codec,container", CUTS)
+@pytest.mark.parametrize("seconds,share,kept", [(3, 0.7, True), (3, 0.3, False), (9, 0.5, True)])
+def test_cut_files(tmp_path, name, codec, container, seconds, share, kept):
+    count = 10 * seconds
+    images = np.random.default_rng(0).integers(0, 255, (count, 48, 64, 3), dtype=np.uint8)
+    path = write_clip(tmp_path / name, count, codec=codec, container=container, image=images)
+    assert video.extract([path], Video(fps=1.0)).flags == ()
+    if not kept:
+        assert rejection(video.extract, [cut(path, share)], Video(fps=1.0)) == "truncated"
+        filled = video.extract([cut(path, share)], Video(fps=1.0, missing="fill"))
+        assert filled.flags == ("truncated",)
+        return
+    found = video.extract([cut(path, share)], Video(fps=1.0))
+    assert found.flags == ("truncated",)
+    assert found.duration_s == pytest.approx(share * seconds, abs=0.5)
+    assert len(found.payload) == len([k for k in range(9) if k + 0.5 < found.duration_s])
+
+
+def test_mp4_without_its_index(tmp_path):
+    path = cut(write_clip(tmp_path / "a.mp4"), 0.6)  # the index stands at the end
+    assert rejection(video.extract, [path], Video(fps=1.0)) == "truncated"
+    assert rejection(audio.decode, path) == "truncated"
+
+
+def test_damage_in_the_middle(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), dtype=np.uint8)
+    path = write_clip(tmp_path / "a.mp4", 40, gop=20, image=images)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) * 6 // 10] = bytes(len(data) * 6 // 10 - len(data) // 2)
+    path.write_bytes(data)
+    found = video.extract([path], Video(fps=1.0))
+    assert found.flags == ("truncated",) and found.n_frames < 40 and len(found.payload) == 4
+
+
+@pytest.mark.parametrize("name,codec,sound", [
+    ("a.mp4", "libx264", "aac"), ("a.flv", "flv", "libmp3lame"), ("a.mkv", "libx264", "aac"),
+])  # fmt: skip
+def test_random_damage_ends_in_a_result_or_a_reject(tmp_path, name, codec, sound):
+    path = write_clip(tmp_path / name, 20, codec=codec, wave=noise(2), sound=sound)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for turn in range(20):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data) if turn % 2 else 600, 20):
+            data[place] = rng.integers(256)
+        path.write_bytes(data[: rng.integers(len(data) // 2, len(data))])
+        for extract, spec in ((video.extract, Video(fps=1.0)), (audio.extract, Audio())):
+            try:
+                extract([path], spec)
+            except Reject as reject:
+                assert reject.detail
+
+
+def test_sound_only_files(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 0, wave=noise(1))
+    assert rejection(video.extract, [path], Video(fps=1.0)) == "no_video"
+    found = video.extract([path], Video(fps=2.0, min_frames=2, missing="fill", codec="raw"))
+    assert [image.shape for image in found.payload] == [(256, 341, 3)] * 2
+    assert not np.any(found.payload) and (found.flags, found.n_frames) == (("no_video",), 0)
+
+
+# --- samples --------------------------------------------------------------------------------------
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n"
+FILL = {"audio": Audio(missing="fill"), "video": Video(fps=1.0, missing="fill")}
+
+
+def candidate(*sound: str, video: str) -> Candidate:
+    return Candidate("x", 0, {"audio": sound, "video": (video,)})
+
+
+def test_sample_of_two_modalities(tmp_path):
+    write_clip(tmp_path / "a.mp4", 30, wave=noise(3))
+    spec = {"video": Video(fps=1.0), "audio": Audio()}
+    sample = extract_sample(tmp_path, candidate("a.mp4", video="a.mp4"), spec)
+    assert list(sample) == ["video", "audio"]
+    assert [part.flags for part in sample.values()] == [(), ()]
+
+
+def test_pointers_are_never_filled(tmp_path):
+    (tmp_path / "a.wav").write_bytes(POINTER)
+    write_clip(tmp_path / "a.flv", codec="flv", wave=noise(3), sound="libmp3lame")
+    assert is_lfs_pointer(tmp_path / "a.wav") and not is_lfs_pointer(tmp_path / "a.flv")
+    assert not is_lfs_pointer(tmp_path / "none.wav")
+    either = candidate("a.wav", "a.flv", video="a.flv")
+    assert rejection(extract_sample, tmp_path, either, FILL) == "lfs_pointer"
+
+
+def test_sample_without_anything_is_no_sample(tmp_path):
+    (tmp_path / "a.flv").write_bytes(b"")
+    nothing = candidate("a.flv", video="a.flv")
+    assert rejection(extract_sample, tmp_path, nothing, FILL) == "unreadable"
+    soundfile.write(tmp_path / "a.wav", noise(1, 1)[0], 44100)
+    sample = extract_sample(tmp_path, candidate("a.wav", video="a.flv"), FILL)
+    assert sample["audio"].flags == () and sample["video"].flags == ("no_video",)
+
+
+def test_track_span_of_one_frame():
+    assert track.span([7], Fraction(1, 10)) == 0
+    assert track.span([0, 1, 2, 9], Fraction(1, 10)) == Fraction(1)

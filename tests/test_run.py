@@ -1,0 +1,218 @@
+"""A run from end to end: kill and resume, locks, damaged checkpoints, evaluation, prediction."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, program
+
+from common.files import read_table
+from experiments.run_folder import RunFolder
+
+SMALL = ("--max_epochs", "4", "--batch_size", "32", "--devices", "cpu", "--threads", "1")
+
+
+def words(demo_data, folder, *more, method="Midas"):
+    data = ("--data_dir", demo_data[1], "--dataset_root", demo_data[0])
+    run = ("--dataset", "demo", "--method", method, "--seed", "1", "--output_dir", folder)
+    return [str(w) for w in ("train.py", *run, *data, *SMALL, *more)]
+
+
+def weights(folder, name="last.pt"):
+    return RunFolder(folder).load(name)["method"]
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def finished(demo_data, tmp_path_factory):
+    """A finished Midas run, trained without disturbance."""
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = program(*words(demo_data, folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    run = RunFolder(finished)
+    assert run.state == "done"
+    names = {p.name for p in finished.iterdir()}
+    assert names >= {"config.json", "env.json", "log.jsonl", "last.pt", "best.pt"}
+    assert names >= {"predictions.csv", "result.json"} and "prev.pt" not in names
+    log, result = run.read_log(), run.read_json("result.json")
+    assert [r["epoch"] for r in log] == [1, 2, 3, 4]
+    assert log[-1]["train/n_valid"] > 0 and "train/L_mis" not in log[0]  # 1 epoch of warm-up
+    for key in ("val/acc_mis", "val/conf_norm/audio", "val/acc_zero/video", "alpha/video"):
+        assert key in log[-1]
+    best = max(log, key=lambda r: (r["val/acc"], -r["epoch"]))
+    assert result["best_epoch"] == best["epoch"] and result["val/acc"] == best["val/acc"]
+    rows = read_table(finished / "predictions.csv")
+    hits = sum(r["label"] == r["prediction"] for r in rows) / len(rows)
+    assert hits == pytest.approx(result["test/acc"]) and len(rows) == 60
+    assert sum(result["test/shapley/" + m] for m in ("audio", "video")) == pytest.approx(hits)
+    state = torch.load(finished / "last.pt", weights_only=True)
+    assert "optimizers" not in state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_three_kills_change_no_bit(demo_data, finished, tmp_path, workers):
+    folder = tmp_path / "killed"
+    command = [sys.executable, *words(demo_data, folder, "--num_workers", workers)]
+    draw, kills = random.Random(workers), 0
+    for _ in range(3):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for _ in range(draw.randint(0, 1)):  # some epochs, then a random moment of the next one
+            process.stdout.readline()
+        if RunFolder(folder).state == "new":
+            while not (folder / "env.json").exists() and process.poll() is None:
+                time.sleep(0.01)
+        time.sleep(draw.uniform(0.0, 0.5))
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert kills == 3
+    assert equal(weights(folder), weights(finished))
+    assert equal(weights(folder, "best.pt"), weights(finished, "best.pt"))
+    keys = [k for k in RunFolder(finished).read_log()[-1] if not k.startswith("time/")]
+    for a, b in zip(RunFolder(folder).read_log(), RunFolder(finished).read_log(), strict=True):
+        assert [a.get(k) for k in keys] == [b.get(k) for k in keys]
+
+
+def test_a_finished_run_says_done_and_overwrite_starts_anew(demo_data, tmp_path):
+    folder = tmp_path / "run"
+    first = program(*words(demo_data, folder, "--max_epochs", "2"))
+    assert first.returncode == 0, first.stderr
+    again = program(*words(demo_data, folder, "--max_epochs", "2"))
+    assert again.returncode == 0 and again.stdout.startswith("done: ")
+    assert len(json.loads((folder / "env.json").read_text())["starts"]) == 1
+    other = program(*words(demo_data, folder, "--max_epochs", "3"))
+    assert other.returncode == 2 and "belongs to another configuration" in other.stderr
+    assert "settings.max_epochs 2 there, 3 asked" in other.stderr
+    anew = program(*words(demo_data, folder, "--max_epochs", "3", "--overwrite"))
+    assert anew.returncode == 0 and len(RunFolder(folder).read_log()) == 3
+
+
+def test_sigterm_stops_cleanly_and_a_second_process_is_refused(demo_data, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, *words(demo_data, folder, "--max_epochs", "60")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()  # the first epoch is done
+    second = program(*words(demo_data, folder, "--max_epochs", "60"))
+    assert second.returncode == 2 and "another process works on" in second.stderr
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143 and "the same command goes on" in errors
+    assert RunFolder(folder).state == "partial"
+
+
+def test_a_truncated_checkpoint_falls_back_loudly(demo_data, finished, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, *words(demo_data, folder)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    for _ in range(3):
+        process.stdout.readline()
+    process.kill()
+    process.wait()
+    os.truncate(folder / "last.pt", 1000)
+    done = program(*words(demo_data, folder))
+    assert done.returncode == 0, done.stderr
+    assert "last.pt is damaged" in done.stderr and "going on from prev.pt" in done.stderr
+    assert equal(weights(folder), weights(finished))
+
+
+def test_checkpoints_that_are_all_damaged_are_an_error(demo_data, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, *words(demo_data, folder, "--max_epochs", "60")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    for _ in range(3):
+        process.stdout.readline()
+    process.kill()
+    process.wait()
+    for name in ("last.pt", "prev.pt"):
+        (folder / name).write_bytes(b"no checkpoint")
+    done = program(*words(demo_data, folder, "--max_epochs", "60"))
+    assert done.returncode == 2 and "--overwrite starts anew" in done.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(demo_data, tmp_path):
+    folder = tmp_path / "run"
+    done = program(*words(demo_data, folder, "--lr", "1e30"))
+    assert done.returncode == 2 and "sample places [" in done.stderr
+    assert "epoch 1, step" in done.stderr and RunFolder(folder).state == "failed"
+
+
+def test_evaluate_repeats_the_result_to_the_last_digit(demo_data, finished):
+    done = program("evaluate.py", finished, "--data_dir", demo_data[1], "--devices", "cpu")
+    assert done.returncode == 0, done.stderr
+    result = RunFolder(finished).read_json("result.json")
+    shown = dict(line.split() for line in done.stdout.splitlines() if line.startswith("test/"))
+    for name, value in shown.items():
+        assert float(value) == pytest.approx(result[name], abs=6e-5)
+    assert len(shown) > 12 and "confusion" in done.stdout
+
+
+def test_predictions_for_new_files(demo_data, finished, tmp_path):
+    raw = demo_data[0]
+    (tmp_path / "clips").symlink_to(raw / "clips")
+    rows = read_table(finished / "predictions.csv")[:5]
+    # Links would lead out of the manifest's folder: new files stand beside it.
+    import shutil
+
+    (tmp_path / "clips").unlink()
+    (tmp_path / "clips").mkdir()
+    for row in rows:
+        for ending in ("avi", "wav"):
+            shutil.copy(raw / "clips" / f"{row['id']}.{ending}", tmp_path / "clips")
+    lines = [f"{r['id']},clips/{r['id']}.wav,clips/{r['id']}.avi" for r in rows]
+    (tmp_path / "new.csv").write_text("\n".join(["id,audio,video", *lines]) + "\n")
+    out = tmp_path / "out.csv"
+    words = ("evaluate.py", finished, "--devices", "cpu", "--predict", tmp_path / "new.csv")
+    done = program(*words, "--out", out)
+    assert done.returncode == 0, done.stderr
+    for new, old in zip(read_table(out), rows, strict=True):
+        assert new["id"] == old["id"] and new["fused/prediction"] == old["prediction_name"]
+        for name in "0123456789":
+            assert float(new[f"fused/p/{name}"]) == pytest.approx(float(old[f"p/{name}"]), abs=1e-4)
+            assert 0 <= float(new[f"video/p/{name}"]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "expected"),
+    [
+        ("id,audio\na,b.wav\n", 2, "no column video"),
+        ("id,audio,video\na,../x.wav,x.avi\n", 2, "leaves the manifest's folder"),
+        ("id,audio,video\na,x.wav,x.avi\n", 3, "missing_file"),
+    ],
+)
+def test_bad_manifests(finished, tmp_path, text, status, expected):
+    (tmp_path / "new.csv").write_text(text)
+    done = program("evaluate.py", finished, "--devices", "cpu", "--predict", tmp_path / "new.csv")
+    assert done.returncode == status and expected in done.stderr
+
+
+@pytest.mark.parametrize("method", ["Joint", "JointUni", "Unimodal"])
+def test_the_other_methods_train(demo_data, tmp_path, method):
+    more = ("--modality", "video") if method == "Unimodal" else ()
+    folder = tmp_path / "run"
+    more = (*more, "--max_epochs", "2")
+    done = program(*words(demo_data, folder, *more, method=method))
+    assert done.returncode == 0, done.stderr
+    result = RunFolder(folder).read_json("result.json")
+    assert ("test/acc_mis" in result) == (method != "Unimodal")
+    assert (
+        RunFolder(folder).read_log()[-1]["train/loss"]
+        < RunFolder(folder).read_log()[0]["train/loss"]
+    )

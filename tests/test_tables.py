@@ -1,0 +1,455 @@
+"""Tables and figures from small made-up results: texts, plotted numbers, and what is missing."""
+
+import csv
+import io
+import itertools
+
+import matplotlib.style
+import pytest
+from conftest import ROOT, program
+
+from common.options import UsageError
+from experiments import registry
+from experiments.figures import (
+    STYLE,
+    compose,
+    draw,
+    figure_csv,
+    figure_points,
+    full_caption,
+    warmup_epochs,
+)
+from experiments.registry import JOINT, JOINT_UNI, MIDAS, Column, Runs, Table, find, needed, select
+from experiments.resolve import resolve
+from experiments.statistics import mean, sample_std, show, summarise
+from experiments.tables import Reader, table_texts
+
+TABLE = Table(
+    "small",
+    "tests",
+    "A caption.",
+    rows=(("Joint", JOINT), ("Midas", MIDAS)),
+    columns=(Column("accuracy %", "test/acc"), Column("minutes", "time", percent=False, digits=2)),
+    note="A note.",
+)
+START = {
+    "commit": "abc",
+    "device": "cpu",
+    "hashes": {"split": "0123456789abcdef"},
+    "spec_hash": "feed",
+    "threads": 1,
+}
+
+
+def fake_run(results, runs, seed, *, acc=0.9, epochs=4, best=3, log=None, done=True, **start):
+    """A run's folder as train.py leaves it; `log(epoch)` adds keys to the log's lines."""
+    folder = runs.folder(results, seed)
+    hparams = {"lam": 1.0, "warmup_epochs": 1} if runs.method == "Midas" else {}
+    differing = dict(runs.overrides)
+    config = {
+        "dataset": runs.dataset,
+        "method": runs.method,
+        "seed": seed,
+        "settings": {"max_epochs": epochs, "lr": 0.1},
+        "prep": {},
+        "hparams": hparams | differing,
+        "differing": differing,
+    }
+    folder.claim(config, overwrite=False)
+    folder.note_start(START | start)
+    for epoch in range(1, epochs + 1 if done else epochs):
+        folder.append_log({"epoch": epoch, "val/acc": acc} | (log(epoch) if log else {}))
+    if done:
+        result = {"best_epoch": best, "test/acc": acc, "time": 2.5, "val/acc": acc}
+        folder.write_json("result.json", result)
+    return folder
+
+
+def full_log(seed):
+    """Every key that the demo's figures read, with values that differ by epoch and seed."""
+
+    def line(epoch):
+        keys = {"val/acc_mis": 0.1 * seed}
+        for place, m in enumerate(registry.MODALITIES):
+            keys[f"val/conf_raw/{m}"] = (epoch + 10 * seed + place) / 100
+            if epoch > 1:  # after the warm-up
+                keys[f"alpha_mean/{m}"] = 1 + place * epoch * seed / 10
+                keys[f"train/conf_uni/{m}"] = keys[f"train/conf_fused/{m}"] = 0.5
+        return keys
+
+    return line
+
+
+def fill(results, artifacts=registry.ARTIFACTS, seeds=(1, 2, 3)):
+    for runs, seed in needed(artifacts, seeds):
+        fake_run(results, runs, seed, acc=0.9 + seed / 100, log=full_log(seed))
+
+
+def read(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def test_mean_and_sample_std_by_hand():
+    assert mean([1.0, 2.0, 6.0]) == 3.0
+    assert sample_std([1.0, 2.0, 6.0]) == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
+    assert sample_std([5.0]) is None
+    assert summarise([]) is None
+
+
+@pytest.mark.parametrize(
+    "values, text",
+    [
+        ([0.9, 0.91, 0.92], "91.0 ± 1.0 (3)"),
+        ([0.902], "90.2 (1)"),
+        ([0.5, 0.5], "50.0 ± 0.0 (2)"),
+        ([], "--"),
+    ],
+)
+def test_a_cells_text(values, text):
+    assert show(summarise(values)) == text
+
+
+# --- registry -------------------------------------------------------------------------------------
+
+
+def test_every_run_resolves_to_the_folder_that_the_registry_names():
+    for runs, seed in needed(registry.ARTIFACTS):
+        run, args = resolve(runs.arguments(seed), "")
+        expected = runs.folder(args.results_dir, seed).path
+        assert run.default_folder(registry.Path(args.results_dir)) == expected
+
+
+def test_artifacts_are_consistent():
+    assert len({artifact.id for artifact in registry.ARTIFACTS}) == len(registry.ARTIFACTS)
+    for figure in registry.ARTIFACTS:
+        for panel in getattr(figure, "panels", ()):
+            wanted = len(panel.groups) if figure.kind == "bars" else 1
+            assert all(len(series.values) == wanted for series in panel.series)
+
+
+def test_a_group_and_an_id_are_found_whatever_their_case():
+    assert [a.id for a in find("Demo")] == [a.id for a in registry.ARTIFACTS]
+    assert [a.id for a in select(["demo-figure6", "DEMO-figure1"])] == [
+        "demo-figure1",
+        "demo-figure6",
+    ]
+
+
+def test_an_unknown_name_is_answered_with_the_closest():
+    with pytest.raises(UsageError, match="'demo-figur3'. Did you mean 'demo-figure3'?"):
+        find("demo-figur3")
+
+
+def test_overrides_become_flags_and_a_folder(tmp_path):
+    runs = Runs("demo", "Midas", (("weak_modality", False), ("lam", 5.0)))
+    assert runs.command(2) == (
+        "python train.py --dataset demo --method Midas --seed 2 --weak_modality off --lam 5"
+    )
+    folder = runs.folder(tmp_path, 2).path.relative_to(tmp_path)
+    assert str(folder) == "runs/demo/Midas/lam=5,weak_modality=off/seed2"
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+GOLDEN = """**small.** A caption.
+
+| method | accuracy % | minutes |
+|---|---|---|
+| Joint | 91.0 ± 1.0 (3) | 2.50 ± 0.00 (3) |
+| Midas | 96.0 (1) | 2.50 (1) |
+
+A note.
+
+To fill:
+
+- `python train.py --dataset demo --method Midas --seed 2{places}` \
+(begun: it goes on where it stopped)
+- `python train.py --dataset demo --method Midas --seed 3{places}`
+
+Each run's epoch is chosen on validation accuracy alone (the first of equals); the test part is \
+read once, at the end, whole. ± is the sample standard deviation (n - 1) over the n training seeds \
+in parentheses. Hashes of demo: spec feed, split 0123456789ab. Commit: abc. Environments: mixed \
+(threads: 1, 2). Settings: one.
+"""
+
+GOLDEN_CSV = """row,runs,metric,mean,std,n,seeds,values
+Joint,demo/Joint/default,test/acc,0.91,0.01,3,1 2 3,0.9 0.91 0.92
+Joint,demo/Joint/default,time,2.5,0,3,1 2 3,2.5 2.5 2.5
+Midas,demo/Midas/default,test/acc,0.96,,1,1,0.96
+Midas,demo/Midas/default,time,2.5,,1,1,2.5
+"""
+
+
+def test_golden_table(tmp_path, capsys):
+    for seed, acc in ((1, 0.90), (2, 0.91), (3, 0.92)):
+        fake_run(tmp_path, JOINT, seed, acc=acc)
+    fake_run(tmp_path, MIDAS, 1, acc=0.96, threads=2)
+    fake_run(tmp_path, MIDAS, 2, done=False)
+    markdown, comma = table_texts(TABLE, Reader(tmp_path))
+    assert markdown == GOLDEN.format(places=f" --results_dir {tmp_path}")
+    assert comma == GOLDEN_CSV
+    assert capsys.readouterr().err == ""
+
+
+def test_a_table_without_runs_is_all_missing_cells(tmp_path):
+    markdown, comma = table_texts(TABLE, Reader(tmp_path))
+    assert "| Joint | -- | -- |\n| Midas | -- | -- |\n" in markdown
+    assert markdown.count("- `python train.py") == 6
+    assert "No finished run yet." in markdown
+    assert "Joint,demo/Joint/default,test/acc,,,0,,\n" in comma
+
+
+def test_the_usual_results_folder_needs_no_flag():
+    assert Reader("results").command(JOINT, 99) == JOINT.command(99)
+
+
+def test_mixed_settings_and_hashes_are_told(tmp_path):
+    fake_run(tmp_path, JOINT, 1)
+    fake_run(tmp_path, JOINT, 2, epochs=5, hashes={"split": "other"})
+    markdown, _ = table_texts(TABLE, Reader(tmp_path))
+    assert "Settings: mixed (demo.max_epochs: 4, 5)." in markdown
+    assert "split 0123456789ab and other" in markdown
+
+
+def damage_result(folder):
+    folder.file("result.json").write_text('{"best_epo')
+
+
+def damage_log(folder):
+    text = folder.file("log.jsonl").read_text()
+    folder.file("log.jsonl").write_text(text[: len(text) // 2])
+
+
+def damage_log_bytes(folder):
+    folder.file("log.jsonl").write_bytes(b"\xff\xfe\x00")
+
+
+def lose_environment(folder):
+    folder.file("env.json").unlink()
+
+
+def make_foreign(folder):
+    config = folder.read_json("config.json")
+    folder.write_json("config.json", config | {"method": "Midas"})
+
+
+def make_a_list(folder):
+    folder.file("config.json").write_text("[1, 2]")
+
+
+def lose_config(folder):
+    folder.file("config.json").unlink()
+
+
+def make_infinite(folder):
+    folder.file("result.json").write_text('{"best_epoch": 1, "test/acc": NaN}')
+
+
+@pytest.mark.parametrize(
+    "harm, words",
+    [
+        (damage_result, "result.json is damaged"),
+        (damage_log, "log.jsonl is damaged: 4 epochs expected, 2 whole lines"),
+        (damage_log_bytes, "can't decode"),
+        (lose_environment, "has no env.json"),
+        (make_foreign, "config.json is another run's: method is 'Midas', not 'Joint'"),
+        (make_a_list, "config.json is damaged: an object was expected, not list"),
+        (lose_config, "it holds a result and no config.json: move the folder away"),
+        (make_infinite, "test/acc is nan"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_named_and_the_rest_is_made(tmp_path, capsys, harm, words):
+    for seed in (1, 2, 3):
+        fake_run(tmp_path, JOINT, seed)
+    folder = JOINT.folder(tmp_path, 2)
+    harm(folder)
+    markdown, _ = table_texts(TABLE, Reader(tmp_path))
+    assert "| Joint | 90.0 ± 0.0 (2) |" in markdown
+    assert f"--seed 2 --results_dir {tmp_path} --overwrite`" in markdown
+    error = capsys.readouterr().err
+    assert error.count("WARNING") == 1 and str(folder.path) in error and words in error
+
+
+def test_a_number_that_a_run_lacks_is_told(tmp_path, capsys):
+    table = Table("t", "t", "T.", rows=(("Joint", JOINT),), columns=(Column("x", "test/none"),))
+    fake_run(tmp_path, JOINT, 1)
+    assert "| Joint | -- |" in table_texts(table, Reader(tmp_path))[0]
+    assert "demo/Joint/default/seed1 has no value test/none" in capsys.readouterr().err
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def points_of(results, name):
+    (figure,) = [a for a in registry.ARTIFACTS if a.id == name]
+    reader = Reader(results)
+    return figure, figure_points(figure, reader), reader
+
+
+def test_bars_are_the_best_epochs_values(tmp_path):
+    fill(tmp_path)
+    figure, points, _ = points_of(tmp_path, "demo-figure1")
+    rows = read(figure_csv(figure, points))
+    assert len(rows) == 8
+    aligned, misaligned = rows[0], rows[1]
+    assert aligned["series"] == "Joint" and aligned["group"] == "aligned"
+    assert float(aligned["mean"]) == pytest.approx(92.0)  # percent of 0.91, 0.92, 0.93
+    assert float(aligned["std"]) == pytest.approx(1.0)
+    assert float(misaligned["mean"]) == pytest.approx(20.0)
+    audio = rows[4]
+    assert audio["group"] == "audio"
+    assert float(audio["mean"]) == pytest.approx(0.23)  # epoch 3 of seeds 1, 2, 3: 0.13 0.23 0.33
+
+
+def test_curves_are_means_over_the_seeds_of_each_epoch(tmp_path):
+    fill(tmp_path)
+    figure, points, _ = points_of(tmp_path, "demo-figure5")
+    rows = [r for r in read(figure_csv(figure, points)) if r["series"] == "Midas-V"]
+    assert [r["epoch"] for r in rows] == ["1", "2", "3", "4"]
+    assert [float(r["mean"]) for r in rows] == pytest.approx([0.22, 0.23, 0.24, 0.25])
+    assert [float(r["std"]) for r in rows] == pytest.approx([0.1] * 4)
+    assert {r["n"] for r in rows} == {"3"}
+
+
+def test_alpha_is_the_largest_and_one_before_it_is_logged(tmp_path):
+    fill(tmp_path)
+    figure, points, reader = points_of(tmp_path, "demo-figure4")
+    assert [p.y.mean for p in points] == pytest.approx([1.0, 1.4, 1.6, 1.8])
+    assert points[0].y.std == 0.0 and points[1].y.std == pytest.approx(0.2)
+    assert warmup_epochs(figure.panels[0], figure, reader) == 1
+
+
+def test_shares_begin_after_the_warm_up(tmp_path):
+    fill(tmp_path)
+    figure, points, _ = points_of(tmp_path, "demo-figure3")
+    assert sorted({p.x for p in points}) == [2, 3, 4]
+    assert len(points) == 2 * 4 * 3
+
+
+def test_a_figure_whose_series_has_no_run_has_no_points(tmp_path):
+    for seed in (1, 2, 3):
+        fake_run(tmp_path, JOINT, seed, log=full_log(seed))
+        fake_run(tmp_path, MIDAS, seed, log=full_log(seed))
+    assert points_of(tmp_path, "demo-figure6")[1] is None
+    assert points_of(tmp_path, "demo-figure1")[1] is not None
+
+
+def test_the_caption_counts_the_seeds(tmp_path):
+    fake_run(tmp_path, JOINT, 1, log=full_log(1))
+    fake_run(tmp_path, MIDAS, 1, log=full_log(1))
+    figure, points, _ = points_of(tmp_path, "demo-figure1")
+    assert full_caption(figure, points).endswith("One training seed.")
+    fake_run(tmp_path, MIDAS, 2, log=full_log(2))
+    figure, points, _ = points_of(tmp_path, "demo-figure1")
+    assert full_caption(figure, points).endswith("(error bars) over 1 to 2 seeds.")
+
+
+def test_nothing_leaves_the_drawing_and_no_label_meets_another(tmp_path):
+    fill(tmp_path)
+    for figure in registry.ARTIFACTS:
+        if not hasattr(figure, "panels"):
+            continue
+        reader = Reader(tmp_path)
+        with matplotlib.style.context(["default", STYLE]):
+            drawing = compose(figure, figure_points(figure, reader), reader)
+            drawing.canvas.draw()
+            boxes = [box for box in (drawing._supxlabel, *drawing.legends)]
+            boxes += [a.title for a in drawing.axes] + [a.yaxis.label for a in drawing.axes]
+            boxes += [text for a in drawing.axes for text in a.texts]
+            extents = [box.get_window_extent() for box in boxes]
+        for one in extents:
+            assert drawing.bbox.x0 <= one.x0 and one.x1 <= drawing.bbox.x1, figure.id
+            assert drawing.bbox.y0 <= one.y0 and one.y1 <= drawing.bbox.y1, figure.id
+        pairs = itertools.combinations(extents, 2)
+        assert not any(one.overlaps(other) for one, other in pairs), figure.id
+
+
+def test_a_single_seed_is_drawn_without_spread(tmp_path):
+    fill(tmp_path, seeds=(1,))
+    for name in ("demo-figure1", "demo-figure5"):
+        figure, points, reader = points_of(tmp_path, name)
+        assert draw(figure, points, reader).startswith(b"\x89PNG")
+
+
+# --- make_tables.py -------------------------------------------------------------------------------
+
+CODE = """
+import sys
+from common.program import run
+from make_tables import main
+status = run(main, sys.argv[1:])
+assert "torch" not in sys.modules, "torch was imported"
+sys.exit(status)
+"""
+
+
+def make_tables(results, *words):
+    return program("-c", CODE, "--results_dir", results, "--out", results / "out", *words)
+
+
+def files_of(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_make_tables_writes_all_twice_the_same_without_torch(tmp_path):
+    fill(tmp_path)
+    for runs in (JOINT, JOINT_UNI, MIDAS):
+        for seed in (1, 2, 3):
+            folder = runs.folder(tmp_path, seed)
+            keys = {c.key: 0.5 for c in registry.DEMO_TABLE.columns}
+            folder.write_json("result.json", keys | folder.read_json("result.json"))
+    first = make_tables(tmp_path)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "| JointUni | 92.0 ± 1.0 (3) | 50.0 ± 0.0 (3) |" in first.stdout
+    assert "missing" not in first.stdout
+    files = files_of(tmp_path / "out")
+    kinds = {"tables": (".md", ".csv"), "figures": (".png", ".csv")}
+    assert {str(path) for path in files} == {
+        f"{kind}/{a.id}{end}"
+        for a in registry.ARTIFACTS
+        for kind in ("figures" if hasattr(a, "panels") else "tables",)
+        for end in kinds[kind]
+    }
+    second = make_tables(tmp_path)
+    assert second.stdout == first.stdout
+    assert files_of(tmp_path / "out") == files
+
+
+def test_make_tables_lists_what_is_missing_and_removes_what_would_mislead(tmp_path):
+    fake_run(tmp_path, JOINT, 1)
+    old = tmp_path / "out/figures/demo-figure6.png"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    made = make_tables(tmp_path, "demo")
+    assert made.returncode == 0
+    assert (
+        "demo-figure6: not drawn, its runs are missing (an earlier one was removed)" in made.stdout
+    )
+    assert not old.exists()
+    assert "missing: 11 runs" in made.stdout
+    commands = make_tables(tmp_path, "demo-figure4", "--missing")
+    assert commands.stdout.splitlines() == [
+        MIDAS.command(seed, ["--results_dir", str(tmp_path)]) for seed in (1, 2, 3)
+    ]
+
+
+def test_make_tables_without_any_run_names_make_demo(tmp_path):
+    made = make_tables(tmp_path)
+    assert made.returncode == 1 and made.stdout == ""
+    assert made.stderr.count("\n") == 1 and "`make demo`" in made.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_make_tables_refuses_an_unknown_name(tmp_path):
+    made = make_tables(tmp_path, "dmeo")
+    assert made.returncode == 2
+    assert made.stderr.startswith("error: unknown table or figure 'dmeo'. Did you mean 'demo'?")
+
+
+def test_make_tables_answers_help_from_the_root():
+    made = program(ROOT / "make_tables.py", "--help")
+    assert made.returncode == 0 and "--missing" in made.stdout
+    assert made.stderr == ""
