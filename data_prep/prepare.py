@@ -46,6 +46,10 @@ TOOLS = (
 )
 
 
+# Between the paths of one sample: a space occurs inside them.
+SEPARATOR = ";"
+
+
 class TooManyRejects(UsageError):
     """More than --max_bad of the candidates were rejected: the set is not marked complete."""
 
@@ -66,13 +70,13 @@ def extract_row(root: Path, spec: Spec, candidate: Candidate) -> dict[str, Any] 
         parts = extract_sample(root, candidate, spec)
     except Reject as reject:
         sources = sorted({path for paths in candidate.sources.values() for path in paths})
-        return Rejection(candidate.id, " ".join(sources), reject.reason, reject.detail)
+        return Rejection(candidate.id, SEPARATOR.join(sources), reject.reason, reject.detail)
     row = {
         "id": candidate.id,
         "label": candidate.label,
         "group": candidate.group,
         "part": candidate.part,
-        "sources": " ".join(paths[0] for paths in candidate.sources.values()),
+        "sources": SEPARATOR.join(paths[0] for paths in candidate.sources.values()),
         "duration_s": round(max(p.duration_s for p in parts.values()), 3),
         "n_frames": max(
             (parts[m].n_frames for m in parts if not isinstance(spec[m], Audio)), default=0
@@ -209,7 +213,9 @@ def _write_shards(
                     state, result = next(results)
                     if state != DONE:
                         paths = sorted({p for paths in candidate.sources.values() for p in paths})
-                        result = Rejection(candidate.id, " ".join(paths), "decoder_crash", result)
+                        result = Rejection(
+                            candidate.id, SEPARATOR.join(paths), "decoder_crash", result
+                        )
                     (rejected.append if isinstance(result, Rejection) else writer.append)(result)
                     bar.update()
             except BaseException:

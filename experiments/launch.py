@@ -189,21 +189,20 @@ class Launch:
         )
         return Child(task, slot, process)
 
-    def collect_ended(self) -> int:
-        """Takes the ended children out of their slots and judges them; returns how many ended."""
-        ended = [child for child in self.children if child.process.poll() is not None]
-        for child in ended:
+    def collect_ended(self) -> None:
+        """Takes the ended children out of their slots and judges them."""
+        for child in [c for c in self.children if c.process.poll() is not None]:
             self.children.remove(child)
             self.judge(child, child.process.returncode)
-        return len(ended)
 
     def judge(self, child: Child, status: int) -> None:
-        """Notes how a child ended: a status of 0 counts only with a result."""
+        """Notes how a child ended: what counts is its result, which is written last."""
         task, log = child.task, child.task.log_path(self.reader.results)
-        if status == 0 and task.runs.folder(self.reader.results, task.seed).state == "done":
+        if task.runs.folder(self.reader.results, task.seed).state == "done":
             self.done += 1
-            say(f"done {task.name} ({time.monotonic() - child.begun:.0f} s)")
-        elif self.stopped_by and status != 0:
+            late = f", then exit status {status}" if status else ""
+            say(f"done {task.name} ({time.monotonic() - child.begun:.0f} s{late})")
+        elif self.stopped_by and status:
             say(f"stopped {task.name}")
         else:
             why = f"exit status {status}" if status else "exit status 0, and no result.json"
@@ -219,7 +218,8 @@ class Launch:
                 if not self.stopped_by:
                     self.start_waiting()
                 self.pass_signals_on()
-                bar.update(self.collect_ended())
+                self.collect_ended()
+                bar.update(self.done + len(self.failures) - bar.n)
                 bar.refresh()  # the clock goes on while nothing ends
                 time.sleep(POLL_S)
 

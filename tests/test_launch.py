@@ -1,10 +1,11 @@
-"""`python -m experiments`: what it says, and how launched children start, are judged and end."""
+"""The registry, what `python -m experiments` says, and how launched children start and end."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, program
@@ -12,10 +13,12 @@ from test_tables import fake_run
 
 from common.options import UsageError
 from experiments.launch import Task, cores, launch, open_log, pick_slots
-from experiments.registry import JOINT, MIDAS, needed, select
+from experiments.registry import ARTIFACTS, JOINT, MIDAS, Runs, find, needed, select
+from experiments.resolve import resolve
 from experiments.tables import Reader
 
-# Stands for train.py: seed 7 fails, seed 8 leaves no result, seed 9 works until it is told to stop.
+# Stands for train.py. Seed 6 ends badly after its result, 7 fails, 8 leaves no result, 9 works until
+# it is told to stop.
 SCRIPT = """
 import json, os, pathlib, signal, sys, time
 
@@ -38,6 +41,7 @@ if seed != "8":
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (folder / "result.json").write_text("{}")
+sys.exit(seed == "6")
 """
 
 # Launches Joint with the seeds given, from a process of its own.
@@ -97,6 +101,46 @@ def started(results):
     return int((results / "pid").read_text())
 
 
+# --- registry -------------------------------------------------------------------------------------
+
+
+def test_every_run_resolves_to_the_folder_that_the_registry_names():
+    for runs, seed in needed(ARTIFACTS):
+        run, args = resolve(runs.arguments(seed), "")
+        expected = runs.folder(args.results_dir, seed).path
+        assert run.default_folder(Path(args.results_dir)) == expected
+
+
+def test_artifacts_are_consistent():
+    assert len({artifact.id for artifact in ARTIFACTS}) == len(ARTIFACTS)
+    for figure in ARTIFACTS:
+        for panel in getattr(figure, "panels", ()):
+            wanted = len(panel.groups) if figure.kind == "bars" else 1
+            assert all(len(series.values) == wanted for series in panel.series)
+
+
+def test_a_group_and_an_id_are_found_whatever_their_case():
+    assert [a.id for a in find("Demo")] == [a.id for a in ARTIFACTS]
+    assert [a.id for a in select(["demo-figure6", "DEMO-figure1"])] == [
+        "demo-figure1",
+        "demo-figure6",
+    ]
+
+
+def test_an_unknown_name_is_answered_with_the_closest():
+    with pytest.raises(UsageError, match="'demo-figur3'. Did you mean 'demo-figure3'?"):
+        find("demo-figur3")
+
+
+def test_overrides_become_flags_and_a_folder(tmp_path):
+    runs = Runs("demo", "Midas", (("weak_modality", False), ("lam", 5.0)))
+    assert runs.command(2) == (
+        "python train.py --dataset demo --method Midas --seed 2 --weak_modality off --lam 5"
+    )
+    folder = runs.folder(tmp_path, 2).path.relative_to(tmp_path)
+    assert str(folder) == "runs/demo/Midas/lam=5,weak_modality=off/seed2"
+
+
 # --- launching ------------------------------------------------------------------------------------
 
 
@@ -120,6 +164,11 @@ def test_a_failing_child_is_reported_and_the_others_go_on(tmp_path, script, caps
     assert f"    (log: {results / 'launch/demo-Joint-default-seed7.log'})" in error
     assert "FAILED demo/Joint/default/seed8: exit status 0, and no result.json\n" in error
     assert "1 done, 2 failed\n" in out
+
+
+def test_a_result_counts_whatever_came_after_it(tmp_path, script, capsys):
+    assert launch(Reader(tmp_path), tasks_for(tmp_path, 6), ["cpu"], script) == 0
+    assert "s, then exit status 1)" in capsys.readouterr().out
 
 
 def test_done_runs_are_skipped(tmp_path, script, capsys):

@@ -8,7 +8,6 @@ import matplotlib.style
 import pytest
 from conftest import ROOT, program
 
-from common.options import UsageError
 from experiments import registry
 from experiments.figures import (
     STYLE,
@@ -19,8 +18,7 @@ from experiments.figures import (
     full_caption,
     warmup_epochs,
 )
-from experiments.registry import JOINT, JOINT_UNI, MIDAS, Column, Runs, Table, find, needed, select
-from experiments.resolve import resolve
+from experiments.registry import JOINT, JOINT_UNI, MIDAS, Column, Table, needed
 from experiments.statistics import mean, sample_std, show, summarise
 from experiments.tables import Reader, table_texts
 
@@ -110,46 +108,6 @@ def test_mean_and_sample_std_by_hand():
 )
 def test_a_cells_text(values, text):
     assert show(summarise(values)) == text
-
-
-# --- registry -------------------------------------------------------------------------------------
-
-
-def test_every_run_resolves_to_the_folder_that_the_registry_names():
-    for runs, seed in needed(registry.ARTIFACTS):
-        run, args = resolve(runs.arguments(seed), "")
-        expected = runs.folder(args.results_dir, seed).path
-        assert run.default_folder(registry.Path(args.results_dir)) == expected
-
-
-def test_artifacts_are_consistent():
-    assert len({artifact.id for artifact in registry.ARTIFACTS}) == len(registry.ARTIFACTS)
-    for figure in registry.ARTIFACTS:
-        for panel in getattr(figure, "panels", ()):
-            wanted = len(panel.groups) if figure.kind == "bars" else 1
-            assert all(len(series.values) == wanted for series in panel.series)
-
-
-def test_a_group_and_an_id_are_found_whatever_their_case():
-    assert [a.id for a in find("Demo")] == [a.id for a in registry.ARTIFACTS]
-    assert [a.id for a in select(["demo-figure6", "DEMO-figure1"])] == [
-        "demo-figure1",
-        "demo-figure6",
-    ]
-
-
-def test_an_unknown_name_is_answered_with_the_closest():
-    with pytest.raises(UsageError, match="'demo-figur3'. Did you mean 'demo-figure3'?"):
-        find("demo-figur3")
-
-
-def test_overrides_become_flags_and_a_folder(tmp_path):
-    runs = Runs("demo", "Midas", (("weak_modality", False), ("lam", 5.0)))
-    assert runs.command(2) == (
-        "python train.py --dataset demo --method Midas --seed 2 --weak_modality off --lam 5"
-    )
-    folder = runs.folder(tmp_path, 2).path.relative_to(tmp_path)
-    assert str(folder) == "runs/demo/Midas/lam=5,weak_modality=off/seed2"
 
 
 # --- tables ---------------------------------------------------------------------------------------
