@@ -114,8 +114,9 @@ def read_finished(folder: RunFolder, runs: Runs, seed: int, config: dict) -> Fin
         raise UsageError("env.json is damaged: it has no list of starts")
     result, log = as_dict(folder.read_json("result.json"), "result.json"), folder.read_log()
     best, epochs = result.get("best_epoch"), config["settings"].get("max_epochs", 1)
-    if not isinstance(best, int) or best < 1:
-        raise UsageError(f"result.json is damaged: best_epoch is {best!r}")
+    for name, value in (("best_epoch", best), ("max_epochs", epochs)):
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"damaged: {name} is {value!r}")
     numbers = [line.get("epoch") if isinstance(line, dict) else None for line in log]
     if numbers != list(range(1, len(log) + 1)) or len(log) < max(best, epochs):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The registry, what `python -m experiments` says, and how launched children start and end."""
+"""Statistics, the registry, `python -m experiments`, and how its children start and end."""
 
 import os
 import signal
@@ -15,10 +15,11 @@ from common.options import UsageError
 from experiments.launch import Task, cores, launch, open_log, pick_slots
 from experiments.registry import ARTIFACTS, JOINT, MIDAS, Runs, find, needed, select
 from experiments.resolve import resolve
+from experiments.statistics import mean, sample_std, show, summarise
 from experiments.tables import Reader
 
-# Stands for train.py. Seed 6 ends badly after its result, 7 fails, 8 leaves no result, 9 works until
-# it is told to stop.
+# Stands for train.py. Seed 6 ends badly after its result, 7 fails, 8 leaves no result, 9 works
+# until it is told to stop.
 SCRIPT = """
 import json, os, pathlib, signal, sys, time
 
@@ -50,6 +51,7 @@ import sys
 from pathlib import Path
 from experiments.launch import Task, launch
 from experiments.registry import JOINT
+from experiments.statistics import mean, sample_std, show, summarise
 from experiments.tables import Reader
 results, script, seeds = Path(sys.argv[1]), Path(sys.argv[2]), map(int, sys.argv[3:])
 tasks = [Task(JOINT, seed, ("--results_dir", str(results))) for seed in seeds]
@@ -99,6 +101,29 @@ def started(results):
     """The pid of the child of seed 9, once it is at work."""
     wait_for((results / "pid").exists)
     return int((results / "pid").read_text())
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def test_mean_and_sample_std_by_hand():
+    assert mean([1.0, 2.0, 6.0]) == 3.0
+    assert sample_std([1.0, 2.0, 6.0]) == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
+    assert sample_std([5.0]) is None
+    assert summarise([]) is None
+
+
+@pytest.mark.parametrize(
+    "values, text",
+    [
+        ([0.9, 0.91, 0.92], "91.0 ± 1.0 (3)"),
+        ([0.902], "90.2 (1)"),
+        ([0.5, 0.5], "50.0 ± 0.0 (2)"),
+        ([], "--"),
+    ],
+)
+def test_a_cells_text(values, text):
+    assert show(summarise(values)) == text
 
 
 # --- registry -------------------------------------------------------------------------------------

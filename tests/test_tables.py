@@ -19,7 +19,6 @@ from experiments.figures import (
     warmup_epochs,
 )
 from experiments.registry import JOINT, JOINT_UNI, MIDAS, Column, Table, needed
-from experiments.statistics import mean, sample_std, show, summarise
 from experiments.tables import Reader, table_texts
 
 TABLE = Table(
@@ -85,29 +84,6 @@ def fill(results, artifacts=registry.ARTIFACTS, seeds=(1, 2, 3)):
 
 def read(text):
     return list(csv.DictReader(io.StringIO(text)))
-
-
-# --- statistics -----------------------------------------------------------------------------------
-
-
-def test_mean_and_sample_std_by_hand():
-    assert mean([1.0, 2.0, 6.0]) == 3.0
-    assert sample_std([1.0, 2.0, 6.0]) == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
-    assert sample_std([5.0]) is None
-    assert summarise([]) is None
-
-
-@pytest.mark.parametrize(
-    "values, text",
-    [
-        ([0.9, 0.91, 0.92], "91.0 ± 1.0 (3)"),
-        ([0.902], "90.2 (1)"),
-        ([0.5, 0.5], "50.0 ± 0.0 (2)"),
-        ([], "--"),
-    ],
-)
-def test_a_cells_text(values, text):
-    assert show(summarise(values)) == text
 
 
 # --- tables ---------------------------------------------------------------------------------------
