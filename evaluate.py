@@ -3,168 +3,35 @@
     python evaluate.py results/runs/demo/Midas/default/seed1
     python evaluate.py RUN --predict manifest.csv --out predictions.csv
 
-The metrics are pure functions of features, labels and logits (names and definitions: README,
-"What the numbers mean"). One encoder pass over a part serves all of them: in evaluation mode,
-recombining features is the same as recombining inputs.
+The manifest has a column `id` and one a modality with paths relative to the manifest's folder. The
+run's folder carries all that is needed: preparation spec, normalisation constants, class names.
 """
 
-import itertools
 import sys
-from collections.abc import Callable, Iterator
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from common.files import file_digest, write_table
-from common.options import Parser, UsageError
+import methods
+from assemble import Session, assemble, build_method, pick_device
+from common.files import file_digest, read_table, write_table
+from common.options import Parser, UsageError, number
 from common.program import run as run_program
+from data_prep import layouts
+from data_prep.prepare import make_crew
+from data_prep.spec import Audio, Candidate, Rejection, Spec, spec_from_json
+from data_prep.transforms import clip, spectrogram
+from data_prep.workers import DONE
+from experiments.resolve import Run, run_from_config
 from experiments.run_folder import RunFolder
-from methods.ops import label_shares
-
-Features = dict[str, Tensor]
-Logits = Callable[[Features], Tensor]
+from measure import collect, confusion, measure, per_class_f1, probabilities
+from methods.base import Method
 
 
-def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """[C, C] counts, rows true classes, columns predicted ones."""
-    return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
-
-
-def per_class_f1(counts: Tensor) -> Tensor:
-    """[C] F1 of each class, 0 where it is undefined."""
-    hits = counts.diagonal().double()
-    return 2 * hits / (counts.sum(0) + counts.sum(1)).clamp_min(1)
-
-
-def f1_macro(predicted: Tensor, labels: Tensor, classes: int) -> float:
-    """Unweighted mean of the F1 of all C classes over the whole part: the sound one."""
-    return per_class_f1(confusion(predicted, labels, classes)).mean().item()
-
-
-def f1_batch(predicted: Tensor, labels: Tensor, classes: int, batch: int = 64) -> float:
-    """Mean over batches of macro-F1 on the labels that occur in the batch, true or predicted.
-
-    By all evidence this is what the paper's F1 column holds (an inference: README). The rows, in id
-    order, are permuted by `numpy.random.default_rng(0)`; a short last batch counts like the others.
-    """
-    order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
-    values = []
-    for rows in order.split(batch):
-        counts = confusion(predicted[rows], labels[rows], classes)
-        present = (counts.sum(0) + counts.sum(1)) > 0
-        values.append(per_class_f1(counts)[present].mean())
-    return torch.stack(values).mean().item()
-
-
-def misaligned_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict[str, float]:
-    """Accuracy and confidences on misaligned samples: logits [R, C], k [R, M] the sources' labels.
-
-    `acc_mis`: share of samples whose distinct source labels are just its likeliest classes (ties:
-    lower class first). `conf_raw/<m>`: mean probability of modality m's label; `conf_norm/<m>`: its
-    mean share among the source labels.
-    """
-    log_p = F.log_softmax(logits, dim=1)
-    wanted = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, k, True)
-    order = log_p.sort(dim=1, descending=True, stable=True).indices
-    within = torch.arange(log_p.shape[1])[None] < wanted.sum(1, keepdim=True)  # the top-k places
-    hit = (wanted.gather(1, order) == within).all(1)
-    raw, norm = log_p.gather(1, k).exp().mean(0), label_shares(log_p, k).mean(0)
-    out = {"acc_mis": hit.double().mean().item()}
-    for column, m in enumerate(modalities):
-        out[f"conf_raw/{m}"], out[f"conf_norm/{m}"] = raw[column].item(), norm[column].item()
-    return out
-
-
-def subsets(modalities: list[str]) -> Iterator[tuple[str, ...]]:
-    """Every non-empty subset, small ones first."""
-    for size in range(1, len(modalities) + 1):
-        yield from itertools.combinations(modalities, size)
-
-
-def zero_vector_accuracy(features: Features, labels: Tensor, logits: Logits) -> dict[str, float]:
-    """Accuracy of each subset, the other *features* replaced by zeros (paper Sec. A.4)."""
-    out = {}
-    for kept in subsets(list(features)):
-        masked = {m: f if m in kept else torch.zeros_like(f) for m, f in features.items()}
-        out["+".join(kept)] = (logits(masked).argmax(1) == labels).double().mean().item()
-    return out
-
-
-def shapley(value: dict[str, float], modalities: list[str]) -> dict[str, float]:
-    """Shapley value of each modality in the game of zero-vector accuracies; nothing is worth 0."""
-
-    def worth(coalition: tuple[str, ...]) -> float:
-        return value["+".join(m for m in modalities if m in coalition)] if coalition else 0.0
-
-    orders = list(itertools.permutations(modalities))
-    total = dict.fromkeys(modalities, 0.0)
-    for order in orders:
-        for place, m in enumerate(order):
-            gain = worth(order[: place + 1]) - worth(order[:place])
-            total[m] += gain / len(orders)
-    return total
-
-
-@torch.no_grad()
-def collect(method, batches) -> tuple[Features, Tensor]:
-    """Features {m: [N, D_m]} and labels [N] of a whole part, on the CPU, in evaluation mode."""
-    method.eval()
-    parts, labels = [], []
-    for batch in batches:
-        parts.append({m: f.cpu() for m, f in method.model.encode(batch["inputs"]).items()})
-        labels.append(batch["label"].cpu())
-    return {m: torch.cat([p[m] for p in parts]) for m in parts[0]}, torch.cat(labels)
-
-
-@torch.no_grad()
-def measure(
-    method, features: Features, labels: Tensor, sources: np.ndarray | None
-) -> dict[str, float]:
-    """All metrics of a part. `sources` [R, M] are the places of the misaligned samples' sources."""
-    model, device = method.model, method.model.device
-
-    def logits(f: Features) -> Tensor:
-        return method.logits({m: v.to(device) for m, v in f.items()}).float().cpu()
-
-    on_device = {m: f.to(device) for m, f in features.items()}
-    z, classes, modalities = logits(features), model.num_classes, list(features)
-    predicted = z.argmax(1)
-    out = {
-        "loss": F.cross_entropy(z, labels).item(),
-        "acc": (predicted == labels).double().mean().item(),
-        "f1_macro": f1_macro(predicted, labels, classes),
-        "f1_batch64": f1_batch(predicted, labels, classes),
-    }
-    if sources is not None:
-        rows = torch.from_numpy(sources)
-        mixed = {m: features[m][rows[:, column]] for column, m in enumerate(modalities)}
-        out |= misaligned_metrics(logits(mixed), labels[rows], modalities)
-    zeroed = zero_vector_accuracy(features, labels, logits)
-    out |= {f"acc_zero/{kept}": value for kept, value in zeroed.items()}
-    out |= {f"shapley/{m}": value for m, value in shapley(zeroed, modalities).items()}
-    kinds = {"acc_split": model.split_logits(on_device), "acc_head": model.unimodal(on_device)}
-    for kind, by_modality in kinds.items():
-        for m, values in by_modality.items():
-            out[f"{kind}/{m}"] = (values.argmax(1).cpu() == labels).double().mean().item()
-    return out
-
-
-@torch.no_grad()
-def probabilities(method, features: Features) -> dict[str, Tensor]:
-    """[N, C] softmax: "fused", and each modality alone (own head, else zeros for the rest)."""
-    device = method.model.device
-    on_device = {m: f.to(device) for m, f in features.items()}
-    out = {"fused": method.logits(on_device)}
-    alone = method.model.unimodal(on_device) or {
-        m: method.model.fuse_subset(on_device, [m]) for m in features
-    }
-    return {name: F.softmax(z.float(), 1).cpu() for name, z in (out | alone).items()}
-
-
-def finish(session, folder: RunFolder, best: dict, keep_checkpoints: bool) -> int:
+def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bool) -> int:
     """Ends a run: loads the best epoch, reads the test part once, writes predictions and result."""
     method, names = session.method, session.prepared.label_names
     method.load_state_dict(folder.load("best.pt")["method"])
@@ -199,6 +66,90 @@ def finish(session, folder: RunFolder, best: dict, keep_checkpoints: bool) -> in
     figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
     print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
     return 0
+
+
+def read_manifest(path: Path, modalities: list[str]) -> list[Candidate]:
+    """The manifest's rows; raises `UsageError` for a missing column or a path outside."""
+    try:
+        rows = read_table(path)
+    except OSError as error:
+        raise UsageError(f"--predict {path} cannot be read: {error.strerror}") from None
+    missing = [name for name in ("id", *modalities) if rows and name not in rows[0]]
+    if not rows or missing:
+        raise UsageError(
+            f"--predict {path} has no {'column ' + missing[0] if missing else 'rows'};"
+            f" it needs the columns id, {', '.join(modalities)}"
+        )
+    folder = path.parent.resolve()
+    for row in rows:
+        for name in modalities:
+            if not (folder / (row[name] or "")).resolve().is_relative_to(folder):
+                raise UsageError(f"--predict {path}: {row[name]!r} leaves the manifest's folder")
+    return [Candidate(row["id"], 0, {m: (row[m] or "",) for m in modalities}) for row in rows]
+
+
+def inputs_of(row: dict, spec: Spec, run: Run) -> dict[str, np.ndarray]:
+    """The evaluation view of one extracted row."""
+    views, out = layouts.load(run.dataset).views(run.prep), {}
+    for m, kind in spec.items():
+        if isinstance(kind, Audio):
+            out[m] = spectrogram(row[m], kind, views[m], None)
+        else:
+            out[m] = clip(row[m], kind, views[m], run.settings.size, None)
+    return out
+
+
+def restore(folder: RunFolder, run: Run, spec: Spec, result: dict, device: torch.device) -> Method:
+    """The run's method at its best epoch; normalisation constants come with the weights."""
+    placeholders = {
+        m: (0.0, 1.0) if isinstance(kind, Audio) else ([0.0] * 3, [1.0] * 3)
+        for m, kind in spec.items()
+    }
+    classes = len(result["label_names"])
+    method = build_method(run, spec, placeholders, classes, result["train_size"], device)
+    method.load_state_dict(folder.load("best.pt")["method"])
+    return method.eval()
+
+
+def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespace) -> int:
+    """Writes id, predicted class and probabilities, fused and of each modality alone.
+
+    Exit status 3 when files could not be used; each is named on stderr with its reason.
+    """
+    run, result = run_from_config(config), folder.read_json("result.json")
+    device = pick_device(args.devices)
+    spec = spec_from_json(config["spec"])
+    spec = {m: spec[m] for m in methods.load(run.method).used_modalities(run.hparams, list(spec))}
+    candidates = read_manifest(manifest, list(spec))
+    method, names = restore(folder, run, spec, result, device), result["label_names"]
+    rows, bad = [], []
+    workers = number("num_workers", args.num_workers or "1", int, 1)
+    with make_crew(manifest.parent, spec, workers, 60.0) as crew:
+        for candidate, (state, row) in zip(candidates, crew.map(candidates)):
+            if state != DONE or isinstance(row, Rejection):
+                bad.append((candidate.id, row if state != DONE else f"{row.reason}: {row.detail}"))
+                continue
+            inputs = {
+                m: torch.from_numpy(v.copy())[None] for m, v in inputs_of(row, spec, run).items()
+            }
+            with torch.no_grad():
+                p = probabilities(method, method.model.encode(inputs))
+            rows.append(
+                (candidate.id, *(value for one in p.values() for value in _cells(one[0], names)))
+            )
+    heads = ["fused", *spec]
+    header = [
+        "id",
+        *(c for h in heads for c in (f"{h}/prediction", *(f"{h}/p/{n}" for n in names))),
+    ]
+    write_table(Path(args.out) if args.out else None, header, rows)
+    for name, why in bad:
+        print(f"not predicted: {name}: {why}", file=sys.stderr)
+    return 3 if bad else 0
+
+
+def _cells(p: torch.Tensor, names: list[str]) -> list[str]:
+    return [names[int(p.argmax())], *(f"{value:.6g}" for value in p.tolist())]
 
 
 def show(metrics: dict[str, float], label_names: list[str], counts: Tensor) -> str:
@@ -242,12 +193,7 @@ def main(argv: list[str]) -> int:
             f"{folder.path} is {folder.state}, not done: run its train.py command again first"
         )
     if args.predict:
-        from predict import predict_files
-
         return predict_files(folder, config, Path(args.predict), args)
-    from assemble import assemble
-    from experiments.resolve import run_from_config
-
     session = assemble(run_from_config(config), args)
     session.method.load_state_dict(folder.load("best.pt")["method"])
     features, labels = collect(session.method, session.loaders[args.part].batches())

@@ -178,7 +178,8 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
     """The loop: epochs until the last, each trained, validated, logged and saved; then the test."""
     import torch
 
-    from evaluate import collect, finish, measure
+    from evaluate import finish
+    from measure import collect, measure
 
     method, stop = session.method, Stop()
     saved = folder.load_last()

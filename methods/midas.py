@@ -109,12 +109,14 @@ def unimodal_shares(logits: Features, y: Tensor, sources: Tensor) -> Tensor:
 def update_alpha(alpha: Tensor, c: Tensor, r: Tensor, eta: float) -> tuple[Tensor, Tensor]:
     """Eq. 5 - 7 from batch means: (new alpha [M], mask [M] of the least confident modality).
 
-    c [M] mean unimodal shares, r [M] mean fused shares. A tie goes to the first modality. Masks
-    instead of `alpha[m]`: indexing by a tensor would be a host read.
+    c [M] mean unimodal shares, r [M] mean fused shares; where they are NaN (no valid pair) alpha
+    stays. A tie goes to the first modality. Masks instead of `alpha[m]`: indexing by a tensor would
+    be a host read.
     """
     weakest = torch.arange(len(alpha), device=alpha.device) == c.argmin()
     delta = torch.sign(((c - r) * weakest).sum())
-    return torch.where(weakest, (alpha + eta * delta).clamp_min(1.0), 1.0), weakest
+    moved = torch.where(weakest, (alpha + eta * delta).clamp_min(1.0), 1.0)
+    return torch.where(c.isnan().any(), alpha, moved), weakest
 
 
 # Sec. 3.5: hard-sample weighting ------------------------------------------------------------------
@@ -297,19 +299,19 @@ class Midas(Method):
             reduce=hp.direction,
             per_valid=hp.pairing == "shuffle",
         )
-        logs |= self._weigh(c, r, valid.any())
+        logs |= self._weigh(c, r)
         logs["train/L_mis"] = l_mis.detach()
         logs["train/n_valid"] = valid.sum() * len(sources)
         if hp.pairing == "confusion":
             logs["train/n_fallback"] = fell_back.sum()
         return l_align + l_uni + hp.lam * l_mis, logs
 
-    def _weigh(self, c: Tensor, r: Tensor, any_valid: Tensor) -> Logs:
+    def _weigh(self, c: Tensor, r: Tensor) -> Logs:
         """Eq. 5 - 7 on the same c and r as the loss; the new alpha serves from the next step on."""
         alpha, weakest = update_alpha(self.alpha, c, r, self.hparams.eta)
         used = self.alpha.clone()
         if self.hparams.weak_modality:
-            self.alpha.copy_(torch.where(any_valid, alpha, self.alpha))
+            self.alpha.copy_(alpha)
         logs = {}
         for m, name in enumerate(self.model.modalities):
             logs[f"train/conf_uni/{name}"], logs[f"train/conf_fused/{name}"] = c[m], r[m]

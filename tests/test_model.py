@@ -10,7 +10,7 @@ from conftest import facts, tiny_batch, tiny_model
 
 import methods
 from common.options import UsageError
-from evaluate import (
+from measure import (
     confusion,
     f1_batch,
     f1_macro,

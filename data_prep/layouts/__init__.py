@@ -7,8 +7,8 @@ A layout module defines
 * `spec(settings) -> Spec`: the stored form of each modality, in the data set's order;
 * `views(settings) -> {modality: AudioView | VideoView}`: how stored samples become inputs;
 * `scan(root, settings) -> Scan`: the raw tree as candidates; it reads names and lists, no media;
-* `normalise(settings)`: modality -> "imagenet", "train" (mean and standard deviation of the training
-  part), "none", or the pair (mean, standard deviation);
+* `normalise(settings)`: modality -> "imagenet", "train" (mean and standard deviation of the
+  training part), "none", or the pair (mean, standard deviation);
 * `SPLIT_SECOND`: the share of the held-out samples that becomes the test part;
 * `SOURCE`: where the download comes from, and what the root must hold, for error messages.
 
