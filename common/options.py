@@ -143,18 +143,24 @@ def check(settings: Any) -> None:
 
 
 def add_flags(
-    parser: argparse.ArgumentParser, title: str, cls: type, defaults: dict[str, Any]
+    parser: argparse.ArgumentParser,
+    title: str,
+    cls: type,
+    defaults: dict[str, Any],
+    source: str | None = None,
 ) -> None:
     """One flag a field of the dataclass `cls`; `defaults` holds what this run would use unasked.
 
-    The flags' values stay text (None where absent): `collect` turns them into values, so that
-    every program refuses a bad one in the same words.
+    `source` is where a default comes from that is not the field's own. The flags' values stay text
+    (None where absent): `collect` turns them into values, so that every program refuses a bad one
+    in the same words.
     """
     group = parser.add_argument_group(title)
     for field in dataclasses.fields(cls):
         meta = field.metadata
-        default = format_value(defaults.get(field.name, field.default))
-        text = f"{meta['help']} ({limits(field)}; default {default}; {meta['source']})"
+        value = defaults.get(field.name, field.default)
+        origin = meta["source"] if source is None or value == field.default else source
+        text = f"{meta['help']} ({limits(field)}; default {format_value(value)}; {origin})"
         group.add_argument(f"--{field.name}", metavar="V", help=text.replace("%", "%%"))
 
 

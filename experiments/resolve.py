@@ -19,6 +19,7 @@ from experiments.settings import (
     Settings,
     assert_distinct,
     build,
+    dataset_source,
     differing,
     method_defaults,
     run_settings,
@@ -153,7 +154,8 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     )
     add_run_flags(parser)
     common = {f.name: f.default for f in fields(Settings)} | DATASET_DEFAULTS.get(dataset, {})
-    add_flags(parser, f"training, defaults for {dataset}", Settings, common)
+    source = dataset_source(dataset)
+    add_flags(parser, f"training, defaults for {dataset}", Settings, common, source)
     prep_defaults = {f.name: f.default for f in fields(layout.Settings)}
     add_flags(parser, f"preparation of {dataset}", layout.Settings, prep_defaults)
     if (wants_help and not named) or "--list" in argv:

@@ -1,0 +1,78 @@
+"""README's code runs as it stands there, and its commands exist."""
+
+import re
+import sys
+import types
+
+import torch
+from conftest import ROOT, facts, tiny_batch, tiny_model
+
+import methods
+from data_prep.spec import Candidate
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(words):
+    """The Python block of README that holds `words`."""
+    (text,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.S) if words in b]
+    return text
+
+
+def test_the_loss_in_ones_own_loop_trains_encoders_and_heads():
+    space = {}
+    exec(block("def midas_loss"), space)
+    draw = torch.Generator().manual_seed(0)
+    inputs = {m: torch.randn(16, 5, generator=draw) for m in "av"}
+    encoders = {m: torch.nn.Linear(5, 6) for m in "av"}
+    heads = {m: torch.nn.Linear(6, 4) for m in "av"}
+    last = torch.nn.Linear(12, 4)
+    y = torch.arange(16) % 4
+    modules = torch.nn.ModuleList([*encoders.values(), *heads.values(), last])
+    optimizer, losses = torch.optim.SGD(modules.parameters(), lr=0.1), []
+    for _ in range(60):
+        f = {m: encoders[m](inputs[m]).relu() for m in "av"}
+        loss = space["midas_loss"](f, y, heads, lambda f: last(torch.cat([f["a"], f["v"]], 1)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert (space["alpha"] >= 1).all()
+
+
+def test_the_method_example_is_registered_and_trains(monkeypatch):
+    module = types.ModuleType("methods.smooth")
+    monkeypatch.setitem(sys.modules, "methods.smooth", module)
+    exec(block("class Smooth"), module.__dict__)
+    monkeypatch.setitem(methods.METHODS, "Smooth", ("methods.smooth", "Joint with label smoothing"))
+    from experiments.resolve import resolve
+
+    run, _ = resolve(["--method", "smooth", "--smoothing", "0.2"], "")
+    assert run.hparams.smoothing == 0.2 and run.differing == {"smoothing": 0.2}
+    method = methods.load("Smooth")(tiny_model(heads=False), run.hparams, facts())
+    loss, _ = method(tiny_batch())
+    loss.backward()
+    assert loss.isfinite() and method.model.fusion.weight.grad is not None
+
+
+def test_the_layout_example_finds_its_samples(tmp_path):
+    module = types.ModuleType("pets")
+    sys.modules["pets"] = module  # dataclasses look their module up
+    exec(block('LABELS = ("cat", "dog")'), module.__dict__)
+    for name in ("cat/a.mp4", "dog/b.mp4", "dog/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    scan = module.scan(tmp_path, module.Settings())
+    expected = Candidate("a", 0, {"audio": ("cat/a.mp4",), "video": ("cat/a.mp4",)})
+    assert scan.candidates[0] == expected and len(scan.candidates) == 2
+    assert module.spec(module.Settings())["audio"].shape == (257, 182)
+
+
+def test_each_command_of_the_readme_names_an_existing_file():
+    text = " ".join(re.findall(r"```\n(.*?)```", README, re.S))
+    for name in set(re.findall(r"python (\w+\.py)", text)):
+        assert (ROOT / name).exists(), name
+    targets = re.findall(r"make (\w+)", text)
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets and all(f"\n{target}:" in makefile for target in targets)
