@@ -51,6 +51,8 @@ def pick_device(devices: str, run_on_cpu: str = "using the CPU") -> torch.device
         raise UsageError(
             f"--devices {devices}: the last CUDA device here is {torch.cuda.device_count() - 1}"
         )
+    # As BalanceBenchmark sets it: equal seeds choose equal kernels.
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return torch.device("cuda", int(devices))
 
 

@@ -26,6 +26,8 @@ CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the
 class Stopped(UsageError):
     """Ctrl-C or SIGTERM: the run goes on from its last checkpoint when it is started again."""
 
+    prefix = ""
+
     def __init__(self, number: int):
         super().__init__("stopped; the same command goes on from the last finished epoch")
         self.exit_status = 128 + number

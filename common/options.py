@@ -18,6 +18,7 @@ class UsageError(ValueError):
     """A mistake of the user's: the programs print it as one line and exit with its status."""
 
     exit_status = 2
+    prefix = "error: "
 
 
 def option(

@@ -21,6 +21,7 @@ from measure import (
 )
 from methods.joint import Joint, JointUni, Unimodal
 from models.build import build_classifier
+from models.inputs import SpectrogramInput
 
 TRIO = ("text", "audio", "video")
 
@@ -129,6 +130,17 @@ def test_bf16_features_come_back_in_float32():
     )  # fmt: skip
     f = model.encode({"audio": torch.randn(2, 1, 33, 20).half()})
     assert f["audio"].dtype == torch.float32
+
+
+def test_spectrograms_are_normalised_then_pooled():
+    x = torch.randn(3, 1, 8, 6).half()
+    out, times = SpectrogramInput(mean=1.0, std=2.0, pool=2)(x)
+    assert times == 1 and out.shape == (3, 1, 4, 3) and out.dtype == torch.float32
+    expected = F.avg_pool2d((x.float() - 1) / 2, 2)
+    assert torch.allclose(out, expected)
+    alone, _ = SpectrogramInput(zscore=True)(x * 5 + 3)
+    assert alone.mean((1, 2, 3)).abs().max() < 1e-3
+    assert torch.allclose(alone.std((1, 2, 3), correction=0), torch.ones(3), atol=1e-3)
 
 
 def test_f1_golden_values():
