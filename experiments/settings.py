@@ -55,8 +55,16 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "cremad": {},
     "ucf101": {"lr": 1e-2},
     "food101": {"max_epochs": 30, "lr_step": 15},
-    # Our choice: the recipe under which the small encoders learn the demo set within seconds.
-    "demo": {"max_epochs": 24, "lr": 0.045, "lr_step": 16, "size": 32, "encoder": "small"},
+    # Our choice: the recipe under which the small encoders learn the demo set within a minute, and
+    # a split on which nothing was chosen.
+    "demo": {
+        "max_epochs": 30,
+        "lr": 0.045,
+        "lr_step": 20,
+        "size": 32,
+        "encoder": "small",
+        "split_seed": 1,
+    },
 }
 
 

@@ -21,8 +21,9 @@ from common.files import locked, read_table, write_table
 from data_prep.generate.media import run_jobs, whole_folder, write_video, write_wav
 
 CLASSES = 10
-# The draw that `make demo` writes and README quotes; all constants below were frozen before it.
-DATA_SEED = 1
+# The draw that `make demo` writes and README quotes. The constants below were chosen on the draws 0
+# to 3 and frozen before this one was made.
+DATA_SEED = 4
 TRUTH = ("id", "label", "tone1_kept", "tone2_kept", "digit_kept")
 
 # Sound. Pitches are geometric: on a linear frequency axis each class then has its own *spacing* of
@@ -43,7 +44,9 @@ SIZE, FRAMES, FPS = 64, 12, 10
 GLYPH = (44, 52)  # side of the digit in pixels, whole numbers, both ends included
 SPEED = (0.3, 1.5)  # pixels a frame
 BLUR = 2.0  # pixels, standard deviation of the Gaussian that turns noise into texture
-GREY, TEXTURE, CONTRAST, PIXEL_NOISE = 0.4, 0.1, 0.8, 0.10  # of the range 0..1
+# Of the range 0..1. A fainter digit under more noise is learnt more slowly, which is what keeps a
+# jointly trained model leaning on the sound; fainter still, and video alone would not be learnt.
+GREY, TEXTURE, CONTRAST, PIXEL_NOISE = 0.4, 0.1, 0.55, 0.15
 DIGIT_ERASED = 0.15  # probability that the digit is left out
 
 
