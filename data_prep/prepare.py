@@ -122,6 +122,23 @@ def scan_root(dataset: str, root: Path, settings: Any) -> Scan:
     return scan
 
 
+def candidates_hash(root: Path, candidates: list[Candidate]) -> str:
+    """A hash of the candidates and the sizes of their files: it tells when a root has changed."""
+
+    def size(path: str) -> int:
+        try:
+            return (root / path).stat().st_size
+        except OSError:
+            return -1
+
+    return digest(
+        [
+            [vars(c), [size(path) for paths in c.sources.values() for path in paths]]
+            for c in candidates
+        ]
+    )
+
+
 def prepare(
     dataset: str,
     root: Path,
@@ -150,7 +167,7 @@ def prepare(
         "complete": False,
         "label_names": list(scan.label_names),
         "candidates": len(scan.candidates),
-        "candidates_hash": digest([vars(c) for c in scan.candidates]),
+        "candidates_hash": candidates_hash(root, scan.candidates),
         "split_second": float(layout.SPLIT_SECOND),
         "shard_size": SHARD_SIZE,
         "tools": {"python": platform.python_version(), **{t: version(t) for t in TOOLS}},

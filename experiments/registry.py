@@ -212,7 +212,13 @@ WEIGHTED = Panel("(b) Midas", "normalised confidence", curves(MIDAS, SHARES), wa
 ALPHA = Panel(
     "weight of the weak modality",
     "alpha",
-    (Series("Midas", (Value(MIDAS, tuple(f"alpha_mean/{m}" for m in MODALITIES), absent=1.0),)),),
+    (
+        Series(
+            "Midas",
+            (Value(MIDAS, tuple(f"alpha_mean/{m}" for m in MODALITIES), absent=1.0),),
+            LOOKS.index("Midas"),
+        ),
+    ),
     y_low=None,
     warmup=MIDAS,
 )
@@ -268,7 +274,16 @@ DEMO = (
     ),
 )
 
-ARTIFACTS: list[Artifact] = [*DEMO]
+ALONE = {m: Runs("demo", "Unimodal", (("modality", m),)) for m in MODALITIES}
+DEMO_ALONE = Table(
+    "demo-alone",
+    "demo-alone",
+    "The demo set, test part: each modality trained alone, with the same encoder and recipe.",
+    rows=tuple((f"{m} alone", runs) for m, runs in ALONE.items()),
+    columns=(Column("accuracy %", "test/acc"), Column("F1 %", "test/f1_macro")),
+)
+
+ARTIFACTS: list[Artifact] = [*DEMO, DEMO_ALONE]
 
 
 def find(name: str) -> list[Artifact]:

@@ -129,8 +129,10 @@ def test_cues_of_digits_are_erased_as_often_as_said():
 def test_ceilings_follow_the_formulas(tmp_path):
     rows = [("0000", 3, 1, 1, 1), ("0001", 3, 1, 0, 0), ("0002", 3, 0, 0, 0), ("0003", 3, 0, 0, 1)]
     write_table(tmp_path / "truth.csv", digits.TRUTH, rows)
-    expected = {"sound": 1.7 / 4, "video": 2.2 / 4, "both": 2.6 / 4}
+    expected = {"audio": 1.7 / 4, "video": 2.2 / 4, "both": 2.6 / 4}
     assert digits.ceilings(tmp_path / "truth.csv") == pytest.approx(expected)
+    two = digits.ceilings(tmp_path / "truth.csv", {"0000", "0003"})
+    assert two == pytest.approx({"audio": 1.1 / 2, "video": 1.0, "both": 1.0})
 
 
 def test_layout_finds_what_the_generator_wrote(tmp_path):

@@ -330,7 +330,7 @@ def files_of(folder):
 
 def test_make_tables_writes_all_twice_the_same_without_torch(tmp_path):
     fill(tmp_path)
-    for runs in (JOINT, JOINT_UNI, MIDAS):
+    for runs in (JOINT, JOINT_UNI, MIDAS, *registry.ALONE.values()):
         for seed in (1, 2, 3):
             folder = runs.folder(tmp_path, seed)
             keys = {c.key: 0.5 for c in registry.DEMO_TABLE.columns}

@@ -11,6 +11,7 @@ the effect to be visible within minutes on a CPU: the set illustrates, it proves
 """
 
 import functools
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,18 +158,19 @@ def ensure_digits(data_dir: Path) -> Path:
     return root
 
 
-def ceilings(truth_path: Path) -> dict[str, float]:
-    """The best accuracies reachable on a draw: from "sound" alone, "video" alone and "both".
+def ceilings(truth_path: Path, ids: Collection[str] | None = None) -> dict[str, float]:
+    """The best accuracies reachable on a draw, or on the samples `ids` of it.
 
-    Both tones tell the class, one leaves two classes open, none leaves all ten; the digit tells the
-    class, without it nothing does, and then both modalities know what the sound knows.
+    From "audio" alone both tones tell the class, one leaves two classes open, none leaves all ten;
+    from "video" alone the digit tells it, and without it nothing does; with "both", what the sound
+    knows remains where there is no digit.
     """
     by_tones = {2: 1.0, 1: 1 / 2, 0: 1 / CLASSES}
-    rows = read_table(truth_path)
+    rows = [row for row in read_table(truth_path) if ids is None or row["id"] in ids]
     sound = [by_tones[int(row["tone1_kept"]) + int(row["tone2_kept"])] for row in rows]
     seen = [row["digit_kept"] == "1" for row in rows]
     return {
-        "sound": float(np.mean(sound)),
+        "audio": float(np.mean(sound)),
         "video": float(np.mean([1.0 if kept else 1 / CLASSES for kept in seen])),
         "both": float(np.mean([1.0 if kept else known for kept, known in zip(seen, sound)])),
     }
