@@ -37,7 +37,7 @@ class Session:
     method: Method
 
 
-def pick_device(devices: str, run_on_cpu: str = "using the CPU") -> torch.device:
+def pick_device(devices: str) -> torch.device:
     """The device of a `--devices` value; says so when there is no CUDA device."""
     if devices == "cpu":
         return torch.device("cpu")
@@ -45,7 +45,7 @@ def pick_device(devices: str, run_on_cpu: str = "using the CPU") -> torch.device
         several = "several devices in one run are not supported yet; " if "," in devices else ""
         raise UsageError(f"--devices {devices!r}: {several}give one CUDA device's number, or cpu")
     if not torch.cuda.is_available():
-        print(f"note: no CUDA device here, {run_on_cpu}", file=sys.stderr)
+        print("note: no CUDA device here, using the CPU", file=sys.stderr)
         return torch.device("cpu")
     if int(devices) >= torch.cuda.device_count():
         raise UsageError(

@@ -73,16 +73,21 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def write_table(path: Path | None, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """A CSV file with LF line ends, written atomically; to standard output when `path` is None."""
+def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """A CSV file's text, with LF line ends."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_table(path: Path | None, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """`csv_text` written atomically; to standard output when `path` is None."""
     if path is None:
-        sys.stdout.write(text.getvalue())
+        sys.stdout.write(csv_text(header, rows))
     else:
-        write_text(path, text.getvalue())
+        write_text(path, csv_text(header, rows))
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -1,5 +1,6 @@
 """How every program ends: a mistake of the user's is one line on stderr and a status."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -7,6 +8,13 @@ from common.options import UsageError
 
 # torchvision and torchaudio wheels that do not belong to the installed torch fail with these words.
 MISMATCH = ("torchvision::nms", "libc10_cuda", "libtorch")
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:

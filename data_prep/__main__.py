@@ -5,11 +5,11 @@
 Run again, it goes on where it stopped. Exit status 3: too many files were rejected.
 """
 
-import os
 import sys
 from pathlib import Path
 
 from common.options import Parser, UsageError, add_flags, check, collect, match_name, number
+from common.program import cores
 from common.program import run as run_program
 from data_prep import layouts
 from data_prep.prepare import prepare
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
         "--data_dir", metavar="DIR", default="data", help="prepared data (default data)"
     )
     parser.add_argument(
-        "--num_workers", metavar="N", default=str(os.cpu_count()), help="processes (default: cores)"
+        "--num_workers", metavar="N", default=str(cores()), help="processes (default: cores)"
     )
     parser.add_argument(
         "--max_bad", metavar="X", default="0.05", help="share of rejects allowed (default 0.05)"

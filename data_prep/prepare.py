@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from common.files import digest, locked, write_json, write_table
 from common.options import UsageError, check
+from common.program import cores
 from data_prep import layouts
 from data_prep.prepared import Prepared, read_meta
 from data_prep.shards import SHARD_SIZE, Shard, ShardWriter, schema, shard_name
@@ -145,12 +146,13 @@ def prepare(
     data_dir: Path,
     settings: Any,
     *,
-    workers: int = 2,
+    workers: int | None = None,
     max_bad: float = 0.05,
     limit_s: float = 60.0,
 ) -> Path:
     """Prepares a data set and returns its folder; a finished one is only checked.
 
+    `workers`: processes, one a core when None; `limit_s`: the time that one sample may take.
     Raises `UsageError` for a root that is not this data set's or has changed since the preparation
     began, and `TooManyRejects`. Waits while another process prepares the same folder.
     """
@@ -179,7 +181,7 @@ def prepare(
             return folder
         _check_lfs(scan, root, max_bad)
         write_json(folder / "meta.json", meta)
-        _write_shards(folder, dataset, root, spec, scan, workers, limit_s)
+        _write_shards(folder, dataset, root, spec, scan, workers or cores(), limit_s)
         _finish(folder, scan, spec, meta, max_bad)
     return folder
 

@@ -82,10 +82,14 @@ def split_groups(ids: Sequence[str], groups: Sequence[str], seed: int, second: f
     for k, group in enumerate(groups):
         members[group].append(k)
     need = dict(zip(PARTS, paper_counts(len(ids), second)))
-    parts = [""] * len(ids)
-    for group in sorted(members, key=lambda g: _rank(seed, g)):
-        part = max(PARTS, key=lambda p: (need[p], -PARTS.index(p)))
+    empty, parts = list(PARTS), [""] * len(ids)
+    ranked = sorted(members, key=lambda g: _rank(seed, g))
+    for place, group in enumerate(ranked):
+        # The last groups go to parts that have none yet.
+        choice = empty if len(ranked) - place <= len(empty) else PARTS
+        part = max(choice, key=lambda p: (need[p], -PARTS.index(p)))
         need[part] -= len(members[group])
+        empty = [p for p in empty if p != part]
         for k in members[group]:
             parts[k] = part
     return parts

@@ -18,9 +18,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
+from common.files import csv_text
 from experiments.registry import Figure, Panel, Value
 from experiments.statistics import Summary, exact, summarise
-from experiments.tables import Finished, Reader, csv_text, number
+from experiments.tables import Finished, Reader, number
 
 matplotlib.use("Agg")
 

@@ -26,6 +26,7 @@ from typing import IO
 from tqdm import tqdm
 
 from common.options import UsageError
+from common.program import cores
 from experiments.registry import Runs
 from experiments.tables import Reader
 
@@ -77,13 +78,6 @@ class Failure:
         return "\n".join(
             [f"FAILED {self.task.name}: {self.why}", *(f"    {d}" for d in self.details)]
         )
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def dying_with_parent() -> Callable[[], None] | None:

@@ -11,6 +11,7 @@ Reading needs neither torch nor the data; only the checkpoint functions import t
 
 import json
 import os
+import shutil
 import sys
 import urllib.parse
 from collections.abc import Iterator
@@ -173,13 +174,23 @@ class RunFolder:
     # Checkpoints ----------------------------------------------------------------------------------
 
     def save(self, name: str, state: dict, keep_previous: bool = False) -> None:
-        """Writes a checkpoint; with `keep_previous` the one before becomes prev.pt."""
+        """Writes a checkpoint; with `keep_previous` the one before stays as prev.pt.
+
+        At no moment is `name` missing or half-written: the previous checkpoint gets a second name
+        before the new one takes its place.
+        """
         import torch
 
         with atomic(self.file(name)) as temporary:
             torch.save(state, temporary)
             if keep_previous and self.file(name).exists():
-                os.replace(self.file(name), self.file("prev.pt"))
+                second = self.file(".prev.pt.tmp")
+                second.unlink(missing_ok=True)
+                try:
+                    os.link(self.file(name), second)
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(self.file(name), second)
+                os.replace(second, self.file("prev.pt"))
 
     def load(self, name: str) -> dict:
         """A checkpoint of tensors and plain values; raises `UsageError` when it is damaged."""

@@ -5,8 +5,6 @@ is done, whole, and what the registry asked for. A folder that is damaged, half-
 run's is named on stderr, treated as missing, and the rest goes on.
 """
 
-import csv
-import io
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.files import csv_text
 from common.options import UsageError, format_value
 from experiments.registry import Artifact, Column, Runs, Table, needed
 from experiments.run_folder import RunFolder
@@ -270,12 +269,3 @@ def footer(artifact: Artifact, reader: Reader) -> str:
     """How the numbers were chosen and what the runs behind them have in common."""
     used = [run for runs in artifact.runs() for run in reader.finished(runs, artifact.seeds)]
     return " ".join([SELECTION, PLUS_MINUS, *provenance(used)])
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """CSV with LF line ends."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()

@@ -75,6 +75,11 @@ def test_group_rule_tears_no_group_apart():
     assert set(parts) == set(PARTS)
 
 
+def test_three_groups_fill_three_parts():
+    parts = split("group", groups=[f"actor{k // 20}" for k in range(60)])
+    assert sorted(parts.count(part) for part in PARTS) == [20, 20, 20]
+
+
 def test_official_rule_takes_the_declared_parts():
     declared = ["train", "val", "test"] * 20
     labels = [k // 3 % 3 for k in range(60)]

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from common.files import locked, sync_folder
 from common.options import UsageError
+from common.program import cores
 from data_prep.workers import DONE, Crew
 
 # codec -> (PyAV video encoder, container, audio encoder, quantiser, encoder options)
@@ -129,11 +130,6 @@ def whole_folder(root: Path, truth_path: Path) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def _run_chunk(work: Callable, chunk: Sequence) -> list:
     return [work(job) for job in chunk]
 
@@ -143,7 +139,7 @@ def run_jobs(work: Callable, jobs: Sequence, workers: int | None, what: str) -> 
 
     One worker means this very process. A job that fails ends the whole with a `RuntimeError`.
     """
-    workers = available_cores() if workers is None else workers
+    workers = cores() if workers is None else workers
     results = []
     with tqdm(total=len(jobs), desc=what, unit="clip") as bar:
         if workers <= 1:
