@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.options import UsageError, match_name, option
+from common.options import UsageError, option, unknown
 from methods.base import Batch, Logs, Method
 from methods.ops import accuracy, unimodal_losses
 
@@ -66,4 +66,6 @@ class Unimodal(Joint):
         """The chosen modality; raises `UsageError` when it is not one of the data set's."""
         if not hparams.modality:
             raise UsageError(f"--method Unimodal needs --modality; allowed: {', '.join(available)}")
-        return [match_name("modality", hparams.modality, available)]
+        if hparams.modality not in available:  # one spelling only: it names the run's folder
+            raise unknown("modality", hparams.modality, available)
+        return [hparams.modality]

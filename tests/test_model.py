@@ -86,7 +86,9 @@ def test_joint_uni_is_joint_plus_the_heads():
 
 
 def test_unimodal_names_its_modality():
-    assert Unimodal.used_modalities(Unimodal.HParams("Video"), ["audio", "video"]) == ["video"]
+    assert Unimodal.used_modalities(Unimodal.HParams("video"), ["audio", "video"]) == ["video"]
+    with pytest.raises(UsageError, match="Did you mean 'video'"):
+        Unimodal.used_modalities(Unimodal.HParams("Video"), ["audio", "video"])
     with pytest.raises(UsageError, match="needs --modality; allowed: audio, video"):
         Unimodal.used_modalities(Unimodal.HParams(), ["audio", "video"])
 

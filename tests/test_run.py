@@ -203,6 +203,30 @@ def test_bad_manifests(finished, tmp_path, text, status, expected):
     assert done.returncode == status and expected in done.stderr
 
 
+@pytest.mark.slow
+def test_every_hook_of_a_method_runs_and_survives_kills_between_stages(demo_data, tmp_path):
+    def command(folder):
+        rest = words(demo_data, folder, "--max_epochs", "3", method="Probe")[1:]
+        return [sys.executable, str(ROOT / "tests" / "probe.py"), *rest]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = subprocess.run(command(whole), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    log = RunFolder(whole).read_log()
+    assert [round(r["lr"], 6) for r in log] == [0.045, 0.045, 0.0045, 0.0045]
+    assert [r["train/n_items"] for r in log] == [96] * 4
+    assert [r["state/seen"] for r in log] == [96, 192, log[2]["state/seen"], log[3]["state/seen"]]
+    for stop_after in (1, 2, 3):  # within the first stage, at its end, within the second
+        process = subprocess.Popen(command(killed), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        while len(RunFolder(killed).read_log()) < stop_after and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    done = subprocess.run(command(killed), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert equal(weights(killed), weights(whole))
+
+
 @pytest.mark.parametrize("method", ["Joint", "JointUni", "Unimodal"])
 def test_the_other_methods_train(demo_data, tmp_path, method):
     more = ("--modality", "video") if method == "Unimodal" else ()
