@@ -6,6 +6,7 @@ python train.py --dataset cremad --dataset_root RAW --method Midas --devices 0
 python train.py --method Midas --help                            MIDAS's own flags
 """
 
+import importlib.util
 import signal
 import sys
 import time
@@ -250,12 +251,8 @@ def epoch_line(record: dict, total: int, modalities: list[str]) -> str:
 
 def open_board(folder: RunFolder) -> Any:
     """A TensorBoard writer in the run's folder."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UsageError(
-            "--tensorboard needs: pip install -r requirements-tensorboard.txt"
-        ) from None
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder.file("tensorboard")))
 
 
@@ -269,12 +266,13 @@ def main(argv: list[str]) -> int:
         return 0
     default = run.default_folder(Path(args.results_dir))
     folder = RunFolder(Path(args.output_dir) if args.output_dir else default)
-    if not args.overwrite:
-        folder.check(run.config())
+    folder.check(None if args.overwrite else run.config())
     if folder.state == "done" and not args.overwrite:
         result = folder.read_json("result.json")
         print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite starts anew)")
         return 0
+    if args.tensorboard and not importlib.util.find_spec("tensorboard"):
+        raise UsageError("--tensorboard needs: pip install -r requirements-tensorboard.txt")
     from assemble import assemble, environment
 
     session = assemble(run, args)

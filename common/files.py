@@ -34,6 +34,12 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed writers left under temporary names; call it under the folder's lock."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink()
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

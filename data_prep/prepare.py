@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from common.files import digest, locked, write_json, write_table
+from common.files import digest, locked, remove_leftovers, write_json, write_table
 from common.options import UsageError, check
 from common.program import cores
 from data_prep import layouts
@@ -179,6 +179,7 @@ def prepare(
         shards = -(-len(scan.candidates) // SHARD_SIZE)
         if read_meta(folder).get("complete") and not _missing(folder, shards):
             return folder
+        remove_leftovers(folder)
         _check_lfs(scan, root, max_bad)
         write_json(folder / "meta.json", meta)
         _write_shards(folder, dataset, root, spec, scan, workers or cores(), limit_s)

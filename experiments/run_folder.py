@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common.files import atomic, digest, locked, write_json, write_text
+from common.files import atomic, digest, locked, remove_leftovers, write_json, write_text
 from common.options import UsageError, format_value
 
 LOCK = ".lock"
@@ -90,9 +90,11 @@ class RunFolder:
             return "failed"
         return "partial" if self.file("config.json").exists() else "new"
 
-    def check(self, config: dict) -> None:
-        """Raises `UsageError` if the folder belongs to another configuration or is no run's."""
+    def check(self, config: dict | None) -> None:
+        """Raises `UsageError` if it is no run's folder, or (unless None) another config's."""
         if self.file("config.json").exists():
+            if config is None:
+                return
             before, now = (
                 _parts(self.read_json("config.json")),
                 _parts(json.loads(json.dumps(config))),
@@ -120,6 +122,7 @@ class RunFolder:
         if not self.file("config.json").exists():
             self.write_json("config.json", config)
         self.file("error.txt").unlink(missing_ok=True)
+        remove_leftovers(self.path)
 
     def note_start(self, environment: dict) -> None:
         """Adds the environment of a start to env.json: a run may be resumed elsewhere."""

@@ -80,7 +80,7 @@ def test_a_wrong_folder_as_output_is_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     done = program("train.py", "--output_dir", tmp_path, "--overwrite", "--devices", "cpu")
     assert done.returncode == 2 and "not a run's folder" in done.stderr
-    assert [p.name for p in tmp_path.iterdir() if p.name != ".lock"] == ["thesis.tex"]
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_print_config_shows_the_resolved_run():

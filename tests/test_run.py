@@ -18,6 +18,9 @@ from experiments.run_folder import RunFolder
 SMALL = ("--max_epochs", "4", "--batch_size", "32", "--devices", "cpu", "--threads", "1")
 
 
+LONGER = ("--max_epochs", "14")
+
+
 def words(demo_data, folder, *more, method="Midas"):
     data = ("--data_dir", demo_data[1], "--dataset_root", demo_data[0])
     run = ("--dataset", "demo", "--method", method, "--seed", "1", "--output_dir", folder)
@@ -37,6 +40,15 @@ def finished(demo_data, tmp_path_factory):
     """A finished Midas run, trained without disturbance."""
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
     done = program(*words(demo_data, folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def longer(demo_data, tmp_path_factory):
+    """A finished run of more epochs: there is always one left to be killed in."""
+    folder = tmp_path_factory.mktemp("longer") / "undisturbed"
+    done = program(*words(demo_data, folder, *LONGER))
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -64,13 +76,13 @@ def test_a_run_leaves_what_it_promises(finished):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_three_kills_change_no_bit(demo_data, finished, tmp_path, workers):
+def test_three_kills_change_no_bit(demo_data, longer, tmp_path, workers):
     folder = tmp_path / "killed"
-    command = [sys.executable, *words(demo_data, folder, "--num_workers", workers)]
+    command = [sys.executable, *words(demo_data, folder, *LONGER, "--num_workers", workers)]
     draw, kills = random.Random(workers), 0
     for _ in range(3):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        for _ in range(draw.randint(0, 1)):  # some epochs, then a random moment of the next one
+        for _ in range(draw.randint(0, 2)):  # some epochs, then a random moment of the next one
             process.stdout.readline()
         if RunFolder(folder).state == "new":
             while not (folder / "env.json").exists() and process.poll() is None:
@@ -81,11 +93,11 @@ def test_three_kills_change_no_bit(demo_data, finished, tmp_path, workers):
         process.wait()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert kills == 3
-    assert equal(weights(folder), weights(finished))
-    assert equal(weights(folder, "best.pt"), weights(finished, "best.pt"))
-    keys = [k for k in RunFolder(finished).read_log()[-1] if not k.startswith("time/")]
-    for a, b in zip(RunFolder(folder).read_log(), RunFolder(finished).read_log(), strict=True):
+    assert kills == 3 and not list(folder.glob(".*.tmp"))
+    assert equal(weights(folder), weights(longer))
+    assert equal(weights(folder, "best.pt"), weights(longer, "best.pt"))
+    keys = [k for k in RunFolder(longer).read_log()[-1] if not k.startswith("time/")]
+    for a, b in zip(RunFolder(folder).read_log(), RunFolder(longer).read_log(), strict=True):
         assert [a.get(k) for k in keys] == [b.get(k) for k in keys]
 
 
@@ -118,19 +130,19 @@ def test_sigterm_stops_cleanly_and_a_second_process_is_refused(demo_data, tmp_pa
     assert RunFolder(folder).state == "partial"
 
 
-def test_a_truncated_checkpoint_falls_back_loudly(demo_data, finished, tmp_path):
+def test_a_truncated_checkpoint_falls_back_loudly(demo_data, longer, tmp_path):
     folder = tmp_path / "run"
-    command = [sys.executable, *words(demo_data, folder)]
+    command = [sys.executable, *words(demo_data, folder, *LONGER)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     for _ in range(3):
         process.stdout.readline()
     process.kill()
     process.wait()
     os.truncate(folder / "last.pt", 1000)
-    done = program(*words(demo_data, folder))
+    done = program(*words(demo_data, folder, *LONGER))
     assert done.returncode == 0, done.stderr
     assert "last.pt is damaged" in done.stderr and "going on from prev.pt" in done.stderr
-    assert equal(weights(folder), weights(finished))
+    assert equal(weights(folder), weights(longer))
 
 
 def test_checkpoints_that_are_all_damaged_are_an_error(demo_data, tmp_path):
