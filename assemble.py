@@ -1,5 +1,6 @@
 """Puts a run's data, model and method together, the same way for training and for evaluation."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -51,9 +52,20 @@ def pick_device(devices: str) -> torch.device:
         raise UsageError(
             f"--devices {devices}: the last CUDA device here is {torch.cuda.device_count() - 1}"
         )
-    # As BalanceBenchmark sets it: equal seeds choose equal kernels.
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return torch.device("cuda", int(devices))
+
+
+def make_deterministic() -> None:
+    """Equal runs end in equal bits: no kernel may add in whatever order its threads arrive.
+
+    That holds for the CPU too: with several threads, the gradient of picking rows of a large tensor
+    (MIDAS's swapped features) is otherwise summed by atomic additions. An operation that has no
+    deterministic kernel on a GPU warns.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time and changes no result
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def find_data(run: Run, args: Namespace) -> Prepared:
@@ -86,6 +98,7 @@ def find_data(run: Run, args: Namespace) -> Prepared:
 
 def assemble(run: Run, args: Namespace) -> Session:
     """Data, model and method of a run."""
+    make_deterministic()
     device = pick_device(args.devices)
     if args.threads:
         torch.set_num_threads(number("threads", args.threads, int, 1))

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch  # noqa: E402
 
 import methods  # noqa: E402
+from assemble import make_deterministic  # noqa: E402
 from methods.base import Facts, Method  # noqa: E402
 from models.build import build_classifier  # noqa: E402
 from models.classifier import Execution  # noqa: E402
@@ -138,6 +139,7 @@ def main() -> int:
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     args = parser.parse_args()
     device = torch.device(args.device)
+    make_deterministic()  # as train.py does
     torch.set_num_threads(args.threads)
     batch = make_batch(args.batch, args.size, device)
     made = {name: make(name, device, args.precision) for name in VARIANTS}

@@ -82,7 +82,7 @@ def assign_sources(
     if modalities == 2:
         a = torch.stack([i, j], dim=1)
         return a[None] if direction == "a_only" else torch.stack([a, a.flip(1)])
-    taken = F.one_hot(i, len(j)).bool() | (j[:, None] == i)
+    taken = (i[:, None] == i) | (j[:, None] == i)
     noise = torch.rand(len(j), len(j), generator=generator, device=j.device).masked_fill(
         taken, -1.0
     )

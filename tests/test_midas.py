@@ -310,10 +310,38 @@ def test_impossible_settings_are_refused(values, modalities, words):
         Midas.check(Midas.HParams(**{"warmup_epochs": 0, **values}), 3, modalities)
 
 
-def test_no_host_read_in_a_step():
-    method, batch = make(), tiny_batch()
+@pytest.mark.parametrize("modalities", [("audio", "video"), ("text", "audio", "video")])
+def test_no_host_read_in_a_step(modalities):
+    method, batch = make(modalities=modalities), tiny_batch(modalities)
     method(batch)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=kinds, acc_events=True) as profile:
         method(batch)[0].backward()
-    reads = [e for e in profile.events() if e.name == "aten::_local_scalar_dense"]
-    assert not reads
+    assert not [e for e in profile.events() if e.name == "aten::_local_scalar_dense"]
+
+
+def test_gradients_are_equal_to_the_last_bit_with_several_threads():
+    from assemble import make_deterministic
+
+    make_deterministic()  # as train.py does; without it half of these repetitions differ
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    draw = torch.Generator().manual_seed(0)
+    y = torch.arange(64) % 6
+    values = {m: torch.randn(64, 512, generator=draw) for m in "av"}
+    weight = torch.randn(6, 1024, generator=draw)
+    sources = assign_sources(choose_partners(y, draw)[0], 2, "mean", draw)
+
+    def gradient():
+        f = {m: v.clone().requires_grad_() for m, v in values.items()}
+        logits = {m: v[:, :6] for m, v in f.items()}
+        loss, _, _ = misaligned_loss(
+            f, y, logits, lambda f: torch.cat(list(f.values()), 1) @ weight.T, torch.ones(2),
+            sources, torch.ones(64, dtype=torch.bool),
+        )  # fmt: skip
+        loss.backward()
+        return torch.cat([v.grad for v in f.values()], 1)
+
+    first = gradient()
+    assert all(torch.equal(gradient(), first) for _ in range(20))
+    torch.set_num_threads(threads)
