@@ -108,7 +108,9 @@ def run_epoch(session: Any, epoch: int, optimizers: list, stop: Stop) -> dict[st
     method.train()
     meter, items, waited, begun = Meter(epoch), 0, 0.0, time.perf_counter()
     batches = loader.epoch(epoch, plan)
-    bar = tqdm(desc=f"epoch {epoch}", unit="step", leave=False, disable=None)
+    bar = tqdm(
+        desc=f"epoch {epoch}", total=loader.steps(plan), unit="step", leave=False, disable=None
+    )
     with bar:
         while True:
             asked = time.perf_counter()
@@ -166,7 +168,7 @@ def epochs_to_run(session: Any, folder: RunFolder, saved: dict | None) -> Iterat
         last = first + stage.epochs - 1
         if done < last:
             if stage.start == "best" and done < first:
-                method.load_state_dict(folder.load("best.pt")["method"])
+                method.load_state_dict(load_best(folder, saved if done == first - 1 else None))
             optimizers, schedulers = make_optimizers(session, stage.lr_scale)
             if done >= first:
                 for kind, objects in (("optimizers", optimizers), ("schedulers", schedulers)):
@@ -175,6 +177,20 @@ def epochs_to_run(session: Any, folder: RunFolder, saved: dict | None) -> Iterat
             for epoch in range(max(first, done + 1), last + 1):
                 yield epoch, number, optimizers, schedulers
         first = last + 1
+
+
+def load_best(folder: RunFolder, saved: dict | None) -> dict:
+    """The best epoch's weights; raises `UsageError` if they are not those that `saved` knows of.
+
+    That happens where the run fell back to a checkpoint older than best.pt.
+    """
+    state = folder.load("best.pt")
+    if saved and state["epoch"] != saved["best"]["epoch"]:
+        raise UsageError(
+            f"best.pt of {folder.path} is of epoch {state['epoch']}, later than the checkpoint;"
+            " --overwrite starts anew"
+        )
+    return state["method"]
 
 
 def train(session: Any, folder: RunFolder, args: Any) -> int:
@@ -197,6 +213,8 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
             )
     folder.cut_log(saved["epoch"] if saved else 0)
     best = saved["best"] if saved else {"epoch": 0, "acc": -1.0}
+    if saved and best["epoch"] == saved["epoch"]:  # a kill may have come before best.pt
+        folder.save("best.pt", {"method": saved["method"], "epoch": saved["epoch"]})
     board = open_board(folder) if args.tensorboard else None
     total = sum(stage.epochs for stage in method.stages(session.run.settings.max_epochs))
 
@@ -211,7 +229,6 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
         record |= {f"val/{name}": value for name, value in metrics.items()}
         if metrics["acc"] > best["acc"]:  # the first of equals, on validation accuracy alone
             best = {"epoch": epoch, "acc": metrics["acc"]}
-            folder.save("best.pt", {"method": method.state_dict(), "epoch": epoch})
 
         folder.append_log(record)
         if board:
@@ -231,8 +248,12 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
             },
             keep_previous=True,
         )
+        if best["epoch"] == epoch:
+            folder.save("best.pt", {"method": method.state_dict(), "epoch": epoch})
         stop.check()
 
+    if board:
+        board.close()
     return finish(session, folder, best, args.keep_checkpoints)
 
 

@@ -109,6 +109,11 @@ class Loader:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def steps(self, plan: Any = None) -> int:
+        """The number of batches that `epoch` yields."""
+        count = len(self) if plan is None else len(plan.indices)
+        return count // min(self.batch_size, count)
+
     def epoch(self, epoch: int, plan: Any = None) -> Iterator[Batch]:
         """Training batches of an epoch in random order; a ragged tail is dropped.
 

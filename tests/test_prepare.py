@@ -254,7 +254,7 @@ def test_evaluation_reads_everything_in_order_and_training_drops_the_tail(demo_d
     seen = [i for indices, *_ in flat(loader.batches()) for i in indices]
     assert seen == list(range(210))
     train = [i for indices, *_ in flat(loader.epoch(1)) for i in indices]
-    assert len(train) == len(set(train)) == 192
+    assert len(train) == len(set(train)) == 192 == 64 * loader.steps()
 
 
 def test_a_plan_replaces_the_list_and_its_columns_follow(demo_data):

@@ -145,6 +145,22 @@ def test_a_truncated_checkpoint_falls_back_loudly(demo_data, longer, tmp_path):
     assert equal(weights(folder), weights(longer))
 
 
+def test_a_kill_before_the_best_weights_are_written_loses_nothing(demo_data, longer, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, *words(demo_data, folder, *LONGER)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not (folder / "last.pt").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    state = RunFolder(folder).load_last()
+    assert state["best"]["epoch"] == state["epoch"] == 1
+    (folder / "best.pt").unlink(missing_ok=True)
+    done = program(*words(demo_data, folder, *LONGER))
+    assert done.returncode == 0, done.stderr
+    assert equal(weights(folder, "best.pt"), weights(longer, "best.pt"))
+
+
 def test_checkpoints_that_are_all_damaged_are_an_error(demo_data, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, *words(demo_data, folder, "--max_epochs", "60")]
