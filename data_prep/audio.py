@@ -34,18 +34,12 @@ class Sound(NamedTuple):
     complete: bool
 
 
-def decode(path: Path, max_seconds: float | None = None) -> tuple[torch.Tensor, int]:
-    """The file's first audio track: wave float32 [channels, n] and rate in Hz, both native.
+def read(path: Path, max_seconds: float | None = None) -> Sound:
+    """The file's first audio track, in its own rate and channels.
 
     A damaged file gives what decodes. Raises `Reject` where nothing does: "no_audio", "unreadable",
     "truncated" or "missing_file".
     """
-    sound = read(path, max_seconds)
-    return sound.wave, sound.rate
-
-
-def read(path: Path, max_seconds: float | None = None) -> Sound:
-    """Like `decode`, and tells whether parts of the track were lost."""
     sound = None
     if path.suffix.lower() in (".wav", ".flac"):
         sound = _read_soundfile(path, max_seconds)
@@ -193,7 +187,7 @@ def extract(paths: Sequence[Path], spec: Audio) -> Extracted:
     Flags: "source=<suffix>" (not the first path), "truncated" (parts do not decode), "silent", and
     with `missing="fill"` "no_audio" for the silence that stands in for a missing track. Of a long
     file only the first `spec.seconds` are decoded; `duration_s` says how much of them there is.
-    Raises `Reject`: "silent" (with `drop_silent`), "bad_values", and the reasons of `decode`.
+    Raises `Reject`: "silent" (with `drop_silent`), "bad_values", and the reasons of `read`.
     """
     try:
         sound, flags = first_usable(paths, lambda path: _read_finite(path, spec), "no_audio")

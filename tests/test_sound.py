@@ -74,7 +74,7 @@ def test_resample_keeps_a_tone():
 def test_wav_is_native(tmp_path, subtype, tolerance):
     wave = noise(0.5, 2, 8000)
     soundfile.write(tmp_path / "a.wav", wave.T, 8000, subtype=subtype)
-    decoded, rate = audio.decode(tmp_path / "a.wav")
+    decoded, rate, _ = audio.read(tmp_path / "a.wav")
     assert rate == 8000 and np.abs(decoded.numpy() - wave).max() <= tolerance
 
 
@@ -83,7 +83,7 @@ def test_wav_is_native(tmp_path, subtype, tolerance):
 ])  # fmt: skip
 def test_container_sample_formats_and_mean_of_channels(tmp_path, sound, tolerance):
     wave = noise(0.5)
-    decoded, rate = audio.decode(write_clip(tmp_path / "a.mkv", 5, wave=wave, sound=sound))
+    decoded, rate, _ = audio.read(write_clip(tmp_path / "a.mkv", 5, wave=wave, sound=sound))
     assert rate == 44100 and decoded.shape == wave.shape
     assert np.abs(decoded.numpy() - wave).max() <= tolerance
     # FFmpeg's own mix of float channels would be louder by sqrt(2).
@@ -96,7 +96,7 @@ def test_lossy_sound_keeps_its_loudness(tmp_path, name, sound):
     wave = np.stack([0.1 * np.sin(2 * np.pi * f * times) for f in (440, 1000)]).astype(np.float32)
     codec = "flv" if name.endswith("flv") else "libx264"
     path = write_clip(tmp_path / name, 10, codec=codec, wave=wave, sound=sound)
-    decoded, rate = audio.decode(path)
+    decoded, rate, _ = audio.read(path)
     middle = audio.mono(decoded)[rate // 4 : rate // 2]
     assert middle.square().mean().sqrt() == pytest.approx(0.05, rel=0.06)
 
@@ -105,13 +105,13 @@ def test_decoding_stops_early(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(2).T, 44100)
     path = write_clip(tmp_path / "a.mkv", 20, wave=noise(2), sound="pcm_s16le")
     for file in (tmp_path / "a.wav", path):
-        assert audio.decode(file, 0.5)[0].shape == (2, 22050)
+        assert audio.read(file, 0.5)[0].shape == (2, 22050)
 
 
 def test_content_counts_not_the_extension(tmp_path):
     path = write_clip(tmp_path / "a.mp4", 10, wave=noise(1))
     path.rename(tmp_path / "a.wav")
-    assert audio.decode(tmp_path / "a.wav")[1] == 44100
+    assert audio.read(tmp_path / "a.wav")[1] == 44100
 
 
 @pytest.mark.parametrize("content,reason", [
@@ -121,15 +121,15 @@ def test_content_counts_not_the_extension(tmp_path):
 @pytest.mark.parametrize("name", ["a.mp4", "a.wav", "-a:b.mp4"])
 def test_files_that_do_not_open(tmp_path, content, reason, name):
     (tmp_path / name).write_bytes(content)
-    assert rejection(audio.decode, tmp_path / name) == reason
+    assert rejection(audio.read, tmp_path / name) == reason
     assert rejection(video.extract, [tmp_path / name], Video(fps=1.0)) == reason
 
 
 def test_missing_and_empty_sound(tmp_path):
-    assert rejection(audio.decode, tmp_path / "a.wav") == "missing_file"
-    assert rejection(audio.decode, write_clip(tmp_path / "a.mp4")) == "no_audio"
+    assert rejection(audio.read, tmp_path / "a.wav") == "missing_file"
+    assert rejection(audio.read, write_clip(tmp_path / "a.mp4")) == "no_audio"
     soundfile.write(tmp_path / "b.wav", np.zeros((0, 1)), 16000)
-    assert rejection(audio.decode, tmp_path / "b.wav") == "no_audio"
+    assert rejection(audio.read, tmp_path / "b.wav") == "no_audio"
 
 
 def test_extract_stft_tiles_and_clips(tmp_path):
@@ -191,7 +191,7 @@ def test_values_that_are_not_finite(tmp_path):
 
 def test_cut_sound_gives_what_decodes(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(1, 1)[0], 44100)
-    assert audio.decode(cut(tmp_path / "a.wav", 0.5))[0].shape[1] == pytest.approx(22050, abs=50)
+    assert audio.read(cut(tmp_path / "a.wav", 0.5))[0].shape[1] == pytest.approx(22050, abs=50)
     path = write_clip(tmp_path / "a.mp4", wave=noise(3), container={"movflags": "faststart"})
     found = audio.extract([cut(path, 0.6)], Audio())
     assert 1 < found.duration_s < 2.5
