@@ -55,6 +55,12 @@ def program(*words, timeout=240, **env):
     )
 
 
+@pytest.fixture(autouse=True)
+def same_draws():
+    """Every test sees the same draws, alone or after others."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory):
     """(raw root, data_dir) of the first 300 AV-Digits, prepared once a test session."""
