@@ -149,7 +149,7 @@ def build_method(
         encoder=s.encoder,
         spec_pool=s.spec_pool,
         audio_norm=s.audio_norm,
-        heads=cls.needs_unimodal_heads,
+        heads=cls.has_unimodal_heads(run.hparams),
         seed=run.seed,
         execution=Execution(device, s.precision, s.compile),
     )

@@ -14,7 +14,8 @@ from pathlib import Path
 from common.files import atomic, write_text
 from common.options import Parser
 from common.program import run as run_program
-from experiments.registry import ARTIFACTS, Artifact, Figure, Table, select
+from experiments.artifacts import Artifact, Figure, Table
+from experiments.registry import ARTIFACTS, select
 from experiments.run_folder import find_runs
 from experiments.tables import Reader, table_texts
 

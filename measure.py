@@ -4,15 +4,14 @@ Names and definitions are README's ("What the numbers mean"). One encoder pass o
 all of them: in evaluation mode, recombining features is the same as recombining inputs.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.ops import label_shares
+from methods.ops import label_shares, shapley, subsets
 
 Features = dict[str, Tensor]
 Logits = Callable[[Features], Tensor]
@@ -68,12 +67,6 @@ def misaligned_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict
     return out
 
 
-def subsets(modalities: list[str]) -> Iterator[tuple[str, ...]]:
-    """Every non-empty subset, small ones first."""
-    for size in range(1, len(modalities) + 1):
-        yield from itertools.combinations(modalities, size)
-
-
 def zero_vector_accuracy(features: Features, labels: Tensor, logits: Logits) -> dict[str, float]:
     """Accuracy of each subset, the other *features* replaced by zeros (paper Sec. A.4)."""
     out = {}
@@ -81,21 +74,6 @@ def zero_vector_accuracy(features: Features, labels: Tensor, logits: Logits) -> 
         masked = {m: f if m in kept else torch.zeros_like(f) for m, f in features.items()}
         out["+".join(kept)] = (logits(masked).argmax(1) == labels).double().mean().item()
     return out
-
-
-def shapley(value: dict[str, float], modalities: list[str]) -> dict[str, float]:
-    """Shapley value of each modality in the game of zero-vector accuracies; nothing is worth 0."""
-
-    def worth(coalition: tuple[str, ...]) -> float:
-        return value["+".join(m for m in modalities if m in coalition)] if coalition else 0.0
-
-    orders = list(itertools.permutations(modalities))
-    total = dict.fromkeys(modalities, 0.0)
-    for order in orders:
-        for place, m in enumerate(order):
-            gain = worth(order[: place + 1]) - worth(order[:place])
-            total[m] += gain / len(orders)
-    return total
 
 
 @torch.no_grad()
@@ -134,7 +112,9 @@ def measure(
         out |= misaligned_metrics(logits(mixed), labels[rows], modalities)
     zeroed = zero_vector_accuracy(features, labels, logits)
     out |= {f"acc_zero/{kept}": value for kept, value in zeroed.items()}
-    out |= {f"shapley/{m}": value for m, value in shapley(zeroed, modalities).items()}
+    # The game of zero-vector accuracies, in which nothing is worth 0.
+    worth = shapley(lambda kept: zeroed["+".join(kept)] if kept else 0.0, modalities)
+    out |= {f"shapley/{m}": value for m, value in worth.items()}
     kinds = {"acc_split": model.split_logits(on_device), "acc_head": model.unimodal(on_device)}
     for kind, by_modality in kinds.items():
         for m, values in by_modality.items():

@@ -104,9 +104,9 @@ def run_epoch(session: Any, epoch: int, optimizers: list, stop: Stop) -> dict[st
     method, loader = session.method, session.loaders["train"]
     # Modules that draw from torch's global generator (dropout) see the same state after a resume.
     torch.manual_seed(int(np.random.SeedSequence([session.run.seed, epoch]).generate_state(1)[0]))
-    plan = method.begin_epoch(epoch, loader)
-    method.train()
     meter, items, waited, begun = Meter(epoch), 0, 0.0, time.perf_counter()
+    plan = method.begin_epoch(epoch, loader)  # part of the epoch's time: SMV's valuation costs
+    method.train()
     batches = loader.epoch(epoch, plan)
     bar = tqdm(
         desc=f"epoch {epoch}", total=loader.steps(plan), unit="step", leave=False, disable=None

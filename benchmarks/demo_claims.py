@@ -18,7 +18,8 @@ from common.files import read_table  # noqa: E402
 from common.options import Parser, UsageError  # noqa: E402
 from common.program import run as run_program  # noqa: E402
 from data_prep.generate.digits import ceilings  # noqa: E402
-from experiments.registry import ALONE, JOINT, MIDAS, SEEDS, Runs  # noqa: E402
+from experiments.artifacts import SEEDS, Runs  # noqa: E402
+from experiments.demo import ALONE, JOINT, MIDAS  # noqa: E402
 from experiments.tables import Finished, Reader  # noqa: E402
 
 

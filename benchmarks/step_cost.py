@@ -4,14 +4,17 @@
 
 All variants take turns in one process on the same tensors; a round's ratio is a variant's time over
 Joint's of the same round, and the median over rounds is printed. The head part is timed alone on
-stored features, since whole steps cannot resolve it. Host reads are counted by the profiler.
+stored features, since whole steps cannot resolve it. Host reads are counted by the profiler. "start
+/ epoch" is what a method does before an epoch (SMV's valuation, GMM's pass and fit, LFM's second
+derivatives), relative to Joint's steps over as many samples: once for 64 samples, the pass of SMV
+and GMM grows with the training part as Joint's epoch does, LFM's work does not grow.
 """
 
 import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -25,32 +28,77 @@ from models.build import build_classifier  # noqa: E402
 from models.classifier import Execution  # noqa: E402
 
 CLASSES = 6
-# name -> (method, its hyper-parameters)
+SAMPLES = 64  # of the training part that methods read before an epoch
+# name -> (method, its hyper-parameters); epoch 60 is behind every warm-up
 VARIANTS = {
     "Joint": ("Joint", {}),
     "JointUni": ("JointUni", {}),
-    "Midas, feature level": ("Midas", {"warmup_epochs": 0}),
-    "Midas, input level": ("Midas", {"warmup_epochs": 0, "level": "input"}),
+    "Midas, feature level": ("Midas", {}),
+    "Midas, input level": ("Midas", {"level": "input"}),
+    "SMV": ("SMV", {}),
+    "OPM": ("OPM", {}),
+    "OPM + OGM": ("OPM", {"ogm": True}),
+    "OGM": ("OGM", {}),
+    "AMCo, logit": ("AMCo", {}),
+    "AMCo, feature": ("AMCo", {"variant": "feature"}),
+    "LFM": ("LFM", {}),
+    "LFM, official": ("LFM", {"variant": "official"}),
+    "MCR": ("MCR", {}),
+    "MCR, with CEB": ("MCR", {"lib": 1.0}),
+    "Mixup": ("Mixup", {}),
+    "PowMix": ("PowMix", {}),
+    "LeMDA": ("LeMDA", {}),
+    "ARL": ("ARL", {}),
+    "GMM": ("GMM", {}),
 }
 
 
-def make(name: str, device: torch.device, precision: str) -> tuple[Method, torch.optim.Optimizer]:
-    """A variant with its own two ResNet-18 and the shared optimizer."""
+class Part:
+    """A training part of `SAMPLES` samples that repeats one batch."""
+
+    def __init__(self, batch: dict):
+        self.batch, self.size = batch, len(batch["label"])
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def batches(self, indices: object = None, transforms: str = "eval") -> Iterator[dict]:
+        """The samples in fixed order, as the project's loader yields them."""
+        wanted = torch.as_tensor(range(SAMPLES) if indices is None else list(indices))
+        for index in wanted.split(self.size):
+            rows = index % self.size
+            inputs = {m: x[rows] for m, x in self.batch["inputs"].items()}
+            label = self.batch["label"][rows.to(self.batch["label"].device)]
+            yield {"index": index.to(label.device), "label": label, "inputs": inputs}
+
+
+def make(name: str, device: torch.device, precision: str) -> tuple[Method, list]:
+    """A variant with its own two ResNet-18 and its optimizers around the shared one."""
     public, values = VARIANTS[name]
     cls = methods.load(public)
+    hparams = cls.HParams(**values)
     model = build_classifier(
         {"audio": "audio", "video": "video"},
         {"audio": (0.0, 1.0), "video": "imagenet"},
         CLASSES,
         encoder="resnet18",
-        heads=cls.needs_unimodal_heads,
+        heads=cls.has_unimodal_heads(hparams),
         execution=Execution(device, precision),
     )
-    method = cls(model, cls.HParams(**values), Facts(0, 70, 5209, CLASSES)).to(device)
-    method.begin_epoch(60, None)
+    method = cls(model, hparams, Facts(0, 70, SAMPLES, CLASSES)).to(device)
+    return method, method.optimizers(
+        lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    )
+
+
+def begin(method: Method, part: Part) -> dict:
+    """Epoch 60 begins; returns the columns that the method's plan adds to a batch."""
+    plan = method.begin_epoch(60, part)
     method.train()
-    optimizer = torch.optim.SGD(method.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    return method, optimizer
+    if plan is None:
+        return {}
+    spread = slice(None, None, max(1, len(plan.indices) // part.size))  # originals and copies
+    return {name: values[spread][: part.size] for name, values in plan.columns.items()}
 
 
 def make_batch(size: int, side: int, device: torch.device) -> dict:
@@ -62,13 +110,15 @@ def make_batch(size: int, side: int, device: torch.device) -> dict:
     return {"index": torch.arange(size, device=device), "label": label, "inputs": inputs}
 
 
-def step(method: Method, optimizer: torch.optim.Optimizer, batch: dict) -> None:
+def step(method: Method, optimizers: list, batch: dict) -> None:
     """One training step, as in train.py."""
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
     loss, _ = method(batch)
     loss.backward()
     method.after_backward()
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def seconds(work: Callable[[], None], device: torch.device) -> float:
@@ -102,12 +152,17 @@ def ratios(times: dict[str, list[float]], reference: str) -> dict[str, float]:
     }
 
 
-def head_alone(method: Method, size: int, device: torch.device) -> Callable[[], None]:
+def head_alone(
+    method: Method, size: int, columns: dict, device: torch.device
+) -> Callable[[], None]:
     """Everything of a step but the encoders: forward and backward on stored features."""
     draw = torch.Generator().manual_seed(0)
     widths = method.model.widths
     stored = {m: torch.rand(size, w, generator=draw).to(device) for m, w in widths.items()}
-    batch = {"label": (torch.arange(size) % CLASSES).to(device), "inputs": stored}
+    label = (torch.arange(size) % CLASSES).to(device)
+    index = torch.arange(size, device=device) % SAMPLES
+    more = {name: v.repeat(size // len(v) + 1)[:size] for name, v in columns.items()}
+    batch = {"index": index, "label": label, "inputs": stored} | more
 
     def work() -> None:
         features = {m: f.clone().requires_grad_() for m, f in stored.items()}
@@ -142,9 +197,18 @@ def main() -> int:
     make_deterministic()  # as train.py does
     torch.set_num_threads(args.threads)
     batch = make_batch(args.batch, args.size, device)
+    part = Part(batch)
     made = {name: make(name, device, args.precision) for name in VARIANTS}
-    steps = {n: lambda n=n: step(*made[n], batch) for n in VARIANTS}
-    heads = {n: head_alone(made[n][0], 64, device) for n in VARIANTS if "input" not in n}
+    columns: dict[str, dict] = {}
+    starts = {
+        n: seconds(lambda n=n: columns.update({n: begin(made[n][0], part)}), device)
+        for n in VARIANTS
+    }
+    batches = {n: batch | {k: v.to(device) for k, v in columns[n].items()} for n in VARIANTS}
+    steps = {n: lambda n=n: step(*made[n], batches[n]) for n in VARIANTS}
+    heads = {
+        n: head_alone(made[n][0], 64, columns[n], device) for n in VARIANTS if "input" not in n
+    }
 
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     print(
@@ -154,14 +218,14 @@ def main() -> int:
     times, head_times = in_turn(steps, args.rounds, device), in_turn(heads, 30, device)
     relative = ratios(times, "Joint")
     head_ms = {n: 1e3 * statistics.median(v) for n, v in head_times.items()}
-    print(
-        f"{'variant':22} {'step / Joint':>12} {'median ms':>10} {'head ms, B=64':>14} {'reads':>6}"
-    )
+    epoch_s = statistics.median(times["Joint"]) * SAMPLES / args.batch
+    titles = ("step / Joint", "median ms", "head ms, B=64", "reads", "start / epoch")
+    print(f"{'variant':22}" + "".join(f"{title:>14}" for title in titles))
     for name in VARIANTS:
         reads = host_reads(steps[name], device)
         head = f"{head_ms[name]:14.2f}" if name in head_ms else f"{'':14}"
-        median = 1e3 * statistics.median(times[name])
-        print(f"{name:22} {relative[name]:12.3f} {median:10.1f} {head} {reads:6d}")
+        median, start = 1e3 * statistics.median(times[name]), starts[name] / epoch_s
+        print(f"{name:22}{relative[name]:14.3f}{median:14.1f}{head}{reads:14d}{start:14.3f}")
     return 0
 
 

@@ -36,7 +36,7 @@ def option(
     """A dataclass field that is also a flag.
 
     `low` and `high` are inclusive bounds, `above` an exclusive lower one. `kind` is needed only
-    where the default is None. `per_epochs` marks a number of epochs that belongs to the card's
+    where the default is None. `per_epochs` marks a number of epochs that belongs to the paper's
     training length and is scaled with `--max_epochs` when the user does not give it.
     """
     metadata = {

@@ -129,12 +129,10 @@ class Loader:
             [(epoch, int(p), int(indices[p])) for p in places[k : k + size]]
             for k in range(0, whole, size)
         ]
-        columns = {} if plan is None else plan.columns
+        columns = {} if plan is None else {name: v.cpu() for name, v in plan.columns.items()}
         for batch in self._run(batches):
-            place = batch["place"]
-            batch.update(
-                {name: values.cpu()[place].to(self.device) for name, values in columns.items()}
-            )
+            for name, values in columns.items():
+                batch[name] = values[batch["place"]].to(self.device, non_blocking=True)
             yield batch
 
     def batches(

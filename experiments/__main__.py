@@ -16,8 +16,9 @@ from typing import Any
 
 from common.options import Parser, UsageError, match_name, number
 from common.program import run as run_program
+from experiments.artifacts import Artifact
 from experiments.launch import Task, cuda_devices, launch, pick_slots
-from experiments.registry import ARTIFACTS, Artifact, needed, select
+from experiments.registry import ARTIFACTS, needed, select
 from experiments.tables import Reader
 
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from common.files import csv_text
-from experiments.registry import Figure, Panel, Value
+from experiments.artifacts import Figure, Panel, Value
 from experiments.statistics import Summary, exact, summarise
 from experiments.tables import Finished, Reader, number
 

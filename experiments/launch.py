@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from common.options import UsageError
 from common.program import cores
-from experiments.registry import Runs
+from experiments.artifacts import Runs
 from experiments.tables import Reader
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"

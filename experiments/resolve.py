@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import methods
-from common.options import Parser, UsageError, add_flags, collect, match_name, number
+from common.options import Parser, add_flags, collect, match_name, number
 from data_prep import layouts
 from data_prep.spec import spec_hash, spec_json
 from experiments.run_folder import run_path
@@ -181,10 +181,6 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     hparams = build(cls.HParams, defaults, collect(args, cls.HParams))
     modalities = cls.used_modalities(hparams, list(layout.spec(prep)))
     cls.check(hparams, settings.max_epochs, modalities)
-    if cls.modalities != "any" and len(modalities) != cls.modalities:
-        raise UsageError(
-            f"{method} is defined for {cls.modalities} modalities; {dataset} has {len(modalities)}"
-        )
     apart = (
         differing(settings, common) | differing(prep, prep_defaults) | differing(hparams, defaults)
     )

@@ -74,23 +74,42 @@ def dataset_source(dataset: str) -> str:
 
 
 # What differs from a method's own defaults for a data set.
+#
+# SMV on the four sets of Table 1: worth 1 for any hit, and 1 epoch of warm-up, as BalanceBenchmark
+# has them, which the paper follows; only so does the enlarged set reach its "about 3 times" (an
+# inference). MCR: its official scripts where they have the set, the nearest one otherwise (also an
+# inference; CREMA-D's official values are the class's defaults). ARL: its paper's temperatures.
+_SMV = {"value": "unit", "warmup_epochs": 1}
+_MCR_PRETRAINED = {"lam": 0.01, "w_uni": 1.0, "lib": 1.0}
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("kinetics", "Midas"): {"lam": 5.0},
+    ("kinetics", "SMV"): _SMV,
+    ("kinetics", "MCR"): {"lam": 0.01},
+    ("cremad", "SMV"): _SMV,
+    ("cremad", "ARL"): {"temperature": 8.0},
+    ("ucf101", "SMV"): _SMV,
+    ("ucf101", "MCR"): {"lam": 0.001, "w_uni": 0.1},
     ("food101", "Midas"): {"warmup_epochs": 3},
+    ("food101", "SMV"): _SMV,
+    ("food101", "MCR"): _MCR_PRETRAINED,
+    ("food101", "GMM"): {"warmup_epochs": 5},
+    ("sarcasm", "MCR"): _MCR_PRETRAINED,
+    ("twitter2015", "MCR"): _MCR_PRETRAINED,
+    ("mosi", "MCR"): {"lam": 0.01, "detach_uni": True},
 }
 
-# The number of epochs that a card's warm-up and start epochs belong to.
-CARD_EPOCHS = {"food101": 30}
+# The paper's number of epochs, to which default warm-ups belong, where it is not 70.
+PAPER_EPOCHS = {"food101": 30}
 
 
-def scaled_epochs(card: int, dataset: str, max_epochs: int) -> int:
-    """A card's number of epochs for another training length: 10 of 70 is 6 of 40 and 1 of 3.
+def scaled_epochs(own: int, dataset: str, max_epochs: int) -> int:
+    """A default number of epochs for another training length: 10 of 70 is 6 of 40 and 1 of 3.
 
-    Rounded; at least 1 where the card's is at least 1.
+    Rounded; at least 1 where the default is at least 1.
     """
-    if card < 1:
-        return card
-    return max(1, round(card * max_epochs / CARD_EPOCHS.get(dataset, 70)))
+    if own < 1:
+        return own
+    return max(1, round(own * max_epochs / PAPER_EPOCHS.get(dataset, 70)))
 
 
 def build(cls: type, *layers: dict[str, Any]) -> Any:

@@ -14,7 +14,8 @@ from typing import Any
 
 from common.files import csv_text
 from common.options import UsageError, format_value
-from experiments.registry import Artifact, Column, Runs, Table, needed
+from experiments.artifacts import Artifact, Column, Runs, Table
+from experiments.registry import needed
 from experiments.run_folder import RunFolder
 from experiments.statistics import Summary, exact, show, summarise
 

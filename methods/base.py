@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.options import UsageError
 from models.classifier import Classifier
 
 Batch = dict
@@ -65,7 +66,7 @@ class Method(nn.Module):
 
     HParams: type = dataclass(frozen=True)(type("HParams", (), {}))
     needs_unimodal_heads = False
-    modalities: str | int = "any"  # or the number of modalities that the method is defined for
+    min_modalities = 1
 
     def __init__(self, model: Classifier, hparams: object, facts: Facts):
         super().__init__()
@@ -79,8 +80,43 @@ class Method(nn.Module):
         return available
 
     @classmethod
+    def has_unimodal_heads(cls, hparams: object) -> bool:
+        """Whether the model gets unimodal heads; a method whose variants differ overrides this."""
+        return cls.needs_unimodal_heads
+
+    @classmethod
     def check(cls, hparams: object, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` for settings that cannot work together."""
+        """Raises `UsageError` for settings that cannot work together; overriders call it too.
+
+        Here: too few modalities, or `warmup_epochs` and `end_epoch`, where a method has them, that
+        leave no epoch for the method itself.
+        """
+        if len(modalities) < cls.min_modalities:
+            raise UsageError(
+                f"--method {cls.__name__} needs {cls.min_modalities} or more modalities;"
+                f" it got {', '.join(modalities)}"
+            )
+        warmup = getattr(hparams, "warmup_epochs", 0)
+        if warmup >= epochs:
+            remedy = f"give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
+            raise UsageError(
+                f"--warmup_epochs {warmup} leaves no epoch of --max_epochs {epochs} for"
+                f" {cls.__name__}; {remedy}"
+            )
+        end = getattr(hparams, "end_epoch", 0)
+        if 0 < end <= warmup:
+            raise UsageError(
+                f"--end_epoch {end} leaves no epoch after --warmup_epochs {warmup} for"
+                f" {cls.__name__}; give a later one, or 0: it never ends"
+            )
+
+    def in_window(self, epoch: int) -> bool:
+        """Whether `epoch` lies after `warmup_epochs` and not after `end_epoch` of `HParams`.
+
+        A method need not have them; an `end_epoch` of 0 is none.
+        """
+        end = getattr(self.hparams, "end_epoch", 0)
+        return epoch > getattr(self.hparams, "warmup_epochs", 0) and (not end or epoch <= end)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """The loss of a batch and detached scalars for the log, under the log's full names.

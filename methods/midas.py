@@ -193,6 +193,7 @@ class Midas(Method):
     """The method: warm-up on L_uni, then Eq. 11."""
 
     needs_unimodal_heads = True
+    min_modalities = 2
 
     @dataclass(frozen=True)
     class HParams:
@@ -249,19 +250,13 @@ class Midas(Method):
     @classmethod
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
         """Raises `UsageError` where no misaligned sample could ever be made."""
-        if hparams.warmup_epochs >= epochs:
-            raise UsageError(
-                f"--warmup_epochs {hparams.warmup_epochs} leaves no epoch of --max_epochs {epochs}"
-                f" for MIDAS; give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
-            )
-        if len(modalities) < 2:
-            raise UsageError("--method Midas needs two or more modalities")
+        super().check(hparams, epochs, modalities)
         if len(modalities) > 2 and hparams.direction != "mean":
             raise UsageError(f"--direction {hparams.direction} is defined for two modalities only")
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
         """Algorithm 1, lines 4 and 11."""
-        self.warming_up = epoch <= self.hparams.warmup_epochs
+        self.warming_up = not self.in_window(epoch)
         if self.hparams.alpha_reset == "epoch":
             self.alpha.fill_(1.0)
 

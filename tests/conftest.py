@@ -38,9 +38,52 @@ def tiny_batch(modalities=("audio", "video"), size=8, classes=4, seed=0):
     return {"index": torch.arange(size), "label": label, "inputs": inputs}
 
 
+class TinySet:
+    """A training part in memory, as methods and the loop see one."""
+
+    def __init__(self, modalities=("audio", "video"), size=40, batch=8, seed=0):
+        self.data, self.batch = tiny_batch(modalities, size, seed=seed), batch
+
+    def __len__(self):
+        return len(self.data["index"])
+
+    def take(self, indices):
+        inputs = {m: x[indices] for m, x in self.data["inputs"].items()}
+        return {"index": indices, "label": self.data["label"][indices], "inputs": inputs}
+
+    def batches(self, indices=None, transforms="eval"):
+        wanted = torch.as_tensor(range(len(self)) if indices is None else list(indices))
+        for part in wanted.split(self.batch):
+            yield self.take(part)
+
+    def epoch(self, epoch, plan=None):
+        indices = torch.arange(len(self)) if plan is None else plan.indices
+        places = torch.randperm(len(indices), generator=torch.Generator().manual_seed(epoch))
+        size = min(self.batch, len(places))
+        for part in places[: len(places) // size * size].split(size):
+            columns = {} if plan is None else {k: v[part] for k, v in plan.columns.items()}
+            yield self.take(indices[part]) | columns
+
+
 def facts(seed=0, epochs=10, train_size=64, classes=4):
     """A method's facts."""
     return Facts(seed, epochs, train_size, classes)
+
+
+def equal_states(a, b):
+    """Whether two state dicts hold the same bits; NaN (not known yet) equals NaN."""
+    same = [((v == b[k]) | ((v != v) & (b[k] != b[k]))).all() for k, v in a.items() if k in b]
+    return a.keys() == b.keys() and all(same)
+
+
+def host_reads(work):
+    """How often `work()` waits for a value of the device."""
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=kinds, acc_events=True) as profile:
+        work()
+    names = [e.name for e in profile.events()]
+    assert names  # the profiler saw the work
+    return names.count("aten::_local_scalar_dense")
 
 
 def program(*words, timeout=240, **env):

@@ -93,7 +93,7 @@ def test_print_config_shows_the_resolved_run():
 
 
 @pytest.mark.parametrize(
-    ("card", "dataset", "epochs", "expected"),
+    ("own", "dataset", "epochs", "expected"),
     [
         (10, "cremad", 70, 10),
         (10, "cremad", 40, 6),
@@ -102,8 +102,8 @@ def test_print_config_shows_the_resolved_run():
         (0, "cremad", 3, 0),
     ],
 )
-def test_warm_up_scales_with_the_training_length(card, dataset, epochs, expected):
-    assert scaled_epochs(card, dataset, epochs) == expected
+def test_warm_up_scales_with_the_training_length(own, dataset, epochs, expected):
+    assert scaled_epochs(own, dataset, epochs) == expected
 
 
 def test_folder_names_are_stable_and_readable(tmp_path):

@@ -12,8 +12,10 @@ from conftest import ROOT, program
 from test_tables import fake_run
 
 from common.options import UsageError
+from experiments.artifacts import Runs
+from experiments.demo import JOINT, MIDAS
 from experiments.launch import Task, cores, launch, open_log, pick_slots
-from experiments.registry import ARTIFACTS, JOINT, MIDAS, Runs, find, needed, select
+from experiments.registry import ARTIFACTS, find, needed, select
 from experiments.resolve import resolve
 from experiments.statistics import mean, sample_std, show, summarise
 from experiments.tables import Reader
@@ -50,7 +52,7 @@ LAUNCHER = """
 import sys
 from pathlib import Path
 from experiments.launch import Task, launch
-from experiments.registry import JOINT
+from experiments.demo import JOINT
 from experiments.statistics import mean, sample_std, show, summarise
 from experiments.tables import Reader
 results, script, seeds = Path(sys.argv[1]), Path(sys.argv[2]), map(int, sys.argv[3:])

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from conftest import facts, tiny_batch, tiny_model
 
-import methods
 from common.options import UsageError
 from measure import (
     confusion,
@@ -16,8 +15,6 @@ from measure import (
     f1_macro,
     misaligned_metrics,
     per_class_f1,
-    shapley,
-    subsets,
 )
 from methods.joint import Joint, JointUni, Unimodal
 from models.build import build_classifier
@@ -91,18 +88,6 @@ def test_unimodal_names_its_modality():
         Unimodal.used_modalities(Unimodal.HParams("Video"), ["audio", "video"])
     with pytest.raises(UsageError, match="needs --modality; allowed: audio, video"):
         Unimodal.used_modalities(Unimodal.HParams(), ["audio", "video"])
-
-
-def test_every_registered_method_loads_and_keeps_its_state():
-    for name in methods.METHODS:
-        cls = methods.load(name.lower())
-        assert cls.__name__ == name
-        hp = cls.HParams("audio") if name == "Unimodal" else cls.HParams()
-        method = cls(tiny_model(), hp, facts())
-        state = method.state_dict()
-        other = cls(tiny_model(seed=9), hp, facts())
-        other.load_state_dict(state)
-        assert all(torch.equal(v, other.state_dict()[k]) for k, v in state.items())
 
 
 def test_resnet_features_and_initial_weights():
@@ -188,15 +173,6 @@ def test_three_modalities_need_as_many_hits_as_labels():
     p = torch.tensor([[0.5, 0.4, 0.06, 0.04], [0.4, 0.3, 0.2, 0.1]])
     k = torch.tensor([[0, 1, 0], [0, 1, 3]])
     assert misaligned_metrics(p.log(), k, ["t", "a", "v"])["acc_mis"] == 0.5
-
-
-def test_shapley_of_the_papers_numbers():
-    joint = {"audio": 42.1, "video": 19.2, "audio+video": 60.2}
-    assert shapley(joint, ["audio", "video"]) == pytest.approx({"audio": 41.55, "video": 18.65})
-    midas = {"audio": 54.3, "video": 49.9, "audio+video": 73.7}
-    assert shapley(midas, ["audio", "video"]) == pytest.approx({"audio": 39.05, "video": 34.65})
-    three = {"+".join(kept): len(kept) ** 2 for kept in subsets(list(TRIO))}
-    assert sum(shapley(three, list(TRIO)).values()) == pytest.approx(9)
 
 
 def test_a_head_blind_to_one_modality_reads_the_other():

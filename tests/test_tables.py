@@ -8,7 +8,9 @@ import matplotlib.style
 import pytest
 from conftest import ROOT, program
 
-from experiments import registry
+from experiments import demo, registry
+from experiments.artifacts import Column, Table
+from experiments.demo import JOINT, MIDAS
 from experiments.figures import (
     STYLE,
     compose,
@@ -18,7 +20,7 @@ from experiments.figures import (
     full_caption,
     warmup_epochs,
 )
-from experiments.registry import JOINT, JOINT_UNI, MIDAS, Column, Table, needed
+from experiments.registry import needed
 from experiments.tables import Reader, table_texts
 
 TABLE = Table(
@@ -67,7 +69,7 @@ def full_log(seed):
 
     def line(epoch):
         keys = {"val/acc_mis": 0.1 * seed}
-        for place, m in enumerate(registry.MODALITIES):
+        for place, m in enumerate(demo.MODALITIES):
             keys[f"val/conf_raw/{m}"] = (epoch + 10 * seed + place) / 100
             if epoch > 1:  # after the warm-up
                 keys[f"alpha_mean/{m}"] = 1 + place * epoch * seed / 10
@@ -330,10 +332,11 @@ def files_of(folder):
 
 def test_make_tables_writes_all_twice_the_same_without_torch(tmp_path):
     fill(tmp_path)
-    for runs in (JOINT, JOINT_UNI, MIDAS, *registry.ALONE.values()):
+    tables = (demo.DEMO_TABLE, demo.DEMO_ALONE, demo.DEMO_METHODS)
+    for runs in dict.fromkeys(runs for table in tables for runs in table.runs()):
         for seed in (1, 2, 3):
             folder = runs.folder(tmp_path, seed)
-            keys = {c.key: 0.5 for c in registry.DEMO_TABLE.columns}
+            keys = {c.key: 0.5 for c in demo.DEMO_TABLE.columns}
             folder.write_json("result.json", keys | folder.read_json("result.json"))
     first = make_tables(tmp_path)
     assert (first.returncode, first.stderr) == (0, "")

@@ -1,0 +1,307 @@
+"""LeMDA: learned multimodal data augmentation in feature space (Liu et al., ICLR 2023).
+
+An augmentation network G, a variational auto-encoder, perturbs the concatenated features x. The
+task network (encoders and fusion layer) learns from x and from the perturbed G(x). G is trained
+against it, to raise the loss on G(x), while predictions that were confident on x must not change.
+
+    G(x) = x + noise                              `MlpVae`, `hidden_sizes`; `TransformerVae`
+    encoders, fusion: min CE(z) + CE(z_aug)       `LeMDA.forward`
+    G: max CE(z_aug), with weight adv             `reverse_gradient`
+    G: min KL(p_aug || p) where max p > t         `consistency`
+    G: min mean (G(x) - x)^2                      `LeMDA.forward`
+    G: min KL(latent || normal)                   `kl_to_normal`
+
+One backward serves both networks, each then takes the step of its own optimizer. G reads detached
+features, so the encoders learn from CE(z) alone.
+
+We could not read the paper: its two objectives (minimise the sum of both CE; maximise CE(z_aug) and
+minimise the consistency loss) are second-hand, from public reading notes. The rest is the authors'
+code, lzcemma/LeMDA, under text/src/autogluon/text/automm: models/augment_network.py, fusion.py and
+mlp.py, optimization/lit_module.py and utils.py. Deviations and choices:
+
+* In the code the decoder's last layer also ends in ReLU and dropout. Its weights start at zero, so
+  the ReLU sees exactly 0, where its derivative is 0: the layer never gets a gradient and G stays
+  the identity. We end in the linear layer (our repair; the code's transformer does the same);
+  `--last_act relu` is the code as released.
+* The code takes the mean of both CE, which halves the encoders' gradient; `--task_sum on` is the
+  paper's sum. In the paper CE(z_aug) trains the encoders too, in the code, and here, it does not.
+* In the code the consistency loss also trains the fusion layer, in the paper G alone:
+  `--consist_train_head off`. The direction of its KL is the code's.
+* The paper's ablation has an L2 distance, for which the notes give no formula. The code's squared
+  distance of features is always part of the loss; `--w_consist 0` leaves it without the other.
+* The code's transformer takes [B, M, D] for [M, B, D] and so attends across the batch; ours attends
+  across modalities. It needs equal widths, which the code gets from linear adapters in front of the
+  fusion; the shared model has none, so we refuse unequal ones. The MLP takes d = sum of widths.
+* The code adds 0.1 times the unimodal CE; left out, as in Joint.
+* The shared recipe has no clipping; the code clips the gradient of both networks together.
+* The task's optimizer is the shared one. The code's step schedule is for it alone; here the
+  training loop gives every optimizer a StepLR, so the learning rate of G decays with the task's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.options import UsageError, option
+from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
+from methods.ops import accuracy
+
+DROPOUT = 0.5  # of the MLP, public code
+HEADS, FEEDFORWARD = 8, 2048  # of the transformer, public code; its dropout is torch's 0.1
+
+
+# The losses of G ----------------------------------------------------------------------------------
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return -ctx.scale * grad, None
+
+
+def reverse_gradient(x: Tensor, scale: float) -> Tensor:
+    """x itself, of any shape; the gradient that passes back through it is multiplied by -scale.
+
+    Everything after it descends the loss, everything before it ascends, `scale` times as fast.
+    """
+    return _Reverse.apply(x, scale)
+
+
+def consistency(z_aug: Tensor, z: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """(mean over B of KL(p_aug || p) where max p > threshold, share of such rows) of [B, C] logits.
+
+    Rows below the threshold count as 0 in the mean. z is the target and gets no gradient.
+    """
+    log_p_aug, log_p = F.log_softmax(z_aug, 1), F.log_softmax(z.detach(), 1)
+    confident = log_p.exp().amax(1) > threshold
+    divergence = (log_p_aug.exp() * (log_p_aug - log_p)).sum(1)
+    return (divergence * confident).mean(), confident.float().mean()
+
+
+def kl_to_normal(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL of N(mu, exp(logvar)) to N(0, I), for [B, K] or, with tokens, [B, M, K].
+
+    The sum over all elements divided by B K, as in the public code: tokens add up.
+    """
+    total = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
+    return total / (mu.shape[0] * mu.shape[-1])
+
+
+def sample_latent(mu: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
+    """mu + exp(logvar / 2) eps with eps from N(0, I), in the shape of mu."""
+    eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
+    return mu + (logvar / 2).exp() * eps
+
+
+# The augmentation network G -----------------------------------------------------------------------
+
+
+def hidden_sizes(d: int, latent: int, n_layer: int) -> list[int]:
+    """The public code's layer widths between d features and the latent, in equal steps.
+
+    The range stops before its end: where n_layer + 1 divides d - latent it has n_layer - 1 sizes.
+    Raises `UsageError` where no layer is left.
+    """
+    step = (d - latent) // (n_layer + 1)
+    sizes = list(range(d - step, latent + step, -step)) if step > 0 else []
+    if not sizes:
+        raise UsageError(
+            f"--latent {latent} with --n_layer {n_layer} leaves no layer between {d} features and"
+            f" the latent: their sum must be below {d}, and --n_layer at least 2"
+        )
+    return sizes
+
+
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that gives zero until it is trained: the noise starts at 0."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def unit(inputs: int, outputs: int) -> nn.Sequential:
+    """LayerNorm, linear, ReLU, dropout."""
+    linear = nn.Linear(inputs, outputs)
+    return nn.Sequential(nn.LayerNorm(inputs), linear, nn.ReLU(), nn.Dropout(DROPOUT))
+
+
+class MlpVae(nn.Module):
+    """G on the concatenated features; `last_act` "relu" is the public code, which cannot learn.
+
+    Raises `UsageError` where `hidden_sizes` does.
+    """
+
+    def __init__(self, d: int, latent: int, n_layer: int, last_act: str = "linear"):
+        super().__init__()
+        sizes = [d, *hidden_sizes(d, latent, n_layer)]
+        self.encoder = nn.Sequential(*[unit(a, b) for a, b in pairwise(sizes)])
+        self.mu, self.logvar = nn.Linear(sizes[-1], latent), nn.Linear(sizes[-1], latent)
+        mirrored = [latent, *reversed(sizes[1:])]
+        last = [nn.LayerNorm(sizes[1]), zero_linear(sizes[1], d)]
+        if last_act == "relu":
+            last += [nn.ReLU(), nn.Dropout(DROPOUT)]
+        self.decoder = nn.Sequential(*[unit(a, b) for a, b in pairwise(mirrored)], *last)
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, d] -> (x + noise [B, d], mu [B, latent], logvar [B, latent])."""
+        hidden = self.encoder(x)
+        mu, logvar = self.mu(hidden), self.logvar(hidden)
+        return x + self.decoder(sample_latent(mu, logvar, generator)), mu, logvar
+
+
+class TransformerVae(nn.Module):
+    """G on one token a modality; the tokens attend to each other.
+
+    Raises `UsageError` for modalities of unequal widths, or of one that the heads cannot share.
+    """
+
+    def __init__(self, widths: dict[str, int], latent: int, n_layer: int):
+        super().__init__()
+        width = next(iter(widths.values()))
+        if set(widths.values()) != {width} or width % HEADS:
+            seen = ", ".join(f"{m} {w}" for m, w in widths.items())
+            raise UsageError(
+                "--network trans_vae needs features of one width, a multiple of"
+                f" {HEADS}; it got {seen}: take --network mlp_vae"
+            )
+        self.encoder, self.decoder = self._stack(width, n_layer), self._stack(width, n_layer)
+        self.mu, self.logvar = nn.Linear(width, latent), nn.Linear(width, latent)
+        self.widen, self.last = nn.Linear(latent, width), zero_linear(width, width)
+        self.shape = (len(widths), width)
+
+    @staticmethod
+    def _stack(width: int, n_layer: int) -> nn.TransformerEncoder:
+        layer = nn.TransformerEncoderLayer(
+            width, HEADS, FEEDFORWARD, batch_first=True, norm_first=True
+        )
+        return nn.TransformerEncoder(layer, n_layer, enable_nested_tensor=False)
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, M D] -> (x + noise [B, M D], mu [B, M, latent], logvar [B, M, latent])."""
+        hidden = self.encoder(x.unflatten(1, self.shape))
+        mu, logvar = self.mu(hidden), self.logvar(hidden)
+        hidden = self.decoder(self.widen(sample_latent(mu, logvar, generator)))
+        return x + self.last(hidden).flatten(1), mu, logvar
+
+
+class LeMDA(Method):
+    """The method: both networks in one step, evaluated as Joint without G."""
+
+    min_modalities = 2
+
+    @dataclass(frozen=True)
+    class HParams:
+        """Defaults of the public code; we could not read the paper's value for each data set."""
+
+        network: str = option(
+            "mlp_vae", "which G", choices=("mlp_vae", "trans_vae"), source="public code"
+        )
+        last_act: str = option(
+            "linear",
+            "end of mlp_vae; relu: as released, G stays the identity",
+            choices=("linear", "relu"),
+            source="our repair of the public code",
+        )
+        latent: int = option(8, "width of the latent", low=1, source="public code")
+        n_layer: int = option(4, "layers of G's encoder", low=1, source="public code")
+        adv: float = option(1e-4, "weight of raising CE(z_aug)", low=0, source="public code")
+        w_consist: float = option(0.01, "weight of the consistency", low=0, source="public code")
+        w_reg: float = option(0.1, "weight of (G(x) - x)^2", low=0, source="public code")
+        w_kld: float = option(0.1, "weight of the latent's KL", low=0, source="public code")
+        threshold: float = option(
+            0.5, "consistency only above this probability", low=0, high=1, source="public code"
+        )
+        aug_lr: float = option(1e-4, "learning rate of G's Adam", above=0, source="public code")
+        clip: float = option(
+            1.0, "largest norm of the whole gradient (0: no limit)", low=0, source="public code"
+        )
+        task_sum: bool = option(
+            False, "CE(z) + CE(z_aug) (off: their mean)", source="public code; paper: on"
+        )
+        consist_train_head: bool = option(
+            True, "consistency also trains the fusion layer", source="public code; paper: off"
+        )
+
+    def __init__(self, model, hparams, facts):
+        super().__init__(model, hparams, facts)
+        hp, widths = hparams, model.widths
+        if hp.network == "trans_vae":
+            self.augmenter = TransformerVae(widths, hp.latent, hp.n_layer)
+        else:
+            self.augmenter = MlpVae(sum(widths.values()), hp.latent, hp.n_layer, hp.last_act)
+        self.norms: list[Tensor] = []
+
+    @classmethod
+    def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
+        """Raises `UsageError` where `last_act` could not act."""
+        super().check(hparams, epochs, modalities)
+        if hparams.network == "trans_vae" and hparams.last_act != "linear":
+            raise UsageError(f"--last_act {hparams.last_act} is an end of --network mlp_vae only")
+
+    def optimizers(self, base: Callable) -> list[torch.optim.Optimizer]:
+        """The shared optimizer for the task network, Adam without weight decay for G.
+
+        The training loop gives both a StepLR.
+        """
+        adam = torch.optim.Adam(self.augmenter.parameters(), lr=self.hparams.aug_lr)
+        return [base(self.model.parameters()), adam]
+
+    def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
+        """A new mean of the gradient's norm."""
+        self.norms = []
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
+        """The task's two cross-entropies and the weighted losses of G."""
+        y, hp = batch["label"], self.hparams
+        f = self.model.encode(batch["inputs"])
+        z = self.model.fuse(f)
+        x = torch.cat(list(f.values()), dim=1).detach()  # [B, d]; keeps G from the encoders
+        x_aug, mu, logvar = self.augmenter(x, self.generator)
+        l_align = F.cross_entropy(z, y)
+        l_aug = F.cross_entropy(self._fuse(reverse_gradient(x_aug, hp.adv)), y)
+        l_task = l_align + l_aug if hp.task_sum else (l_align + l_aug) / 2
+        # z serves as the target: the fusion layer has no dropout, a second pass would give the same
+        z_aug = self._fuse(x_aug, trained=hp.consist_train_head)
+        l_consist, confident = consistency(z_aug, z, hp.threshold)
+        l_reg, l_kld = F.mse_loss(x_aug, x), kl_to_normal(mu, logvar)
+        logs = {
+            "train/acc": accuracy(z, y),
+            "train/L_align": l_align.detach(),
+            "train/L_aug": l_aug.detach(),
+            "train/L_consist": l_consist.detach(),
+            "train/L_reg": l_reg.detach(),
+            "train/L_kld": l_kld.detach(),
+            "train/confident": confident,
+            "train/noise": (x_aug.detach() - x).abs().mean(),
+        }
+        return l_task + hp.w_consist * l_consist + hp.w_reg * l_reg + hp.w_kld * l_kld, logs
+
+    def _fuse(self, x: Tensor, trained: bool = True) -> Tensor:
+        """Fused logits [B, C] of concatenated features [B, d]; untrained: weights are constants."""
+        if trained:
+            widths = self.model.widths
+            return self.model.fuse(dict(zip(widths, x.split(list(widths.values()), dim=1))))
+        constants = {name: p.detach() for name, p in self.model.fusion.named_parameters()}
+        return torch.func.functional_call(self.model.fusion, constants, (x,))
+
+    def after_backward(self) -> None:
+        """Clips the gradient of both networks by their common norm."""
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        self.norms.append(norm)
+        if self.hparams.clip:
+            nn.utils.clip_grads_with_norm_(parameters, self.hparams.clip, norm)
+
+    def end_epoch(self) -> Logs:
+        """Mean norm of the gradient before clipping."""
+        return {"train/grad_norm": torch.stack(self.norms).mean()} if self.norms else {}

@@ -1,0 +1,275 @@
+"""SMV: re-sampling by sample-level modality valuation (Wei, Feng, Wang, Hu; CVPR 2024).
+
+Before each epoch every training sample is asked how much each modality contributed to its
+prediction: the Shapley value of a game whose players are the modalities. Where a contribution is
+low, copies of the sample join the epoch in which only that modality is visible, so that its encoder
+is trained on its own.
+
+    hits       `SMV._hits`      hit_S = 1[argmax of the fused logits = y], features outside S zero
+    worth      `contributions`  v(S) = |S| hit_S ("size") or hit_S ("unit"), v of nothing = 0
+    valuation  `contributions`  phi^m = the Shapley value of m in v; one game a sample
+    frequency  `copies`         0 if phi >= 1; 1 if phi >= 0.4; 2 if phi >= -0.1; else 3
+    epoch      `sample_plan`    all N samples whole, then the copies; shuffled by the loader
+               `modality_plan`  --level modality: one modality's copies of samples drawn at random
+    training   `keep_only`      hidden features are zero vectors between pooling and fusion
+               `SMV.forward`    L = CE(z, y) over whole samples and copies
+
+Read: the paper's abstract and the authors' code (GeWu-Lab/Valuate-and-Enhance-Multimodal-
+Cooperation: code/sample_level.py, modality_level.py, datasets/dataloader.py, models/models.py). The
+paper's body was not available to us. Second source: GeWu-Lab/BalanceBenchmark, which re-implements
+it (balancemm/trainer/Sample_trainer.py, datasets/__init__.py, evaluation/modalitys.py).
+
+* "size" is the authors' code (a fused hit of two modalities is worth 2, a unimodal hit 1), "unit"
+  is BalanceBenchmark. With "unit" a sample that every coalition gets right still has copies: for
+  M = 2 the list has N (5 - 2a) entries, a being the share of samples whose fused prediction is
+  right. With "size" such a sample has none.
+* The authors' code valuates after an epoch, on randomly augmented inputs. Here it happens before
+  the epoch that uses it, which is the same weights, on the evaluation view (our choice: a valuation
+  should not depend on a crop).
+* Features are zeroed, as in the authors' code; BalanceBenchmark zeroes inputs, whose features are
+  not zero. Hidden modalities are encoded all the same, so a copy counts in their batch statistics
+  (as in the authors' code).
+* The upper bound of one copy is 1, as in BalanceBenchmark; the authors' code has 0.9. They differ
+  only from M = 4 on, where 11/12 occurs. Both leave phi = 0.4 and phi = -0.1 without copies; here
+  they belong to the smaller number (our choice; neither value occurs for M <= 4).
+* M > 2 (an inference): the same thresholds for each modality on its own; a copy shows one modality.
+  At the modality level the mean gap over pairs counts, and the copies show the one modality of the
+  lowest contribution. For M = 2 this is the authors' code, whose "square" is our "power".
+* train/acc counts whole samples only, since copies are harder and their share changes; it is NaN in
+  a step that has none. train/loss and train/L_align are over all rows. The learning rate's schedule
+  counts epochs, however long they are.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.options import UsageError, option
+from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
+from methods.ops import accuracy, shapley, subsets
+
+Coalition = tuple[str, ...]
+ByModality = dict[str, Tensor]
+
+
+# Valuation ----------------------------------------------------------------------------------------
+
+
+def contributions(
+    hits: dict[Coalition, Tensor], modalities: Sequence[str], value: str = "size"
+) -> ByModality:
+    """phi {m: [N]} float64 from the hits [N] (bool or 0/1) of every coalition.
+
+    `value`: "size", a coalition's hit is worth its size, or "unit", it is worth 1. phi is rounded
+    to 1e-9: sums of thirds and twelfths must not miss a threshold of `copies` by a last digit.
+    """
+    worth = {s: hit.double() * (len(s) if value == "size" else 1) for s, hit in hits.items()}
+    worth[()] = torch.zeros_like(worth[tuple(modalities)])
+    phi = shapley(worth.__getitem__, modalities)
+    return {m: torch.round(values, decimals=9) for m, values in phi.items()}
+
+
+# Sample level -------------------------------------------------------------------------------------
+
+
+def copies(phi: Tensor) -> Tensor:
+    """How many copies a contribution asks for, [N] int64 in 0..3.
+
+    On the grid of M = 2 this is 2 (1 - phi) below 1: linear in what is missing to a fair share.
+    """
+    return (phi < 1).long() + (phi < 0.4).long() + (phi < -0.1).long()
+
+
+def sample_plan(phi: ByModality) -> tuple[Tensor, Tensor]:
+    """(indices [K], keep [K]) int64 from phi {m: [N]}: N whole samples, then all copies.
+
+    keep is 0 for a whole sample and k for a copy that shows only the k-th modality, from 1.
+    """
+    size, device = len(next(iter(phi.values()))), next(iter(phi.values())).device
+    places = torch.arange(size, device=device)
+    indices = [places] + [places.repeat_interleave(copies(values)) for values in phi.values()]
+    keep = [torch.full_like(rows, k) for k, rows in enumerate(indices)]
+    return torch.cat(indices), torch.cat(keep)
+
+
+# Modality level -----------------------------------------------------------------------------------
+
+
+def modality_gap(means: Sequence[float], strength: float, form: str = "linear") -> float:
+    """The share of samples to be copied, from the mean contributions of the M modalities.
+
+    g = 2/3 of the mean distance between two modalities' shortfalls 1 - phi. "linear": a g, "tanh":
+    tanh(a g), "power": a g^1.5, with the strength a. 2/3 is the authors' constant; a share above 1
+    is possible, copies being drawn with replacement.
+    """
+    pairs = list(itertools.combinations(means, 2))
+    g = sum(abs(one - other) for one, other in pairs) / len(pairs) * 2 / 3
+    if form == "power":
+        return strength * g**1.5
+    return math.tanh(strength * g) if form == "tanh" else strength * g
+
+
+def modality_plan(
+    phi: ByModality,
+    generator: torch.Generator,
+    part_ratio: float = 0.2,
+    strength: float = 1.0,
+    form: str = "linear",
+) -> tuple[Tensor, Tensor]:
+    """(indices [K], keep [K]) int64 as `sample_plan` gives them, for one modality in the whole set.
+
+    The contributions are averaged over int(part_ratio N), at least one, samples. The share of
+    `modality_gap` of the N samples gets a copy with the least contributing modality (the first of
+    equals). Both draws are uniform with replacement.
+    """
+    stacked = torch.stack(list(phi.values()))  # [M, N]
+    size, device = stacked.shape[1], stacked.device
+
+    def draw(share: float, least: int) -> Tensor:
+        # Rounded first: 0.29 * 100 must give 29 draws, not 28.
+        count = max(least, int(round(share * size, 9)))
+        return torch.randint(size, (count,), generator=generator, device=device)
+
+    means = stacked[:, draw(part_ratio, 1)].mean(1).tolist()
+    extra = draw(modality_gap(means, strength, form), 0)
+    weakest = 1 + means.index(min(means))
+    whole = torch.arange(size, device=device)
+    keep = torch.cat([torch.zeros_like(whole), torch.full_like(extra, weakest)])
+    return torch.cat([whole, extra]), keep
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+def keep_only(features: ByModality, keep: Tensor) -> ByModality:
+    """Features {m: [B, D_m]} with zero vectors where keep [B] names another modality.
+
+    A row with keep = 0 passes unchanged to the last bit. A hidden feature gets exactly no gradient.
+    """
+    return {
+        m: torch.where(((keep == 0) | (keep == k))[:, None], f, 0.0)
+        for k, (m, f) in enumerate(features.items(), start=1)
+    }
+
+
+class SMV(Method):
+    """Joint training for the warm-up, then on the list that each epoch's valuation makes."""
+
+    min_modalities = 2
+
+    @dataclass(frozen=True)
+    class HParams:
+        """Defaults of the authors' code."""
+
+        value: str = option(
+            "size",
+            "worth of a coalition whose prediction is right: its size, or 1",
+            choices=("size", "unit"),
+            source="the authors' code; unit: BalanceBenchmark",
+        )
+        warmup_epochs: int = option(
+            5,
+            "epochs of joint training before the first valuation",
+            low=0,
+            per_epochs=True,
+            source="the authors' code; BalanceBenchmark 1",
+        )
+        level: str = option(
+            "sample",
+            "copies for each sample by its own contributions, or one share for the whole set",
+            choices=("sample", "modality"),
+            source="the two variants of the authors' code",
+        )
+        part_ratio: float = option(
+            0.2,
+            "modality level: share of samples whose contributions are averaged",
+            above=0,
+            high=1,
+            source="the authors' code",
+        )
+        strength: float = option(
+            1.0, "modality level: alpha, factor of the gap", low=0, source="the authors' code"
+        )
+        gap_form: str = option(
+            "linear",
+            "modality level: how the gap becomes a share of copies",
+            choices=("linear", "tanh", "power"),
+            source="the authors' code",
+        )
+
+    def __init__(self, model, hparams, facts):
+        super().__init__(model, hparams, facts)
+        # What this epoch's valuation found. An epoch is resumed from its start, where it is found
+        # anew, so it needs no buffer.
+        self._found: Logs = {}
+
+    @classmethod
+    def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
+        """Raises `UsageError` also for a setting of the modality level that would do nothing."""
+        super().check(hparams, epochs, modalities)
+        if hparams.level == "sample":
+            for name in ("part_ratio", "strength", "gap_form"):
+                if getattr(hparams, name) != getattr(cls.HParams(), name):
+                    raise UsageError(f"--{name} has an effect with --level modality only")
+
+    def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
+        """After the warm-up: valuates the whole training part and makes this epoch's list."""
+        self._found = {}
+        if not self.in_window(epoch):
+            return None
+        hp, modalities = self.hparams, self.model.modalities
+        hits = self._hits(train)
+        phi = contributions(hits, modalities, hp.value)
+        if hp.level == "sample":
+            indices, keep = sample_plan(phi)
+        else:
+            indices, keep = modality_plan(
+                phi, self.generator, hp.part_ratio, hp.strength, hp.gap_form
+            )
+        modality = torch.arange(len(modalities) + 1, device=keep.device)  # 0: all of them
+        entries = (keep[:, None] == modality).double().sum(0) / len(train)
+        self._found["train/expansion"] = entries.sum()
+        for k, m in enumerate(modalities, start=1):
+            self._found[f"train/copies/{m}"] = entries[k]
+            self._found[f"train/shapley/{m}"] = phi[m].mean()
+        for s, hit in hits.items():
+            self._found[f"train/hit/{'+'.join(s)}"] = hit.double().mean()
+        return EpochPlan(indices, {"keep": keep})
+
+    @torch.no_grad()
+    def _hits(self, train: TrainingSet) -> dict[Coalition, Tensor]:
+        """hit_S [N] bool of every coalition, from one encoder pass in evaluation mode."""
+        self.eval()
+        parts: dict[Coalition, list[Tensor]] = {s: [] for s in subsets(self.model.modalities)}
+        for batch in train.batches(transforms="eval"):
+            f = self.model.encode(batch["inputs"])
+            for s, hits in parts.items():
+                hits.append(self.model.fuse_subset(f, s).argmax(1) == batch["label"])
+        return {s: torch.cat(hits) for s, hits in parts.items()}
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
+        """Mean cross-entropy of the fused logits, over whole samples and copies alike.
+
+        Without a column "keep" (warm-up) this is Joint.
+        """
+        y, keep = batch["label"], batch.get("keep")
+        f = self.model.encode(batch["inputs"])
+        z = self.model.fuse(f if keep is None else keep_only(f, keep))
+        loss = F.cross_entropy(z, y)
+        logs = {"train/L_align": loss.detach()}
+        if keep is None:
+            return loss, logs | {"train/acc": accuracy(z, y)}
+        whole = keep == 0
+        right = (z.detach().argmax(1) == y) & whole
+        logs["train/acc"] = right.sum() / whole.sum()  # 0 / 0 = NaN: no whole sample in this step
+        logs["train/masked"] = (~whole).float().mean()
+        return loss, logs
+
+    def end_epoch(self) -> Logs:
+        """What this epoch's valuation found; nothing in the warm-up."""
+        return self._found

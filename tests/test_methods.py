@@ -1,0 +1,255 @@
+"""Every method, on every set of modalities: it trains, its mechanism runs, it forgets nothing.
+
+What a method computes is tested in its own file; here all of them pass the same gate.
+"""
+
+import copy
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, TinySet, equal_states, host_reads, program, tiny_batch, tiny_model
+
+import methods
+from assemble import make_deterministic
+from common.options import UsageError
+from experiments.run_folder import RunFolder
+from experiments.settings import METHOD_DEFAULTS, build, method_defaults
+from methods.base import Facts
+
+PAIR, TRIO = ("audio", "video"), ("text", "audio", "video")
+EPOCHS = 6
+ALL = [name for name in methods.METHODS if name != "Unimodal"]
+
+# What the log of a finished run must show: not that a loss was finite, but that the method's own
+# mechanism acted. Keys of the last record of the main stage; {m} stands for each modality.
+RAN = {
+    "Joint": lambda r, of: r["train/acc"] > 0,
+    "JointUni": lambda r, of: r["train/L_uni"] > 0,
+    "Midas": lambda r, of: r["train/n_valid"] > 0,
+    "SMV": lambda r, of: r["train/expansion"] > 1 and r["train/masked"] > 0,
+    "OPM": lambda r, of: max(of("train/dropped")) > 0,
+    "OGM": lambda r, of: min(of("train/k")) < 1,
+    "AMCo": lambda r, of: r["train/mask_ratio"] > 0 and max(of("train/dependent")) > 0,
+    "LFM": lambda r, of: (
+        r["train/L_match"] > 0 and r["train/alpha_match"] != pytest.approx(0.05, 0)
+    ),
+    "MCR": lambda r, of: min(of("train/J")) > 0 and r["train/L_con"] > 0,
+    "Mixup": lambda r, of: 0 < r["train/lam"] < 1,
+    "PowMix": lambda r, of: r["train/L_mix"] > 0 and 0 < min(of("train/mixed")) < 1,
+    "LeMDA": lambda r, of: r["train/noise"] > 0,
+    "ARL": lambda r, of: sum(of("train/k")) == pytest.approx(1) and r["train/L_uni"] > 0,
+    "GMM": lambda r, of: r["train/gap"] > 0 and r["train/n_kept"] > 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def deterministic():
+    """As train.py: with several threads some gradients are otherwise summed in any order."""
+    make_deterministic()
+
+
+def hparams(name, **values):
+    """The demo set's defaults at EPOCHS epochs."""
+    cls = methods.load(name)
+    return build(cls.HParams, method_defaults(cls.HParams, "demo", name, EPOCHS), values)
+
+
+def make(name, modalities=PAIR, size=40, **values):
+    cls, hp = methods.load(name), hparams(name, **values)
+    model = tiny_model(modalities, heads=cls.has_unimodal_heads(hp))
+    torch.manual_seed(0)
+    return cls(model, hp, Facts(0, EPOCHS, size, 4))
+
+
+def base(parameters):
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4)
+
+
+def train_epoch(method, optimizers, data, epoch, touched):
+    """As train.py's: returns the losses, and notes which parameters ever got a gradient."""
+    torch.manual_seed(epoch)
+    plan = method.begin_epoch(epoch, data)
+    method.train()
+    losses = []
+    for batch in data.epoch(epoch, plan):
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss, logs = method(batch)
+        assert loss.isfinite() and all(not v.requires_grad for v in logs.values())
+        loss.backward()
+        method.after_backward()
+        for name, p in method.named_parameters():
+            if p.grad is not None and p.grad.abs().sum() > 0:
+                assert p.grad.isfinite().all(), name
+                touched.add(name)
+        for optimizer in optimizers:
+            optimizer.step()
+        losses.append(loss.item())
+    for value in method.end_epoch().values():
+        assert isinstance(float(value), float)
+    return losses
+
+
+def train(method, data, first, last, optimizers=None):
+    """Epochs `first` to `last`, the first stage's optimizers for all of them."""
+    optimizers, touched, losses = optimizers or method.optimizers(base), set(), []
+    for epoch in range(first, last + 1):
+        losses += train_epoch(method, optimizers, data, epoch, touched)
+    return optimizers, touched, losses
+
+
+def test_every_name_loads_its_class_whatever_its_case():
+    for name in methods.METHODS:
+        assert methods.load(name.lower()).__name__ == name
+
+
+@pytest.mark.parametrize("modalities", [PAIR, TRIO], ids=["pair", "trio"])
+@pytest.mark.parametrize("name", ALL)
+def test_the_gradient_reaches_every_encoder(name, modalities):
+    method, data = make(name, modalities), TinySet(modalities)
+    _, touched, losses = train(method, data, 1, EPOCHS)
+    assert losses
+    for m in modalities:
+        wanted = {f"model.encoders.{m}.{n}" for n, _ in method.model.encoders[m].named_parameters()}
+        assert wanted <= touched
+
+
+@pytest.mark.parametrize("modalities", [PAIR, TRIO], ids=["pair", "trio"])
+@pytest.mark.parametrize("name", ALL)
+def test_all_that_a_method_knows_is_in_its_state(name, modalities):
+    """A copy made from the state dict alone goes on with the very same bits."""
+    one, data = make(name, modalities), TinySet(modalities)
+    optimizers, _, _ = train(one, data, 1, 3)
+    state = {k: v.clone() for k, v in one.state_dict().items()}
+    kept = copy.deepcopy([o.state_dict() for o in optimizers])
+    other = make(name, modalities)
+    other.load_state_dict(state)
+    again = other.optimizers(base)
+    for optimizer, saved in zip(again, kept, strict=True):
+        optimizer.load_state_dict(saved)
+    torch.randn(3)  # nothing may hang on the global generator's place
+    losses = train(one, data, 4, EPOCHS, optimizers)[2]
+    assert losses == train(other, data, 4, EPOCHS, again)[2]
+    assert equal_states(one.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_evaluation_draws_nothing_and_depends_on_no_other_sample(name):
+    method, data = make(name), TinySet()
+    train(method, data, 1, 2)
+    method.eval()
+    batch = tiny_batch(size=8)
+    with torch.no_grad():
+        f = method.model.encode(batch["inputs"])
+        z = method.logits(f)
+        assert torch.equal(z, method.logits(f))
+        few = {m: x[2:5] for m, x in f.items()}
+        assert torch.allclose(method.logits(few), z[2:5], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_step_reads_nothing_back_from_the_device(name):
+    method, data = make(name), TinySet()
+    train(method, data, 1, 3)
+    plan = method.begin_epoch(4, data)
+    method.train()
+    batch = next(data.epoch(4, plan))
+    assert host_reads(lambda: (method(batch)[0].backward(), method.after_backward())) == 0
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if methods.load(n).min_modalities > 1])
+def test_too_few_modalities_are_refused(name):
+    with pytest.raises(UsageError, match=f"{name} needs 2 or more modalities"):
+        methods.load(name).check(hparams(name), EPOCHS, ["audio"])
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if hasattr(hparams(n), "warmup_epochs")])
+def test_a_warmup_that_leaves_no_epoch_is_refused(name):
+    with pytest.raises(UsageError, match=f"leaves no epoch of --max_epochs {EPOCHS} for {name}"):
+        methods.load(name).check(hparams(name, warmup_epochs=EPOCHS), EPOCHS, list(PAIR))
+
+
+def test_each_methods_settings_of_a_data_set_exist():
+    for (dataset, name), values in METHOD_DEFAULTS.items():
+        cls = methods.load(name)
+        made = build(cls.HParams, method_defaults(cls.HParams, dataset, name, 30), {})
+        assert values.keys() <= {f for f in made.__dataclass_fields__}, (dataset, name)
+
+
+def test_no_method_imports_another_or_names_a_device():
+    files = {p for p, _ in methods.METHODS.values()}
+    for module in files:
+        text = (ROOT / (module.replace(".", "/") + ".py")).read_text()
+        for other in files:
+            assert f"from {other} " not in text and f"import {other}" not in text, (module, other)
+        for word in (".cuda(", "autocast", "open(", "print("):
+            assert word not in text, (module, word)
+
+
+# Through the program ------------------------------------------------------------------------------
+
+# 14 epochs: every default warm-up is 1 to 3 of them, so that a kill after 4 hits the method.
+LONG = ("--max_epochs", "14", "--batch_size", "32", "--devices", "cpu", "--threads", "1")
+
+
+def command(dataset, name, data, root, folder):
+    places = ("--data_dir", data, "--dataset_root", root, "--output_dir", folder)
+    run = ("--dataset", dataset, "--method", name, "--seed", "1", "--lr", "0.045")
+    model = ("--encoder", "small", "--size", "32", *LONG)
+    return [str(w) for w in ("tests/probe.py", *run, *places, *model)]
+
+
+def weights(folder, name):
+    return RunFolder(folder).load(name)["method"]
+
+
+def show(folder, name, modalities):
+    """The last record of the main stage proves that the method's own mechanism ran."""
+    record = RunFolder(folder).read_log()[13]
+    last = RunFolder(folder).read_log()[-1]
+    assert RAN[name](last | record, lambda key: [record[f"{key}/{m}"] for m in modalities]), record
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+def test_a_killed_run_ends_with_the_same_bits(name, demo_data, tmp_path):
+    root, data = demo_data
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = program(*command("demo", name, data, root, whole))
+    assert done.returncode == 0, done.stderr
+    show(whole, name, PAIR)
+    words = [sys.executable, *command("demo", name, data, root, killed)]
+    lines = (
+        [4, 11] if len(RunFolder(whole).read_log()) > 14 else [random.Random(name).randint(3, 9)]
+    )
+    for count in lines:  # a method with a second stage is killed in both
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for _ in range(count):
+            process.stdout.readline()
+        time.sleep(random.Random(name).uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert RunFolder(killed).state == "partial"
+    done = program(*words[1:])
+    assert done.returncode == 0, done.stderr
+    for file in ("last.pt", "best.pt"):
+        assert equal_states(weights(whole, file), weights(killed, file))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in ALL])
+def test_three_modalities_from_files_to_result(name, demo_data, tmp_path_factory):
+    root, _ = demo_data
+    data = tmp_path_factory.getbasetemp() / "trio-data"  # prepared by the first of these runs
+    folder = tmp_path_factory.mktemp(name) / "run"
+    done = program(*command("trio", name, data, root, folder))
+    assert done.returncode == 0, done.stderr
+    show(folder, name, ("audio", "video", "still"))
+    result = RunFolder(folder).read_json("result.json")
+    assert {f"test/acc_zero/{m}" for m in ("audio", "video", "still")} <= result.keys()
+    assert result["test/acc"] > 0.15  # chance is 0.1; every method learns something in 14 epochs
