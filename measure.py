@@ -128,7 +128,8 @@ def probabilities(method, features: Features) -> dict[str, Tensor]:
     device = method.model.device
     on_device = {m: f.to(device) for m, f in features.items()}
     out = {"fused": method.logits(on_device)}
+    zeros = {m: torch.zeros_like(f) for m, f in on_device.items()}
     alone = method.model.unimodal(on_device) or {
-        m: method.model.fuse_subset(on_device, [m]) for m in features
+        m: method.logits(zeros | {m: f}) for m, f in on_device.items()
     }
     return {name: F.softmax(z.float(), 1).cpu() for name, z in (out | alone).items()}

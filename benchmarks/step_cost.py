@@ -4,7 +4,8 @@
 
 All variants take turns in one process on the same tensors; a round's ratio is a variant's time over
 Joint's of the same round, and the median over rounds is printed. The head part is timed alone on
-stored features, since whole steps cannot resolve it. Host reads are counted by the profiler. "start
+stored features, since whole steps cannot resolve it. Host reads are counted by the
+profiler, without the optimizers (Adam keeps its step counts on the host). "start
 / epoch" is what a method does before an epoch (SMV's valuation, GMM's pass and fit, LFM's second
 derivatives), relative to Joint's steps over as many samples: once for 64 samples, the pass of SMV
 and GMM grows with the training part as Joint's epoch does, LFM's work does not grow.
@@ -110,13 +111,18 @@ def make_batch(size: int, side: int, device: torch.device) -> dict:
     return {"index": torch.arange(size, device=device), "label": label, "inputs": inputs}
 
 
+def gradients(method: Method, batch: dict) -> None:
+    """The method's part of a training step: loss, backward, its hand on the gradients."""
+    loss, _ = method(batch)
+    loss.backward()
+    method.after_backward()
+
+
 def step(method: Method, optimizers: list, batch: dict) -> None:
     """One training step, as in train.py."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
-    loss, _ = method(batch)
-    loss.backward()
-    method.after_backward()
+    gradients(method, batch)
     for optimizer in optimizers:
         optimizer.step()
 
@@ -191,6 +197,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, help="these beside Joint")
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     args = parser.parse_args()
     device = torch.device(args.device)
@@ -198,17 +205,15 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     batch = make_batch(args.batch, args.size, device)
     part = Part(batch)
-    made = {name: make(name, device, args.precision) for name in VARIANTS}
+    names = ["Joint", *(name for name in args.only or VARIANTS if name != "Joint")]
+    made = {name: make(name, device, args.precision) for name in names}
     columns: dict[str, dict] = {}
     starts = {
-        n: seconds(lambda n=n: columns.update({n: begin(made[n][0], part)}), device)
-        for n in VARIANTS
+        n: seconds(lambda n=n: columns.update({n: begin(made[n][0], part)}), device) for n in names
     }
-    batches = {n: batch | {k: v.to(device) for k, v in columns[n].items()} for n in VARIANTS}
-    steps = {n: lambda n=n: step(*made[n], batches[n]) for n in VARIANTS}
-    heads = {
-        n: head_alone(made[n][0], 64, columns[n], device) for n in VARIANTS if "input" not in n
-    }
+    batches = {n: batch | {k: v.to(device) for k, v in columns[n].items()} for n in names}
+    steps = {n: lambda n=n: step(*made[n], batches[n]) for n in names}
+    heads = {n: head_alone(made[n][0], 64, columns[n], device) for n in names if "input" not in n}
 
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     print(
@@ -221,8 +226,8 @@ def main() -> int:
     epoch_s = statistics.median(times["Joint"]) * SAMPLES / args.batch
     titles = ("step / Joint", "median ms", "head ms, B=64", "reads", "start / epoch")
     print(f"{'variant':22}" + "".join(f"{title:>14}" for title in titles))
-    for name in VARIANTS:
-        reads = host_reads(steps[name], device)
+    for name in names:
+        reads = host_reads(lambda name=name: gradients(made[name][0], batches[name]), device)
         head = f"{head_ms[name]:14.2f}" if name in head_ms else f"{'':14}"
         median, start = 1e3 * statistics.median(times[name]), starts[name] / epoch_s
         print(f"{name:22}{relative[name]:14.3f}{median:14.1f}{head}{reads:14d}{start:14.3f}")

@@ -39,6 +39,7 @@ We could read its abstract and public summaries, not the paper. Public code: nju
   the benchmark takes a quarter of a validation batch. They pass in evaluation mode, so that batch
   norm's running statistics do not absorb them; `held_out_mode train` is the benchmark's way. Mode
   and number are our choice. The training batch of hypergrad passes in the same mode.
+* In `official` the fusion layer exists and is never used: `acc_split` of its runs means nothing.
 * More than two modalities: L_match is the mean over pairs, as in BalanceBenchmark.
 """
 
