@@ -4,6 +4,7 @@ What a method computes is tested in its own file; here all of them pass the same
 """
 
 import copy
+import json
 import random
 import signal
 import subprocess
@@ -12,17 +13,16 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, TinySet, equal_states, host_reads, program, tiny_batch, tiny_model
+from conftest import ROOT, TinySet, equal_states, host_reads, program, tiny_batch
+from small_runs import EPOCHS, GOLDEN, base, epoch_losses, hparams, make, train
 
 import methods
 from assemble import make_deterministic
 from common.options import UsageError
 from experiments.run_folder import RunFolder
 from experiments.settings import METHOD_DEFAULTS, build, method_defaults
-from methods.base import Facts
 
 PAIR, TRIO = ("audio", "video"), ("text", "audio", "video")
-EPOCHS = 6
 ALL = [name for name in methods.METHODS if name != "Unimodal"]
 
 # What the log of a finished run must show: not that a loss was finite, but that the method's own
@@ -51,56 +51,6 @@ RAN = {
 def deterministic():
     """As train.py: with several threads some gradients are otherwise summed in any order."""
     make_deterministic()
-
-
-def hparams(name, **values):
-    """The demo set's defaults at EPOCHS epochs."""
-    cls = methods.load(name)
-    return build(cls.HParams, method_defaults(cls.HParams, "demo", name, EPOCHS), values)
-
-
-def make(name, modalities=PAIR, size=40, **values):
-    cls, hp = methods.load(name), hparams(name, **values)
-    model = tiny_model(modalities, heads=cls.has_unimodal_heads(hp))
-    torch.manual_seed(0)
-    return cls(model, hp, Facts(0, EPOCHS, size, 4))
-
-
-def base(parameters):
-    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4)
-
-
-def train_epoch(method, optimizers, data, epoch, touched):
-    """As train.py's: returns the losses, and notes which parameters ever got a gradient."""
-    torch.manual_seed(epoch)
-    plan = method.begin_epoch(epoch, data)
-    method.train()
-    losses = []
-    for batch in data.epoch(epoch, plan):
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss, logs = method(batch)
-        assert loss.isfinite() and all(not v.requires_grad for v in logs.values())
-        loss.backward()
-        method.after_backward()
-        for name, p in method.named_parameters():
-            if p.grad is not None and p.grad.abs().sum() > 0:
-                assert p.grad.isfinite().all(), name
-                touched.add(name)
-        for optimizer in optimizers:
-            optimizer.step()
-        losses.append(loss.item())
-    for value in method.end_epoch().values():
-        assert isinstance(float(value), float)
-    return losses
-
-
-def train(method, data, first, last, optimizers=None):
-    """Epochs `first` to `last`, the first stage's optimizers for all of them."""
-    optimizers, touched, losses = optimizers or method.optimizers(base), set(), []
-    for epoch in range(first, last + 1):
-        losses += train_epoch(method, optimizers, data, epoch, touched)
-    return optimizers, touched, losses
 
 
 def test_every_name_loads_its_class_whatever_its_case():
@@ -136,6 +86,12 @@ def test_all_that_a_method_knows_is_in_its_state(name, modalities):
     losses = train(one, data, 4, EPOCHS, optimizers)[2]
     assert losses == train(other, data, 4, EPOCHS, again)[2]
     assert equal_states(one.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_losses_are_those_written_down(name):
+    """Rounding differs among machines, by far less than this; a changed method by far more."""
+    assert epoch_losses(name) == pytest.approx(json.loads(GOLDEN.read_text())[name], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -1,0 +1,91 @@
+"""Trainings of a few steps on a batch's worth of noise, the same ones for every method.
+
+`python tests/small_runs.py` writes golden_losses.json anew: only for a change that means to move a
+method's numbers, and that says so.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch  # noqa: E402
+from conftest import TinySet, tiny_model  # noqa: E402
+
+import methods  # noqa: E402
+from assemble import make_deterministic  # noqa: E402
+from experiments.settings import build, method_defaults  # noqa: E402
+from methods.base import Facts  # noqa: E402
+
+EPOCHS = 6
+GOLDEN = Path(__file__).parent / "golden_losses.json"
+
+
+def hparams(name, **values):
+    """The demo set's defaults at EPOCHS epochs."""
+    cls = methods.load(name)
+    return build(cls.HParams, method_defaults(cls.HParams, "demo", name, EPOCHS), values)
+
+
+def make(name, modalities=("audio", "video"), size=40, **values):
+    cls, hp = methods.load(name), hparams(name, **values)
+    model = tiny_model(modalities, heads=cls.has_unimodal_heads(hp))
+    torch.manual_seed(0)
+    return cls(model, hp, Facts(0, EPOCHS, size, 4))
+
+
+def base(parameters):
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4)
+
+
+def train_epoch(method, optimizers, data, epoch, touched):
+    """As train.py's: returns the losses, and notes which parameters ever got a gradient."""
+    torch.manual_seed(epoch)
+    plan = method.begin_epoch(epoch, data)
+    method.train()
+    losses = []
+    for batch in data.epoch(epoch, plan):
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss, logs = method(batch)
+        assert loss.isfinite() and all(not v.requires_grad for v in logs.values())
+        loss.backward()
+        method.after_backward()
+        for name, p in method.named_parameters():
+            if p.grad is not None and p.grad.abs().sum() > 0:
+                assert p.grad.isfinite().all(), name
+                touched.add(name)
+        for optimizer in optimizers:
+            optimizer.step()
+        losses.append(loss.item())
+    for value in method.end_epoch().values():
+        assert isinstance(float(value), float)
+    return losses
+
+
+def train(method, data, first, last, optimizers=None):
+    """Epochs `first` to `last`, the first stage's optimizers for all of them."""
+    optimizers, touched, losses = optimizers or method.optimizers(base), set(), []
+    for epoch in range(first, last + 1):
+        losses += train_epoch(method, optimizers, data, epoch, touched)
+    return optimizers, touched, losses
+
+
+def epoch_losses(name):
+    """The mean loss of each epoch."""
+    data, method, means = TinySet(), make(name), []
+    optimizers = method.optimizers(base)
+    for epoch in range(1, EPOCHS + 1):
+        losses = train(method, data, epoch, epoch, optimizers)[2]
+        means.append(sum(losses) / len(losses))
+    return means
+
+
+if __name__ == "__main__":
+    make_deterministic()
+    torch.set_num_threads(1)
+    names = [name for name in methods.METHODS if name != "Unimodal"]
+    golden = {name: [round(value, 6) for value in epoch_losses(name)] for name in names}
+    lines = [f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in golden.items()]
+    GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")
