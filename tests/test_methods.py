@@ -88,6 +88,30 @@ def test_all_that_a_method_knows_is_in_its_state(name, modalities):
     assert equal_states(one.state_dict(), other.state_dict())
 
 
+# Strength zero, or a window that has not opened in the first three epochs.
+IDLE = {
+    "SMV": {"warmup_epochs": 5},
+    "OPM": {"p_exe": 0.0, "warmup_epochs": 0},
+    "OGM": {"alpha": 0.0, "noise": False, "warmup_epochs": 0},
+    "AMCo": {"warmup_epochs": 5},
+    "LFM": {"alpha_mode": "fixed", "alpha_match": 0.0, "factor": 1.0},
+    "MCR": {"lam": 0.0, "w_uni": 0.0, "contr": 0.0, "lib": 0.0},
+    "PowMix": {"w": 0.0},
+    "ARL": {"gamma": 0.0, "mode": "off", "clip": 0.0, "warmup_epochs": 0},
+}
+
+
+@pytest.mark.parametrize("modalities", [PAIR, TRIO], ids=["pair", "trio"])
+@pytest.mark.parametrize("name", IDLE)
+def test_an_idle_method_trains_joints_weights_to_the_last_bit(name, modalities):
+    joint, idle = make("Joint", modalities), make(name, modalities, **IDLE[name])
+    for method in (joint, idle):
+        train(method, TinySet(modalities), 1, 3)
+    heads = {k for k in idle.state_dict() if k.startswith("model.heads.")}
+    kept = {k: v for k, v in idle.model.state_dict().items() if "model." + k not in heads}
+    assert equal_states(kept, joint.model.state_dict())
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_the_losses_are_those_written_down(name):
     """Rounding differs among machines, by far less than this; a changed method by far more."""
@@ -151,6 +175,11 @@ def test_no_method_imports_another_or_names_a_device():
 
 # 14 epochs: every default warm-up is 1 to 3 of them, so that a kill after 4 hits the method.
 LONG, SHORT = 14, 8
+# A method with two stages is killed in both, with epochs left.
+STAGES = {
+    "GMM": (("--finetune_epochs", "6"), (4, 11)),
+    "MCR": (("--pretrain_epochs", "4"), (2, 6)),
+}
 
 
 def command(dataset, name, data, root, folder, epochs=LONG):
@@ -177,14 +206,12 @@ def show(folder, name, modalities, epochs=LONG):
 def test_a_killed_run_ends_with_the_same_bits(name, demo_data, tmp_path):
     root, data = demo_data
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = program(*command("demo", name, data, root, whole))
+    more, epochs = STAGES.get(name, ((), (random.Random(name).randint(3, 9),)))
+    done = program(*command("demo", name, data, root, whole), *more)
     assert done.returncode == 0, done.stderr
     show(whole, name, PAIR)
-    words = [sys.executable, *command("demo", name, data, root, killed)]
-    lines = (
-        [4, 11] if len(RunFolder(whole).read_log()) > LONG else [random.Random(name).randint(3, 9)]
-    )
-    for count in lines:  # a method with a second stage is killed in both
+    words = [sys.executable, *command("demo", name, data, root, killed), *more]
+    for count in epochs:
         process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(count):
             process.stdout.readline()
