@@ -139,11 +139,18 @@ def seconds(work: Callable[[], None], device: torch.device) -> float:
 
 
 def in_turn(work: dict[str, Callable], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Times of each piece of work, in turn in every round, after one round unmeasured."""
+    """Times of each piece of work, in turn in every round, after one round unmeasured.
+
+    Each round begins elsewhere and every other one runs backwards: the place in a round, and what
+    ran before, shift times by some percent.
+    """
     times: dict[str, list[float]] = {name: [] for name in work}
+    names = list(work)
     for turn in range(rounds + 1):
-        for name, one in work.items():
-            spent = seconds(one, device)
+        first = turn * 7 % len(names)
+        order = names[first:] + names[:first]
+        for name in order if turn % 2 else reversed(order):
+            spent = seconds(work[name], device)
             if turn:
                 times[name].append(spent)
     return times
