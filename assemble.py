@@ -17,10 +17,10 @@ from data_prep import layouts
 from data_prep.loader import Loader, train_statistics
 from data_prep.prepare import prepare, prepared_folder
 from data_prep.prepared import Prepared, read_meta
-from data_prep.spec import Audio, Spec
+from data_prep.spec import Flow, Modality, Text
 from experiments.resolve import Run
 from methods.base import Facts, Method
-from models.build import build_classifier
+from models.build import Choice, Stream, build_classifier
 from models.classifier import Execution
 
 
@@ -128,8 +128,7 @@ def assemble(run: Run, args: Namespace) -> Session:
     constants = normalisation(layout.normalise(run.prep), modalities, loaders["train"])
     method = build_method(
         run,
-        {m: prepared.spec[m] for m in modalities},
-        constants,
+        {m: stream_of(prepared.spec[m], constants[m]) for m in modalities},
         len(prepared.label_names),
         len(parts["train"]),
         device,
@@ -137,18 +136,24 @@ def assemble(run: Run, args: Namespace) -> Session:
     return Session(run, prepared, modalities, loaders, ids, sources, hashes, method)
 
 
+def stream_of(kind: Modality, constants: tuple | str | None) -> Stream:
+    """What the model must know of a stored modality."""
+    name = type(kind).__name__.lower()
+    if isinstance(kind, Text):
+        return Stream(name, None, length=kind.max_tokens, vocabulary=kind.words)
+    channels = {"audio": 1, "flow": 2 * kind.stack if isinstance(kind, Flow) else 0}.get(name, 3)
+    return Stream(name, constants, channels)
+
+
 def build_method(
-    run: Run, spec: Spec, constants: dict, classes: int, train_size: int, device: torch.device
+    run: Run, streams: dict[str, Stream], classes: int, train_size: int, device: torch.device
 ) -> Method:
     """The run's method with its model: first weights from the run's seed alone."""
     cls, s = methods.load(run.method), run.settings
     model = build_classifier(
-        {m: "audio" if isinstance(kind, Audio) else "video" for m, kind in spec.items()},
-        constants,
+        streams,
         classes,
-        encoder=s.encoder,
-        spec_pool=s.spec_pool,
-        audio_norm=s.audio_norm,
+        Choice(s.encoder, s.spec_pool, s.audio_norm, s.weights, s.text_model),
         heads=cls.has_unimodal_heads(run.hparams),
         seed=run.seed,
         execution=Execution(device, s.precision, s.compile),
@@ -187,5 +192,9 @@ def normalisation(declared: dict, modalities: list[str], train: Loader) -> dict:
         value = declared[m]
         if value == "train":
             value = train_statistics(train.batches, m)
-        constants[m] = (0.0, 1.0) if value == "none" else value
+        if value == "none":
+            first = next(iter(train.batches([0])))["inputs"][m]
+            width = first.shape[2] if first.ndim == 3 else 1  # vectors [B, L, D] have D constants
+            value = ([0.0] * width, [1.0] * width)
+        constants[m] = value
     return constants

@@ -9,6 +9,7 @@ run's folder carries all that is needed: preparation spec, normalisation constan
 
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,14 @@ import torch
 from torch import Tensor
 
 import methods
-from assemble import Session, assemble, build_method, pick_device
+from assemble import Session, assemble, build_method, pick_device, stream_of
 from common.files import file_digest, read_table, write_table
 from common.options import Parser, UsageError, number
 from common.program import run as run_program
 from data_prep import layouts
 from data_prep.prepare import make_crew
-from data_prep.spec import Audio, Candidate, Rejection, Spec, spec_from_json
-from data_prep.transforms import clip, spectrogram
+from data_prep.spec import Candidate, Rejection, Spec, spec_from_json
+from data_prep.transforms import make_input
 from data_prep.workers import DONE
 from experiments.resolve import Run, run_from_config
 from experiments.run_folder import RunFolder
@@ -90,24 +91,23 @@ def read_manifest(path: Path, modalities: list[str]) -> list[Candidate]:
 
 def inputs_of(row: dict, spec: Spec, run: Run) -> dict[str, np.ndarray]:
     """The evaluation view of one extracted row."""
-    views, out = layouts.load(run.dataset).views(run.prep), {}
-    for m, kind in spec.items():
-        if isinstance(kind, Audio):
-            out[m] = spectrogram(row[m], kind, views[m], None)
-        else:
-            out[m] = clip(row[m], kind, views[m], run.settings.size, None)
-    return out
+    views = layouts.load(run.dataset).views(run.prep)
+    return {m: make_input(row[m], k, views[m], run.settings.size, None) for m, k in spec.items()}
 
 
 def restore(folder: RunFolder, run: Run, spec: Spec, result: dict, device: torch.device) -> Method:
     """The run's method at its best epoch; normalisation constants come with the weights."""
-    placeholders = {
-        m: (0.0, 1.0) if isinstance(kind, Audio) else ([0.0] * 3, [1.0] * 3)
-        for m, kind in spec.items()
-    }
+    state = folder.load("best.pt")["method"]
+    streams = {}
+    for m, kind in spec.items():
+        # The constants come with the weights: here they only need the right number of entries.
+        mean = state.get(f"model.encoders.{m}.mean", state.get(f"model.encoders.{m}.inputs.mean"))
+        entries = 1 if mean is None else mean.numel()
+        streams[m] = stream_of(kind, ([0.0] * entries, [1.0] * entries))
+    run = replace(run, settings=replace(run.settings, weights="none"))  # those of the run follow
     classes = len(result["label_names"])
-    method = build_method(run, spec, placeholders, classes, result["train_size"], device)
-    method.load_state_dict(folder.load("best.pt")["method"])
+    method = build_method(run, streams, classes, result["train_size"], device)
+    method.load_state_dict(state)
     return method.eval()
 
 
@@ -124,7 +124,7 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
     method, names = restore(folder, run, spec, result, device), result["label_names"]
     rows, bad = [], []
     workers = number("num_workers", args.num_workers or "1", int, 1)
-    with make_crew(manifest.parent, spec, workers, 60.0) as crew:
+    with make_crew(manifest.parent, spec, workers, 60.0, folder.path) as crew:
         for candidate, (state, row) in zip(candidates, crew.map(candidates)):
             if state != DONE or isinstance(row, Rejection):
                 bad.append((candidate.id, row if state != DONE else f"{row.reason}: {row.detail}"))

@@ -25,7 +25,7 @@ import torch  # noqa: E402
 import methods  # noqa: E402
 from assemble import make_deterministic  # noqa: E402
 from methods.base import Facts, Method  # noqa: E402
-from models.build import build_classifier  # noqa: E402
+from models.build import Choice, Stream, build_classifier  # noqa: E402
 from models.classifier import Execution  # noqa: E402
 
 CLASSES = 6
@@ -79,10 +79,9 @@ def make(name: str, device: torch.device, precision: str) -> tuple[Method, list]
     cls = methods.load(public)
     hparams = cls.HParams(**values)
     model = build_classifier(
-        {"audio": "audio", "video": "video"},
-        {"audio": (0.0, 1.0), "video": "imagenet"},
+        {"audio": Stream("audio", (0.0, 1.0), 1), "video": Stream("video", "imagenet")},
         CLASSES,
-        encoder="resnet18",
+        Choice(),
         heads=cls.has_unimodal_heads(hparams),
         execution=Execution(device, precision),
     )

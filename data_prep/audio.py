@@ -17,7 +17,8 @@ import torchaudio.compliance.kaldi
 import torchaudio.functional
 
 from data_prep.extracted import Extracted, demux, first_usable, open_container
-from data_prep.spec import Audio, Reject
+from data_prep.reasons import Reject
+from data_prep.spec import Audio
 
 LOG_FLOOR = 1e-7  # inside the logarithm; the field's scripts. Silence is ln(1e-7) = -16.118
 SILENT_RMS = 1e-4  # our choice

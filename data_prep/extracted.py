@@ -13,12 +13,20 @@ from typing import TypeVar
 import av
 import numpy as np
 
-from data_prep.spec import Audio, Candidate, Reject, Spec, Video
+from data_prep.reasons import Reject
+from data_prep.spec import Array, Audio, Candidate, Flow, Image, Spec, Text, Video
 
 T = TypeVar("T")
 
 # Imported when a modality is met: a video-only data set does not pay for torch's start-up.
-EXTRACTORS = {Audio: "data_prep.audio", Video: "data_prep.video"}
+EXTRACTORS = {
+    Audio: "data_prep.audio",
+    Video: "data_prep.video",
+    Image: "data_prep.image",
+    Flow: "data_prep.flow",
+    Text: "data_prep.text",
+    Array: "data_prep.array",
+}
 
 LFS_HEAD = b"version https://git-lfs"
 LFS_SIZE = 200  # bytes; a pointer is about 130
@@ -29,8 +37,9 @@ class Extracted:
     """A stored modality: its content, and what the manifest says about it.
 
     `payload`: float16 [F, T] of a spectrogram; for frames a list of JPEG bytes or of uint8
-    [H, W, 3]. `duration_s`: seconds found in the file. `n_frames`: frames or spectrogram columns
-    found in the file, 0 where the modality had to be filled.
+    [H, W, 3]; for flow a list of images' bytes; for text [uint16 ids, uint8 segments]; for an array
+    [int32 (L, D), float32 values]. `duration_s`: seconds found in the file, 0 where there is no
+    time. `n_frames`: frames, columns, tokens or vectors found, 0 where the modality was filled.
     """
 
     payload: np.ndarray | list
@@ -132,8 +141,12 @@ def first_usable(
     raise Reject(failures[0].reason, "; ".join(details))
 
 
-def extract_sample(root: Path, candidate: Candidate, spec: Spec) -> dict[str, Extracted]:
+def extract_sample(
+    root: Path, candidate: Candidate, spec: Spec, assets: Path | None = None
+) -> dict[str, Extracted]:
     """All modalities of a candidate, in the order of `spec`.
+
+    `assets` is the folder that holds what belongs to the set as a whole: a text's vocab.txt.
 
     Raises `Reject`: "lfs_pointer" when any source is a pointer, whatever else could stand in for
     it; "unreadable" when every modality had to be filled; and what the decoders raise.
@@ -145,7 +158,12 @@ def extract_sample(root: Path, candidate: Candidate, spec: Spec) -> dict[str, Ex
     sample = {}
     for name, modality in spec.items():
         extract = importlib.import_module(EXTRACTORS[type(modality)]).extract
-        sample[name] = extract(sources[name], modality)
+        if isinstance(modality, Text):
+            sample[name] = extract(candidate.inline[name], modality, assets)
+        elif isinstance(modality, Array):
+            sample[name] = extract(sources[name], modality, candidate.inline.get(name))
+        else:
+            sample[name] = extract(sources[name], modality)
     if not any(part.n_frames for part in sample.values()):
         raise Reject("unreadable", "nothing decodes in any modality")
     return sample

@@ -14,11 +14,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.prepared import Prepared
-from data_prep.spec import Audio, AudioView, VideoView
-from data_prep.transforms import clip, spectrogram
+from data_prep.spec import View
+from data_prep.transforms import make_input, toss
 
 Batch = dict
-Views = dict[str, AudioView | VideoView]
+Views = dict[str, View]
 # A key asks a worker for one item: (epoch or -1 for the evaluation view, place in the list, index).
 Key = tuple[int, int, int]
 
@@ -39,13 +39,10 @@ class Samples(Dataset):
         """The inputs of one item."""
         epoch, place, index = key
         rng = np.random.default_rng([self.seed, epoch, place]) if epoch >= 0 else None
-        position, inputs = int(self.positions[index]), {}
+        position, flip, inputs = int(self.positions[index]), toss(rng), {}
         for name, view in self.views.items():
             spec, stored = self.prepared.spec[name], self.prepared.value(position, name)
-            if isinstance(spec, Audio):
-                inputs[name] = spectrogram(stored, spec, view, rng)
-            else:
-                inputs[name] = clip(stored, spec, view, self.size, rng)
+            inputs[name] = make_input(stored, spec, view, self.size, rng, flip)
         return inputs
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
@@ -162,13 +159,23 @@ def _as_is(batch: Batch) -> Batch:
 
 
 def train_statistics(batches: Callable[[], Iterator[Batch]], modality: str) -> tuple[list, list]:
-    """Mean and standard deviation of a part: one pair for sound, one a colour for video."""
+    """Mean and standard deviation of a part, as lists.
+
+    One pair for sound, one a channel for images (scaled to [0, 1]), one a feature for sequences,
+    whose padding (rows of zeros) does not count.
+    """
     count, total, squares = 0, 0.0, 0.0
     for batch in batches():
         values = batch["inputs"][modality].double()
-        values = values / 255 if values.ndim == 5 else values  # frames [B, T, 3, H, W] in [0, 1]
-        axes = (0, 1, 3, 4) if values.ndim == 5 else tuple(range(values.ndim))
-        count += values.numel() // (values.shape[2] if values.ndim == 5 else 1)
+        if values.ndim == 3:  # vectors [B, L, D]
+            values = values[(values != 0).any(2)]
+            axes, channels = (0,), values.shape[1]
+        elif values.ndim == 5:  # images [B, T, C, H, W]
+            values = values / 255
+            axes, channels = (0, 1, 3, 4), values.shape[2]
+        else:  # spectrograms [B, 1, F, T]
+            axes, channels = (0, 1, 2, 3), 1
+        count += values.numel() // channels
         total, squares = total + values.sum(axes), squares + values.square().sum(axes)
     mean = total / count
     spread = (squares / count - mean.square()).clamp_min(1e-12).sqrt()

@@ -22,18 +22,9 @@ from common.options import UsageError, check
 from common.program import cores
 from data_prep import layouts
 from data_prep.prepared import Prepared, read_meta
+from data_prep.reasons import KEPT_REASONS, REASONS
 from data_prep.shards import SHARD_SIZE, Shard, ShardWriter, schema, shard_name
-from data_prep.spec import (
-    KEPT_REASONS,
-    REASONS,
-    Audio,
-    Candidate,
-    Rejection,
-    Scan,
-    Spec,
-    spec_hash,
-    spec_json,
-)
+from data_prep.spec import Audio, Candidate, Rejection, Scan, Spec, spec_hash, spec_json
 from data_prep.workers import DONE, Crew
 
 TOOLS = (
@@ -62,13 +53,15 @@ def prepared_folder(data_dir: Path, dataset: str, spec: Spec) -> Path:
     return data_dir / dataset / spec_hash(dataset, spec)
 
 
-def extract_row(root: Path, spec: Spec, candidate: Candidate) -> dict[str, Any] | Rejection:
+def extract_row(
+    root: Path, spec: Spec, assets: Path | None, candidate: Candidate
+) -> dict[str, Any] | Rejection:
     """The stored row of one candidate, or why there is none. Runs in a worker process."""
     from data_prep.extracted import extract_sample
-    from data_prep.spec import Reject
+    from data_prep.reasons import Reject
 
     try:
-        parts = extract_sample(root, candidate, spec)
+        parts = extract_sample(root, candidate, spec, assets)
     except Reject as reject:
         sources = sorted({path for paths in candidate.sources.values() for path in paths})
         return Rejection(candidate.id, SEPARATOR.join(sources), reject.reason, reject.detail)
@@ -100,9 +93,9 @@ def single_threaded() -> None:
     torch.set_num_threads(1)
 
 
-def make_crew(root: Path, spec: Spec, workers: int, limit_s: float) -> Crew:
-    """Supervised workers that turn candidates into rows."""
-    work = functools.partial(extract_row, root, spec)
+def make_crew(root: Path, spec: Spec, workers: int, limit_s: float, assets: Path) -> Crew:
+    """Supervised workers that turn candidates into rows; `assets` holds a text's vocab.txt."""
+    work = functools.partial(extract_row, root, spec, assets)
     return Crew(work, workers, limit_s, single_threaded, preload=["data_prep.extracted"])
 
 
@@ -224,7 +217,7 @@ def _write_shards(
     columns = schema(dataset, spec)
     done = len(scan.candidates) - sum(len(runs[k]) for k in missing)
     bar = tqdm(total=len(scan.candidates), initial=done, desc=f"prepare {dataset}", unit="clip")
-    with bar, make_crew(root, spec, workers, limit_s) as crew:
+    with bar, make_crew(root, spec, workers, limit_s, folder) as crew:
         results = crew.map([candidate for k in missing for candidate in runs[k]])
         for k in missing:
             writer, rejected = ShardWriter(folder / shard_name(k), columns), []

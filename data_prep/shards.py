@@ -43,7 +43,11 @@ def schema(dataset: str, spec: Spec) -> pa.Schema:
             shape = {"shape": json.dumps([rows, columns]), "dtype": "float16"}
             fields.append(pa.field(name, pa.binary(2 * rows * columns), metadata=shape))
         else:
-            fields.append(pa.field(name, pa.list_(pa.binary()), metadata={"codec": modality.codec}))
+            fields.append(
+                pa.field(
+                    name, pa.list_(pa.binary()), metadata={"codec": getattr(modality, "codec", "")}
+                )
+            )
     text = json.dumps(spec_json(dataset, spec), sort_keys=True)
     return pa.schema(fields, metadata={"spec": text})
 

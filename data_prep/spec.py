@@ -6,40 +6,12 @@ hash hold the same content, and a reader that expects another hash refuses.
 """
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from common.files import digest
 
 # Raised whenever the content that equal settings produce changes.
 VERSION = 1
-
-# Why a raw file did not become a sample. `rejected.csv` holds one of these codes a line.
-REASONS = {
-    "lfs_pointer": "a git-lfs pointer instead of the file: run `git lfs pull` in the raw folder",
-    "unreadable": "empty, not a media file, or a container that does not open",
-    "truncated": "the file ends early and less than 3 s of it decode",
-    "no_audio": "no audio track (and no other file that has one)",
-    "silent": "no sound in the track, and --drop_silent was asked",
-    "no_video": "no video track",
-    "few_frames": "fewer frames decode than a sample needs",
-    "bad_values": "the decoded values are not finite",
-    "decoder_crash": "the decoder crashed or hung on this file",
-    "unknown_name": "the name fits no file of this data set",
-    "missing_file": "a list names the file, and it is not there",
-    "no_label": "neither a list nor the folder tells its class",
-    "label_conflict": "list and folder tell different classes: the list was taken",
-    "duplicate": "the same id stands elsewhere: the first was taken",
-}
-# Findings that are written to rejected.csv although the sample itself is kept.
-KEPT_REASONS = ("label_conflict",)
-
-
-class Reject(Exception):
-    """A file that cannot become a sample; `reason` is a key of `REASONS`."""
-
-    def __init__(self, reason: str, detail: str = ""):
-        assert reason in REASONS, reason
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)
@@ -91,9 +63,67 @@ class Video:
     missing: str = "reject"  # or "fill": repeat what decodes, black where nothing does, and a flag
 
 
-Modality = Audio | Video
+@dataclass(frozen=True)
+class Image:
+    """One stored picture, RGB, a JPEG whose shorter side is at most `short_side`, turned upright.
+
+    Alpha and palettes are laid on white; of an animation the first frame counts.
+    """
+
+    short_side: int = 256
+    quality: int = 90
+    max_pixels: int = 100_000_000  # a header that claims more is refused before decoding
+    missing: str = "reject"  # or "fill": a grey picture, and a flag in the manifest
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Stored optical flow between consecutive frames, as the field stores it: u and v as images.
+
+    At each of `positions`, shown at (j + 0.5) / positions of the duration, `stack` consecutive
+    pairs of frames give `stack` pictures of u and of v: 8-bit grey, flow clipped to +-bound pixels
+    and mapped linearly to 0..255, so that no motion is 128. Order: u1, v1, u2, v2, ...
+    """
+
+    algorithm: str = "dis"  # or "farneback", "tvl1", "precomputed"
+    positions: int = 10
+    stack: int = 1
+    bound: float = 20.0
+    quality: int = 95
+    min_decoded: int = 4  # fewer frames in the file: few_frames
+
+
+@dataclass(frozen=True)
+class Text:
+    """Stored token ids, uint16 [n], special tokens included, at most `max_tokens`.
+
+    `vocabulary`: "electra" (uncased WordPiece of 30,522), "build" (made of the data set's own
+    texts, at most `words`), or the first digits of the SHA-256 of a vocab.txt of `words` lines. The
+    file stands beside the samples as vocab.txt. A pair of texts is joined by the separator token
+    and carries segment ids.
+    """
+
+    vocabulary: str = "electra"
+    words: int = 30522
+    max_tokens: int = 40
+    pair: bool = False
+
+
+@dataclass(frozen=True)
+class Array:
+    """A stored sequence of feature vectors, float32 [L, D], L at most `max_length`.
+
+    Not finite numbers become 0 where `clean`, else they reject the sample. D is the data set's own
+    and the same for all samples.
+    """
+
+    max_length: int = 512
+    clean: bool = False
+
+
+Modality = Audio | Video | Image | Flow | Text | Array
 Spec = dict[str, Modality]
-KINDS = {"audio": Audio, "video": Video}
+KINDS = {kind.__name__.lower(): kind for kind in (Audio, Video, Image, Flow, Text, Array)}
 
 
 @dataclass(frozen=True)
@@ -102,7 +132,8 @@ class Candidate:
 
     `sources` maps a modality to the files that hold it, relative to the root, in the order in which
     they are tried. `group` names what must not be torn apart by a group split (actor, video);
-    `part` is the official part, if the data set has one ("train", "val" or "test").
+    `part` is the official part, if the data set has one ("train", "val" or "test"). `inline` holds
+    what is no file of its own: a modality's text, or the row of a sample in a file of many.
     """
 
     id: str
@@ -110,6 +141,7 @@ class Candidate:
     sources: dict[str, tuple[str, ...]]
     group: str = ""
     part: str = ""
+    inline: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -147,12 +179,22 @@ class VideoView:
     """How stored frames become an input.
 
     `frames` of them: training draws one from each of as many equal segments, evaluation takes each
-    segment's middle. "crop_flip": one RandomResizedCrop and one coin for a flip, shared by all
-    frames of a clip; "none": the frames as they are, resized.
+    segment's middle. "crop_flip": one RandomResizedCrop and a flip, shared by all frames of a clip;
+    "flip": the flip alone; "rotate_flip": a rotation by up to 30 degrees, then the flip; "none":
+    the frames as they are, resized. The coin for the flip is tossed once a sample, for all of its
+    modalities: flow and frames turn together, and u changes its sign.
     """
 
     frames: int = 3
     augment: str = "crop_flip"
+
+
+@dataclass(frozen=True)
+class PlainView:
+    """Token ids and feature sequences become inputs as they are, padded to their largest length."""
+
+
+View = AudioView | VideoView | PlainView
 
 
 def spec_json(dataset: str, spec: Spec) -> dict:

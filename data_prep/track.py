@@ -14,7 +14,7 @@ from itertools import chain, pairwise
 import av
 
 from data_prep.extracted import demux
-from data_prep.spec import Reject
+from data_prep.reasons import Reject
 
 LAST = 0.1  # seconds that a last packet may last whose duration is not told
 REORDERING = 32  # packets kept beyond the last wanted time; H.264 and HEVC reorder within 16

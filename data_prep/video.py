@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 
 from data_prep.extracted import Extracted, first_usable, open_container
-from data_prep.spec import Reject, Video
+from data_prep.reasons import Reject
+from data_prep.spec import Video
 from data_prep.track import Track, Unexpected, decode_from, load_track, plan, span, survey
 
 ENOUGH = 3.0  # seconds of a damaged clip that make it worth keeping; our choice

@@ -28,6 +28,17 @@ class Settings:
     encoder: str = option(
         "resnet18", "convolutional trunk", choices=("resnet18", "small"), source="paper Sec. 4.1"
     )
+    weights: str = option(
+        "none",
+        "first weights of pictures, frames and texts: none, pretrained (the ordinary caches), or a"
+        " folder that holds them",
+        source="paper Sec. 4.1: pretrained for Food-101 alone",
+    )
+    text_model: str = option(
+        "google/electra-base-discriminator",
+        "the text encoder: a name of the Hugging Face hub, a folder, or tiny (2 layers, random)",
+        source="paper Sec. 4.1 says ELECTRA; which one is our choice",
+    )
     size: int = option(
         224, "side of every image tensor, pixels", low=16, high=1024, source="the field's loaders"
     )
@@ -54,7 +65,7 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "kinetics": {},
     "cremad": {},
     "ucf101": {"lr": 1e-2},
-    "food101": {"max_epochs": 30, "lr_step": 15},
+    "food101": {"max_epochs": 30, "lr_step": 15, "weights": "pretrained"},
     # Our choice: the recipe under which the small encoders learn the demo set within a minute, and
     # a split on which nothing was chosen.
     "demo": {

@@ -1,45 +1,81 @@
 """Builds the classifier of a run from plain values."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from torch import nn
 
+from common.options import UsageError
 from models.classifier import ON_CPU, Classifier, Execution, seeded
 from models.inputs import IMAGENET, FramesInput, PooledEncoder, SpectrogramInput
-from models.trunks import TRUNKS
+from models.sequences import SequenceEncoder, TextEncoder
+from models.trunks import TRUNKS, ResNet18
+from models.weights import resnet18_state, text_body
 
-CHANNELS = {"audio": 1, "video": 3}
+CONVOLUTIONAL = ("audio", "video", "image", "flow")
 
 
-def build_encoder(
-    kind: str, trunk: str, normalise: tuple, spec_pool: int, zscore: bool
-) -> nn.Module:
-    """The encoder of one modality; `kind` is a key of `CHANNELS`, `normalise` (mean, std)."""
-    mean, std = IMAGENET if normalise == "imagenet" else normalise
-    if kind == "audio":
+@dataclass(frozen=True)
+class Stream:
+    """What the model must know of a modality.
+
+    `kind`: audio, video, image, flow, text or array. `normalise`: (mean, std), "imagenet", or None
+    for text. `channels` of an image-like input; `length` and `vocabulary` of a text.
+    """
+
+    kind: str
+    normalise: tuple | str | None
+    channels: int = 3
+    length: int = 0
+    vocabulary: int = 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How encoders are built: the run's settings that concern them."""
+
+    encoder: str = "resnet18"
+    spec_pool: int = 1
+    audio_norm: str = "dataset"
+    weights: str = "none"  # "none", "pretrained" (the ordinary caches), or a folder
+    text_model: str = "tiny"
+
+
+def build_encoder(stream: Stream, choice: Choice) -> nn.Module:
+    """The encoder of one modality; raises `UsageError` where its weights are not there."""
+    pretrained = choice.weights != "none"
+    if stream.kind == "text":
+        body = text_body(choice.text_model, pretrained, stream.vocabulary, stream.length)
+        return TextEncoder(body)
+    mean, std = IMAGENET if stream.normalise == "imagenet" else stream.normalise
+    if stream.kind == "array":
+        return SequenceEncoder(mean, std)
+    if stream.kind == "audio":
         mean, std = (v[0] if isinstance(v, (list, tuple)) else v for v in (mean, std))
-        inputs = SpectrogramInput(mean, std, spec_pool, zscore)
+        inputs = SpectrogramInput(mean, std, choice.spec_pool, choice.audio_norm == "zscore")
     else:
         inputs = FramesInput(mean, std)
-    body = TRUNKS[trunk](CHANNELS[kind])
+    body = TRUNKS[choice.encoder](stream.channels)
+    if pretrained and stream.kind in ("image", "video"):
+        if not isinstance(body, ResNet18):
+            raise UsageError(f"--weights {choice.weights} exist for --encoder resnet18 only")
+        folder = None if choice.weights == "pretrained" else Path(choice.weights)
+        body.load_imagenet(resnet18_state(folder))
     return PooledEncoder(inputs, body, body.width)
 
 
 def build_classifier(
-    kinds: dict[str, str],
-    normalise: dict[str, tuple],
+    streams: dict[str, Stream],
     num_classes: int,
+    choice: Choice,
     *,
-    encoder: str,
-    spec_pool: int = 1,
-    audio_norm: str = "dataset",
     heads: bool = False,
     seed: int = 0,
     execution: Execution = ON_CPU,
 ) -> Classifier:
-    """`kinds` maps each modality, in order, to "audio" or "video"; `normalise` to (mean, std)."""
+    """The model of all modalities, in the order of `streams`."""
     encoders = {}
-    for m, kind in kinds.items():
+    for m, stream in streams.items():
         with seeded(seed, f"encoder {m}"):
-            encoders[m] = build_encoder(
-                kind, encoder, normalise[m], spec_pool, audio_norm == "zscore"
-            )
+            encoders[m] = build_encoder(stream, choice)
     return Classifier(encoders, num_classes, heads, seed, execution)

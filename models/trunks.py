@@ -42,6 +42,19 @@ class ResNet18(nn.Module):
                 nn.init.normal_(module.weight, 1.0, 0.02)
                 nn.init.zeros_(module.bias)
 
+    def load_imagenet(self, state: dict[str, Tensor]) -> None:
+        """Takes torchvision's weights, but for the classifier; every other tensor must fit."""
+        stem = {"conv1": "stages.0.0", "bn1": "stages.0.1"}
+        named = {}
+        for key, value in state.items():
+            head, _, rest = key.partition(".")
+            if head != "fc":
+                place = stem.get(head) or f"stages.{head.removeprefix('layer')}"
+                named[f"{place}.{rest}"] = value
+        # Files of old versions of PyTorch lack the counters of batches.
+        counters = {k: v for k, v in self.state_dict().items() if k.endswith("batches_tracked")}
+        self.load_state_dict(counters | named)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.stages(x)
 

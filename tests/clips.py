@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from data_prep.spec import Reject
+from data_prep.reasons import Reject
 
 STEP, FIRST = 5, 20  # grey level of frame i: FIRST + STEP * i, at most 47 frames
 

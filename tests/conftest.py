@@ -9,18 +9,20 @@ import pytest
 import torch
 
 from methods.base import Facts
-from models.build import build_classifier
+from models.build import Choice, Stream, build_classifier
 
 ROOT = Path(__file__).parent.parent
 
 
 def tiny_model(modalities=("audio", "video"), classes=4, heads=True, seed=0):
     """A classifier of small encoders; every name but "video" takes spectrograms."""
-    kinds = {m: "video" if m == "video" else "audio" for m in modalities}
-    normalise = {
-        m: ([0.5] * 3, [0.25] * 3) if kind == "video" else (0.0, 1.0) for m, kind in kinds.items()
+    streams = {
+        m: Stream("video", ([0.5] * 3, [0.25] * 3))
+        if m == "video"
+        else Stream("audio", (0.0, 1.0), 1)
+        for m in modalities
     }
-    return build_classifier(kinds, normalise, classes, encoder="small", heads=heads, seed=seed)
+    return build_classifier(streams, classes, Choice("small"), heads=heads, seed=seed)
 
 
 def tiny_batch(modalities=("audio", "video"), size=8, classes=4, seed=0):

@@ -21,7 +21,7 @@ from data_prep.generate.media import whole_folder, write_video
 from data_prep.generate.scenes import Look
 from data_prep.generate.trees import write_cremad, write_kinetics
 from data_prep.layouts import demo as layout
-from data_prep.spec import REASONS
+from data_prep.reasons import REASONS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -10,7 +10,7 @@ import pytest
 from common.options import UsageError, check
 from data_prep.layouts import cremad, kinetics
 from data_prep.layouts.walk import read_rows, walk
-from data_prep.spec import REASONS
+from data_prep.reasons import REASONS
 
 
 def plant(root: Path, *paths: str) -> Path:

@@ -22,7 +22,7 @@ from methods.lfm import (
     mixed,
     mixture_divergence,
 )
-from models.build import build_classifier
+from models.build import Choice, Stream, build_classifier
 from models.classifier import Classifier, Execution
 
 PAIR, TRIO = ("audio", "video"), ("text", "audio", "video")
@@ -391,10 +391,10 @@ def test_train_mode_lets_batch_norm_see_the_held_out_samples(mode):
 
 @pytest.mark.parametrize("mode", ["hvp", "hypergrad"])
 def test_compiled_encoders_run_eagerly_for_alpha(mode):
-    kinds = {"audio": "audio", "video": "video"}
-    constants = {"audio": (0.0, 1.0), "video": ([0.5] * 3, [0.25] * 3)}
-    how = {"encoder": "small", "execution": Execution(compile=True)}
-    compiled = build_classifier(kinds, constants, 4, **how)
+    video = Stream("video", ([0.5] * 3, [0.25] * 3))
+    streams = {"audio": Stream("audio", (0.0, 1.0), 1), "video": video}
+    how = Execution(compile=True)
+    compiled = build_classifier(streams, 4, Choice("small"), execution=how)
     assert begun(model=compiled, alpha_mode=mode).alpha_grad == begun(alpha_mode=mode).alpha_grad
 
 

@@ -11,7 +11,8 @@ import soundfile
 
 from data_prep import audio, track, video
 from data_prep.extracted import extract_sample, is_lfs_pointer
-from data_prep.spec import Audio, Candidate, Reject, Video
+from data_prep.reasons import Reject
+from data_prep.spec import Audio, Candidate, Video
 from tests.clips import cut, index_of, noise, rejection, write_clip
 
 

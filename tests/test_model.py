@@ -17,7 +17,7 @@ from measure import (
     per_class_f1,
 )
 from methods.joint import Joint, JointUni, Unimodal
-from models.build import build_classifier
+from models.build import Choice, Stream, build_classifier
 from models.inputs import SpectrogramInput
 
 TRIO = ("text", "audio", "video")
@@ -91,9 +91,8 @@ def test_unimodal_names_its_modality():
 
 
 def test_resnet_features_and_initial_weights():
-    kinds = {"audio": "audio", "video": "video"}
-    normalise = {"audio": (0.0, 1.0), "video": "imagenet"}
-    model = build_classifier(kinds, normalise, 6, encoder="resnet18")
+    streams = {"audio": Stream("audio", (0.0, 1.0), 1), "video": Stream("video", "imagenet")}
+    model = build_classifier(streams, 6, Choice("resnet18"))
     inputs = {
         "audio": torch.randn(2, 1, 65, 47).half(),
         "video": torch.randint(0, 256, (2, 2, 3, 64, 64), dtype=torch.uint8),
@@ -111,10 +110,8 @@ def test_resnet_features_and_initial_weights():
 def test_bf16_features_come_back_in_float32():
     from models.classifier import Execution
 
-    model = build_classifier(
-        {"audio": "audio"}, {"audio": (0.0, 1.0)}, 3, encoder="small",
-        execution=Execution(precision="bf16"),
-    )  # fmt: skip
+    streams = {"audio": Stream("audio", (0.0, 1.0), 1)}
+    model = build_classifier(streams, 3, Choice("small"), execution=Execution(precision="bf16"))
     f = model.encode({"audio": torch.randn(2, 1, 33, 20).half()})
     assert f["audio"].dtype == torch.float32
 

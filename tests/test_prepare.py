@@ -19,7 +19,7 @@ from data_prep.generate.trees import write_cremad, write_kinetics
 from data_prep.loader import Loader
 from data_prep.prepare import TooManyRejects, prepare
 from data_prep.prepared import Prepared
-from data_prep.spec import KEPT_REASONS
+from data_prep.reasons import KEPT_REASONS
 from data_prep.workers import CRASHED, DONE, Crew
 
 CPU = torch.device("cpu")

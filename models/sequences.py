@@ -1,0 +1,62 @@
+"""Encoders of token ids and of feature sequences, both from scratch or with pretrained weights."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class TextEncoder(nn.Module):
+    """int32 [B, 3, L] (ids, segments, mask) -> [B, width]: the vector at the first token.
+
+    `body` is a transformers model without a pooler (ELECTRA has none). Its dropout acts in training
+    only, and padding is masked.
+    """
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body, self.width = body, body.config.hidden_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        ids, segments, mask = x.long().unbind(1)
+        out = self.body(input_ids=ids, token_type_ids=segments, attention_mask=mask)
+        return out.last_hidden_state[:, 0].float()
+
+
+class SequenceEncoder(nn.Module):
+    """float32 [B, L, D] -> [B, width]: a small Transformer, mean over the positions there are.
+
+    Rows of zeros are padding, wherever they stand. Two layers of four heads as BalanceBenchmark has
+    for sentiment sets; width, sinusoidal positions and the mean are our choice.
+    """
+
+    def __init__(self, mean: list[float], std: list[float], width: int = 64, dropout: float = 0.1):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+        self.width = width
+        self.enter = nn.Linear(len(mean), width)
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 4 * width, dropout, batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(
+            layer, 2, nn.LayerNorm(width), enable_nested_tensor=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        there = (x != 0).any(2)  # [B, L]
+        # A sample without any vector attends to its zeros: no row may be masked whole.
+        there = there | ~there.any(1, keepdim=True)
+        hidden = self.enter((x - self.mean) / self.std) + positions(
+            x.shape[1], self.width, x.device
+        )
+        hidden = self.layers(hidden, src_key_padding_mask=~there)
+        weight = there[:, :, None].to(hidden.dtype)
+        return ((hidden * weight).sum(1) / weight.sum(1)).float()
+
+
+def positions(length: int, width: int, device: torch.device) -> Tensor:
+    """Sinusoidal position codes [L, width]."""
+    place = torch.arange(length, device=device)[:, None]
+    rate = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
+    return torch.stack([(place * rate).sin(), (place * rate).cos()], dim=2).flatten(1)

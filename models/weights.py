@@ -1,0 +1,79 @@
+"""Pretrained weights from where they are: a local folder, or the ordinary caches. No silent start.
+
+A machine without a network, and without the files, gets an error that names the files expected and
+where to put them; `--weights none` trains from scratch instead.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.options import UsageError
+
+RESNET_FILE = "resnet18-f37072fd.pth"  # torchvision's IMAGENET1K_V1; the name ends in its SHA-256
+RESNET_URL = f"https://download.pytorch.org/models/{RESNET_FILE}"
+TEXT_FILES = ("config.json", "model.safetensors or pytorch_model.bin", "vocab.txt")
+# The encoder of texts without any download: ELECTRA's architecture, two layers.
+TINY = {
+    "hidden_size": 64,
+    "embedding_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+}
+
+
+def resnet18_state(folder: Path | None) -> dict[str, torch.Tensor]:
+    """ImageNet weights of ResNet-18 from `folder`, or from torch's cache when it is None.
+
+    Raises `UsageError` where the file is not there or is not what its name says.
+    """
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    path = (folder or cache) / RESNET_FILE
+    if not path.is_file():
+        raise UsageError(
+            f"--weights needs {path}, which is not there: download {RESNET_URL} to that place on a"
+            " machine with a network, give --weights <folder that holds it>, or --weights none"
+        )
+    import hashlib
+
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    wanted = RESNET_FILE.rsplit("-", 1)[1].removesuffix(".pth")
+    if not found.startswith(wanted):
+        raise UsageError(f"{path} is damaged or another file: its SHA-256 begins {found[:8]}")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def text_body(model: str, pretrained: bool, vocabulary_size: int, max_tokens: int) -> nn.Module:
+    """The transformer of a text encoder.
+
+    `model`: "tiny", a name of the Hugging Face hub (found in its cache), or a folder. Without
+    `pretrained` the same architecture with random weights; "tiny" has no pretrained ones.
+    """
+    import transformers
+
+    if model == "tiny":
+        config = transformers.ElectraConfig(
+            vocab_size=vocabulary_size, max_position_embeddings=max(max_tokens, 16), **TINY
+        )
+        return transformers.ElectraModel(config)
+    try:
+        config = transformers.AutoConfig.from_pretrained(model, local_files_only=True)
+        if not pretrained:
+            return transformers.AutoModel.from_config(config)
+        body, info = transformers.AutoModel.from_pretrained(
+            model, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--text_model {model} is not on this machine ({str(error).splitlines()[0]}); put"
+            f" {', '.join(TEXT_FILES)} into a folder and give --text_model <folder>, fetch it with"
+            f" `hf download {model}` where there is a network, or use --text_model tiny"
+        ) from None
+    if info["missing_keys"]:
+        raise UsageError(
+            f"--text_model {model}: its weights lack {len(info['missing_keys'])} tensors, the first"
+            f" {sorted(info['missing_keys'])[0]!r}: they are another model's"
+        )
+    return body
