@@ -24,7 +24,7 @@ from data_prep import layouts
 from data_prep.prepared import Prepared, read_meta
 from data_prep.reasons import KEPT_REASONS, REASONS
 from data_prep.shards import SHARD_SIZE, Shard, ShardWriter, schema, shard_name
-from data_prep.spec import Audio, Candidate, Rejection, Scan, Spec, spec_hash, spec_json
+from data_prep.spec import Audio, Candidate, Rejection, Scan, Spec, Text, spec_hash, spec_json
 from data_prep.workers import DONE, Crew
 
 TOOLS = (
@@ -175,9 +175,20 @@ def prepare(
         remove_leftovers(folder)
         _check_lfs(scan, root, max_bad)
         write_json(folder / "meta.json", meta)
+        _place_vocabulary(folder, spec, settings, scan.candidates)
         _write_shards(folder, dataset, root, spec, scan, workers or cores(), limit_s)
         _finish(folder, scan, spec, meta, max_bad)
     return folder
+
+
+def _place_vocabulary(folder: Path, spec: Spec, settings: Any, candidates: list[Candidate]) -> None:
+    """Where the spec has a text: its vocabulary beside the samples, before any is extracted."""
+    for name, modality in spec.items():
+        if isinstance(modality, Text):
+            from data_prep.text import place_vocabulary
+
+            texts = (candidate.inline[name] for candidate in candidates)
+            place_vocabulary(folder / "vocab.txt", modality, settings.vocabulary, texts)
 
 
 def _check_same_candidates(folder: Path, meta: dict, root: Path) -> None:
