@@ -13,7 +13,6 @@ import torch
 
 import methods
 from common.options import UsageError, number
-from data_prep import layouts
 from data_prep.loader import Loader, train_statistics
 from data_prep.prepare import prepare, prepared_folder
 from data_prep.prepared import Prepared, read_meta
@@ -77,6 +76,8 @@ def find_data(run: Run, args: Namespace) -> Prepared:
     folder = prepared_folder(data_dir, run.dataset, run.spec)
     if not read_meta(folder).get("complete"):
         root = Path(args.dataset_root) if args.dataset_root else None
+        if root is None and run.manifest:
+            root = Path(run.manifest).parent
         if root is None and run.dataset == "demo":
             from data_prep.generate.digits import ensure_digits
 
@@ -84,10 +85,10 @@ def find_data(run: Run, args: Namespace) -> Prepared:
         if root is None:
             raise UsageError(
                 f"no prepared {run.dataset} in {folder}; --dataset_root <raw folder> prepares it"
-                f" first, or --data_dir <where it is>. {layouts.load(run.dataset).SOURCE}"
+                f" first, or --data_dir <where it is>. {run.layout.SOURCE}"
             )
         prepare(
-            run.dataset,
+            run.manifest or run.dataset,
             root,
             data_dir,
             run.prep,
@@ -103,7 +104,7 @@ def assemble(run: Run, args: Namespace) -> Session:
     if args.threads:
         torch.set_num_threads(number("threads", args.threads, int, 1))
     prepared = find_data(run, args)
-    layout, cls, s = layouts.load(run.dataset), methods.load(run.method), run.settings
+    layout, cls, s = run.layout, methods.load(run.method), run.settings
     modalities = cls.used_modalities(run.hparams, prepared.modalities)
     parts = prepared.split(s.split_rule, s.split_seed, s.stratify)
     hashes = {"split": prepared.split_digest(s.split_rule, s.split_seed, s.stratify)}

@@ -7,6 +7,7 @@ The manifest has a column `id` and one a modality with paths relative to the man
 run's folder carries all that is needed: preparation spec, normalisation constants, class names.
 """
 
+import shutil
 import sys
 from argparse import Namespace
 from dataclasses import replace
@@ -21,9 +22,9 @@ from assemble import Session, assemble, build_method, pick_device, stream_of
 from common.files import file_digest, read_table, write_table
 from common.options import Parser, UsageError, number
 from common.program import run as run_program
-from data_prep import layouts
+from data_prep.layouts.manifest import inside
 from data_prep.prepare import make_crew
-from data_prep.spec import Candidate, Rejection, Spec, spec_from_json
+from data_prep.spec import Candidate, Rejection, Spec, Text, spec_from_json
 from data_prep.transforms import make_input
 from data_prep.workers import DONE
 from experiments.resolve import Run, run_from_config
@@ -49,6 +50,8 @@ def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bo
     header = ("id", "label", "prediction", "label_name", "prediction_name")
     write_table(folder.file("predictions.csv"), (*header, *(f"p/{n}" for n in names)), rows)
     counts = confusion(guess, labels, len(names))
+    if any(isinstance(kind, Text) for kind in session.prepared.spec.values()):
+        shutil.copyfile(session.prepared.folder / "vocab.txt", folder.file("vocab.txt"))
     if not keep_checkpoints:
         folder.drop_optimizer()
     result = {f"test/{name}": value for name, value in metrics.items()}
@@ -69,8 +72,9 @@ def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bo
     return 0
 
 
-def read_manifest(path: Path, modalities: list[str]) -> list[Candidate]:
+def read_manifest(path: Path, spec: Spec) -> list[Candidate]:
     """The manifest's rows; raises `UsageError` for a missing column or a path outside."""
+    modalities = list(spec)
     try:
         rows = read_table(path)
     except OSError as error:
@@ -81,17 +85,25 @@ def read_manifest(path: Path, modalities: list[str]) -> list[Candidate]:
             f"--predict {path} has no {'column ' + missing[0] if missing else 'rows'};"
             f" it needs the columns id, {', '.join(modalities)}"
         )
-    folder = path.parent.resolve()
+    files = [name for name in modalities if not isinstance(spec[name], Text)]
     for row in rows:
-        for name in modalities:
-            if not (folder / (row[name] or "")).resolve().is_relative_to(folder):
+        for name in files:
+            if not inside(path.parent, row[name] or ""):
                 raise UsageError(f"--predict {path}: {row[name]!r} leaves the manifest's folder")
-    return [Candidate(row["id"], 0, {m: (row[m] or "",) for m in modalities}) for row in rows]
+    return [
+        Candidate(
+            row["id"],
+            0,
+            {m: (row[m] or "",) for m in files},
+            inline={m: row[m] or "" for m in modalities if m not in files},
+        )
+        for row in rows
+    ]
 
 
 def inputs_of(row: dict, spec: Spec, run: Run) -> dict[str, np.ndarray]:
     """The evaluation view of one extracted row."""
-    views = layouts.load(run.dataset).views(run.prep)
+    views = run.layout.views(run.prep)
     return {m: make_input(row[m], k, views[m], run.settings.size, None) for m, k in spec.items()}
 
 
@@ -120,7 +132,7 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
     device = pick_device(args.devices)
     spec = spec_from_json(config["spec"])
     spec = {m: spec[m] for m in methods.load(run.method).used_modalities(run.hparams, list(spec))}
-    candidates = read_manifest(manifest, list(spec))
+    candidates = read_manifest(manifest, spec)
     method, names = restore(folder, run, spec, result, device), result["label_names"]
     rows, bad = [], []
     workers = number("num_workers", args.num_workers or "1", int, 1)

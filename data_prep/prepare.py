@@ -99,9 +99,8 @@ def make_crew(root: Path, spec: Spec, workers: int, limit_s: float, assets: Path
     return Crew(work, workers, limit_s, single_threaded, preload=["data_prep.extracted"])
 
 
-def scan_root(dataset: str, root: Path, settings: Any) -> Scan:
+def scan_root(layout: Any, dataset: str, root: Path, settings: Any) -> Scan:
     """The candidates under `root`; raises `UsageError` for a root that is not this data set's."""
-    layout = layouts.load(dataset)
     if not root.is_dir():
         raise UsageError(f"--dataset_root {root} is not a folder. {layout.SOURCE}")
     scan = layout.scan(root, settings)
@@ -145,15 +144,16 @@ def prepare(
 ) -> Path:
     """Prepares a data set and returns its folder; a finished one is only checked.
 
-    `workers`: processes, one a core when None; `limit_s`: the time that one sample may take.
+    `dataset` is a name, or the path of a manifest. `workers`: processes, one a core when None;
+    `limit_s`: the time that one sample may take.
     Raises `UsageError` for a root that is not this data set's or has changed since the preparation
     began, and `TooManyRejects`. Waits while another process prepares the same folder.
     """
     check(settings)
     layout = layouts.load(dataset)
-    spec = layout.spec(settings)
+    spec, dataset = layout.spec(settings), layouts.public_name(dataset)
     folder = prepared_folder(data_dir, dataset, spec)
-    scan = scan_root(dataset, root, settings)
+    scan = scan_root(layout, dataset, root, settings)
     for warning in scan.warnings:
         print(f"note: {warning}", file=sys.stderr)
     meta = {

@@ -5,7 +5,7 @@ torch, so `--help` shows them only beside an explicit `--method`.
 """
 
 import argparse
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from experiments.settings import (
     dataset_source,
     differing,
     method_defaults,
-    run_settings,
 )
 
 DEFAULT_SEED = 2  # the official README's
@@ -30,7 +29,10 @@ DEFAULT_SEED = 2  # the official README's
 
 @dataclass(frozen=True)
 class Run:
-    """A resolved run; `differing` holds the settings that are not the defaults."""
+    """A resolved run; `differing` holds the settings that are not the defaults.
+
+    `manifest` is the path of a user's own data set, "" for the others; `layout` knows its files.
+    """
 
     dataset: str
     method: str
@@ -39,11 +41,13 @@ class Run:
     prep: Any
     hparams: Any
     differing: dict
+    manifest: str = ""
+    layout: Any = field(default=None, compare=False)
 
     @property
     def spec(self) -> dict:
         """The preparation spec of its data."""
-        return layouts.load(self.dataset).spec(self.prep)
+        return self.layout.spec(self.prep)
 
     @property
     def spec_hash(self) -> str:
@@ -54,6 +58,7 @@ class Run:
         """Everything that identifies the run, as JSON."""
         return {
             "dataset": self.dataset,
+            "manifest": self.manifest,
             "method": self.method,
             "seed": self.seed,
             "settings": asdict(self.settings),
@@ -71,7 +76,9 @@ class Run:
 
 def run_from_config(config: dict) -> Run:
     """The run that a config.json describes."""
-    layout, method = layouts.load(config["dataset"]), methods.load(config["method"])
+    source = config["manifest"] or config["dataset"]
+    layout = layouts.load(source, config["spec"]["order"])
+    method = methods.load(config["method"])
     return Run(
         config["dataset"],
         config["method"],
@@ -80,6 +87,8 @@ def run_from_config(config: dict) -> Run:
         build(layout.Settings, config["prep"]),
         build(method.HParams, config["hparams"]),
         config["differing"],
+        config["manifest"],
+        layout,
     )
 
 
@@ -96,7 +105,9 @@ def _names(argv: list[str]) -> tuple[str, str, bool]:
     first.add_argument("--dataset", default="demo")
     first.add_argument("--method")
     args, _ = first.parse_known_args(argv)
-    dataset = match_name("data set", args.dataset, layouts.DATASETS)
+    dataset = args.dataset
+    if not layouts.is_manifest(dataset):
+        dataset = match_name("data set", dataset, layouts.DATASETS)
     return dataset, match_name("method", args.method or "Midas", methods.METHODS), bool(args.method)
 
 
@@ -104,7 +115,9 @@ def add_run_flags(parser: Parser) -> None:
     """Flags that choose a run and its places, but for settings."""
     group = parser.add_argument_group("the run")
     group.add_argument(
-        "--dataset", metavar="NAME", help="data set (default demo: embedded, no download)"
+        "--dataset",
+        metavar="NAME",
+        help="data set (default demo: embedded, no download), or the path of your own manifest.csv",
     )
     group.add_argument("--method", metavar="NAME", help="training method (default Midas)")
     group.add_argument(
@@ -146,16 +159,18 @@ def add_run_flags(parser: Parser) -> None:
 
 def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Namespace]:
     """A command line's run and arguments; no run after `--help` or `--list` were answered."""
-    dataset, method, named = _names(argv)
-    layout, wants_help = layouts.load(dataset), bool({"-h", "--help"} & set(argv))
+    source, method, named = _names(argv)
+    layout, wants_help = layouts.load(source), bool({"-h", "--help"} & set(argv))
+    dataset, own = layouts.public_name(source), getattr(layout, "defaults", {})
     parser = Parser(description=description, add_help=False, prog="train.py", epilog=listing())
     parser.add_argument(
         "-h", "--help", action="store_true", help="this text; with --method also its flags"
     )
     add_run_flags(parser)
-    common = {f.name: f.default for f in fields(Settings)} | DATASET_DEFAULTS.get(dataset, {})
-    source = dataset_source(dataset)
-    add_flags(parser, f"training, defaults for {dataset}", Settings, common, source)
+    special = DATASET_DEFAULTS.get(dataset, {}) | own
+    common = {f.name: f.default for f in fields(Settings)} | special
+    origin = "the manifest" if own else dataset_source(dataset)
+    add_flags(parser, f"training, defaults for {dataset}", Settings, common, origin)
     prep_defaults = {f.name: f.default for f in fields(layout.Settings)}
     add_flags(parser, f"preparation of {dataset}", layout.Settings, prep_defaults)
     if (wants_help and not named) or "--list" in argv:
@@ -175,7 +190,7 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     if args.help:
         print(parser.format_help())
         return None, args
-    settings = run_settings(dataset, collect(args, Settings))
+    settings = build(Settings, special, collect(args, Settings))
     prep = build(layout.Settings, collect(args, layout.Settings))
     defaults = method_defaults(cls.HParams, dataset, method, settings.max_epochs)
     hparams = build(cls.HParams, defaults, collect(args, cls.HParams))
@@ -184,6 +199,5 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     apart = (
         differing(settings, common) | differing(prep, prep_defaults) | differing(hparams, defaults)
     )
-    return Run(
-        dataset, method, number("seed", args.seed, int, 0), settings, prep, hparams, apart
-    ), args
+    seed, manifest = number("seed", args.seed, int, 0), source if source != dataset else ""
+    return Run(dataset, method, seed, settings, prep, hparams, apart, manifest, layout), args

@@ -146,6 +146,7 @@ class RunFolder:
             "best.pt",
             "env.json",
             "predictions.csv",
+            "vocab.txt",
             "config.json",
         )
         for name in names:

@@ -132,11 +132,6 @@ def build(cls: type, *layers: dict[str, Any]) -> Any:
     return instance
 
 
-def run_settings(dataset: str, given: dict[str, Any]) -> Settings:
-    """The data set's settings with what the user gave."""
-    return build(Settings, DATASET_DEFAULTS.get(dataset, {}), given)
-
-
 def method_defaults(cls: type, dataset: str, method: str, max_epochs: int) -> dict[str, Any]:
     """Every hyper-parameter's value when the user gives none, epochs scaled to `max_epochs`."""
     special = METHOD_DEFAULTS.get((dataset, method), {})

@@ -5,18 +5,21 @@ A layout module defines
 * `LABELS`: the class names in the order of their ids;
 * `Settings`: a frozen dataclass of `common.options.option` fields, the preparation flags;
 * `spec(settings) -> Spec`: the stored form of each modality, in the data set's order;
-* `views(settings) -> {modality: AudioView | VideoView}`: how stored samples become inputs;
+* `views(settings) -> {modality: View}`: how stored samples become inputs;
 * `scan(root, settings) -> Scan`: the raw tree as candidates; it reads names and lists, no media;
 * `normalise(settings)`: modality -> "imagenet", "train" (mean and standard deviation of the
   training part), "none", or the pair (mean, standard deviation);
 * `SPLIT_SECOND`: the share of the held-out samples that becomes the test part;
 * `SOURCE`: where the download comes from, and what the root must hold, for error messages.
 
-This table is all that a name needs: the module is imported when it is used.
+This table is all that a name needs: the module is imported when it is used. A path that ends in
+.csv is a user's own manifest (`layouts/manifest.py`).
 """
 
 import importlib
-from types import ModuleType
+import re
+from pathlib import Path
+from typing import Any
 
 from common.options import match_name
 
@@ -28,9 +31,33 @@ DATASETS = {
     ),
     "cremad": ("CREMA-D: emotional speech, audio + video, 6 classes", 7442),
     "kinetics": ("Kinetics-Sounds: actions with sound, audio + video, 31 classes", 24129),
+    "food101": ("UPMC Food-101: web pages of dishes, title + picture, 101 classes", 90688),
+    "ave": ("AVE: audible and visible events, audio + video, 28 classes", None),
+    "sarcasm": ("Sarcasm in tweets with a picture (Cai et al.), image + text, 2 classes", 24715),
+    "twitter2015": ("Twitter2015: sentiment towards a target, image + text, 3 classes", 5338),
 }
 
 
-def load(name: str) -> ModuleType:
-    """The layout module of a data set, looked up without regard to case."""
+def is_manifest(name: str) -> bool:
+    """Whether a `--dataset` value is the path of a user's own manifest."""
+    return name.casefold().endswith(".csv")
+
+
+def public_name(name: str) -> str:
+    """The name of a data set in folders and tables: a manifest's is made from its file's stem."""
+    if not is_manifest(name):
+        return match_name("data set", name, DATASETS)
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", Path(name).stem)
+    return f"own-{stem}" if stem.casefold() in DATASETS else stem
+
+
+def load(name: str, order: list[str] | None = None) -> Any:
+    """The layout of a data set, looked up without regard to case, or of a manifest by its path.
+
+    `order` are a manifest's modalities where they are known and the file need not be read.
+    """
+    if is_manifest(name):
+        from data_prep.layouts.manifest import Manifest
+
+        return Manifest(Path(name), order)
     return importlib.import_module(f"data_prep.layouts.{match_name('data set', name, DATASETS)}")
