@@ -1,0 +1,178 @@
+"""Your own data: a manifest as the data set, and as the list of new files."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from conftest import program
+
+from common.files import read_table
+from common.options import UsageError
+from data_prep import layouts
+from data_prep.layouts.manifest import Manifest, Settings, inside
+from data_prep.spec import Array, Audio, Text, Video
+from experiments.resolve import resolve
+from experiments.run_folder import RunFolder
+
+
+def write(path, header, rows):
+    with open(path, "w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """(folder, write): the files of six pets, and a function that writes their manifest."""
+    for k in range(6):
+        (tmp_path / f"{k}.wav").write_bytes(b"x")
+
+    def manifest(header=("id", "label", "audio", "text"), change=None):
+        rows = [[f"p{k}", "cat" if k % 2 else "dog", f"{k}.wav", f"a text, {k}"] for k in range(6)]
+        if change:
+            change(rows)
+        return write(tmp_path / "pets.csv", header, rows)
+
+    return tmp_path, manifest
+
+
+def scan(path):
+    return Manifest(path).scan(path.parent, Settings(vocabulary="build"))
+
+
+def test_rows_become_candidates_in_id_order_with_sorted_classes(pets):
+    folder, manifest = pets
+    found = scan(manifest())
+    assert found.label_names == ("cat", "dog") and not found.rejected
+    assert [c.id for c in found.candidates] == [f"p{k}" for k in range(6)]
+    first = found.candidates[0]
+    assert (first.label, first.sources, first.inline) == (
+        1,
+        {"audio": ("0.wav",)},
+        {"text": "a text, 0"},
+    )
+
+
+def test_the_columns_decide_modalities_and_their_order(tmp_path):
+    header = ("id", "label", "array", "split", "video", "audio", "group")
+    layout = Manifest(write(tmp_path / "a.csv", header, []))
+    spec = layout.spec(Settings())
+    assert [type(kind) for kind in spec.values()] == [Array, Video, Audio]
+    assert list(layout.views(Settings())) == list(layout.normalise(Settings())) == list(spec)
+    assert layout.defaults == {"split_rule": "official"}
+
+
+def test_texts_are_prepared_with_the_vocabulary_asked_for(tmp_path):
+    layout = Manifest(write(tmp_path / "a.csv", ("id", "label", "text"), []))
+    kind = layout.spec(Settings(vocabulary="build", max_tokens=9))["text"]
+    assert isinstance(kind, Text) and (kind.vocabulary, kind.max_tokens) == ("build", 9)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (("id", "audio"), "it needs id and label"),
+        (("id", "label", "sound"), "one or more of audio, video"),
+        (("id", "label", "audio", "audio"), "each once"),
+        (("id", "label"), "has no column of"),
+    ],
+)
+def test_a_header_that_cannot_be_one_is_refused(tmp_path, header, words):
+    with pytest.raises(UsageError, match=words):
+        Manifest(write(tmp_path / "a.csv", header, [])).spec(Settings())
+
+
+def test_what_cannot_be_a_sample_is_listed_with_its_line(pets):
+    def damage(rows):
+        rows[0][2], rows[1][1], rows[3][0] = "gone.wav", "", "p2"
+
+    found = scan(pets[1](change=damage))
+    listed = {(r.source, r.reason) for r in found.rejected}
+    assert listed == {
+        ("pets.csv, line 2", "missing_file"),
+        ("pets.csv, line 3", "no_label"),
+        ("pets.csv, line 5", "duplicate"),
+    }
+    assert len(found.candidates) == 3
+
+
+@pytest.mark.parametrize("path", ["../secret.wav", "/etc/hostname", "a/../../b.wav", "link/b.wav"])
+def test_a_path_outside_is_refused(pets, path):
+    folder, manifest = pets
+    (folder / "link").symlink_to("/etc")
+    assert not inside(folder, path)
+    with pytest.raises(UsageError, match="line 2: .* leaves the manifest's folder"):
+        scan(manifest(change=lambda rows: rows[0].__setitem__(2, path)))
+
+
+def test_a_cell_of_ten_million_characters_is_refused(pets):
+    path = pets[1](change=lambda rows: rows[0].__setitem__(3, "x" * 10_000_000))
+    with pytest.raises(UsageError, match="is not a csv file"):
+        scan(path)
+    assert csv.field_size_limit() == 131072  # as it was
+
+
+def test_splits_by_several_names_and_none_other(pets):
+    header = ("id", "label", "audio", "text", "split")
+
+    def parts(*names):
+        return lambda rows: [row.append(name) for row, name in zip(rows, names)]
+
+    found = scan(pets[1](header, parts("train", "train", "valid", "dev", "test", "test")))
+    assert [c.part for c in found.candidates] == ["train", "train", "val", "val", "test", "test"]
+    with pytest.raises(UsageError, match="split 'third' is none of train"):
+        scan(pets[1](header, parts("third", *["train"] * 5)))
+
+
+def test_one_class_alone_is_refused(pets):
+    with pytest.raises(UsageError, match="has 1 label"):
+        scan(pets[1](change=lambda rows: [row.__setitem__(1, "cat") for row in rows]))
+
+
+def test_a_run_is_named_after_the_manifests_file(pets):
+    path = pets[1]()
+    run, _ = resolve(["--dataset", str(path), "--method", "joint", "--vocabulary", "build"], "")
+    assert (run.dataset, run.manifest) == ("pets", str(path))
+    assert layouts.public_name("x/my pets!.csv") == "my_pets_"
+    assert layouts.public_name("x/demo.csv") == "own-demo"
+
+
+@pytest.mark.slow
+def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path):
+    """Sound, video, text and feature vectors; the run's folder alone serves new files."""
+    root, own = demo_data[0], tmp_path / "own"
+    own.mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for row in read_table(root / "labels.csv")[:120]:
+        name = row["id"]
+        for end in ("wav", "avi"):
+            shutil.copy(root / "clips" / f"{name}.{end}", own)
+        vectors = rng.standard_normal((int(rng.integers(2, 6)), 4)).astype(np.float32)
+        np.save(own / f"{name}.npy", vectors)
+        text = f"a {'round' if row['label'] in '0689' else 'straight'} digit"
+        rows.append([name, row["label"], f"{name}.wav", f"{name}.avi", text, f"{name}.npy"])
+    path = write(own / "digits.csv", ("id", "label", "audio", "video", "text", "array"), rows)
+    small = ("--encoder", "small", "--size", "32", "--text_model", "tiny", "--vocabulary", "build")
+    cut = ("--seconds", "1.2", "--fps", "3", "--max_length", "4", "--max_epochs", "2")
+    places = ("--data_dir", tmp_path / "data", "--output_dir", tmp_path / "run")
+    run = ("--dataset", path, "--method", "Midas", "--devices", "cpu", "--threads", "1")
+    done = program("train.py", *run, *places, *small, *cut, "--batch_size", "16")
+    assert done.returncode == 0, done.stderr
+    log = RunFolder(tmp_path / "run").read_log()
+    assert log[-1]["train/n_valid"] > 0 and "val/acc_zero/array" in log[-1]
+
+    shutil.rmtree(tmp_path / "data")
+    new = write(
+        own / "new.csv",
+        ("id", "audio", "video", "text", "array"),
+        [r[:1] + r[2:] for r in rows[:3]],
+    )
+    path.unlink()
+    out = tmp_path / "out.csv"
+    told = program(
+        "evaluate.py", tmp_path / "run", "--predict", new, "--out", out, "--devices", "cpu"
+    )
+    assert told.returncode == 0, told.stderr
+    assert [row["id"] for row in read_table(out)] == [row[0] for row in rows[:3]]
+    assert "text/prediction" in read_table(out)[0]
