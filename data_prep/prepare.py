@@ -93,9 +93,19 @@ def single_threaded() -> None:
     torch.set_num_threads(1)
 
 
-def make_crew(root: Path, spec: Spec, workers: int, limit_s: float, assets: Path) -> Crew:
-    """Supervised workers that turn candidates into rows; `assets` holds a text's vocab.txt."""
+def make_crew(
+    root: Path, spec: Spec, workers: int, limit_s: float, assets: Path, ray: str = ""
+) -> Any:
+    """What turns candidates into rows: supervised processes here, or a Ray cluster's.
+
+    `assets` holds a text's vocab.txt, `ray` is a cluster's address.
+    """
     work = functools.partial(extract_row, root, spec, assets)
+    if ray:
+        from data_prep.cluster import RayCrew
+
+        work = functools.partial(extract_row, root.resolve(), spec, assets.resolve())
+        return RayCrew(work, ray, limit_s, single_threaded)
     return Crew(work, workers, limit_s, single_threaded, preload=["data_prep.extracted"])
 
 
@@ -141,11 +151,12 @@ def prepare(
     workers: int | None = None,
     max_bad: float = 0.05,
     limit_s: float = 60.0,
+    ray: str = "",
 ) -> Path:
     """Prepares a data set and returns its folder; a finished one is only checked.
 
     `dataset` is a name, or the path of a manifest. `workers`: processes, one a core when None;
-    `limit_s`: the time that one sample may take.
+    `limit_s`: the time that one sample may take; `ray`: a cluster's address, in place of `workers`.
     Raises `UsageError` for a root that is not this data set's or has changed since the preparation
     began, and `TooManyRejects`. Waits while another process prepares the same folder.
     """
@@ -176,7 +187,8 @@ def prepare(
         _check_lfs(scan, root, max_bad)
         write_json(folder / "meta.json", meta)
         _place_vocabulary(folder, spec, settings, scan.candidates)
-        _write_shards(folder, dataset, root, spec, scan, workers or cores(), limit_s)
+        crew = make_crew(root, spec, workers or cores(), limit_s, folder, ray)
+        _write_shards(folder, dataset, spec, scan, crew)
         _finish(folder, scan, spec, meta, max_bad)
     return folder
 
@@ -220,15 +232,13 @@ def _missing(folder: Path, shards: int) -> list[int]:
     return [k for k in range(shards) if not (folder / shard_name(k)).exists()]
 
 
-def _write_shards(
-    folder: Path, dataset: str, root: Path, spec: Spec, scan: Scan, workers: int, limit_s: float
-) -> None:
+def _write_shards(folder: Path, dataset: str, spec: Spec, scan: Scan, crew: Any) -> None:
     runs = [scan.candidates[k : k + SHARD_SIZE] for k in range(0, len(scan.candidates), SHARD_SIZE)]
     missing = _missing(folder, len(runs))
     columns = schema(dataset, spec)
     done = len(scan.candidates) - sum(len(runs[k]) for k in missing)
     bar = tqdm(total=len(scan.candidates), initial=done, desc=f"prepare {dataset}", unit="clip")
-    with bar, make_crew(root, spec, workers, limit_s, folder) as crew:
+    with bar, crew:
         results = crew.map([candidate for k in missing for candidate in runs[k]])
         for k in missing:
             writer, rejected = ShardWriter(folder / shard_name(k), columns), []

@@ -22,6 +22,16 @@ CRASHED = "crashed"
 DONE = "done"
 
 
+def attempt(work: Callable, item: Any) -> tuple[str, Any]:
+    """(DONE, result), or (CRASHED, what was raised and where)."""
+    try:
+        return DONE, work(item)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
+        return CRASHED, f"{type(error).__name__}: {error} ({where})"
+
+
 def _serve(connection: Connection, work: Callable, prepare: Callable | None) -> None:
     """A worker's life: receive an item, do it, send the result, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
@@ -34,13 +44,7 @@ def _serve(connection: Connection, work: Callable, prepare: Callable | None) -> 
         except (EOFError, ConnectionResetError):  # the parent is gone
             return
         try:
-            result = (DONE, work(item))
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
-            result = (CRASHED, f"{type(error).__name__}: {error} ({where})")
-        try:
-            connection.send(result)
+            connection.send(attempt(work, item))
         except BrokenPipeError:
             return
 
