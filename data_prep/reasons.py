@@ -10,12 +10,18 @@ REASONS = {
     "no_video": "no video track",
     "few_frames": "fewer frames decode than a sample needs",
     "bad_values": "the decoded values are not finite",
+    "no_flow": "no optical flow for it: no precomputed pictures, or frames too small to compute it",
+    "bad_image": "a picture that is cut off, damaged, or larger than allowed",
     "decoder_crash": "the decoder crashed or hung on this file",
     "unknown_name": "the name fits no file of this data set",
     "missing_file": "a list names the file, and it is not there",
     "no_label": "neither a list nor the folder tells its class",
+    "no_text": "no list gives it a text that can be read",
     "label_conflict": "list and folder tell different classes: the list was taken",
+    "bad_line": "a line of a list that has not the form of this data set's lines",
+    "filtered": "its text holds a word that the data set's authors filter out",
     "duplicate": "the same id stands elsewhere: the first was taken",
+    "empty_event": "the list gives the event no length, or no times that are numbers",
 }
 # Findings that are written to rejected.csv although the sample itself is kept.
 KEPT_REASONS = ("label_conflict",)

@@ -1,0 +1,235 @@
+"""AVE: 10 s clips of audible and visible events, 28 classes, by lists whose fields "&" divides.
+
+    Category&VideoID&Quality&StartTime&EndTime
+
+Annotations.txt has every row; trainSet.txt, valSet.txt and testSet.txt have those of the official
+parts. A header may stand in any of them (the download has one in Annotations.txt; the copy in the
+authors' repository, YapengTian/AVE-ECCV18, has none). Sound and frames are prepared as those of
+Kinetics-Sounds in its "stft" form.
+
+The event's two times serve to refuse events without length only: frames are taken of the WHOLE
+clip. ARL (shicaiwei123/ICCV2025-ARL) takes them inside the event.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from common.options import UsageError, option
+from data_prep.layouts import kinetics
+from data_prep.layouts.walk import walk
+from data_prep.spec import AudioView, Candidate, Rejection, Scan, Spec, VideoView
+
+# The category names of YapengTian/AVE-ECCV18: data/Annotations.txt, in alphabetical order, which is
+# our choice: ARL numbers them by first appearance in testSet.txt, AGM has an order of its own.
+LABELS = (
+    "Accordion", "Acoustic guitar", "Baby cry, infant cry", "Banjo", "Bark", "Bus", "Cat",
+    "Chainsaw", "Church bell", "Clock", "Female speech, woman speaking",
+    "Fixed-wing aircraft, airplane", "Flute", "Frying (food)", "Goat", "Helicopter", "Horse",
+    "Male speech, man speaking", "Mandolin", "Motorcycle", "Race car, auto racing",
+    "Rodents, rats, mice", "Shofar", "Toilet flush", "Train horn", "Truck", "Ukulele",
+    "Violin, fiddle",
+)  # fmt: skip
+IDS = {name.casefold(): index for index, name in enumerate(LABELS)}
+SPLIT_SECOND = 2 / 3
+SOURCE = (
+    "AVE is linked at github.com/YapengTian/AVE-ECCV18; the root must hold Annotations.txt,"
+    " trainSet.txt, valSet.txt and testSet.txt, and clips named <YouTube id>.mp4 in the folder AVE."
+)
+# The parts before the list of all, so that a row's part is known when it is met first.
+LISTS = {"trainSet.txt": "train", "valSet.txt": "val", "testSet.txt": "test", "Annotations.txt": ""}
+HEADER = ("category", "videoid", "quality", "starttime", "endtime")
+LARGEST_LIST = 16 << 20  # bytes; the real Annotations.txt has 144 kB
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How AVE is prepared."""
+
+    allow_missing: bool = option(False, "keep clips without sound, as silence")
+    drop_silent: bool = option(False, "leave out clips whose sound track is silent")
+
+
+def _as_kinetics(settings: Settings) -> kinetics.Settings:
+    """The settings of Kinetics-Sounds that give the same preparation."""
+    return kinetics.Settings("stft", settings.allow_missing, settings.drop_silent)
+
+
+def spec(settings: Settings) -> Spec:
+    """10 s of sound, [129, 1251]; 1 frame a second, at most 10."""
+    return kinetics.spec(_as_kinetics(settings))
+
+
+def views(settings: Settings) -> dict[str, AudioView | VideoView]:
+    """5 s of the sound, and one frame of each third of the clip."""
+    return kinetics.views(_as_kinetics(settings))
+
+
+def normalise(settings: Settings) -> dict[str, str | tuple[float, float]]:
+    """The log spectrogram stays as it is; frames take ImageNet's constants."""
+    return kinetics.normalise(_as_kinetics(settings))
+
+
+class Row(NamedTuple):
+    """A line of a list: `place` says where it stands, `part` which part that list is of."""
+
+    source: str
+    place: str
+    part: str
+    category: str
+    youtube: str
+    start: str
+    end: str
+
+    @property
+    def event(self) -> tuple[str, str, str, str]:
+        """What equal rows of two lists share."""
+        return self.youtube, self.category.casefold(), self.start, self.end
+
+
+@dataclass
+class _Events:
+    """What the lists tell: the row that counts of each video, and the rows that do not."""
+
+    taken: dict[str, Row] = field(default_factory=dict)
+    refused: list[Rejection] = field(default_factory=list)
+
+
+def scan(root: Path, settings: Settings) -> Scan:
+    """The listed clips under `root`; raises `UsageError` where it holds no lists or no clip."""
+    base = _find_base(root)
+    clips, rejected = _find_clips(root, base)
+    if not clips:
+        raise UsageError(f"{root} holds no clip of AVE. {SOURCE}")
+    events = _read_events(root, base)
+    candidates = []
+    for youtube, path in sorted(clips.items()):
+        row = events.taken.get(youtube)
+        if row is None:
+            rejected.append(_without_event(youtube, path, events.refused))
+            continue
+        sources = {"audio": (path,), "video": (path,)}
+        label = IDS[row.category.casefold()]
+        candidates.append(Candidate(youtube, label, sources, youtube, row.part))
+    # Of a clip without any event the line above tells it all.
+    rejected += [r for r in events.refused if r.id in events.taken or r.id not in clips]
+    rejected += [
+        Rejection(youtube, row.source, "missing_file", f"{row.place}: {row.category}")
+        for youtube, row in events.taken.items()
+        if youtube not in clips
+    ]
+    return Scan(LABELS, candidates, rejected, _warnings(candidates))
+
+
+def _find_base(root: Path) -> str:
+    """The folder with the lists, relative to `root`: itself, or the first folder in it that is."""
+    for base in ["", *sorted(path.name for path in root.glob("*") if path.is_dir())]:
+        if any((root / base / name).is_file() for name in LISTS):
+            return base
+    names = ", ".join(LISTS)
+    raise UsageError(f"{root} holds none of {names}, nor does a folder in it. {SOURCE}")
+
+
+def _find_clips(root: Path, base: str) -> tuple[dict[str, str], list[Rejection]]:
+    """The clips' paths relative to `root` by YouTube id, and the files that are no first clip."""
+    clips: dict[str, str] = {}
+    rejected = []
+    for inside in walk(root / base):
+        if inside in LISTS:
+            continue
+        path = str(PurePosixPath(base, inside))
+        name = PurePosixPath(path)
+        parsed = kinetics.parse_name(name.name)
+        if parsed is None:
+            rejected.append(Rejection(name.stem, path, "unknown_name"))
+        elif parsed[0] in clips:
+            rejected.append(Rejection(parsed[0], path, "duplicate", clips[parsed[0]]))
+        else:
+            clips[parsed[0]] = path
+    return clips, rejected
+
+
+def _read_events(root: Path, base: str) -> _Events:
+    """The rows of all lists. The first that names an event of a video counts for it.
+
+    Annotations.txt repeats the rows of the parts: those are not looked at again.
+    """
+    events, seen = _Events(), set()
+    for name in LISTS:
+        if not (root / base / name).is_file():
+            continue
+        for row in _rows(root, str(PurePosixPath(base, name)), events.refused):
+            if row.event not in seen or row.part:
+                _judge(row, events)
+            seen.add(row.event)
+    return events
+
+
+def _rows(root: Path, source: str, refused: list[Rejection]) -> Iterator[Row]:
+    """The rows of one list; lines that are none go to `refused`. Raises `UsageError`."""
+    path = root / source
+    if path.stat().st_size > LARGEST_LIST:
+        raise UsageError(f"{path} has more than {LARGEST_LIST} bytes: it is no list of AVE")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a list in UTF-8: {error}") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        # From the right: a category may hold whatever its author likes.
+        fields = [" ".join(value.split()) for value in line.rsplit("&", len(HEADER) - 1)]
+        if tuple(value.casefold() for value in fields) == HEADER or not line.strip():
+            continue
+        place = f"{PurePosixPath(source).name}, line {number}"
+        if len(fields) == len(HEADER):
+            category, youtube, _, start, end = fields
+            yield Row(source, place, LISTS[path.name], category, youtube, start, end)
+        else:
+            youtube = fields[1] if len(fields) > 1 else ""
+            what = f"{place}: {len(fields)} fields instead of {len(HEADER)}"
+            refused.append(Rejection(youtube, source, "bad_line", what))
+
+
+def _judge(row: Row, events: _Events) -> None:
+    """Takes the row as its video's event, or finds why not."""
+    reason = detail = ""
+    event = f"{row.category!r} from {row.start!r} to {row.end!r}"
+    if row.category.casefold() not in IDS:
+        reason, detail = "no_label", f"{row.category!r} is none of the {len(LABELS)} classes"
+    elif not _has_length(row.start, row.end):
+        reason, detail = "empty_event", event
+    elif row.youtube in events.taken:
+        reason, detail = "duplicate", f"{event}; {events.taken[row.youtube].place} was taken"
+    if reason:
+        events.refused.append(Rejection(row.youtube, row.source, reason, f"{row.place}: {detail}"))
+    else:
+        events.taken[row.youtube] = row
+
+
+def _has_length(start: str, end: str) -> bool:
+    """Whether these are two times of which the second is the later one."""
+    try:
+        first, last = float(start), float(end)
+    except ValueError:
+        return False
+    return 0 <= first < last < math.inf
+
+
+def _without_event(youtube: str, path: str, refused: list[Rejection]) -> Rejection:
+    """Why a clip has no event: what is wrong with the first of its rows, or that it has none."""
+    for row in refused:
+        if row.id == youtube:
+            return Rejection(youtube, path, row.reason, row.detail)
+    return Rejection(youtube, path, "no_label", "no list names it")
+
+
+def _warnings(candidates: list[Candidate]) -> list[str]:
+    """A line where the official parts are not known of every sample."""
+    without = [candidate.id for candidate in candidates if not candidate.part]
+    if not without:
+        return []
+    return [
+        f"{len(without)} of {len(candidates)} samples stand in none of trainSet.txt, valSet.txt"
+        f" and testSet.txt ({without[0]}, for example): --split_rule official will be refused"
+    ]

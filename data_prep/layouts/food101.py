@@ -1,0 +1,315 @@
+"""UPMC Food-101: web pages of dishes, images/<part>/<class>/<name> + texts/<part>_titles.csv.
+
+Not ETH's Food-101, which has the same classes and no texts. The lists are found in two forms:
+without a header (name, title, class), as they were published, and with one that somebody added.
+Names repeat between the parts, so the id of a sample is part/class/name.
+"""
+
+import csv
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TextIO
+
+from common.options import UsageError
+from data_prep.layouts.walk import count_warnings, is_ignored, walk
+from data_prep.spec import Candidate, Image, PlainView, Rejection, Scan, Spec, VideoView
+from data_prep.text import clean, max_tokens_option, text_spec, vocabulary_option
+
+# In the order of sorted folder names, which is that of the field's ids.
+LABELS = (
+    "apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare", "beet_salad",
+    "beignets", "bibimbap", "bread_pudding", "breakfast_burrito", "bruschetta", "caesar_salad",
+    "cannoli", "caprese_salad", "carrot_cake", "ceviche", "cheese_plate", "cheesecake",
+    "chicken_curry", "chicken_quesadilla", "chicken_wings", "chocolate_cake", "chocolate_mousse",
+    "churros", "clam_chowder", "club_sandwich", "crab_cakes", "creme_brulee", "croque_madame",
+    "cup_cakes", "deviled_eggs", "donuts", "dumplings", "edamame", "eggs_benedict", "escargots",
+    "falafel", "filet_mignon", "fish_and_chips", "foie_gras", "french_fries", "french_onion_soup",
+    "french_toast", "fried_calamari", "fried_rice", "frozen_yogurt", "garlic_bread", "gnocchi",
+    "greek_salad", "grilled_cheese_sandwich", "grilled_salmon", "guacamole", "gyoza", "hamburger",
+    "hot_and_sour_soup", "hot_dog", "huevos_rancheros", "hummus", "ice_cream", "lasagna",
+    "lobster_bisque", "lobster_roll_sandwich", "macaroni_and_cheese", "macarons", "miso_soup",
+    "mussels", "nachos", "omelette", "onion_rings", "oysters", "pad_thai", "paella", "pancakes",
+    "panna_cotta", "peking_duck", "pho", "pizza", "pork_chop", "poutine", "prime_rib",
+    "pulled_pork_sandwich", "ramen", "ravioli", "red_velvet_cake", "risotto", "samosa", "sashimi",
+    "scallops", "seaweed_salad", "shrimp_and_grits", "spaghetti_bolognese", "spaghetti_carbonara",
+    "spring_rolls", "steak", "strawberry_shortcake", "sushi", "tacos", "takoyaki", "tiramisu",
+    "tuna_tartare", "waffles",
+)  # fmt: skip
+IDS = {name: index for index, name in enumerate(LABELS)}
+SPLIT_SECOND = 2 / 3
+PARTS = ("train", "test")
+VAL_SHARE = 10  # one of so many training samples of a class is the official rule's val part
+SOURCE = (
+    "UPMC Food-101 has titles beside its pictures (ETH's Food-101 has none), a copy is at"
+    " kaggle.com/datasets/gianmarco96/upmcfood101; the root must hold images/{train,test}/<class>/"
+    " and texts/{train,test}_titles.csv."
+)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
+# The names that the three columns bear in lists with a header.
+COLUMNS = {
+    "image": ("image_path", "image_name", "image", "img", "filename", "file"),
+    "text": ("text", "title"),
+    "label": ("label", "class", "class_name", "category"),
+}
+MAX_FIELD = 100_000  # characters: a title is that long only where a quote is not closed
+MAX_LIST_BYTES = 1 << 28  # the real lists have less than 10 MB
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How Food-101 is prepared."""
+
+    vocabulary: str = vocabulary_option()
+    max_tokens: int = max_tokens_option(40, "BalanceBenchmark")
+
+
+def spec(settings: Settings) -> Spec:
+    """The title's tokens, and the picture with a shorter side of at most 256 pixels."""
+    return {"text": text_spec(settings.vocabulary, settings.max_tokens), "image": Image()}
+
+
+def views(settings: Settings) -> dict[str, PlainView | VideoView]:
+    """All tokens; the whole picture, turned and flipped in training as in BalanceBenchmark."""
+    return {"text": PlainView(), "image": VideoView(1, "rotate_flip")}
+
+
+def normalise(settings: Settings) -> dict[str, str | None]:
+    """Pictures by ImageNet's constants; token ids have none."""
+    return {"text": None, "image": "imagenet"}
+
+
+class Row(NamedTuple):
+    """A line of a list: `label` in the spelling of `canonical`, `source` relative to the root."""
+
+    part: str
+    name: str
+    title: str
+    label: str
+    source: str
+    line: int
+
+
+# (part, file name) -> class folder -> path relative to the root
+Pictures = dict[tuple[str, str], dict[str, str]]
+
+
+def canonical(name: str) -> str:
+    """A class name in the spelling of `LABELS`: lower case, one "_" between words."""
+    return "_".join(re.split(r"[\s_-]+", name.strip().casefold()))
+
+
+def scan(root: Path, settings: Settings) -> Scan:
+    """The rows of the lists with their pictures; raises `UsageError` for another tree."""
+    base = _find_base(root)
+    lists = {part: str(PurePosixPath(base, _list_name(part))) for part in PARTS}
+    pictures, rejected = _read_tree(root, base, set(lists.values()))
+    rows: list[Row] = []
+    for part, source in lists.items():
+        found, unread = read_titles(root, source, part)
+        rows += found
+        rejected += unread
+    candidates, unmatched = _match(rows, pictures, lists)
+    candidates = _with_val(sorted(candidates, key=lambda candidate: candidate.id))
+    warnings = count_warnings("food101", len(candidates))
+    if marred := sum("\ufffd" in row.title for row in rows):
+        warnings.append(f"{marred} titles hold bytes that are not UTF-8: U+FFFD in their place")
+    return Scan(LABELS, candidates, rejected + unmatched, warnings)
+
+
+def _list_name(part: str) -> str:
+    return f"texts/{part}_titles.csv"
+
+
+def _find_base(root: Path) -> str:
+    """The Food-101 folder relative to `root`: itself, or the first folder in it that is one."""
+    inside = [path.name for path in root.glob("*") if path.is_dir() and not is_ignored(path.name)]
+    for base in ["", *sorted(inside)]:
+        lists = [root / base / _list_name(part) for part in PARTS]
+        if (root / base / "images").is_dir() and all(path.is_file() for path in lists):
+            return base
+    names = " and ".join(_list_name(part) for part in PARTS)
+    raise UsageError(f"{root} holds no images/ with {names}, nor does a folder in it. {SOURCE}")
+
+
+def _read_tree(root: Path, base: str, lists: set[str]) -> tuple[Pictures, list[Rejection]]:
+    """The pictures, and what is neither a picture at its place nor a list."""
+    pictures: Pictures = {}
+    rejected = []
+    for path in walk(root):
+        # A name that is not UTF-8 cannot stand in the files that are written.
+        readable = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        file = PurePosixPath(path)
+        *place, part, folder = ("", "", *file.parts)[:-1]
+        at_home = PurePosixPath(*place) == PurePosixPath(base, "images") and part in PARTS
+        if at_home and file.suffix.lower() in SUFFIXES and readable == path:
+            same, label = pictures.setdefault((part, file.name), {}), canonical(folder)
+            if label in same:
+                sample = f"{part}/{label}/{file.name}"
+                rejected.append(Rejection(sample, path, "duplicate", same[label]))
+            else:
+                same[label] = path
+        elif path not in lists:
+            rejected.append(Rejection(PurePosixPath(readable).stem, readable, "unknown_name"))
+    return pictures, rejected
+
+
+# The lists ----------------------------------------------------------------------------------------
+
+
+def read_titles(root: Path, source: str, part: str) -> tuple[list[Row], list[Rejection]]:
+    """The rows of the list root/source in either form, and those that cannot be read.
+
+    A byte order mark, either line end, blank lines, quotes, and commas of a title that nobody
+    quoted are understood; bytes that are not UTF-8 become U+FFFD. Raises `UsageError` for a file
+    that is no such list.
+    """
+    path, rows, rejected, places = root / source, [], [], None
+    if path.stat().st_size > MAX_LIST_BYTES:
+        raise UsageError(f"{path} has more than {MAX_LIST_BYTES} bytes: it is no list of titles")
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as handle:
+        for line, fields in _records(handle):
+            if fields is None:
+                detail = f"line {line}: more than {MAX_FIELD} characters; is a quote not closed?"
+                rejected.append(Rejection(f"{part}, line {line}", source, "no_text", detail))
+                continue
+            if places is None:
+                places, width = (0, 1, 2), 3  # the published form
+                if not fields[0].strip().lower().endswith(SUFFIXES):
+                    places, width = _columns(fields, path), len(fields)
+                    continue
+            name, title, label = _three(fields, places, width)
+            # Some lists hold whole paths, of whatever system.
+            name = name.replace("\\", "/").rsplit("/", 1)[-1].strip()
+            rows.append(Row(part, name, title, canonical(label), source, line))
+    return rows, rejected
+
+
+def _records(handle: TextIO) -> Iterator[tuple[int, list[str] | None]]:
+    """(number of the last line, fields) of each record that is not blank; None if too long."""
+    before = csv.field_size_limit(MAX_FIELD)
+    try:
+        reader = csv.reader(_bounded_lines(handle))
+        while True:
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error:  # the next call goes on with the next line
+                yield reader.line_num, None
+                continue
+            if any(field.strip() for field in fields):
+                yield reader.line_num, fields if sum(map(len, fields)) <= MAX_FIELD else None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _bounded_lines(handle: TextIO) -> Iterator[str]:
+    """The lines; for one that is too long to be held, a field that the reader refuses."""
+    while line := handle.readline(MAX_FIELD):
+        if len(line) == MAX_FIELD and not line.endswith(("\n", "\r")):
+            while line and not line.endswith(("\n", "\r")):
+                line = handle.readline(MAX_FIELD)
+            line = "x" * (MAX_FIELD + 1)
+        yield line
+
+
+def _columns(header: list[str], path: Path) -> tuple[int, ...]:
+    """Where a header has the picture, the title and the class."""
+    names, places = [name.strip().casefold() for name in header], []
+    for column, spellings in COLUMNS.items():
+        place = next((names.index(name) for name in spellings if name in names), None)
+        if place is None:
+            raise UsageError(
+                f"{path} begins neither with a picture's name nor with a header that names the"
+                f" {column} ({', '.join(spellings)}), but with {','.join(header)[:200]!r}"
+            )
+        places.append(place)
+    return tuple(places)
+
+
+def _three(fields: list[str], places: tuple[int, ...], width: int) -> tuple[str, ...]:
+    """(picture, title, class) of a record; more fields than columns belong to the title."""
+    text, more = places[1], max(0, len(fields) - width)
+    title = ",".join(fields[text : text + more + 1])
+    fields = [*fields[:text], title, *fields[text + more + 1 :]]
+    fields += [""] * (width - len(fields))
+    return tuple(fields[place] for place in places)
+
+
+# Rows and pictures --------------------------------------------------------------------------------
+
+
+def _match(
+    rows: list[Row], pictures: Pictures, lists: dict[str, str]
+) -> tuple[list[Candidate], list[Rejection]]:
+    """The samples, and the rows and pictures that make none.
+
+    A row whose picture is not in its class's folder has it in another one, if exactly one holds
+    that name and no other row has taken it.
+    """
+    taken: dict[str, Candidate | None] = {}
+    rejected, astray = [], []
+    for row in rows:
+        found = pictures.get((row.part, row.name), {})
+        if row.label in found:
+            _take(row, row.label, found[row.label], taken, rejected)
+        else:
+            astray.append(row)
+    for row in astray:
+        found = pictures.get((row.part, row.name), {})
+        free = [folder for folder, path in found.items() if path not in taken]
+        if len(free) == 1:
+            _take(row, free[0], found[free[0]], taken, rejected)
+        else:
+            sample, line = f"{row.part}/{row.label}/{row.name}", f"line {row.line}"
+            rejected.append(Rejection(sample, row.source, "missing_file", line))
+    for (part, name), folders in pictures.items():
+        for folder, path in folders.items():
+            if path not in taken:
+                sample, detail = f"{part}/{folder}/{name}", f"not in {lists[part]}"
+                rejected.append(Rejection(sample, path, "no_text", detail))
+    return [candidate for candidate in taken.values() if candidate], rejected
+
+
+def _take(
+    row: Row,
+    folder: str,
+    path: str,
+    taken: dict[str, Candidate | None],
+    rejected: list[Rejection],
+) -> None:
+    """Makes a row and its picture a sample, or finds why not. The list's class goes first."""
+    sample, label = f"{row.part}/{folder}/{row.name}", row.label or folder
+    if path in taken:
+        rejected.append(Rejection(sample, path, "duplicate", f"{row.source}, line {row.line}"))
+        return
+    taken[path] = None
+    told = f"list: {row.label or 'none'}, folder: {folder}"
+    if label not in IDS:
+        rejected.append(Rejection(sample, path, "no_label", told))
+        return
+    if label != folder:
+        rejected.append(Rejection(sample, path, "label_conflict", told))
+    inline = {"text": clean(row.title)}
+    taken[path] = Candidate(sample, IDS[label], {"image": (path,)}, "", row.part, inline)
+
+
+def _with_val(candidates: list[Candidate]) -> list[Candidate]:
+    """The samples with a val part, which the raw data lack: a tenth of each class's train part.
+
+    Those whose ids have the smallest SHA-256, at least one of two. Our choice: without it the
+    official test part, on which the field compares, could not be used.
+    """
+    classes = defaultdict(list)
+    for candidate in candidates:
+        if candidate.part == "train":
+            classes[candidate.label].append(candidate.id)
+    val = set()
+    for ids in classes.values():
+        ids.sort(key=lambda sample: hashlib.sha256(sample.encode()).hexdigest())
+        val.update(ids[: -(-len(ids) // VAL_SHARE)] if len(ids) > 1 else ())
+    return [replace(c, part="val") if c.id in val else c for c in candidates]

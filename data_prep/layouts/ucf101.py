@@ -1,0 +1,266 @@
+"""UCF-101: <Class>/v_<Class>_gXX_cYY.avi, optionally the official lists and precomputed flow.
+
+A clip's class is its folder's: the files of HandstandPushups are called v_HandStandPushups_..., so
+names are compared without regard to case. Where the folders of classes lie below the root does not
+matter. `ucfTrainTestlist` holds classInd.txt, trainlist01.txt to 03 and testlist01.txt to 03;
+`tvl1_flow/u` and `tvl1_flow/v` hold a folder of pictures a clip.
+
+The official lists have no validation part. Here it is groups 23 to 25 of the training list (our
+choice): all three lists train on them, so official results come from 15 of 18 training groups.
+"""
+
+import os
+import posixpath
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from common.options import UsageError, option
+from data_prep.layouts.lines import read_lines
+from data_prep.layouts.walk import count_warnings, is_ignored, walk
+from data_prep.spec import Candidate, Flow, Rejection, Scan, Spec, Video, VideoView
+
+# In the order of classInd.txt, which is the alphabet's without regard to case.
+LABELS = (
+    "ApplyEyeMakeup", "ApplyLipstick", "Archery", "BabyCrawling", "BalanceBeam", "BandMarching",
+    "BaseballPitch", "Basketball", "BasketballDunk", "BenchPress", "Biking", "Billiards",
+    "BlowDryHair", "BlowingCandles", "BodyWeightSquats", "Bowling", "BoxingPunchingBag",
+    "BoxingSpeedBag", "BreastStroke", "BrushingTeeth", "CleanAndJerk", "CliffDiving",
+    "CricketBowling", "CricketShot", "CuttingInKitchen", "Diving", "Drumming", "Fencing",
+    "FieldHockeyPenalty", "FloorGymnastics", "FrisbeeCatch", "FrontCrawl", "GolfSwing", "Haircut",
+    "Hammering", "HammerThrow", "HandstandPushups", "HandstandWalking", "HeadMassage", "HighJump",
+    "HorseRace", "HorseRiding", "HulaHoop", "IceDancing", "JavelinThrow", "JugglingBalls",
+    "JumpingJack", "JumpRope", "Kayaking", "Knitting", "LongJump", "Lunges", "MilitaryParade",
+    "Mixing", "MoppingFloor", "Nunchucks", "ParallelBars", "PizzaTossing", "PlayingCello",
+    "PlayingDaf", "PlayingDhol", "PlayingFlute", "PlayingGuitar", "PlayingPiano", "PlayingSitar",
+    "PlayingTabla", "PlayingViolin", "PoleVault", "PommelHorse", "PullUps", "Punch", "PushUps",
+    "Rafting", "RockClimbingIndoor", "RopeClimbing", "Rowing", "SalsaSpin", "ShavingBeard",
+    "Shotput", "SkateBoarding", "Skiing", "Skijet", "SkyDiving", "SoccerJuggling",
+    "SoccerPenalty", "StillRings", "SumoWrestling", "Surfing", "Swing", "TableTennisShot",
+    "TaiChi", "TennisSwing", "ThrowDiscus", "TrampolineJumping", "Typing", "UnevenBars",
+    "VolleyballSpiking", "WalkingWithDog", "WallPushups", "WritingOnBoard", "YoYo",
+)  # fmt: skip
+IDS = {name.casefold(): index for index, name in enumerate(LABELS)}
+SPLIT_SECOND = 2 / 3
+SOURCE = (
+    "UCF-101 is at www.crcv.ucf.edu/data/UCF101.php; the root must hold a folder of clips"
+    " v_<Class>_gXX_cYY.avi for each of the 101 classes, and may hold ucfTrainTestlist."
+)
+CLIP = re.compile(r"v_([A-Za-z]+)_g(\d\d)_c(\d\d)", re.ASCII)
+LIST = re.compile(r"(train|test)list0([123])\.txt", re.ASCII)
+ROW = re.compile(r"(?:[^/\\\s]+[/\\])*(v_[A-Za-z]+_g\d\d_c\d\d)\.avi(?:\s+\d+)?", re.ASCII)
+VAL_GROUPS = ("23", "24", "25")
+BOUND = 20.0  # pixels, as in the precomputed set of the field
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How UCF-101 is prepared, and how its samples become inputs."""
+
+    flow_algo: str = option(
+        "dis", "optical flow: computed, or the field's pictures from flow_root",
+        choices=("dis", "farneback", "tvl1", "precomputed"),
+        source="our choice; the field's set is TV-L1",
+    )  # fmt: skip
+    flow_root: str = option(
+        "tvl1_flow", "the folder that holds u and v of precomputed flow, relative to the raw root"
+    )
+    flow_stack: int = option(
+        1, "pairs of frames in succession a position", low=1, high=10,
+        source="BalanceBenchmark; classical two-stream networks: 10",
+    )  # fmt: skip
+    flow_positions: int = option(10, "stored positions a clip, of flow and frames", low=1, high=25)
+    flow_norm: str = option(
+        "none", "flow as 0..1, or center: as -1..1", choices=("none", "center"),
+        source="BalanceBenchmark",
+    )  # fmt: skip
+    crop: str = option(
+        "none", "training crop: none, or rrc: a random resized crop of each modality",
+        choices=("none", "rrc"), source="BalanceBenchmark",
+    )  # fmt: skip
+    official_list: int = option(
+        1, "the list of --split_rule official; fixed when prepared", choices=(1, 2, 3)
+    )
+
+
+def spec(settings: Settings) -> Spec:
+    """Flow and frames at the same positions: [2, 240, 320] each pair and [240, 320, 3]."""
+    count = settings.flow_positions
+    flow = Flow(settings.flow_algo, positions=count, stack=settings.flow_stack, bound=BOUND)
+    video = Video(positions=count, max_frames=count, min_decoded=flow.min_decoded)
+    return {"flow": flow, "video": video}
+
+
+def views(settings: Settings) -> dict[str, VideoView]:
+    """Three positions, mirrored together; BalanceBenchmark crops neither."""
+    view = VideoView(3, {"none": "flip", "rrc": "crop_flip"}[settings.crop])
+    return {"flow": view, "video": view}
+
+
+def normalise(settings: Settings) -> dict[str, str | tuple[list[float], list[float]]]:
+    """Flow stays within 0..1 as in BalanceBenchmark, or is centred at no motion."""
+    flow = "none" if settings.flow_norm == "none" else ([0.5], [0.5])
+    return {"flow": flow, "video": "imagenet"}
+
+
+@dataclass
+class _Findings:
+    """What becomes of the files, while they are gone through; clips by name in lower case."""
+
+    clips: dict[str, Candidate] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)  # names of clips, usable or not
+    rejected: list[Rejection] = field(default_factory=list)
+    rows: dict[str, tuple[str, str]] = field(default_factory=dict)  # clip -> (its name, a list)
+    parts: dict[str, str] = field(default_factory=dict)  # clip -> part in the chosen lists
+
+
+def scan(root: Path, settings: Settings) -> Scan:
+    """All clips of the 101 classes under `root`; raises `UsageError` where it holds none."""
+    flow_root = posixpath.normpath(settings.flow_root)
+    if posixpath.isabs(flow_root):
+        raise UsageError(f"--flow_root {flow_root} must be relative to the raw root {root}")
+    if settings.flow_algo == "tvl1":  # a part of OpenCV that may be missing
+        from data_prep.flow import check_algorithm  # not above: it loads OpenCV
+
+        check_algorithm(settings.flow_algo)
+    pictures = [posixpath.normpath(posixpath.join(flow_root, axis)) for axis in "uv"]
+    findings = _Findings()
+    others = _sort_files(root, _files(root, "", set(pictures)), settings, findings)
+    if not findings.clips:
+        raise UsageError(f"{root} holds no clip of UCF-101. {SOURCE}")
+    findings.rejected += _told_by_folder(others)
+    findings.rejected += [
+        Rejection(name, path, "missing_file")
+        for key, (name, path) in findings.rows.items()
+        if key not in findings.seen
+    ]
+    warnings = count_warnings("ucf101", len(findings.clips)) + _part_warnings(findings, settings)
+    if settings.flow_algo == "precomputed":
+        _use_pictures(root, pictures, findings)
+    elif any((root / path).is_dir() for path in pictures):
+        warnings.append(f"{flow_root} is left unread; --flow_algo precomputed takes its flow")
+    if settings.flow_algo == "tvl1":
+        pairs = settings.flow_positions * settings.flow_stack
+        warnings.append(f"TV-L1 may take {pairs} times 1.5 s a clip: see --limit_s")
+    candidates = sorted(findings.clips.values(), key=lambda candidate: candidate.id)
+    return Scan(LABELS, candidates, findings.rejected, warnings)
+
+
+def _files(root: Path, folder: str, apart: set[str]) -> list[str]:
+    """`walk` without the folders `apart`: precomputed flow has five million files."""
+    if not any(path.startswith(f"{folder}/" if folder else "") for path in apart):
+        return [posixpath.join(folder, path) for path in walk(root / folder)]
+    found = []
+    for name in sorted(os.listdir(root / folder)):
+        path = posixpath.join(folder, name)
+        if is_ignored(name) or path in apart:
+            continue
+        found += _files(root, path, apart) if (root / path).is_dir() else [path]
+    return sorted(found)
+
+
+def _sort_files(root: Path, files: list[str], settings: Settings, findings: _Findings) -> list[str]:
+    """Fills `findings` and returns the files that are neither clips nor lists."""
+    others = []
+    for path in files:
+        name = PurePosixPath(path)
+        listed = LIST.fullmatch(name.name.lower())
+        match = CLIP.fullmatch(name.stem)
+        if listed:
+            chosen = int(listed[2]) == settings.official_list
+            _read_list(root, path, listed[1] if chosen else "", findings)
+        elif match and name.suffix.lower() == ".avi":
+            _judge(path, name, match, findings)
+        elif name.name.lower() != "classind.txt":  # it tells nothing that the folders do not
+            others.append(path)
+    for key, clip in findings.clips.items():
+        part = findings.parts.get(key, "")
+        if part == "train" and CLIP.fullmatch(clip.id)[2] in VAL_GROUPS:
+            part = "val"
+        findings.clips[key] = replace(clip, part=part)
+    return others
+
+
+def _judge(path: str, name: PurePosixPath, match: re.Match, findings: _Findings) -> None:
+    """Makes a clip a candidate or finds why not."""
+    folder, key = name.parent.name.strip(), name.stem.casefold()
+    label = IDS.get(folder.casefold())
+    findings.seen.add(key)
+    if label is None:
+        reason, detail = "no_label", f"the folder {folder!r} is none of the 101 classes"
+    elif match[1].casefold() != folder.casefold():
+        reason, detail = "unknown_name", f"a clip of {match[1]} in the folder {folder}"
+    elif key in findings.clips:
+        reason, detail = "duplicate", findings.clips[key].sources["video"][0]
+    else:
+        sources = {"flow": (path,), "video": (path,)}
+        group = f"{LABELS[label]}_g{match[2]}"
+        findings.clips[key] = Candidate(name.stem, label, sources, group)
+        return
+    findings.rejected.append(Rejection(name.stem, path, reason, detail))
+
+
+def _read_list(root: Path, path: str, part: str, findings: _Findings) -> None:
+    """Takes a list's rows; `part` is "" for lists that are not the chosen ones.
+
+    The number of a class, which training lists add, is passed over: the folder tells it.
+    """
+    for number, line in read_lines(root / path):
+        match = ROW.fullmatch((line or "").strip())
+        if match:
+            key = match[1].casefold()
+            findings.rows.setdefault(key, (match[1], path))
+            if part and findings.parts.setdefault(key, part) != part:
+                raise UsageError(f"{root / path} names {match[1]}, which the other list has, too")
+        elif line is None or line.strip():
+            findings.rejected.append(
+                Rejection(f"line {number}", path, "bad_line", (line or "")[:80])
+            )
+
+
+def _told_by_folder(paths: list[str]) -> list[Rejection]:
+    """Files that are nothing of this data set; extracted frames as one line a clip's folder."""
+    counts = Counter(posixpath.dirname(path) for path in paths)
+    rejected = []
+    for path in paths:
+        folder = posixpath.dirname(path)
+        if not CLIP.fullmatch(posixpath.basename(folder)):
+            rejected.append(Rejection(PurePosixPath(path).stem, path, "unknown_name"))
+        elif count := counts.pop(folder, 0):
+            name, detail = posixpath.basename(folder), f"{count} files"
+            rejected.append(Rejection(name, folder, "unknown_name", detail))
+    return rejected
+
+
+def _part_warnings(findings: _Findings, settings: Settings) -> list[str]:
+    """A line where `--split_rule official` will be refused."""
+    without = sum(not clip.part for clip in findings.clips.values())
+    if not without:
+        return []
+    return [
+        f"{without} of {len(findings.clips)} clips stand in no official list"
+        f" {settings.official_list}: --split_rule official will be refused"
+    ]
+
+
+def _use_pictures(root: Path, pictures: list[str], findings: _Findings) -> None:
+    """Makes the folders of u and v the clips' flow, and tells of those without a clip."""
+    found = []
+    for path in pictures:
+        if not (root / path).is_dir():
+            raise UsageError(
+                f"--flow_algo precomputed: {root} has no folder {path}; --flow_root names the"
+                " folder that holds u and v, relative to it"
+            )
+        names = sorted(name for name in os.listdir(root / path) if not is_ignored(name))
+        # The shared set calls v_HandStandPushups_... v_HandstandPushups_...
+        found.append({name.casefold(): f"{path}/{name}" for name in names})
+        findings.rejected += [
+            Rejection(name, f"{path}/{name}", "missing_file", "no clip of this name")
+            for name in names
+            if name.casefold() not in findings.clips
+        ]
+    for key, clip in findings.clips.items():
+        flow = tuple(there.get(key, f"{path}/{clip.id}") for there, path in zip(found, pictures))
+        findings.clips[key] = replace(clip, sources={**clip.sources, "flow": flow})

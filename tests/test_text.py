@@ -1,0 +1,332 @@
+"""Texts: cleaning, vocabularies, the tokens of a sample."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import tokenizers
+from conftest import ROOT
+
+from common.options import UsageError
+from data_prep.spec import PlainView, Text
+from data_prep.text import (
+    MAX_CHARACTERS,
+    SPECIAL,
+    build_vocabulary,
+    clean,
+    extract,
+    place_vocabulary,
+    text_spec,
+    well_formed,
+)
+from data_prep.transforms import make_input
+
+WORDS = (
+    "Apple pie café recipe Über the best pies baking bakers 12 minutes , . ' # niño 我 😀".split()
+)
+
+
+def texts(count=300, seed=0):
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(1, 12))) for _ in range(count)]
+
+
+def built(folder, lines=None):
+    """A folder with a vocabulary of `lines`, as a prepared one has it."""
+    folder.mkdir(exist_ok=True)
+    place_vocabulary(folder / "vocab.txt", text_spec("build", 16), "build", lines or texts())
+    return folder
+
+
+def arrays(extracted):
+    ids, segments = extracted.payload
+    return np.frombuffer(ids, np.uint16).tolist(), np.frombuffer(segments, np.uint8).tolist()
+
+
+def words_of(folder):
+    return (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
+
+
+# --- cleaning -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raw,cleaned", [
+    ("Mac &amp; Cheese &#39;n&#x27; more", "Mac & Cheese 'n' more"),
+    ("  two\t words \n\u00a0here\u2003", "two words here"),
+    ("see https://a.b/c?d=1 and http://x then", "see and then"),
+    ("ﬁne ① Ｗide", "fine 1 Wide"),
+    ("a\x00b\u200bc\x1bd\ufeffe", "abcde"),
+    ("RT # tag stays", "RT # tag stays"),
+    ("crème brûlée", "crème brûlée"),
+    ("", ""), ("\x07", ""), ("https://only.url", ""),
+])  # fmt: skip
+def test_clean(raw, cleaned):
+    assert clean(raw) == cleaned == clean(cleaned)
+
+
+def test_well_formed_joins_pairs_and_replaces_lone_surrogates():
+    assert well_formed("a\ud83d\ude00b") == "a😀b"
+    assert well_formed("a\ud800b\udfffc") == "a\ufffdb\ufffdc"
+    assert well_formed("café 😀") == "café 😀"
+
+
+# --- the spec -------------------------------------------------------------------------------------
+
+
+def test_spec_of_each_setting(tmp_path):
+    assert text_spec("electra", 40) == Text("electra", 30522, 40, False)
+    assert text_spec("build", 64, pair=True) == Text("build", 4000, 64, True)
+    built(tmp_path)
+    content = (tmp_path / "vocab.txt").read_bytes()
+    spec = text_spec(str(tmp_path), 40)
+    assert spec.vocabulary == hashlib.sha256(content).hexdigest()[:12]
+    assert spec.words == content.count(b"\n")
+    (tmp_path / "vocab.txt").write_bytes(content.replace(b"\n", b"\r\n").rstrip())
+    assert text_spec(str(tmp_path), 40) == spec
+
+
+def test_a_folder_without_vocabulary_names_the_file(tmp_path):
+    with pytest.raises(UsageError) as error:
+        text_spec(str(tmp_path / "nothing"), 40)
+    assert str(tmp_path / "nothing" / "vocab.txt") in str(error.value)
+    assert "electra" in str(error.value) and "build" in str(error.value)
+
+
+HEAD = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n"
+
+
+@pytest.mark.parametrize("content,words", [
+    (b"", "no line [PAD]"),
+    (b"<html>not found</html>", "no line [PAD]"),
+    (HEAD.replace("[SEP]\n", "").encode(), "no line [SEP]"),
+    (b"a\n" + HEAD.encode(), "first line 'a'"),
+    (HEAD.encode() + b"a\nb\na\n", "twice"),
+    (HEAD.encode() + b"\xff\n", "not UTF-8"),
+    (HEAD.encode() + b"".join(b"w%d\n" % k for k in range(1 << 16)), "more than 65536 lines"),
+    (HEAD.encode() + b"w" * (9 << 20), "more than 65536 lines"),
+])  # fmt: skip
+def test_what_is_no_vocabulary_is_refused(tmp_path, content, words):
+    (tmp_path / "vocab.txt").write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        text_spec(str(tmp_path), 40)
+    assert words in str(error.value) and str(tmp_path) in str(error.value)
+
+
+# --- building a vocabulary ------------------------------------------------------------------------
+
+
+def test_a_built_vocabulary_is_the_same_twice_and_in_any_order():
+    first = build_vocabulary(texts(), 200)
+    assert build_vocabulary(texts(), 200) == first
+    shuffled = texts()
+    random.Random(5).shuffle(shuffled)
+    assert build_vocabulary(iter(shuffled), 200) == first
+    assert build_vocabulary([["Apple pie", "pie"], "best"], 200) == build_vocabulary(
+        ["best", "pie", "Apple pie"], 200
+    )
+
+
+def test_a_built_vocabulary_is_the_same_in_other_processes():
+    code = (
+        "import json, sys; from data_prep.text import build_vocabulary as build;"
+        "sys.stdout.buffer.write(build(json.load(sys.stdin), 120))"
+    )
+    for seed in "12":
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            input=json.dumps(texts()).encode(),
+            capture_output=True,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        )
+        assert done.stdout == build_vocabulary(texts(), 120), done.stderr
+
+
+@pytest.mark.parametrize("most", [20, 60, 200])
+def test_a_built_vocabulary_has_special_tokens_first_and_no_more_words_than_asked(most):
+    lines = build_vocabulary(texts(), most).decode().split("\n")[:-1]
+    assert tuple(lines[:5]) == SPECIAL and len(lines) <= most
+    assert len(set(lines)) == len(lines)
+    assert "A" not in "".join(lines[5:]) and "é" not in "".join(lines)  # uncased, accents folded
+
+
+def test_frequent_words_are_whole_in_a_built_vocabulary(tmp_path):
+    words = words_of(built(tmp_path))
+    assert {"apple", "recipe", "uber", "baking", "我", "😀", "#"} <= set(words)
+    assert "##我" not in words and "##a" in words
+
+
+def test_no_texts_make_the_special_tokens_alone():
+    assert build_vocabulary([], 100).decode().split("\n")[:-1] == list(SPECIAL)
+
+
+# --- placing it -----------------------------------------------------------------------------------
+
+
+def test_an_equal_vocabulary_stays_and_another_is_refused(tmp_path):
+    built(tmp_path)
+    before = (tmp_path / "vocab.txt").stat().st_mtime_ns
+    built(tmp_path)
+    assert (tmp_path / "vocab.txt").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match="another vocabulary"):
+        built(tmp_path, texts(seed=1)[:20] + ["entirely other words entirely other words"])
+    assert (tmp_path / "vocab.txt").stat().st_mtime_ns == before
+
+
+def test_a_folders_vocabulary_is_copied_unless_it_changed(tmp_path):
+    source, target = built(tmp_path / "source"), tmp_path / "target" / "vocab.txt"
+    spec = text_spec(str(source), 40)
+    place_vocabulary(target, spec, str(source), iter(()))
+    assert target.read_bytes() == (source / "vocab.txt").read_bytes()
+    with open(source / "vocab.txt", "a") as handle:
+        handle.write("more\n")
+    with pytest.raises(UsageError, match="changed"):
+        place_vocabulary(target, spec, str(source), iter(()))
+
+
+def fake_cache(monkeypatch, folder, model=None, lines=30522):
+    """A Hugging Face cache that holds a vocab.txt of `model` (None: an empty one)."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    if model:
+        place = folder / f"models--google--{model}"
+        (place / "refs").mkdir(parents=True)
+        (place / "refs" / "main").write_text("0123")
+        (place / "snapshots" / "0123").mkdir(parents=True)
+        content = HEAD + "".join(f"w{k}\n" for k in range(lines - 4))
+        (place / "snapshots" / "0123" / "vocab.txt").write_text(content)
+
+
+@pytest.mark.parametrize("model", ["electra-base-discriminator", "electra-small-discriminator"])
+def test_electras_vocabulary_comes_from_the_cache(tmp_path, monkeypatch, model):
+    fake_cache(monkeypatch, tmp_path / "cache", model)
+    place_vocabulary(tmp_path / "vocab.txt", text_spec("electra", 40), "electra", iter(()))
+    assert len(words_of(tmp_path)) == 30522
+
+
+def test_a_short_electra_vocabulary_is_refused(tmp_path, monkeypatch):
+    fake_cache(monkeypatch, tmp_path / "cache", "electra-base-discriminator", lines=30000)
+    with pytest.raises(UsageError, match="30000 lines, not 30522"):
+        place_vocabulary(tmp_path / "vocab.txt", text_spec("electra", 40), "electra", iter(()))
+    assert not (tmp_path / "vocab.txt").exists()
+
+
+def test_without_the_cache_every_way_out_is_named(tmp_path, monkeypatch):
+    fake_cache(monkeypatch, tmp_path / "cache")
+    with pytest.raises(UsageError) as error:
+        place_vocabulary(tmp_path / "vocab.txt", text_spec("electra", 40), "electra", iter(()))
+    for words in (
+        "google/electra-base-discriminator", "google/electra-small-discriminator", "vocab.txt",
+        str(tmp_path / "cache"), "--vocabulary <folder>", "--vocabulary build", "hf download",
+    ):  # fmt: skip
+        assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# --- tokens of a sample ---------------------------------------------------------------------------
+
+
+HARD = [
+    "Don't stop-it!",
+    "naïve ÉCLAIR",
+    "我们 a我b",
+    "x" * 150,
+    "tabs\tand\nlines",
+    "😀😀",
+    "##a [x]",
+]
+
+
+def test_tokens_are_those_of_the_libraries_own_bert_tokenizer(tmp_path):
+    built(tmp_path)
+    other = tokenizers.BertWordPieceTokenizer(str(tmp_path / "vocab.txt"), lowercase=True)
+    single, pair = text_spec("build", 512), text_spec("build", 512, pair=True)
+    for a, b in zip([*HARD, *texts(50)], [*texts(50, seed=1), *HARD]):
+        assert arrays(extract(a, single, tmp_path))[0] == other.encode(a).ids
+        both = other.encode(a, b)
+        assert arrays(extract([a, b], pair, tmp_path)) == (both.ids, both.type_ids)
+
+
+def test_a_long_text_keeps_its_beginning_and_ends_with_the_separator(tmp_path):
+    words = words_of(built(tmp_path))
+    text = " ".join(["apple"] * 5 + ["pie"] * 50)
+    extracted = extract(text, text_spec("build", 9), tmp_path)
+    ids, segments = arrays(extracted)
+    expected = ["[CLS]", *["apple"] * 5, "pie", "pie", "[SEP]"]
+    assert [words[k] for k in ids] == expected and segments == [0] * 9
+    assert (extracted.n_frames, extracted.duration_s, extracted.flags) == (9, 0.0, ())
+
+
+@pytest.mark.parametrize("first", [0, 1, 4, 5, 6, 11, 30])
+@pytest.mark.parametrize("second", [0, 1, 5, 6, 12, 30])
+@pytest.mark.parametrize("most", [8, 13, 14])
+def test_a_pair_is_cut_as_berts_script_cuts_it(tmp_path, first, second, most):
+    words = words_of(built(tmp_path))
+    a, b = ["apple"] * first, ["pie"] * second
+    spec = text_spec("build", most, pair=True)
+    ids, segments = arrays(extract([" ".join(a), " ".join(b)], spec, tmp_path))
+    while len(a) + len(b) > most - 3:
+        (a if len(a) > len(b) else b).pop()
+    assert [words[k] for k in ids] == ["[CLS]", *a, "[SEP]", *b, "[SEP]"]
+    assert segments == [0] * (len(a) + 2) + [1] * (len(b) + 1)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\x00\u200b\n"])
+def test_an_empty_text_is_flagged_and_counts_as_filled(tmp_path, text):
+    words = words_of(built(tmp_path))
+    extracted = extract(text, text_spec("build", 40), tmp_path)
+    assert [words[k] for k in arrays(extracted)[0]] == ["[CLS]", "[SEP]"]
+    assert extracted.flags == ("empty_text",) and extracted.n_frames == 0
+
+
+def test_a_pair_with_one_empty_text_is_flagged_and_counts(tmp_path):
+    words = words_of(built(tmp_path))
+    extracted = extract(["", "apple"], text_spec("build", 40, pair=True), tmp_path)
+    ids, segments = arrays(extracted)
+    assert [words[k] for k in ids] == ["[CLS]", "[SEP]", "apple", "[SEP]"]
+    assert segments == [0, 0, 1, 1]
+    assert extracted.flags == ("empty_text",) and extracted.n_frames == 4
+
+
+def test_special_tokens_inside_of_a_text_are_words(tmp_path):
+    words = words_of(built(tmp_path, [*texts(), "[ sep cls pad mask ] " * 5]))
+    ids, _ = arrays(extract("pie [SEP] [CLS] [PAD] [MASK]", text_spec("build", 64), tmp_path))
+    tokens = [words[k] for k in ids]
+    assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
+    assert not set(tokens[1:-1]) & set(SPECIAL) and tokens[2:5] == ["[", "sep", "]"]
+
+
+def test_a_text_beyond_all_measure_is_cut_and_flagged(tmp_path):
+    built(tmp_path)
+    spec = text_spec("build", 40)
+    assert extract("pie " * (MAX_CHARACTERS // 4), spec, tmp_path).flags == ()
+    assert extract("pie " * (MAX_CHARACTERS // 4) + "x", spec, tmp_path).flags == ("cut_text",)
+
+
+def test_a_vocabulary_replaced_under_the_same_name_is_noticed(tmp_path):
+    built(tmp_path)
+    before = arrays(extract("apple", text_spec("build", 40), tmp_path))[0]
+    (tmp_path / "vocab.txt").write_text(HEAD + "apple\n")
+    after = arrays(extract("apple", text_spec("build", 40), tmp_path))[0]
+    assert before != after == [2, 4, 3]
+
+
+def test_a_pair_where_one_text_is_stored_is_a_defect(tmp_path):
+    built(tmp_path)
+    with pytest.raises(ValueError, match="2 texts"):
+        extract(["a", "b"], text_spec("build", 40), tmp_path)
+
+
+def test_inputs_have_the_length_asked_and_a_mask(tmp_path):
+    built(tmp_path)
+    for text, length in (("apple pie", 4), ("", 2), ("pie " * 300, 40)):
+        spec = text_spec("build", 40)
+        extracted = extract(text, spec, tmp_path)
+        ids, segments, mask = make_input(extracted.payload, spec, PlainView(), 224, None)
+        assert len(ids) == 40 and mask.tolist() == [1] * length + [0] * (40 - length)
+        assert ids[length:].sum() == segments.sum() == 0 and (ids[:length] > 0).all()
