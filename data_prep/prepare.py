@@ -59,6 +59,7 @@ def extract_row(
     """The stored row of one candidate, or why there is none. Runs in a worker process."""
     from data_prep.extracted import extract_sample
     from data_prep.reasons import Reject
+    from data_prep.transforms import frame_bytes
 
     try:
         parts = extract_sample(root, candidate, spec, assets)
@@ -80,7 +81,9 @@ def extract_row(
     for name, part in parts.items():
         row[name] = part.payload if isinstance(part.payload, list) else part.payload.tobytes()
         if isinstance(part.payload, list):
-            row[name] = [f if isinstance(f, bytes) else f.tobytes() for f in part.payload]
+            row[name] = [
+                f if isinstance(f, bytes) else frame_bytes(f, spec[name]) for f in part.payload
+            ]
     return row
 
 

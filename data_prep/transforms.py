@@ -116,11 +116,19 @@ def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
     return cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_LINEAR)
 
 
+def frame_bytes(image: np.ndarray, spec: Video) -> bytes:
+    """A raw frame as stored: uint8 [H, W, 3], after H and W as uint32 unless all are squares."""
+    size = b"" if spec.square else np.asarray(image.shape[:2], dtype="<u4").tobytes()
+    return size + np.ascontiguousarray(image).tobytes()
+
+
 def decode_frame(stored: bytes, spec: Video | Image) -> np.ndarray:
     """uint8 [H, W, 3] RGB of one stored frame."""
     raw = np.frombuffer(stored, dtype=np.uint8)
     if isinstance(spec, Video) and spec.codec == "raw":
-        return raw.reshape(spec.square, spec.square, 3)
+        if spec.square:
+            return raw.reshape(spec.square, spec.square, 3)
+        return raw[8:].reshape(*raw[:8].view("<u4").tolist(), 3)
     return cv2.cvtColor(cv2.imdecode(raw, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 

@@ -57,7 +57,7 @@ class Settings:
         source="Table 5; group: no leakage",
     )
     split_seed: int = option(0, "seed of the split, apart from --seed", low=0)
-    stratify: bool = option(True, "paper rule: every class in every part")
+    stratify: bool = option(True, "paper rule: each class cut in proportion")
 
 
 # What differs from `Settings` for a data set: from the paper's Sec. A.3, but for the demo set.

@@ -13,6 +13,7 @@ from data_prep import audio, track, video
 from data_prep.extracted import extract_sample, is_lfs_pointer
 from data_prep.reasons import Reject
 from data_prep.spec import Audio, Candidate, Video
+from data_prep.transforms import decode_frame, frame_bytes
 from tests.clips import cut, index_of, noise, rejection, write_clip
 
 
@@ -296,3 +297,11 @@ def test_sample_without_anything_is_no_sample(tmp_path):
 def test_track_span_of_one_frame():
     assert track.span([7], Fraction(1, 10)) == 0
     assert track.span([0, 1, 2, 9], Fraction(1, 10)) == Fraction(1)
+
+
+@pytest.mark.parametrize("spec", [Video(codec="raw"), Video(codec="raw", square=5)])
+def test_a_raw_frame_comes_back_in_its_own_size(spec):
+    shape = (5, 5, 3) if spec.square else (4, 7, 3)
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    stored = frame_bytes(image[:, ::-1], spec)
+    assert np.array_equal(decode_frame(stored, spec), image[:, ::-1])

@@ -18,9 +18,11 @@ def train(tmp_path, dataset, *more):
 
 
 @pytest.mark.slow
-def test_cremad_from_flv_and_wav(tmp_path):
+@pytest.mark.parametrize("codec", ["jpeg", "raw"])
+def test_cremad_from_flv_and_wav(tmp_path, codec):
     write_cremad(tmp_path / "raw", 6, truth_path=tmp_path / "truth.csv", corrupt_each=0)
-    done, run = train(tmp_path, "cremad", "--split_rule", "group", "--audio_norm", "zscore")
+    how = ("--split_rule", "group", "--audio_norm", "zscore", "--frame_codec", codec)
+    done, run = train(tmp_path, "cremad", *how)
     assert "36 of 36 samples prepared" in done.stderr and "pairs " in done.stdout
     assert run.read_log()[-1]["train/n_valid"] > 0
     parts = {}
