@@ -160,7 +160,7 @@ def extract_sample(
         extract = importlib.import_module(EXTRACTORS[type(modality)]).extract
         if isinstance(modality, Text):
             sample[name] = extract(candidate.inline[name], modality, assets)
-        elif isinstance(modality, Array):
+        elif isinstance(modality, Array | Video):
             sample[name] = extract(sources[name], modality, candidate.inline.get(name))
         else:
             sample[name] = extract(sources[name], modality)

@@ -48,7 +48,8 @@ class Video:
 
     With `fps`, the frames shown at (k + 0.5) / fps seconds, at most `max_frames`; with `positions`,
     the frames shown at (j + 0.5) / positions of the duration. The frame of a time is the latest one
-    that is not after it.
+    that is not after it. Of a candidate whose `inline` holds [start, end] for this modality, only
+    times in these seconds count, and the duration is theirs.
     """
 
     fps: float | None = None
@@ -133,7 +134,8 @@ class Candidate:
     `sources` maps a modality to the files that hold it, relative to the root, in the order in which
     they are tried. `group` names what must not be torn apart by a group split (actor, video);
     `part` is the official part, if the data set has one ("train", "val" or "test"). `inline` holds
-    what is no file of its own: a modality's text, or the row of a sample in a file of many.
+    what is no file of its own: a modality's text, the row of a sample in a file of many, or the
+    [start, end] of a video's event in seconds.
     """
 
     id: str

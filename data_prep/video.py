@@ -33,12 +33,24 @@ class Clip(NamedTuple):
     found: int
 
 
-def sample_times(spec: Video, duration: Fraction) -> list[Fraction]:
-    """Seconds after the first frame at which `spec` wants a frame, ascending, at least one."""
+def sample_times(
+    spec: Video, duration: Fraction, window: Sequence[float] | None = None
+) -> list[Fraction]:
+    """Seconds after the first frame at which `spec` wants a frame, ascending, at least one.
+
+    `window` is the (start, end) of an event. Raises `Reject` where the clip ends before it.
+    """
+    start, end = (Fraction(time) for time in window or (0, duration))
+    length = min(end, duration) - start
+    if window and length <= 0:
+        detail = f"{float(duration):.2f} s decode, the event starts at {float(start):g} s"
+        raise Reject("few_frames", detail)
     if spec.positions:
-        return [duration * (2 * j + 1) / (2 * spec.positions) for j in range(spec.positions)]
+        places = range(spec.positions)
+        return [start + length * (2 * j + 1) / (2 * spec.positions) for j in places]
     middles = [(2 * k + 1) / (2 * Fraction(spec.fps)) for k in range(spec.max_frames)]
-    return [time for time in middles if time < duration] or [duration / 2]
+    inside = [time for time in middles if start <= time < start + length]
+    return inside or [start + length / 2]
 
 
 def shown_at(times: Sequence[int], tick: Fraction, seconds: Sequence[Fraction]) -> list[int]:
@@ -99,24 +111,24 @@ def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     return image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
-def read_clip(path: Path, spec: Video) -> Clip:
+def read_clip(path: Path, spec: Video, window: Sequence[float] | None = None) -> Clip:
     """The frames that `spec` wants of a file; raises `Reject` (see `extract`)."""
     limit = float("inf") if spec.positions else max(spec.max_frames / spec.fps, ENOUGH)
     with open_container(path) as container:
         track = load_track(container, limit)
         if track.times and not track.damaged and not track.timeless:
             duration = span(track.times, track.tick)
-            wanted = shown_at(track.times, track.tick, sample_times(spec, duration))
+            wanted = shown_at(track.times, track.tick, sample_times(spec, duration, window))
             _check_count(path.name, len(track.times), spec)
             try:
                 images = pick(track, plan(track, wanted), spec)
                 return Clip([images[t] for t in wanted], (), float(duration), len(track.times))
             except Unexpected:
                 pass  # the survey below tells what there is
-        return _salvage(path.name, track, spec)
+        return _salvage(path.name, track, spec, window)
 
 
-def _salvage(name: str, track: Track, spec: Video) -> Clip:
+def _salvage(name: str, track: Track, spec: Video, window: Sequence[float] | None) -> Clip:
     """The wanted frames of a track whose packets do not tell what decodes."""
     times, losses = survey(track)
     damaged = track.damaged or bool(losses)
@@ -126,7 +138,7 @@ def _salvage(name: str, track: Track, spec: Video) -> Clip:
     if damaged and (not times or strict and duration < min(ENOUGH, track.nominal / 2)):
         raise Reject("truncated", found)
     _check_count(name, len(times), spec)
-    wanted = shown_at(times, track.tick, sample_times(spec, duration))
+    wanted = shown_at(times, track.tick, sample_times(spec, duration, window))
     images = pick(track, [(0, sorted(set(wanted)))], spec, losses=[])
     flags = ("truncated",) if damaged else ()
     return Clip([images[time] for time in wanted], flags, float(duration), len(times))
@@ -147,8 +159,10 @@ def encode(image: np.ndarray, spec: Video) -> np.ndarray | bytes:
     return data.tobytes()
 
 
-def extract(paths: Sequence[Path], spec: Video) -> Extracted:
+def extract(paths: Sequence[Path], spec: Video, window: Sequence[float] | None = None) -> Extracted:
     """The stored frames of the first path that decodes, in order of time.
+
+    With a `window` (start, end) in seconds, those shown in it.
 
     Flags: "source=<suffix>" (not the first path), "truncated" (a part does not decode, and at
     least 3 s or half of the nominal duration does), "repeated_frames" (the last one, up to
@@ -157,7 +171,7 @@ def extract(paths: Sequence[Path], spec: Video) -> Extracted:
     "missing_file".
     """
     try:
-        clip, flags = first_usable(paths, lambda path: read_clip(path, spec), "no_video")
+        clip, flags = first_usable(paths, lambda path: read_clip(path, spec, window), "no_video")
     except Reject:
         if spec.missing != "fill":
             raise

@@ -7,8 +7,7 @@ parts. A header may stand in any of them (the download has one in Annotations.tx
 authors' repository, YapengTian/AVE-ECCV18, has none). Sound and frames are prepared as those of
 Kinetics-Sounds in its "stft" form.
 
-The event's two times serve to refuse events without length only: frames are taken of the WHOLE
-clip. ARL (shicaiwei123/ICCV2025-ARL) takes them inside the event.
+Frames are taken inside the event, as by ARL (shicaiwei123/ICCV2025-ARL), sound of the whole clip.
 """
 
 import math
@@ -23,7 +22,7 @@ from data_prep.layouts.walk import walk
 from data_prep.spec import AudioView, Candidate, Rejection, Scan, Spec, VideoView
 
 # The category names of YapengTian/AVE-ECCV18: data/Annotations.txt, in alphabetical order, which is
-# our choice: ARL numbers them by first appearance in testSet.txt, AGM has an order of its own.
+# our choice: ARL numbers them by first appearance in testSet.txt.
 LABELS = (
     "Accordion", "Acoustic guitar", "Baby cry, infant cry", "Banjo", "Bark", "Bus", "Cat",
     "Chainsaw", "Church bell", "Clock", "Female speech, woman speaking",
@@ -58,12 +57,12 @@ def _as_kinetics(settings: Settings) -> kinetics.Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """10 s of sound, [129, 1251]; 1 frame a second, at most 10."""
+    """10 s of sound, [129, 1251]; 1 frame a second of the event, at most 10."""
     return kinetics.spec(_as_kinetics(settings))
 
 
 def views(settings: Settings) -> dict[str, AudioView | VideoView]:
-    """5 s of the sound, and one frame of each third of the clip."""
+    """5 s of the sound, and one frame of each third of the event."""
     return kinetics.views(_as_kinetics(settings))
 
 
@@ -112,7 +111,8 @@ def scan(root: Path, settings: Settings) -> Scan:
             continue
         sources = {"audio": (path,), "video": (path,)}
         label = IDS[row.category.casefold()]
-        candidates.append(Candidate(youtube, label, sources, youtube, row.part))
+        window = {"video": [float(row.start), float(row.end)]}
+        candidates.append(Candidate(youtube, label, sources, youtube, row.part, window))
     # Of a clip without any event the line above tells it all.
     rejected += [r for r in events.refused if r.id in events.taken or r.id not in clips]
     rejected += [
