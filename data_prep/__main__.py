@@ -24,8 +24,8 @@ from data_prep.spec import spec_json
 
 # What a verb does not read is refused beside it, and not ignored.
 USELESS = {
-    "verify": ("dataset_root", "max_bad", "limit_s", "json"),
-    "stats": ("dataset_root", "max_bad", "limit_s", "num_workers"),
+    "verify": ("dataset_root", "max_bad", "limit_s", "ray", "json"),
+    "stats": ("dataset_root", "max_bad", "limit_s", "ray", "num_workers"),
     "": ("json",),
 }
 
@@ -41,6 +41,7 @@ def make_parser(name: str, layout: Any) -> Parser:
         ("num_workers", "N", "processes (default: cores)"),
         ("max_bad", "X", "share of rejects allowed (default 0.05)"),
         ("limit_s", "S", "seconds that one file may take (default 60)"),
+        ("ray", "ADDRESS", "a Ray cluster's HOST:PORT, or auto, in place of processes here"),
     ):
         parser.add_argument(f"--{flag}", metavar=metavar, help=words)
     for flag, words in (
@@ -93,6 +94,7 @@ def main(argv: list[str]) -> int:
         workers=workers,
         max_bad=number("max_bad", args.max_bad or "0.05", float, 0, 1),
         limit_s=number("limit_s", args.limit_s or "60", float, 0),
+        ray=args.ray or "",
     )
     print(f"ready: {folder}")
     return 0
