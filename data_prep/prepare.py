@@ -35,6 +35,8 @@ TOOLS = (
     "opencv-contrib-python-headless",
     "soundfile",
     "pyarrow",
+    "pillow",
+    "tokenizers",
 )
 
 
