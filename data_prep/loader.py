@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.prepared import Prepared
-from data_prep.spec import View
+from data_prep.spec import Array, View
 from data_prep.transforms import make_input, toss
 
 Batch = dict
@@ -48,12 +48,15 @@ class Samples(Dataset):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         items = [self.one(key) for key in keys]
         index = np.asarray([key[2] for key in keys], dtype=np.int64)
+        inputs = {m: np.stack([item[m] for item in items]) for m in self.views}
+        for m, values in inputs.items():
+            if isinstance(self.prepared.spec[m], Array):  # attention costs length squared
+                used = np.flatnonzero((values != 0).any((0, 2)))
+                inputs[m] = values[:, : used[-1] + 1 if len(used) else 1]
         return {
             "index": torch.from_numpy(index),
             "label": torch.from_numpy(self.prepared.labels[self.positions[index]]),
-            "inputs": {
-                m: torch.from_numpy(np.stack([item[m] for item in items])) for m in self.views
-            },
+            "inputs": {m: torch.from_numpy(values) for m, values in inputs.items()},
             "place": torch.tensor([key[1] for key in keys]),
         }
 
@@ -178,5 +181,7 @@ def train_statistics(batches: Callable[[], Iterator[Batch]], modality: str) -> t
         count += values.numel() // channels
         total, squares = total + values.sum(axes), squares + values.square().sum(axes)
     mean = total / count
-    spread = (squares / count - mean.square()).clamp_min(1e-12).sqrt()
+    spread = (squares / count - mean.square()).clamp_min(0).sqrt()
+    # What never changes is only shifted: divided by next to nothing, its noise would be everything.
+    spread = torch.where(spread < 1e-5, 1.0, spread)
     return mean.reshape(-1).tolist(), spread.reshape(-1).tolist()

@@ -120,6 +120,7 @@ class Array:
 
     max_length: int = 512
     clean: bool = False
+    origin: str = ""  # what else decides the samples where settings choose it: files, label rule
 
 
 Modality = Audio | Video | Image | Flow | Text | Array

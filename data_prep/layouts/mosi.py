@@ -77,7 +77,8 @@ class Settings:
 def spec(settings: Settings) -> Spec:
     """Sequences of vectors. Audio has -inf and NaN, video NaN: zeros, as in the field's loaders."""
     rows = VARIANTS[settings.feature_files].rows
-    return {m: Array(rows[m], clean=m != "text") for m in ARRAYS}
+    origin = f"{settings.feature_files} {settings.label_rule}"
+    return {m: Array(rows[m], clean=m != "text", origin=origin) for m in ARRAYS}
 
 
 def views(settings: Settings) -> dict[str, PlainView]:
