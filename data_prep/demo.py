@@ -7,15 +7,46 @@ The truth (labels, which cues are there, what must become of damaged files) goes
 beside the folder, where no loader looks.
 """
 
+import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from common.options import Parser, UsageError, add_flags, check, collect, option
+from common.options import Parser, UsageError, add_flags, check, collect, option, unknown
 from common.program import run as run_program
 
-DATASETS = ("demo", "cremad", "kinetics")
+# data set -> (module, function, samples of each class for tiny, small and claim, layouts)
+TREES: dict[str, tuple[str, str, tuple[int, int, int], tuple[str, ...]]] = {
+    "cremad": ("trees", "write_cremad", (4, 30, 300), ()),
+    "kinetics": ("trees", "write_kinetics", (4, 30, 300), ("A", "B", "C")),
+    "ucf101": ("ucf_tree", "write_ucf101", (4, 30, 300), ()),
+    "ave": ("ave_tree", "write_ave", (4, 30, 300), ()),
+    "food101": ("food_tree", "write_food101", (4, 10, 40), ("plain", "header")),
+    "sarcasm": ("tweets_tree", "write_sarcasm", (10, 60, 600), ()),
+    "twitter2015": ("tweets_tree", "write_twitter2015", (10, 60, 600), ("both", "tsv", "txt")),
+    "mosi": (
+        "mosi_tree",
+        "write_mosi",
+        (10, 60, 600),
+        ("mmsa_aligned", "mmsa_unaligned", "mult_aligned", "mult_unaligned"),
+    ),
+}
+DATASETS = ("demo", *TREES)
+PROFILES = ("tiny", "small", "claim")
+SIZES = {"tiny": (64, 48), "small": (96, 72), "claim": (96, 72)}  # width, height of pictures
+SECONDS = {
+    "cremad": ((1.0, 1.6), (1.1, 3.0), (1.1, 3.0)),
+    "kinetics": ((3.2, 3.6), (10.0, 10.0), (10.0, 10.0)),
+    "ave": ((10.0, 10.0),) * 3,  # shorter clips would end before their events
+    "ucf101": ((1.0, 1.5), (2.0, 7.0), (2.0, 7.0)),
+}
+FPS = {"cremad": 15, "kinetics": 10, "ave": 10, "ucf101": 25}
+# The parameter that a data set's --layout goes to.
+LAYOUT_PARAMETER = {
+    "kinetics": "layout", "food101": "form", "twitter2015": "lists", "mosi": "files"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,37 +57,24 @@ class Settings:
     out: str = option("", "the new folder; a folder that holds anything is refused")
     seed: int = option(0, "seed of the content", low=0)
     workers: int = option(0, "processes; 0 means one a core", low=0)
-    profile: str = option("small", "size of a fixture", choices=("tiny", "small", "claim"))
-    per_class: int = option(0, "sound clips of each class; 0 means the profile's number", low=0)
-    corrupt: int = option(0, "damaged clips of each kind, on top", low=0)
-    layout: str = option("A", "of kinetics: flat, class folders, untimed", choices=("A", "B", "C"))
-    strong_noise: float = option(0.3, "probability that a clip's sound has no cue", low=0, high=1)
-    weak_noise: float = option(0.3, "probability that a clip's video has no cue", low=0, high=1)
-
-
-# profile -> (clips of each class, width, height, seconds for cremad, seconds for kinetics)
-PROFILES = {
-    "tiny": (4, 64, 48, (1.0, 1.6), (3.2, 3.6)),
-    "small": (30, 96, 72, (1.1, 3.0), (10.0, 10.0)),
-    "claim": (300, 96, 72, (1.1, 3.0), (10.0, 10.0)),
-}
-FPS = {"cremad": 15, "kinetics": 10}
-# Flags that mean nothing elsewhere: given there, they are refused and not ignored.
-GENERAL = ("dataset", "out", "seed", "workers")
-ONLY_FOR = {"layout": ("kinetics",)}
-
-
-def refuse_useless(dataset: str, given: dict) -> None:
-    """Raises `UsageError` for a flag that has no effect on this data set."""
-    for name in given:
-        allowed = DATASETS if name in GENERAL else ONLY_FOR.get(name, DATASETS[1:])
-        if dataset not in allowed:
-            where = " and ".join(allowed)
-            raise UsageError(f"--{name} does not apply to {dataset}, only to {where}")
+    profile: str = option("small", "size of a fixture", choices=PROFILES)
+    per_class: int = option(0, "sound samples of each class; 0 means the profile's number", low=0)
+    corrupt: int = option(0, "damaged samples of each kind, on top", low=0)
+    layout: str = option(
+        "",
+        "form of the tree: kinetics A, B, C; food101 plain, header; twitter2015 both, tsv, txt;"
+        " mosi mmsa_aligned, mmsa_unaligned, mult_aligned, mult_unaligned; the first if not given",
+    )
+    strong_noise: float = option(
+        0.3, "probability that the strong modality (sound, flow, text) has no cue", low=0, high=1
+    )
+    weak_noise: float = option(
+        0.3, "probability that the weak one (video, picture) has no cue", low=0, high=1
+    )
 
 
 def parse(argv: Sequence[str]) -> Settings:
-    """The settings of a command line; raises `UsageError`."""
+    """The settings of a command line; raises `UsageError`, also for flags without an effect."""
     parser = Parser(prog="python -m data_prep.demo", description=__doc__)
     add_flags(parser, "settings", Settings, {"out": "none: it must be given"})
     given = collect(parser.parse_strictly(argv), Settings)
@@ -64,44 +82,72 @@ def parse(argv: Sequence[str]) -> Settings:
     check(settings)
     if not settings.out:
         raise UsageError("--out is missing: name the folder to write, for example --out raw/demo")
-    refuse_useless(settings.dataset, given)
+    useless = set(given) - {"dataset", "out", "seed", "workers"}
+    if settings.dataset == "demo" and useless:
+        where = "the fixtures of real data sets"
+        raise UsageError(f"--{sorted(useless)[0]} does not apply to demo, only to {where}")
+    if settings.layout:
+        forms = TREES[settings.dataset][3]
+        if not forms:
+            raise UsageError(f"--layout does not apply to {settings.dataset}: it has one form")
+        if settings.layout not in forms:
+            raise unknown("layout", settings.layout, forms)
     return settings
+
+
+def look_of(settings: Settings) -> dict[str, Any]:
+    """How the samples of a fixture look: the argument of its writer, by its name."""
+    place = PROFILES.index(settings.profile)
+    width, height = SIZES[settings.profile]
+    strong, weak = settings.strong_noise, settings.weak_noise
+    if settings.dataset == "mosi":
+        from data_prep.generate.mosi_tree import SIGNAL
+
+        return {"signal": replace(SIGNAL, erased=(strong, weak, weak))}
+    if settings.dataset == "food101":
+        from data_prep.generate.food_tree import Look as FoodLook
+
+        return {"look": FoodLook(width, height, text_erased=strong, image_erased=weak)}
+    if settings.dataset in ("sarcasm", "twitter2015"):
+        from data_prep.generate.tweets import TweetLook
+
+        return {"look": TweetLook(width, height, image_erased=weak, text_erased=strong)}
+    if settings.dataset == "ucf101":
+        from data_prep.generate.ucf_scenes import Look as UcfLook
+
+        seconds, fps = SECONDS["ucf101"][place], FPS["ucf101"]
+        return {"look": UcfLook(width, height, fps, seconds, strong, weak)}
+    from data_prep.generate.scenes import Look
+
+    seconds, fps = SECONDS[settings.dataset][place], FPS[settings.dataset]
+    return {"look": Look(width, height, fps, seconds, sound_erased=strong, video_erased=weak)}
 
 
 def write(settings: Settings) -> tuple[Path, Path]:
     """Writes the tree and returns (root, truth file)."""
     root = Path(settings.out).absolute()
     truth_path = root.with_name(f"{root.name}-truth.csv")
-    workers = settings.workers or None
+    common: dict[str, Any] = {"workers": settings.workers or None}
     if settings.dataset == "demo":
         from data_prep.generate.digits import write_digits
 
-        write_digits(root, truth_path, settings.seed, workers=workers)
+        write_digits(root, truth_path, settings.seed, **common)
         return root, truth_path
-    from data_prep.generate.scenes import Look
-    from data_prep.generate.trees import write_cremad, write_kinetics
-
-    count, width, height, *seconds = PROFILES[settings.profile]
-    look = Look(
-        width,
-        height,
-        FPS[settings.dataset],
-        seconds[settings.dataset == "kinetics"],
-        sound_erased=settings.strong_noise,
-        video_erased=settings.weak_noise,
+    module, name, counts, forms = TREES[settings.dataset]
+    writer = getattr(importlib.import_module(f"data_prep.generate.{module}"), name)
+    if forms:
+        common[LAYOUT_PARAMETER[settings.dataset]] = settings.layout or forms[0]
+    if settings.dataset == "mosi":  # one file, written at once
+        del common["workers"]
+    writer(
+        root,
+        settings.per_class or counts[PROFILES.index(settings.profile)],
+        truth_path=truth_path,
+        seed=settings.seed,
+        corrupt_each=settings.corrupt,
+        **look_of(settings),
+        **common,
     )
-    common = {
-        "truth_path": truth_path,
-        "seed": settings.seed,
-        "look": look,
-        "corrupt_each": settings.corrupt,
-        "workers": workers,
-    }
-    per_class = settings.per_class or count
-    if settings.dataset == "cremad":
-        write_cremad(root, per_class, **common)
-    else:
-        write_kinetics(root, per_class, layout=settings.layout, **common)
     return root, truth_path
 
 

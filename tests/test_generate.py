@@ -309,6 +309,22 @@ def test_command_refuses_in_one_line(capsys, argv, message):
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("dataset", "layout"), [("sarcasm", ""), ("twitter2015", "tsv"), ("mosi", "mult_aligned")]
+)
+def test_command_writes_the_trees_of_other_sets(tmp_path, dataset, layout):
+    argv = ["--dataset", dataset, "--out", str(tmp_path / "raw"), "--per_class", "6", "--corrupt=1"]
+    more = ["--layout", layout] if layout else []
+    assert run_program(demo.main, [*argv, "--profile=tiny", "--workers=1", *more]) == 0
+    truth = read_table(tmp_path / "raw-truth.csv")
+    assert len(truth) > 12 and any(row["corruption"] for row in truth)
+
+
+def test_a_layout_of_another_set_is_refused(capsys):
+    assert run_program(demo.main, ["--dataset", "food101", "--out", "x", "--layout", "A"]) == 2
+    assert "unknown layout 'A'. Allowed: plain, header" in capsys.readouterr().err
+
+
 def test_command_writes_once_and_refuses_a_used_folder(tmp_path, capsys):
     argv = ["--dataset", "cremad", "--out", str(tmp_path / "raw"), "--per_class", "1"]
     assert run_program(demo.main, [*argv, "--profile=tiny", "--workers=1"]) == 0
