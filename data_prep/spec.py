@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from common.files import digest
 
 # Raised whenever the content that equal settings produce changes.
-VERSION = 1
+VERSION = 2  # 2: raw frames of no fixed size carry it
 
 # Why a raw file did not become a sample. `rejected.csv` holds one of these codes a line.
 REASONS = {
