@@ -4,11 +4,11 @@
 
 All variants take turns in one process on the same tensors; a round's ratio is a variant's time over
 Joint's of the same round, and the median over rounds is printed. The head part is timed alone on
-stored features, since whole steps cannot resolve it. Host reads are counted by the
-profiler, without the optimizers (Adam keeps its step counts on the host). "start
-/ epoch" is what a method does before an epoch (SMV's valuation, GMM's pass and fit, LFM's second
-derivatives), relative to Joint's steps over as many samples: once for 64 samples, the pass of SMV
-and GMM grows with the training part as Joint's epoch does, LFM's work does not grow.
+stored features, since whole steps cannot resolve it. Host reads are counted by the profiler,
+without the optimizers (Adam keeps its step counts on the host). "start / epoch" is what a method
+does before an epoch (SMV's valuation, GMM's pass and fit, LFM's second derivatives), relative to
+Joint's steps over as many samples, here 64: the pass of SMV and GMM grows with the training part as
+Joint's epoch does, LFM's work does not grow.
 """
 
 import argparse

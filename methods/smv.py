@@ -17,7 +17,8 @@ is trained on its own.
 Read: the paper's abstract and the authors' code (GeWu-Lab/Valuate-and-Enhance-Multimodal-
 Cooperation: code/sample_level.py, modality_level.py, datasets/dataloader.py, models/models.py). The
 paper's body was not available to us. Second source: GeWu-Lab/BalanceBenchmark, which re-implements
-it (balancemm/trainer/Sample_trainer.py, datasets/__init__.py, evaluation/modalitys.py).
+it (balancemm/trainer/Sample_trainer.py, datasets/__init__.py); its worth of a hit, in another file,
+is second-hand.
 
 * "size" is the authors' code (a fused hit of two modalities is worth 2, a unimodal hit 1), "unit"
   is BalanceBenchmark. With "unit" a sample that every coalition gets right still has copies: for
