@@ -1,36 +1,23 @@
 """Every number of the paper for a finished run, and predictions for new files.
 
-    python evaluate.py results/runs/demo/Midas/default/seed1
-    python evaluate.py RUN --predict manifest.csv --out predictions.csv
-
-The manifest has a column `id` and one a modality with paths relative to the manifest's folder. The
-run's folder carries all that is needed: preparation spec, normalisation constants, class names.
+python evaluate.py results/runs/demo/Midas/default/seed1
+python evaluate.py RUN --predict manifest.csv --out predictions.csv     see predict.py
 """
 
 import shutil
 import sys
-from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
-import methods
-from assemble import Session, assemble, build_method, pick_device, stream_of
-from common.files import file_digest, read_table, write_table
-from common.options import Parser, UsageError, number
+from assemble import Session, assemble
+from common.files import file_digest, write_table
+from common.options import Parser, UsageError
 from common.program import run as run_program
-from data_prep.layouts.manifest import inside
-from data_prep.prepare import make_crew
-from data_prep.spec import Candidate, Rejection, Spec, Text, spec_from_json
-from data_prep.transforms import make_input
-from data_prep.workers import DONE
-from experiments.resolve import Run, run_from_config
+from data_prep.spec import Text
+from experiments.resolve import run_from_config
 from experiments.run_folder import RunFolder
 from measure import collect, confusion, measure, per_class_f1, probabilities
-from methods.base import Method
 
 
 def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bool) -> int:
@@ -70,98 +57,6 @@ def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bo
     figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
     print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
     return 0
-
-
-def read_manifest(path: Path, spec: Spec) -> list[Candidate]:
-    """The manifest's rows; raises `UsageError` for a missing column or a path outside."""
-    modalities = list(spec)
-    try:
-        rows = read_table(path)
-    except OSError as error:
-        raise UsageError(f"--predict {path} cannot be read: {error.strerror}") from None
-    missing = [name for name in ("id", *modalities) if rows and name not in rows[0]]
-    if not rows or missing:
-        raise UsageError(
-            f"--predict {path} has no {'column ' + missing[0] if missing else 'rows'};"
-            f" it needs the columns id, {', '.join(modalities)}"
-        )
-    files = [name for name in modalities if not isinstance(spec[name], Text)]
-    for row in rows:
-        for name in files:
-            if not inside(path.parent, row[name] or ""):
-                raise UsageError(f"--predict {path}: {row[name]!r} leaves the manifest's folder")
-    return [
-        Candidate(
-            row["id"],
-            0,
-            {m: (row[m] or "",) for m in files},
-            inline={m: row[m] or "" for m in modalities if m not in files},
-        )
-        for row in rows
-    ]
-
-
-def inputs_of(row: dict, spec: Spec, run: Run) -> dict[str, np.ndarray]:
-    """The evaluation view of one extracted row."""
-    views = run.layout.views(run.prep)
-    return {m: make_input(row[m], k, views[m], run.settings.size, None) for m, k in spec.items()}
-
-
-def restore(folder: RunFolder, run: Run, spec: Spec, result: dict, device: torch.device) -> Method:
-    """The run's method at its best epoch; normalisation constants come with the weights."""
-    state = folder.load("best.pt")["method"]
-    streams = {}
-    for m, kind in spec.items():
-        # The constants come with the weights: here they only need the right number of entries.
-        mean = state.get(f"model.encoders.{m}.mean", state.get(f"model.encoders.{m}.inputs.mean"))
-        entries = 1 if mean is None else mean.numel()
-        streams[m] = stream_of(kind, ([0.0] * entries, [1.0] * entries))
-    run = replace(run, settings=replace(run.settings, weights="none"))  # those of the run follow
-    classes = len(result["label_names"])
-    method = build_method(run, streams, classes, result["train_size"], device)
-    method.load_state_dict(state)
-    return method.eval()
-
-
-def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespace) -> int:
-    """Writes id, predicted class and probabilities, fused and of each modality alone.
-
-    Exit status 3 when files could not be used; each is named on stderr with its reason.
-    """
-    run, result = run_from_config(config), folder.read_json("result.json")
-    device = pick_device(args.devices)
-    spec = spec_from_json(config["spec"])
-    spec = {m: spec[m] for m in methods.load(run.method).used_modalities(run.hparams, list(spec))}
-    candidates = read_manifest(manifest, spec)
-    method, names = restore(folder, run, spec, result, device), result["label_names"]
-    rows, bad = [], []
-    workers = number("num_workers", args.num_workers or "1", int, 1)
-    with make_crew(manifest.parent, spec, workers, 60.0, folder.path) as crew:
-        for candidate, (state, row) in zip(candidates, crew.map(candidates)):
-            if state != DONE or isinstance(row, Rejection):
-                bad.append((candidate.id, row if state != DONE else f"{row.reason}: {row.detail}"))
-                continue
-            inputs = {
-                m: torch.from_numpy(v.copy())[None] for m, v in inputs_of(row, spec, run).items()
-            }
-            with torch.no_grad():
-                p = probabilities(method, method.model.encode(inputs))
-            rows.append(
-                (candidate.id, *(value for one in p.values() for value in _cells(one[0], names)))
-            )
-    heads = ["fused", *spec]
-    header = [
-        "id",
-        *(c for h in heads for c in (f"{h}/prediction", *(f"{h}/p/{n}" for n in names))),
-    ]
-    write_table(Path(args.out) if args.out else None, header, rows)
-    for name, why in bad:
-        print(f"not predicted: {name}: {why}", file=sys.stderr)
-    return 3 if bad else 0
-
-
-def _cells(p: torch.Tensor, names: list[str]) -> list[str]:
-    return [names[int(p.argmax())], *(f"{value:.6g}" for value in p.tolist())]
 
 
 def show(metrics: dict[str, float], label_names: list[str], counts: Tensor) -> str:
@@ -205,6 +100,8 @@ def main(argv: list[str]) -> int:
             f"{folder.path} is {folder.state}, not done: run its train.py command again first"
         )
     if args.predict:
+        from predict import predict_files
+
         return predict_files(folder, config, Path(args.predict), args)
     session = assemble(run_from_config(config), args)
     session.method.load_state_dict(folder.load("best.pt")["method"])

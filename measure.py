@@ -52,8 +52,9 @@ def misaligned_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict
     """Accuracy and confidences on misaligned samples: logits [R, C], k [R, M] the sources' labels.
 
     `acc_mis`: share of samples whose distinct source labels are just its likeliest classes (ties:
-    lower class first). `conf_raw/<m>`: mean probability of modality m's label; `conf_norm/<m>`: its
-    mean share among the source labels.
+    lower class first); with two classes in all every sample is a hit, and it is left out.
+    `conf_raw/<m>`: mean probability of modality m's label; `conf_norm/<m>`: its mean share among
+    the source labels.
     """
     log_p = F.log_softmax(logits, dim=1)
     wanted = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, k, True)
@@ -61,7 +62,7 @@ def misaligned_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict
     within = torch.arange(log_p.shape[1])[None] < wanted.sum(1, keepdim=True)  # the top-k places
     hit = (wanted.gather(1, order) == within).all(1)
     raw, norm = log_p.gather(1, k).exp().mean(0), label_shares(log_p, k).mean(0)
-    out = {"acc_mis": hit.double().mean().item()}
+    out = {"acc_mis": hit.double().mean().item()} if log_p.shape[1] > 2 else {}
     for column, m in enumerate(modalities):
         out[f"conf_raw/{m}"], out[f"conf_norm/{m}"] = raw[column].item(), norm[column].item()
     return out

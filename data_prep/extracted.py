@@ -5,6 +5,7 @@
 """
 
 import importlib
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,9 @@ class Extracted:
 def is_lfs_pointer(path: Path) -> bool:
     """Whether the file is the small text that git-lfs leaves in place of a file not yet pulled."""
     try:
-        if path.stat().st_size >= LFS_SIZE:
-            return False
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size >= LFS_SIZE:
+            return False  # a pipe must not be opened: nobody may ever write to it
         return path.read_bytes().startswith(LFS_HEAD)
     except OSError:  # the decoder says what is wrong with it
         return False
@@ -149,12 +151,15 @@ def extract_sample(
     `assets` is the folder that holds what belongs to the set as a whole: a text's vocab.txt.
 
     Raises `Reject`: "lfs_pointer" when any source is a pointer, whatever else could stand in for
-    it; "unreadable" when every modality had to be filled; and what the decoders raise.
+    it; "unreadable" when one is no file, or every modality had to be filled; and what the decoders
+    raise.
     """
     sources = {name: [root / path for path in candidate.sources.get(name, ())] for name in spec}
     for path in dict.fromkeys(path for paths in sources.values() for path in paths):
         if is_lfs_pointer(path):
             raise Reject("lfs_pointer", path.name)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise Reject("unreadable", f"{path.name}: a pipe, socket or device, not a file")
     sample = {}
     for name, modality in spec.items():
         extract = importlib.import_module(EXTRACTORS[type(modality)]).extract

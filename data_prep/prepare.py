@@ -7,7 +7,6 @@ splits/. A shard appears under its name only when it is whole; a stopped prepara
 the first missing one. `meta.json` says `"complete": true` last of all, and only then is it read.
 """
 
-import functools
 import platform
 import sys
 from collections import Counter
@@ -17,15 +16,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from common.files import digest, locked, remove_leftovers, write_json, write_table
+from common.files import digest, locked, remove_leftovers, write_json
 from common.options import UsageError, check
 from common.program import cores
 from data_prep import layouts
-from data_prep.prepared import Prepared, read_meta
-from data_prep.reasons import KEPT_REASONS, REASONS
-from data_prep.shards import SHARD_SIZE, Shard, ShardWriter, schema, shard_name
-from data_prep.spec import Audio, Candidate, Rejection, Scan, Spec, Text, spec_hash, spec_json
-from data_prep.workers import DONE, Crew
+from data_prep.finish import finish
+from data_prep.prepared import read_meta
+from data_prep.rows import make_crew, rejection
+from data_prep.shards import SHARD_SIZE, ShardWriter, schema, shard_name
+from data_prep.spec import Candidate, Rejection, Scan, Spec, Text, spec_hash, spec_json
+from data_prep.workers import DONE
 
 TOOLS = (
     "numpy",
@@ -40,85 +40,16 @@ TOOLS = (
 )
 
 
-# Between the paths of one sample: a space occurs inside them.
-SEPARATOR = ";"
-
-
-class TooManyRejects(UsageError):
-    """More than --max_bad of the candidates were rejected: the set is not marked complete."""
-
-    exit_status = 3
-
-
 def prepared_folder(data_dir: Path, dataset: str, spec: Spec) -> Path:
     """Where the samples of this data set and spec stand."""
     return data_dir / dataset / spec_hash(dataset, spec)
-
-
-def extract_row(
-    root: Path, spec: Spec, assets: Path | None, candidate: Candidate
-) -> dict[str, Any] | Rejection:
-    """The stored row of one candidate, or why there is none. Runs in a worker process."""
-    from data_prep.extracted import extract_sample
-    from data_prep.reasons import Reject
-    from data_prep.transforms import frame_bytes
-
-    try:
-        parts = extract_sample(root, candidate, spec, assets)
-    except Reject as reject:
-        sources = sorted({path for paths in candidate.sources.values() for path in paths})
-        return Rejection(candidate.id, SEPARATOR.join(sources), reject.reason, reject.detail)
-    row = {
-        "id": candidate.id,
-        "label": candidate.label,
-        "group": candidate.group,
-        "part": candidate.part,
-        "sources": SEPARATOR.join(paths[0] for paths in candidate.sources.values()),
-        "duration_s": round(max(p.duration_s for p in parts.values()), 3),
-        "n_frames": max(
-            (parts[m].n_frames for m in parts if not isinstance(spec[m], Audio)), default=0
-        ),
-        "flags": ";".join(sorted({flag for part in parts.values() for flag in part.flags})),
-    }
-    for name, part in parts.items():
-        row[name] = part.payload if isinstance(part.payload, list) else part.payload.tobytes()
-        if isinstance(part.payload, list):
-            row[name] = [
-                f if isinstance(f, bytes) else frame_bytes(f, spec[name]) for f in part.payload
-            ]
-    return row
-
-
-def single_threaded() -> None:
-    """Runs once in each worker: one clip, one core; the workers are the parallelism."""
-    import cv2
-    import torch
-
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-def make_crew(
-    root: Path, spec: Spec, workers: int, limit_s: float, assets: Path, ray: str = ""
-) -> Any:
-    """What turns candidates into rows: supervised processes here, or a Ray cluster's.
-
-    `assets` holds a text's vocab.txt, `ray` is a cluster's address.
-    """
-    work = functools.partial(extract_row, root, spec, assets)
-    if ray:
-        from data_prep.cluster import RayCrew
-
-        work = functools.partial(extract_row, root.resolve(), spec, assets.resolve())
-        return RayCrew(work, ray, limit_s, single_threaded)
-    return Crew(work, workers, limit_s, single_threaded, preload=["data_prep.extracted"])
 
 
 def scan_root(layout: Any, dataset: str, root: Path, settings: Any) -> Scan:
     """The candidates under `root`; raises `UsageError` for a root that is not this data set's."""
     if not root.is_dir():
         raise UsageError(f"--dataset_root {root} is not a folder. {layout.SOURCE}")
-    scan = layout.scan(root, settings)
+    scan = with_printable_names(layout.scan(root, settings))
     if not scan.candidates:
         raise UsageError(f"no sample of {dataset} found under {root}. {layout.SOURCE}")
     counts = Counter(candidate.label for candidate in scan.candidates)
@@ -128,6 +59,27 @@ def scan_root(layout: Any, dataset: str, root: Path, settings: Any) -> Scan:
                 f"class {name!r} of {dataset} has no file under {root}. {layout.SOURCE}"
             )
     return scan
+
+
+def with_printable_names(scan: Scan) -> Scan:
+    """Moves candidates with a name that is not UTF-8 to the rejects, bytes written as \\xff."""
+    candidates, rejected = [], []
+    for candidate in scan.candidates:
+        paths = [path for paths in candidate.sources.values() for path in paths]
+        if all(text == printable(text) for text in (candidate.id, candidate.group, *paths)):
+            candidates.append(candidate)
+        else:
+            rejected.append(rejection(candidate, "unknown_name", "a name that is not UTF-8"))
+    rejected = [
+        Rejection(*map(printable, (r.id, r.source, r.reason, r.detail)))
+        for r in scan.rejected + rejected
+    ]
+    return Scan(scan.label_names, candidates, rejected, list(map(printable, scan.warnings)))
+
+
+def printable(text: str) -> str:
+    """A file's name as valid Unicode: bytes that are not UTF-8 as \\xff."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def candidates_hash(root: Path, candidates: list[Candidate]) -> str:
@@ -194,7 +146,7 @@ def prepare(
         _place_vocabulary(folder, spec, settings, scan.candidates)
         crew = make_crew(root, spec, workers or cores(), limit_s, folder, ray)
         _write_shards(folder, dataset, spec, scan, crew)
-        _finish(folder, scan, spec, meta, max_bad)
+        finish(folder, scan, spec, meta, max_bad)
     return folder
 
 
@@ -251,71 +203,10 @@ def _write_shards(folder: Path, dataset: str, spec: Spec, scan: Scan, crew: Any)
                 for candidate in runs[k]:
                     state, result = next(results)
                     if state != DONE:
-                        paths = sorted({p for paths in candidate.sources.values() for p in paths})
-                        result = Rejection(
-                            candidate.id, SEPARATOR.join(paths), "decoder_crash", result
-                        )
+                        result = rejection(candidate, "decoder_crash", result)
                     (rejected.append if isinstance(result, Rejection) else writer.append)(result)
                     bar.update()
             except BaseException:
                 writer.abandon()
                 raise
             writer.close(rejected)
-
-
-def _finish(folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float) -> None:
-    """The manifest, the list of rejects, the report, and the mark of completeness."""
-    shards = [Shard(path) for path in sorted(folder.glob("samples-*.arrow"))]
-    rejected = [r for shard in shards for r in shard.rejected]
-    facts = ("id", "label", "group", "part", "sources", "duration_s", "n_frames", "flags")
-    columns = {name: [v for shard in shards for v in shard.column(name)] for name in facts}
-    names = [scan.label_names[label] for label in columns["label"]]
-    header = ("id", "label", "label_name", *facts[2:])
-    rows = zip(columns["id"], columns["label"], names, *(columns[name] for name in facts[2:]))
-    write_table(folder / "manifest.csv", header, list(rows))
-    listed = sorted(rejected + scan.rejected, key=lambda r: (r.reason, r.id, r.source))
-    write_table(
-        folder / "rejected.csv",
-        ("id", "source", "reason", "detail"),
-        [tuple(vars(r).values()) for r in listed],
-    )
-    flags = Counter(f for text in columns["flags"] for f in text.split(";") if f)
-    meta = {
-        **meta,
-        "samples": len(names),
-        "rejected": len(rejected),
-        "per_class": {name: names.count(name) for name in scan.label_names},
-        "flags": dict(flags),
-    }
-    report(folder, meta, listed)
-    share = len(rejected) / len(scan.candidates)
-    if share > max_bad:
-        write_json(folder / "meta.json", meta)
-        raise TooManyRejects(
-            f"{len(rejected)} of {len(scan.candidates)} samples ({share:.1%}) were rejected, more"
-            f" than --max_bad {max_bad:g}: see {folder}/rejected.csv; mend them, remove {folder},"
-            " or run again with a higher --max_bad (the finished shards are kept)"
-        )
-    for name in scan.label_names:
-        if name not in names:
-            write_json(folder / "meta.json", meta)
-            raise UsageError(
-                f"every file of class {name!r} was rejected: see {folder / 'rejected.csv'}"
-            )
-    write_json(folder / "meta.json", {**meta, "complete": True})
-    try:
-        Prepared(folder).split("paper", 0)
-    except UsageError as error:  # a run that asks for it is refused with the same words
-        print(f"note: the default split cannot be made: {error}", file=sys.stderr)
-
-
-def report(folder: Path, meta: dict, listed: list[Rejection]) -> None:
-    """Says on stderr what was prepared and what was not, grouped by reason."""
-    print(
-        f"{meta['samples']} of {meta['candidates']} samples prepared in {folder}", file=sys.stderr
-    )
-    for reason, count in sorted(Counter(r.reason for r in listed).items()):
-        kept = " (kept)" if reason in KEPT_REASONS else ""
-        print(f"  {count:6d} {reason}{kept}: {REASONS[reason]}", file=sys.stderr)
-    for flag, count in sorted(meta["flags"].items()):
-        print(f"  {count:6d} kept with flag {flag}", file=sys.stderr)

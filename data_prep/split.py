@@ -4,7 +4,8 @@
   not published, so each class's samples are ranked by SHA-256 of "split_seed:id" and cut: one clip
   more or less moves one sample, not all. Stratified by class: our choice, the totals cannot tell.
 * `group`: the same shares, but no group (actor, source video) stands in two parts.
-* `official`: the parts that the raw data set itself declares, where it does.
+* `official`: the parts that the raw data set itself declares, where it does. Where it has several
+  lists of them, as UCF-101, this is the first, `official2` and `official3` are the others.
 
 The misaligned pairs of the evaluation are drawn here too, once a part, so that every method, seed
 and epoch is measured on the same ones.
@@ -20,7 +21,7 @@ import numpy as np
 from common.options import UsageError
 
 PARTS = ("train", "val", "test")
-RULES = ("paper", "group", "official")
+RULES = ("paper", "group", "official", "official2", "official3")
 
 
 def paper_counts(total: int, second: float = 2 / 3) -> tuple[int, int, int]:
@@ -95,15 +96,25 @@ def split_groups(ids: Sequence[str], groups: Sequence[str], seed: int, second: f
     return parts
 
 
-def split_official(declared: Sequence[str]) -> list[str]:
+def declared_part(declared: str, rule: str) -> str:
+    """A sample's part in the rule's list, "" where it has none.
+
+    `declared` is what a layout gives: "train", or "train/test/val" for three lists.
+    """
+    number = int(rule.removeprefix("official") or 1)
+    return declared.split("/")[number - 1] if declared.count("/") >= number - 1 else ""
+
+
+def split_official(declared: Sequence[str], rule: str = "official") -> list[str]:
     """The declared parts; raises `UsageError` if a sample has none or a part is empty."""
-    missing = [part for part in PARTS if part not in declared]
-    if missing or set(declared) - set(PARTS):
+    parts = [declared_part(value, rule) for value in declared]
+    missing = [part for part in PARTS if part not in parts]
+    if missing or set(parts) - set(PARTS):
         raise UsageError(
-            f"--split_rule official: the raw data declare no {' and no '.join(missing) or 'part'}"
+            f"--split_rule {rule}: the raw data declare no {' and no '.join(missing) or 'part'}"
             f"{' part' if missing else ' for some samples'}; allowed here: paper, group"
         )
-    return list(declared)
+    return parts
 
 
 def make_split(
@@ -130,7 +141,7 @@ def make_split(
     elif rule == "group":
         parts = split_groups(ids, groups, seed, second)
     else:
-        parts = split_official(declared)
+        parts = split_official(declared, rule)
     present = {label for label, part in zip(labels, parts) if part == "train"}
     absent = [name for k, name in enumerate(label_names) if k not in present]
     if absent:

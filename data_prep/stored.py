@@ -102,11 +102,23 @@ def video_fault(parts: Sequence[bytes], spec: Video) -> str:
 
 
 def _raw_fault(parts: Sequence[bytes], spec: Video) -> str:
-    if not spec.square:
-        return "raw frames whose height and width are stored nowhere"
-    size = 3 * spec.square**2
-    wrong = [len(data) for data in parts if len(data) != size]
-    return f"a frame of {wrong[0]} bytes instead of {size}" if wrong else ""
+    """uint8 [H, W, 3] of one size: the spec's square, or H and W as uint32 before the values."""
+    shapes = set()
+    for data in parts:
+        height, width = (spec.square,) * 2
+        if not spec.square:
+            height, width = np.frombuffer(data[:8].ljust(8, b"\0"), "<u4").tolist()
+            data = data[8:]
+        if not height * width or len(data) != 3 * height * width:
+            return f"a frame of {len(data)} bytes that is not uint8 [{height}, {width}, 3]"
+        shapes.add((height, width))
+    if len(shapes) > 1:
+        return f"frames of the shapes {sorted(shapes)}"
+    side = spec.short_side if not spec.square else None
+    (shape,) = shapes
+    return (
+        f"frames of {shape}: the shorter side is above {side}" if side and min(shape) > side else ""
+    )
 
 
 def image_fault(parts: Sequence[bytes], spec: Image) -> str:

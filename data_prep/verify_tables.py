@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_prep.reasons import REASONS
 from data_prep.shards import Shard
-from data_prep.split import PARTS, RULES, paper_counts
+from data_prep.split import PARTS, RULES, declared_part, paper_counts
 
 MOST = 5  # findings of one kind that are spelled out
 MANIFEST = (
@@ -185,8 +185,8 @@ def check_split(
         sizes = tuple(Counter(parts.values())[part] for part in PARTS)
         due = paper_counts(len(ids), second)
         wrong += [f"{name}: parts of {sizes} samples instead of {due}"] if sizes != due else []
-    elif rule == "official":
-        declared = zip(ids, found.columns["part"])
+    elif rule.startswith("official"):
+        declared = zip(ids, (declared_part(value, rule) for value in found.columns["part"]))
         wrong += few(
             f"{name}: {i!r} is in {parts[i]}, the raw data say {part!r}"
             for i, part in declared

@@ -53,8 +53,8 @@ class Settings:
     split_rule: str = option(
         "paper",
         "how samples are divided",
-        choices=("paper", "group", "official"),
-        source="Table 5; group: no leakage",
+        choices=("paper", "group", "official", "official2", "official3"),
+        source="Table 5; group: no leakage; official2 and 3: UCF-101's other lists",
     )
     split_seed: int = option(0, "seed of the split, apart from --seed", low=0)
     stratify: bool = option(True, "paper rule: each class cut in proportion")

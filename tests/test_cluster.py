@@ -9,8 +9,6 @@ from data_prep.layouts.demo import Settings
 from data_prep.prepare import prepare
 from data_prep.workers import CRASHED, DONE
 
-pytest.importorskip("ray")
-
 
 @pytest.fixture(scope="module")
 def address():

@@ -11,9 +11,10 @@ from common.files import read_table
 from common.options import UsageError
 from data_prep import layouts
 from data_prep.layouts.manifest import Manifest, Settings, inside
-from data_prep.spec import Array, Audio, Text, Video
+from data_prep.spec import Array, Audio, Flow, Image, Text, Video
 from experiments.resolve import resolve
 from experiments.run_folder import RunFolder
+from predict import read_manifest
 
 
 def write(path, header, rows):
@@ -138,6 +139,32 @@ def test_a_run_is_named_after_the_manifests_file(pets):
     assert layouts.public_name("x/demo.csv") == "own-demo"
 
 
+def test_new_texts_in_pairs_have_two_columns(tmp_path):
+    spec = {"image": Image(), "text": Text(pair=True)}
+    new = write(tmp_path / "new.csv", ("id", "image", "text", "target"), [("a", "a.jpg", "x", "y")])
+    (candidate,) = read_manifest(new, spec)
+    assert candidate.inline == {"text": ["x", "y"]} and candidate.sources == {"image": ("a.jpg",)}
+    write(new, ("id", "image", "text"), [("a", "a.jpg", "x")])
+    with pytest.raises(UsageError, match="no column target; it needs .* id, image, text, target"):
+        read_manifest(new, spec)
+
+
+def test_new_precomputed_flow_is_two_folders(tmp_path):
+    spec = {"flow": Flow("precomputed")}
+    new = write(tmp_path / "new.csv", ("id", "flow"), [("a", "u/a;v/a")])
+    assert read_manifest(new, spec)[0].sources == {"flow": ("u/a", "v/a")}
+    for cell, words in (("u/a", "not two folders"), ("u/a;../a", "leaves the manifest's folder")):
+        with pytest.raises(UsageError, match=words):
+            read_manifest(write(new, ("id", "flow"), [("a", cell)]), spec)
+
+
+@pytest.mark.parametrize("content", [b"id,text\na,\xff\n", b"id,text\na," + b"x" * 10_000_000])
+def test_a_list_of_new_files_that_cannot_be_read_is_refused(tmp_path, content):
+    (tmp_path / "new.csv").write_bytes(content)
+    with pytest.raises(UsageError, match="new.csv is not a csv file in UTF-8"):
+        read_manifest(tmp_path / "new.csv", {"text": Text()})
+
+
 @pytest.mark.slow
 def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path):
     """Sound, video, text and feature vectors; the run's folder alone serves new files."""
@@ -163,16 +190,16 @@ def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path)
     assert log[-1]["train/n_valid"] > 0 and "val/acc_zero/array" in log[-1]
 
     shutil.rmtree(tmp_path / "data")
-    new = write(
-        own / "new.csv",
-        ("id", "audio", "video", "text", "array"),
-        [r[:1] + r[2:] for r in rows[:3]],
-    )
+    np.save(own / "wide.npy", np.ones((3, 5), np.float32))
+    wide = ["wide", *rows[0][2:5], "wide.npy"]
+    header = ("id", "audio", "video", "text", "array")
+    new = write(own / "new.csv", header, [*(r[:1] + r[2:] for r in rows[:3]), wide])
     path.unlink()
     out = tmp_path / "out.csv"
     told = program(
         "evaluate.py", tmp_path / "run", "--predict", new, "--out", out, "--devices", "cpu"
     )
-    assert told.returncode == 0, told.stderr
+    assert told.returncode == 3, told.stderr
+    assert "wide: array has 5 values a vector, the run's data had 4" in told.stderr
     assert [row["id"] for row in read_table(out)] == [row[0] for row in rows[:3]]
     assert "text/prediction" in read_table(out)[0]

@@ -166,6 +166,12 @@ def test_misaligned_accuracy_golden():
     assert out["conf_norm/a"] + out["conf_norm/v"] == pytest.approx(1.0)
 
 
+def test_of_two_classes_no_misaligned_accuracy_is_told():
+    p = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    out = misaligned_metrics(p.log(), torch.tensor([[0, 1], [1, 0]]), ["a", "v"])
+    assert sorted(out) == ["conf_norm/a", "conf_norm/v", "conf_raw/a", "conf_raw/v"]
+
+
 def test_three_modalities_need_as_many_hits_as_labels():
     p = torch.tensor([[0.5, 0.4, 0.06, 0.04], [0.4, 0.3, 0.2, 0.1]])
     k = torch.tensor([[0, 1, 0], [0, 1, 3]])

@@ -10,12 +10,13 @@ from conftest import program
 
 from common.files import file_digest, read_table
 from common.options import UsageError, check
-from data_prep.generate.mosi_tree import EXPECTED, SIGNAL, write_mosi
+from data_prep.finish import TooManyRejects
+from data_prep.generate.mosi_tree import BESIDE, EXPECTED, SIGNAL, write_mosi
 from data_prep.generate.pickles import BAD_PICKLES, write_bad_pickle
 from data_prep.layouts import mosi
 from data_prep.layouts.mosi import VARIANTS, Settings
 from data_prep.loader import Loader, train_statistics
-from data_prep.prepare import TooManyRejects, prepare
+from data_prep.prepare import prepare
 from data_prep.prepared import Prepared
 from data_prep.reasons import REASONS
 from experiments.run_folder import RunFolder
@@ -241,7 +242,7 @@ def test_every_kind_of_damage_ends_as_the_truth_says(prepared, name):
     kept = {row["id"]: row for row in read_table(folder / "manifest.csv")}
     rejected = read_table(folder / "rejected.csv")
     clips, seen = read_table(truth), set()
-    assert {clip["corruption"] for clip in clips} == {"", *EXPECTED}
+    assert {clip["corruption"] for clip in clips} == {"", *EXPECTED, *BESIDE}
     for clip in clips:
         reason, row = clip["expected_reason"], kept.get(clip["id"])
         if reason == "" or reason.startswith("flag:"):
@@ -251,7 +252,7 @@ def test_every_kind_of_damage_ends_as_the_truth_says(prepared, name):
         elif clip["id"]:
             assert [r for r in rejected if (r["id"], r["reason"]) == (clip["id"], reason)], clip
     assert seen == set(kept)
-    assert sum(r["reason"] == "unknown_name" for r in rejected) == 2
+    assert sum(r["reason"] == "unknown_name" for r in rejected) == 2 * (1 + len(BESIDE))
     assert len(clips) == len(kept) + len(rejected)
 
 
@@ -393,7 +394,12 @@ def test_three_encoders_of_a_prepared_set(prepared):
     data = Prepared(prepared["mmsa_unaligned"][0])
     batch = next(iter(loader(data, np.arange(len(data))).batches(range(8))))
     shapes = {m: tuple(x.shape[1:]) for m, x in batch["inputs"].items()}
-    assert shapes == {"text": (50, 24), "audio": (500, 5), "video": (500, 20)}
+    longest = {  # of the batch; rows of padding alone cost time
+        m: max(int(np.frombuffer(data.value(k, m)[0], np.int32)[0]) for k in range(8))
+        for m in shapes
+    }
+    widths = {"text": 24, "audio": 5, "video": 20}
+    assert shapes == {m: (longest[m], d) for m, d in widths.items()}
     streams = {m: Stream("array", ([0.0] * d, [1.0] * d)) for m, (_, d) in shapes.items()}
     model = build_classifier(streams, 2, Choice(), heads=True)
     features = model.encode(batch["inputs"])

@@ -15,9 +15,10 @@ from conftest import ROOT, program
 from common.files import file_digest, read_table, write_json
 from common.options import UsageError
 from data_prep import layouts
+from data_prep.finish import TooManyRejects
 from data_prep.generate.trees import write_cremad, write_kinetics
 from data_prep.loader import Loader
-from data_prep.prepare import TooManyRejects, prepare
+from data_prep.prepare import prepare
 from data_prep.prepared import Prepared
 from data_prep.reasons import KEPT_REASONS
 from data_prep.workers import CRASHED, DONE, Crew

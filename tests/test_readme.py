@@ -8,6 +8,7 @@ import torch
 from conftest import ROOT, facts, tiny_batch, tiny_model
 
 import methods
+from data_prep import layouts
 from data_prep.spec import Candidate
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,6 +67,22 @@ def test_the_layout_example_finds_its_samples(tmp_path):
     expected = Candidate("a", 0, {"audio": ("cat/a.mp4",), "video": ("cat/a.mp4",)})
     assert scan.candidates[0] == expected and len(scan.candidates) == 2
     assert module.spec(module.Settings())["audio"].shape == (257, 182)
+
+
+def test_the_list_of_own_files_is_a_data_set(tmp_path, monkeypatch):
+    for name in ("cat/a", "cat/b", "dog/a"):
+        for end in ("wav", "jpg", "txt"):
+            file = tmp_path / "pets" / f"{name}.{end}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("a small one, asleep\nin the sun")
+    monkeypatch.chdir(tmp_path)
+    exec(block("rows.writerow"), {})
+    layout = layouts.load("pets/pets.csv")
+    found = layout.scan(tmp_path / "pets", layout.Settings(vocabulary="build"))
+    assert found.label_names == ("cat", "dog") and not found.rejected
+    assert [c.id for c in found.candidates] == ["cat/a", "cat/b", "dog/a"]
+    assert found.candidates[2].sources == {"audio": ("dog/a.wav",), "image": ("dog/a.jpg",)}
+    assert found.candidates[2].inline["text"] == "a small one, asleep\nin the sun"
 
 
 def test_each_command_of_the_readme_names_an_existing_file():

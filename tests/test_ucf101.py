@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from accounts import hidden, raw_files, told_in
 from conftest import program
 
 from common.files import file_digest, read_table
@@ -22,7 +23,7 @@ from data_prep.prepare import prepare
 from data_prep.prepared import Prepared
 from data_prep.reasons import REASONS
 from data_prep.spec import Flow, spec_hash
-from data_prep.split import split_groups
+from data_prep.split import split_groups, split_official
 from experiments.run_folder import RunFolder
 
 LOOK = Look(width=48, height=36, fps=10, seconds=(1.0, 1.2))
@@ -89,7 +90,7 @@ def test_views_and_constants():
 
 
 @pytest.mark.parametrize("wrong", [
-    {"flow_algo": "raft"}, {"flow_stack": 0}, {"flow_positions": 26}, {"official_list": 4},
+    {"flow_algo": "raft"}, {"flow_stack": 0}, {"flow_positions": 26},
     {"crop": "centre"}, {"flow_norm": "zscore"},
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(wrong):
@@ -193,13 +194,26 @@ def test_parts_of_each_official_list(tmp_path):
         lists[f"testlist0{k}"] = rows(*tested)
         lists[f"trainlist0{k}"] = rows(*(g for g in everything if g not in tested), number=" 3")
     plant(tmp_path, *archery(*everything), **lists)
-    for k, tested in tests.items():
-        found = scan(tmp_path, official_list=k)
-        for candidate in found.candidates:
+    found = scan(tmp_path)
+    assert found.rejected == [] and len(found.warnings) == 1  # the paper's number
+    for tested, rule in zip(tests.values(), ("official", "official2", "official3")):
+        parts = split_official([c.part for c in found.candidates], rule)
+        for candidate, part in zip(found.candidates, parts):
             group = int(candidate.group[-2:])
-            wanted = "test" if group in tested else "val" if group >= 23 else "train"
-            assert candidate.part == wanted
-        assert found.rejected == [] and len(found.warnings) == 1  # the paper's number
+            assert part == ("test" if group in tested else "val" if group >= 23 else "train")
+
+
+def test_a_list_that_is_not_there_is_refused_and_the_others_are_not(tmp_path):
+    lists = {"trainlist03": rows(*range(8, 26)), "testlist03": rows(*range(1, 8))}
+    found = scan(plant(tmp_path, *archery(*range(1, 26)), **lists))
+    parts = [c.part for c in found.candidates]
+    assert sorted(set(split_official(parts, "official3"))) == ["test", "train", "val"]
+    assert [w.split("--split_rule ")[1] for w in found.warnings[1:]] == [
+        "official will be refused", "official2 will be refused"
+    ]  # fmt: skip
+    for rule in ("official", "official2"):
+        with pytest.raises(UsageError, match=f"--split_rule {rule}"):
+            split_official(parts, rule)
 
 
 @pytest.mark.parametrize("text", [
@@ -243,7 +257,6 @@ def test_a_clip_in_both_lists_is_refused(tmp_path):
     plant(tmp_path, *archery(1), trainlist01=rows(1), testlist01=rows(1))
     with pytest.raises(UsageError, match="v_Archery_g01_c01"):
         scan(tmp_path)
-    assert scan(tmp_path, official_list=2).candidates
 
 
 def test_a_group_split_tears_no_group_apart(tmp_path):
@@ -442,13 +455,9 @@ def test_every_kind_of_damage_ends_as_the_truth_says(tree, ready, way):
 
 @pytest.mark.parametrize("way", ["dis", "precomputed"])
 def test_every_raw_file_is_in_the_manifest_or_among_the_rejects(tree, ready, way):
-    told = set()
-    for name, column in (("manifest", "sources"), ("rejected", "source")):
-        for row in read_table(ready[way] / f"{name}.csv"):
-            told |= set(row[column].split(";"))
-    root = tree[0]
-    clips = {str(p.relative_to(root)) for p in root.rglob("*.avi") if p.name[:2] != "._"}
-    assert len(clips) > 101 and clips <= told
+    root, told = tree[0], told_in(ready[way])
+    clips = {path for path in raw_files(root) if path.endswith(".avi")}
+    assert len(clips) > 101 and clips <= told and not hidden(told)
     folders = {str(p.relative_to(root)) for p in (root / "tvl1_flow" / "u").iterdir()}
     assert (folders <= told) == (way == "precomputed")
 

@@ -16,7 +16,7 @@ from common.options import UsageError, option
 from common.program import run as run_program
 from data_prep import layouts
 from data_prep.__main__ import differences, find_folder, main
-from data_prep.prepare import _finish
+from data_prep.finish import finish
 from data_prep.prepared import Prepared, read_meta
 from data_prep.shards import Shard, ShardWriter, schema
 from data_prep.spec import (
@@ -36,6 +36,7 @@ from data_prep.spec import (
 from data_prep.split import PARTS, paper_counts
 from data_prep.stats import NOT_BY_RULE, TABLE_5, aligned, stats, text
 from data_prep.stored import fault
+from data_prep.transforms import frame_bytes
 from data_prep.verify import verify
 from data_prep.verify_tables import MOST, Found, check_pairs, check_split, few
 
@@ -158,7 +159,7 @@ DAMAGE = {
     ),
     "a frame too short": (
         lambda f: edit_shard(f, FIRST, set_value("video", lambda v: [v[0], v[1][:-1], v[2]])),
-        [rf"^{FIRST}: video of '.*': a frame of 3071 bytes instead of 3072"],
+        [rf"^{FIRST}: video of '.*': a frame of 3071 bytes that is not uint8 .32, 32, 3"],
     ),
     "a frame missing": (
         lambda f: edit_shard(f, FIRST, set_value("video", lambda v: v[:2])),
@@ -369,6 +370,8 @@ def jpeg(height, width, channels=3):
 
 WIDE = jpeg(30, 40)
 GREY = jpeg(30, 40, 1)
+RAW = frame_bytes(np.zeros((5, 6, 3), np.uint8), Video(fps=1.0, codec="raw"))
+SIDEWAYS = frame_bytes(np.zeros((6, 5, 3), np.uint8), Video(fps=1.0, codec="raw"))
 IDS = np.asarray([2, 9, 3], np.uint16).tobytes()
 VECTORS = np.ones((4, 5), np.float32).tobytes()
 SHAPE = np.asarray([4, 5], np.int32).tobytes()
@@ -388,7 +391,11 @@ SHAPE = np.asarray([4, 5], np.int32).tobytes()
     ([WIDE, jpeg(40, 30)], Video(fps=1.0), "pictures of the shapes [(30, 40, 3), (40, 30, 3)]"),
     ([WIDE], Video(fps=1.0, short_side=20), "pictures of (30, 40, 3): the shorter side is"),
     ([WIDE], Video(positions=1, square=32), "pictures of (30, 40, 3) instead of 32 x 32"),
-    ([bytes(90)], Video(fps=1.0, codec="raw"), "raw frames whose height and width are stored nowh"),
+    ([RAW, RAW], Video(fps=1.0, codec="raw"), ""),
+    ([RAW, RAW[:-1]], Video(fps=1.0, codec="raw"), "a frame of 89 bytes that is not uint8 [5,"),
+    ([b"x"], Video(fps=1.0, codec="raw"), "a frame of 0 bytes that is not uint8 [120, 0, 3]"),
+    ([RAW, SIDEWAYS], Video(fps=1.0, codec="raw"), "frames of the shapes [(5, 6), (6, 5)]"),
+    ([RAW], Video(fps=1.0, codec="raw", short_side=4), "frames of (5, 6): the shorter side is ab"),
     ([WIDE], Image(), ""),
     ([WIDE] * 2, Image(), "2 pictures instead of 1"),
     ([WIDE[:-9]], Image(), "picture 0 of 1 does not decode"),
@@ -437,7 +444,7 @@ def folder_of(tmp_path, spec, values):
         "candidates": len(rows), "candidates_hash": "", "split_second": 2 / 3, "shard_size": 256,
         "tools": {},
     }  # fmt: skip
-    _finish(folder, scan, spec, meta, 0.0)
+    finish(folder, scan, spec, meta, 0.0)
     return folder
 
 
@@ -455,10 +462,17 @@ def test_texts_need_their_vocabulary(tmp_path):
     assert verify(folder, "texts")[0] == "vocab.txt: 0 lines, the spec of text has 10"
 
 
-def test_vectors_of_several_widths_are_found(tmp_path):
+def test_vectors_of_several_widths_end_no_preparation_and_are_found(tmp_path):
     other = [np.asarray([5, 4], np.int32).tobytes(), VECTORS]
     values = [([SHAPE, VECTORS],)] * 19 + [(other,)]
-    folder = folder_of(tmp_path, {"words": Array()}, values)
+    told = r"of words have several widths \(4 in 1 samples, the first 's19'; 5 in 19 samples"
+    with pytest.raises(UsageError, match=told):
+        folder_of(tmp_path, {"words": Array()}, values)
+    (folder,) = (tmp_path / "texts").iterdir()
+    meta = read_meta(folder)
+    assert not meta["complete"]
+    write_json(folder / "meta.json", {**meta, "complete": True})
+    (folder / "splits").mkdir()
     assert verify(folder, "texts") == ["words: vectors of the widths [4, 5]"]
 
 
@@ -546,9 +560,8 @@ def test_several_folders_are_named_where_no_flag_selects_one(tmp_path):
         find_folder(tmp_path, "texts", Arrays, Choice(), False)
     assert f"{made[0].name} (without a readable meta.json)" in str(error.value)
     assert f"{made[1].name} (words.max_length=8)" in str(error.value)
-    assert differences(made[1], {"words": {"kind": "array", "max_length": 8, "clean": False}}) == (
-        "of another version of this program"
-    )
+    same = spec_json("texts", {"words": Array(8)})["modalities"]
+    assert differences(made[1], same) == "of another version of this program"
 
 
 # --stats ------------------------------------------------------------------------------------------

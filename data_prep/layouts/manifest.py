@@ -29,6 +29,7 @@ from data_prep.spec import (
     VideoView,
     View,
 )
+from data_prep.text import max_tokens_option, text_spec, vocabulary_option
 
 PLAIN = ("id", "label", "split", "group")
 MODALITIES = ("audio", "video", "image", "text", "flow", "array")
@@ -47,8 +48,8 @@ class Settings:
     max_frames: int = option(10, "stored frames of a video", low=1, high=1000)
     frames: int = option(3, "frames of a video (or flow) that make an input", low=1, high=100)
     flow_algo: str = option("dis", "optical flow", choices=("dis", "farneback", "tvl1"))
-    vocabulary: str = option("electra", "of texts: electra, build (from your texts), or a folder")
-    max_tokens: int = option(64, "of a text", low=2, high=512)
+    vocabulary: str = vocabulary_option()
+    max_tokens: int = max_tokens_option(64, "our choice")
     max_length: int = option(512, "vectors of an array", low=1, high=100000)
     flip: bool = option(True, "mirror frames in training")
 
@@ -123,11 +124,11 @@ class Manifest:
         A row without a label, with an unknown split, with an id that came before or with a missing
         file is listed as rejected.
         """
-        before = csv.field_size_limit(FIELD_LIMIT)
-        try:
-            rows = read_rows(self.path)
-        finally:
-            csv.field_size_limit(before)
+        rows = read_list(self.path, "--dataset")
+        if "flow" in self.order:
+            from data_prep.flow import check_algorithm  # not above: it loads OpenCV
+
+            check_algorithm(settings.flow_algo)
         names = tuple(sorted({row["label"].strip() for row in rows} - {""}))
         if len(names) < 2:
             raise UsageError(
@@ -173,6 +174,17 @@ class Manifest:
         return "", ""
 
 
+def read_list(path: Path, flag: str) -> list[dict[str, str]]:
+    """The rows of a user's list; raises `UsageError` where `flag` names no csv file in UTF-8."""
+    before = csv.field_size_limit(FIELD_LIMIT)
+    try:
+        return read_rows(path)
+    except OSError as error:
+        raise UsageError(f"{flag} {path} cannot be read: {error.strerror}") from None
+    finally:
+        csv.field_size_limit(before)
+
+
 def inside(root: Path, path: str) -> bool:
     """Whether a relative path, links followed, stays under `root`."""
     if Path(path).is_absolute() or "\0" in path:
@@ -192,7 +204,5 @@ def stored_form(modality: str, s: Settings):
     if modality == "flow":
         return Flow(s.flow_algo, positions=s.max_frames)
     if modality == "text":
-        from data_prep.text import text_spec
-
         return text_spec(s.vocabulary, s.max_tokens)
     return Array(s.max_length)

@@ -7,6 +7,7 @@ matter. `ucfTrainTestlist` holds classInd.txt, trainlist01.txt to 03 and testlis
 
 The official lists have no validation part. Here it is groups 23 to 25 of the training list (our
 choice): all three lists train on them, so official results come from 15 of 18 training groups.
+--split_rule official is the first list, official2 and official3 are the others.
 """
 
 import os
@@ -50,6 +51,7 @@ SOURCE = (
 CLIP = re.compile(r"v_([A-Za-z]+)_g(\d\d)_c(\d\d)", re.ASCII)
 LIST = re.compile(r"(train|test)list0([123])\.txt", re.ASCII)
 ROW = re.compile(r"(?:[^/\\\s]+[/\\])*(v_[A-Za-z]+_g\d\d_c\d\d)\.avi(?:\s+\d+)?", re.ASCII)
+LISTS = 3
 VAL_GROUPS = ("23", "24", "25")
 BOUND = 20.0  # pixels, as in the precomputed set of the field
 
@@ -79,9 +81,6 @@ class Settings:
         "none", "training crop: none, or rrc: a random resized crop of each modality",
         choices=("none", "rrc"), source="BalanceBenchmark",
     )  # fmt: skip
-    official_list: int = option(
-        1, "the list of --split_rule official; fixed when prepared", choices=(1, 2, 3)
-    )
 
 
 def spec(settings: Settings) -> Spec:
@@ -112,7 +111,7 @@ class _Findings:
     seen: set[str] = field(default_factory=set)  # names of clips, usable or not
     rejected: list[Rejection] = field(default_factory=list)
     rows: dict[str, tuple[str, str]] = field(default_factory=dict)  # clip -> (its name, a list)
-    parts: dict[str, str] = field(default_factory=dict)  # clip -> part in the chosen lists
+    parts: dict[str, list[str]] = field(default_factory=dict)  # clip -> its part in each list
 
 
 def scan(root: Path, settings: Settings) -> Scan:
@@ -135,7 +134,7 @@ def scan(root: Path, settings: Settings) -> Scan:
         for key, (name, path) in findings.rows.items()
         if key not in findings.seen
     ]
-    warnings = count_warnings("ucf101", len(findings.clips)) + _part_warnings(findings, settings)
+    warnings = count_warnings("ucf101", len(findings.clips)) + _part_warnings(findings)
     if settings.flow_algo == "precomputed":
         _use_pictures(root, pictures, findings)
     elif any((root / path).is_dir() for path in pictures):
@@ -168,17 +167,16 @@ def _sort_files(root: Path, files: list[str], settings: Settings, findings: _Fin
         listed = LIST.fullmatch(name.name.lower())
         match = CLIP.fullmatch(name.stem)
         if listed:
-            chosen = int(listed[2]) == settings.official_list
-            _read_list(root, path, listed[1] if chosen else "", findings)
+            _read_list(root, path, listed[1], int(listed[2]) - 1, findings)
         elif match and name.suffix.lower() == ".avi":
             _judge(path, name, match, findings)
         elif name.name.lower() != "classind.txt":  # it tells nothing that the folders do not
             others.append(path)
     for key, clip in findings.clips.items():
-        part = findings.parts.get(key, "")
-        if part == "train" and CLIP.fullmatch(clip.id)[2] in VAL_GROUPS:
-            part = "val"
-        findings.clips[key] = replace(clip, part=part)
+        parts = findings.parts.get(key, [])
+        if CLIP.fullmatch(clip.id)[2] in VAL_GROUPS:
+            parts = ["val" if part == "train" else part for part in parts]
+        findings.clips[key] = replace(clip, part="/".join(parts).rstrip("/"))
     return others
 
 
@@ -201,22 +199,22 @@ def _judge(path: str, name: PurePosixPath, match: re.Match, findings: _Findings)
     findings.rejected.append(Rejection(name.stem, path, reason, detail))
 
 
-def _read_list(root: Path, path: str, part: str, findings: _Findings) -> None:
-    """Takes a list's rows; `part` is "" for lists that are not the chosen ones.
+def _read_list(root: Path, path: str, part: str, number: int, findings: _Findings) -> None:
+    """Takes the rows of list `number`, counted from 0; raises `UsageError` for a clip in both.
 
     The number of a class, which training lists add, is passed over: the folder tells it.
     """
-    for number, line in read_lines(root / path):
+    for row, line in read_lines(root / path):
         match = ROW.fullmatch((line or "").strip())
         if match:
             key = match[1].casefold()
             findings.rows.setdefault(key, (match[1], path))
-            if part and findings.parts.setdefault(key, part) != part:
+            parts = findings.parts.setdefault(key, [""] * LISTS)
+            if parts[number] not in ("", part):
                 raise UsageError(f"{root / path} names {match[1]}, which the other list has, too")
+            parts[number] = part
         elif line is None or line.strip():
-            findings.rejected.append(
-                Rejection(f"line {number}", path, "bad_line", (line or "")[:80])
-            )
+            findings.rejected.append(Rejection(f"line {row}", path, "bad_line", (line or "")[:80]))
 
 
 def _told_by_folder(paths: list[str]) -> list[Rejection]:
@@ -233,15 +231,18 @@ def _told_by_folder(paths: list[str]) -> list[Rejection]:
     return rejected
 
 
-def _part_warnings(findings: _Findings, settings: Settings) -> list[str]:
-    """A line where `--split_rule official` will be refused."""
-    without = sum(not clip.part for clip in findings.clips.values())
-    if not without:
-        return []
-    return [
-        f"{without} of {len(findings.clips)} clips stand in no official list"
-        f" {settings.official_list}: --split_rule official will be refused"
-    ]
+def _part_warnings(findings: _Findings) -> list[str]:
+    """A line for each official split that will be refused."""
+    warnings = []
+    for number in range(LISTS):
+        without = sum(not findings.parts.get(key, [""] * LISTS)[number] for key in findings.clips)
+        if without:
+            rule = f"official{number + 1 if number else ''}"
+            warnings.append(
+                f"{without} of {len(findings.clips)} clips stand in no official list {number + 1}:"
+                f" --split_rule {rule} will be refused"
+            )
+    return warnings
 
 
 def _use_pictures(root: Path, pictures: list[str], findings: _Findings) -> None:

@@ -1,0 +1,104 @@
+"""The end of a preparation: manifest, list of rejects, report, and the mark of completeness."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+from common.files import write_json, write_table
+from common.options import UsageError
+from data_prep.prepared import Prepared
+from data_prep.reasons import KEPT_REASONS, REASONS
+from data_prep.shards import Shard
+from data_prep.spec import Array, Rejection, Scan, Spec
+
+
+class TooManyRejects(UsageError):
+    """More than --max_bad of the candidates were rejected: the set is not marked complete."""
+
+    exit_status = 3
+
+
+def finish(folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float) -> None:
+    """Writes manifest.csv, rejected.csv and meta.json, and says what was prepared.
+
+    Marks the folder complete unless it raises: `TooManyRejects`, or `UsageError` for a class
+    without any sample and for feature vectors of several widths.
+    """
+    shards = [Shard(path) for path in sorted(folder.glob("samples-*.arrow"))]
+    rejected = [r for shard in shards for r in shard.rejected]
+    facts = ("id", "label", "group", "part", "sources", "duration_s", "n_frames", "flags")
+    columns = {name: [v for shard in shards for v in shard.column(name)] for name in facts}
+    names = [scan.label_names[label] for label in columns["label"]]
+    header = ("id", "label", "label_name", *facts[2:])
+    rows = zip(columns["id"], columns["label"], names, *(columns[name] for name in facts[2:]))
+    write_table(folder / "manifest.csv", header, list(rows))
+    listed = sorted(rejected + scan.rejected, key=lambda r: (r.reason, r.id, r.source))
+    write_table(
+        folder / "rejected.csv",
+        ("id", "source", "reason", "detail"),
+        [tuple(vars(r).values()) for r in listed],
+    )
+    counts = Counter(names)
+    meta = {
+        **meta,
+        "samples": len(names),
+        "rejected": len(rejected),
+        "per_class": {name: counts[name] for name in scan.label_names},
+        "flags": dict(Counter(f for text in columns["flags"] for f in text.split(";") if f)),
+    }
+    report(folder, meta, listed)
+    write_json(folder / "meta.json", meta)
+    _check_share(folder, meta, max_bad)
+    for name in scan.label_names:
+        if not counts[name]:
+            raise UsageError(
+                f"every file of class {name!r} was rejected: see {folder / 'rejected.csv'}"
+            )
+    _check_widths(folder, spec, shards)
+    write_json(folder / "meta.json", {**meta, "complete": True})
+    try:
+        Prepared(folder).split("paper", 0)
+    except UsageError as error:  # a run that asks for it is refused with the same words
+        print(f"note: the default split cannot be made: {error}", file=sys.stderr)
+
+
+def _check_share(folder: Path, meta: dict, max_bad: float) -> None:
+    """Raises `TooManyRejects` above the share of rejects that is allowed."""
+    share = meta["rejected"] / meta["candidates"]
+    if share > max_bad:
+        raise TooManyRejects(
+            f"{meta['rejected']} of {meta['candidates']} samples ({share:.1%}) were rejected, more"
+            f" than --max_bad {max_bad:g}: see {folder}/rejected.csv; mend them, remove {folder},"
+            " or run again with a higher --max_bad (the finished shards are kept)"
+        )
+
+
+def _check_widths(folder: Path, spec: Spec, shards: list[Shard]) -> None:
+    """Raises `UsageError` where the feature vectors of a modality have several widths D."""
+    for m in [name for name, modality in spec.items() if isinstance(modality, Array)]:
+        found: dict[int, list[str]] = {}
+        for shard in shards:
+            for row, sample in enumerate(shard.column("id")):
+                width = int.from_bytes(bytes(shard.value(row, m)[0])[4:], "little")
+                found.setdefault(width, []).append(sample)
+        if len(found) > 1:
+            told = "; ".join(
+                f"{width} in {len(ids)} samples, the first {ids[0]!r}"
+                for width, ids in sorted(found.items())
+            )
+            raise UsageError(
+                f"the vectors of {m} have several widths ({told}), and one encoder reads them all:"
+                f" mend the files or leave them out of the list, and remove {folder}"
+            )
+
+
+def report(folder: Path, meta: dict, listed: list[Rejection]) -> None:
+    """Says on stderr what was prepared and what was not, grouped by reason."""
+    print(
+        f"{meta['samples']} of {meta['candidates']} samples prepared in {folder}", file=sys.stderr
+    )
+    for reason, count in sorted(Counter(r.reason for r in listed).items()):
+        kept = " (kept)" if reason in KEPT_REASONS else ""
+        print(f"  {count:6d} {reason}{kept}: {REASONS[reason]}", file=sys.stderr)
+    for flag, count in sorted(meta["flags"].items()):
+        print(f"  {count:6d} kept with flag {flag}", file=sys.stderr)

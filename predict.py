@@ -1,0 +1,145 @@
+"""Predictions for new files: `evaluate.py RUN --predict manifest.csv`.
+
+The manifest has a column `id` and one a modality: paths relative to the manifest's folder, for text
+the text itself. A run whose texts are pairs (Twitter2015) wants a second column, `target`; one of
+precomputed flow wants the two folders of u and v, joined by ";". The run's folder carries all that
+is needed: preparation spec, vocabulary, normalisation constants, class names.
+"""
+
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import methods
+from assemble import build_method, pick_device, stream_of
+from common.files import write_table
+from common.options import UsageError, number
+from data_prep.layouts.manifest import inside, read_list
+from data_prep.rows import make_crew
+from data_prep.spec import Array, Candidate, Flow, Rejection, Spec, Text, spec_from_json
+from data_prep.transforms import make_input
+from data_prep.workers import DONE
+from experiments.resolve import Run, run_from_config
+from experiments.run_folder import RunFolder
+from measure import probabilities
+from methods.base import Method
+
+TARGET = "target"  # the second text of a pair
+
+
+def read_manifest(path: Path, spec: Spec) -> list[Candidate]:
+    """The manifest's rows; raises `UsageError` for a missing column or a path outside."""
+    rows = read_list(path, "--predict")
+    pair = any(isinstance(kind, Text) and kind.pair for kind in spec.values())
+    needed = ["id", *spec, *([TARGET] if pair else [])]
+    missing = [name for name in needed if rows and name not in rows[0]]
+    if not rows or missing:
+        raise UsageError(
+            f"--predict {path} has no {'column ' + missing[0] if missing else 'rows'};"
+            f" it needs the columns {', '.join(needed)}"
+        )
+    return [candidate_of(row, path, spec) for row in rows]
+
+
+def candidate_of(row: dict[str, str], path: Path, spec: Spec) -> Candidate:
+    """One row as a candidate without a label."""
+    sources, inline = {}, {}
+    for m, kind in spec.items():
+        if isinstance(kind, Text):
+            inline[m] = [row[m], row[TARGET]] if kind.pair else row[m]
+            continue
+        two = isinstance(kind, Flow) and kind.algorithm == "precomputed"
+        sources[m] = tuple(row[m].split(";")) if two else (row[m],)
+        if two and len(sources[m]) != 2:
+            raise UsageError(f"--predict {path}: {m} of {row['id']!r} is not two folders, u;v")
+        for name in sources[m]:
+            if not inside(path.parent, name):
+                raise UsageError(f"--predict {path}: {name!r} leaves the manifest's folder")
+    return Candidate(row["id"], 0, sources, inline=inline)
+
+
+def inputs_of(row: dict, spec: Spec, run: Run) -> dict[str, np.ndarray]:
+    """The evaluation view of one extracted row."""
+    views = run.layout.views(run.prep)
+    return {m: make_input(row[m], k, views[m], run.settings.size, None) for m, k in spec.items()}
+
+
+def restore(
+    folder: RunFolder, run: Run, spec: Spec, result: dict, device: torch.device
+) -> tuple[Method, dict[str, int]]:
+    """The run's method at its best epoch, and the width D of the vectors of each array.
+
+    Normalisation constants come with the weights.
+    """
+    state = folder.load("best.pt")["method"]
+    streams, widths = {}, {}
+    for m, kind in spec.items():
+        # The constants come with the weights: here they only need the right number of entries.
+        mean = state.get(f"model.encoders.{m}.mean", state.get(f"model.encoders.{m}.inputs.mean"))
+        entries = 1 if mean is None else mean.numel()
+        if isinstance(kind, Array):
+            widths[m] = entries
+        streams[m] = stream_of(kind, ([0.0] * entries, [1.0] * entries))
+    run = replace(run, settings=replace(run.settings, weights="none"))  # those of the run follow
+    classes = len(result["label_names"])
+    method = build_method(run, streams, classes, result["train_size"], device)
+    method.load_state_dict(state)
+    return method.eval(), widths
+
+
+def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespace) -> int:
+    """Writes id, predicted class and probabilities, fused and of each modality alone.
+
+    Exit status 3 when files could not be used; each is named on stderr with its reason.
+    """
+    run, result = run_from_config(config), folder.read_json("result.json")
+    device = pick_device(args.devices)
+    spec = spec_from_json(config["spec"])
+    spec = {m: spec[m] for m in methods.load(run.method).used_modalities(run.hparams, list(spec))}
+    candidates = read_manifest(manifest, spec)
+    (method, widths), names = restore(folder, run, spec, result, device), result["label_names"]
+    rows, bad = [], []
+    workers = number("num_workers", args.num_workers or "1", int, 1)
+    with make_crew(manifest.parent, spec, workers, 60.0, folder.path) as crew:
+        for candidate, (state, row) in zip(candidates, crew.map(candidates)):
+            inputs = inputs_of(row, spec, run) if isinstance(row, dict) else {}
+            why = _unfit(state, row, inputs, widths)
+            if why:
+                bad.append((candidate.id, why))
+                continue
+            tensors = {m: torch.from_numpy(v.copy())[None] for m, v in inputs.items()}
+            with torch.no_grad():
+                p = probabilities(method, method.model.encode(tensors))
+            rows.append(
+                (candidate.id, *(value for one in p.values() for value in _cells(one[0], names)))
+            )
+    heads = ["fused", *spec]
+    header = [
+        "id",
+        *(c for h in heads for c in (f"{h}/prediction", *(f"{h}/p/{n}" for n in names))),
+    ]
+    write_table(Path(args.out) if args.out else None, header, rows)
+    for name, why in bad:
+        print(f"not predicted: {name}: {why}", file=sys.stderr)
+    return 3 if bad else 0
+
+
+def _unfit(state: str, row: Any, inputs: dict[str, np.ndarray], widths: dict[str, int]) -> str:
+    """Why the model cannot read a sample, or ""."""
+    if state != DONE:
+        return row
+    if isinstance(row, Rejection):
+        return f"{row.reason}: {row.detail}"
+    for m, width in widths.items():
+        if inputs[m].shape[-1] != width:
+            return f"{m} has {inputs[m].shape[-1]} values a vector, the run's data had {width}"
+    return ""
+
+
+def _cells(p: torch.Tensor, names: list[str]) -> list[str]:
+    return [names[int(p.argmax())], *(f"{value:.6g}" for value in p.tolist())]
