@@ -14,14 +14,20 @@ from models.build import Choice, Stream, build_classifier
 ROOT = Path(__file__).parent.parent
 
 
+# How a modality of the tiny models looks, by the first word of its name; others are spectrograms.
+STREAMS = {
+    "video": Stream("video", ([0.5] * 3, [0.25] * 3)),
+    "image": Stream("image", "imagenet"),
+    "flow": Stream("flow", ([0.5], [0.5]), 2),
+    "tokens": Stream("text", None, length=9, vocabulary=20),
+    "vectors": Stream("array", ([0.0] * 5, [1.0] * 5)),
+}
+
+
 def tiny_model(modalities=("audio", "video"), classes=4, heads=True, seed=0):
-    """A classifier of small encoders; every name but "video" takes spectrograms."""
-    streams = {
-        m: Stream("video", ([0.5] * 3, [0.25] * 3))
-        if m == "video"
-        else Stream("audio", (0.0, 1.0), 1)
-        for m in modalities
-    }
+    """A classifier of small encoders for modalities by `STREAMS`."""
+    sound = Stream("audio", (0.0, 1.0), 1)
+    streams = {m: STREAMS.get(m.split("_")[0], sound) for m in modalities}
     return build_classifier(streams, classes, Choice("small"), heads=heads, seed=seed)
 
 
@@ -30,10 +36,17 @@ def tiny_batch(modalities=("audio", "video"), size=8, classes=4, seed=0):
     draw = torch.Generator().manual_seed(seed)
     inputs = {}
     for m in modalities:
-        if m == "video":
-            inputs[m] = torch.randint(
-                0, 256, (size, 2, 3, 16, 16), generator=draw, dtype=torch.uint8
-            )
+        kind = m.split("_")[0]
+        if kind in ("video", "image", "flow"):
+            frames, channels = {"video": (2, 3), "image": (1, 3), "flow": (3, 2)}[kind]
+            shape = (size, frames, channels, 16, 16)
+            inputs[m] = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
+        elif kind == "tokens":
+            ids = torch.randint(5, 20, (size, 9), generator=draw, dtype=torch.int32)
+            mask = (torch.arange(9) < torch.arange(size)[:, None] % 6 + 4).int()
+            inputs[m] = torch.stack([ids * mask, torch.zeros_like(ids), mask], 1)
+        elif kind == "vectors":
+            inputs[m] = torch.randn(size, 6, 5, generator=draw)
         else:
             inputs[m] = torch.randn(size, 1, 17, 12, generator=draw).half()
     label = torch.arange(size) % classes
