@@ -46,7 +46,7 @@ def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bo
         "best_epoch": best["epoch"],
         "val/acc": best["acc"],
         "label_names": names,
-        "train_size": len(session.loaders["train"]),
+        **costs(session, folder),
         "test/f1_per_class": dict(zip(names, per_class_f1(counts).tolist())),
         "test/confusion": counts.tolist(),
         "checkpoint": file_digest(folder.file("best.pt")),
@@ -57,6 +57,22 @@ def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bo
     figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
     print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
     return 0
+
+
+def costs(session: Session, folder: RunFolder) -> dict[str, float]:
+    """Sizes of the parts, samples seen in training, and minutes of training over all starts.
+
+    Validation, and epochs that a kill threw away, do not count.
+    """
+    log = folder.read_log()
+    sizes = {f"count/n_{part}": len(ids) for part, ids in session.ids.items()}
+    return {
+        **sizes,
+        "count/n_class": len(session.prepared.label_names),
+        "count/seen_million": sum(line["train/n_items"] for line in log) / 1e6,
+        "time/train_min": sum(line["time/epoch_s"] for line in log) / 60,
+        "time/step_min": sum(line["time/step_s"] for line in log) / 60,
+    }
 
 
 def show(metrics: dict[str, float], label_names: list[str], counts: Tensor) -> str:

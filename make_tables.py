@@ -15,19 +15,21 @@ from common.files import atomic, write_text
 from common.options import Parser
 from common.program import run as run_program
 from experiments.artifacts import Artifact, Figure, Table
+from experiments.reader import Reader
 from experiments.registry import ARTIFACTS, select
 from experiments.run_folder import find_runs
-from experiments.tables import Reader, table_texts
+from experiments.tables import comparison_csv, markdown, numbers_csv
 
 
 def make_table(table: Table, reader: Reader, out: Path) -> str:
     """Writes a table, and prints it if it holds a number; returns the line that reports it."""
-    markdown, comma = table_texts(table, reader)
-    path = out / "tables" / f"{table.id}.md"
-    write_text(path, markdown)
-    write_text(path.with_suffix(".csv"), comma)
+    text, path = markdown(table, reader), out / "tables" / f"{table.id}.md"
+    write_text(path, text)
+    write_text(path.with_suffix(".csv"), numbers_csv(table, reader))
+    if any(cell.paper for _, _, cell in table.cells()):
+        write_text(path.with_suffix(".paper.csv"), comparison_csv(table, reader))
     if any(reader.finished(runs, table.seeds) for runs in table.runs()):
-        print(markdown)
+        print(text)
     return f"{table.id}: {path}"
 
 
@@ -39,8 +41,8 @@ def make_figure(figure: Figure, reader: Reader, out: Path) -> str:
     points = figure_points(figure, reader)
     if points is None:
         removed = " (an earlier one was removed)" if path.exists() else ""
-        path.unlink(missing_ok=True)
-        path.with_suffix(".csv").unlink(missing_ok=True)
+        for suffix in (".png", ".pdf", ".csv"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
         return f"{figure.id}: not drawn, its runs are missing{removed}"
     write_text(path.with_suffix(".csv"), figure_csv(figure, points))
     with atomic(path) as temporary:

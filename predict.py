@@ -87,7 +87,7 @@ def restore(
         streams[m] = stream_of(kind, ([0.0] * entries, [1.0] * entries))
     run = replace(run, settings=replace(run.settings, weights="none"))  # those of the run follow
     classes = len(result["label_names"])
-    method = build_method(run, streams, classes, result["train_size"], device)
+    method = build_method(run, streams, classes, result["count/n_train"], device)
     method.load_state_dict(state)
     return method.eval(), widths
 

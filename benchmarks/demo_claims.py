@@ -20,7 +20,7 @@ from common.program import run as run_program  # noqa: E402
 from data_prep.generate.digits import ceilings  # noqa: E402
 from experiments.artifacts import SEEDS, Runs  # noqa: E402
 from experiments.demo import ALONE, JOINT, MIDAS  # noqa: E402
-from experiments.tables import Finished, Reader  # noqa: E402
+from experiments.reader import Finished, Reader  # noqa: E402
 
 
 def all_seeds(reader: Reader, runs: Runs) -> list[Finished]:

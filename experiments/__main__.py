@@ -18,8 +18,8 @@ from common.options import Parser, UsageError, match_name, number
 from common.program import run as run_program
 from experiments.artifacts import Artifact
 from experiments.launch import Task, cuda_devices, launch, pick_slots
+from experiments.reader import Reader
 from experiments.registry import ARTIFACTS, needed, select
-from experiments.tables import Reader
 
 
 def tasks_of(args: Any) -> list[Task]:

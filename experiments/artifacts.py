@@ -1,15 +1,15 @@
 """What a table or figure is made of: the kinds of entry that the experiments are written in.
 
     Runs      a data set, a method and the settings that are not the defaults; a seed makes it a run
-    Table     rows (label, runs) x columns (header, key of result.json), on the test part
+    Table     rows x columns of cells: runs and a key of result.json, on the test part
     Figure    panels of bars at the best epoch, or of curves over epochs (keys of log.jsonl)
 
 Nothing is read, drawn or trained here.
 """
 
 import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,30 +55,77 @@ class Runs:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A number of runs: `key` of result.json, and which number of the paper it repeats.
+
+    `paper` is (table, dataset, method, variant, metric) of paper_results.csv, by table and cell and
+    never by run, because the paper gives one run several numbers.
+    """
+
+    runs: Runs
+    key: str
+    paper: tuple[str, str, str, str, str] | None = None
+
+
+@dataclass(frozen=True)
 class Column:
-    """A table's column: a key of result.json."""
+    """A table's column; neighbours of one `block` share a heading.
+
+    `lower`: the smaller number is the better one; None: neither is, and nothing is marked.
+    `counts`: whole numbers, which agree with the paper's or do not.
+    """
 
     header: str
-    key: str
+    block: str = ""
     percent: bool = True
-    digits: int = 1
+    digits: int = 2
+    lower: bool | None = False
+    counts: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: one cell a column, None where there is none. `ours`: the paper has no such row."""
+
+    label: str
+    cells: tuple[Cell | None, ...]
+    ours: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; a cell is mean ± sample standard deviation over `seeds`."""
+    """A table; a cell is mean ± sample standard deviation over `seeds`.
+
+    `first` heads the rows' labels; `notes` are footnotes.
+    """
 
     id: str
     group: str
     caption: str
-    rows: tuple[tuple[str, Runs], ...]
     columns: tuple[Column, ...]
-    note: str = ""
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    first: str = "method"
     seeds: tuple[int, ...] = SEEDS
+
+    def cells(self) -> Iterator[tuple[Row, Column, Cell]]:
+        """All cells, row by row."""
+        for row in self.rows:
+            for column, cell in zip(self.columns, row.cells, strict=True):
+                if cell:
+                    yield row, column, cell
 
     def runs(self) -> list[Runs]:
         """Each set of runs that the table needs, once."""
-        return list(dict.fromkeys(runs for _, runs in self.rows))
+        return list(dict.fromkeys(cell.runs for _, _, cell in self.cells()))
+
+    def mapped(self, change: Callable[[Runs], Runs]) -> "Table":
+        """The table of other runs."""
+        rows = [
+            replace(row, cells=tuple(c and replace(c, runs=change(c.runs)) for c in row.cells))
+            for row in self.rows
+        ]
+        return replace(self, rows=tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -120,19 +167,34 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of "bars" (each run's best epoch) or "curves" (all epochs), over `seeds`."""
+    """A figure of "bars" (each run's best epoch), "curves" (all epochs), or a "schematic".
+
+    A schematic has no panels and needs no run.
+    """
 
     id: str
     group: str
     caption: str
     kind: str
-    panels: tuple[Panel, ...]
+    panels: tuple[Panel, ...] = ()
     seeds: tuple[int, ...] = SEEDS
 
     def runs(self) -> list[Runs]:
         """Each set of runs that the figure needs, once."""
         found = [v.runs for panel in self.panels for series in panel.series for v in series.values]
         return list(dict.fromkeys(found + [p.warmup for p in self.panels if p.warmup]))
+
+    def mapped(self, change: Callable[[Runs], Runs]) -> "Figure":
+        """The figure of other runs."""
+        panels = []
+        for panel in self.panels:
+            series = [
+                replace(s, values=tuple(replace(v, runs=change(v.runs)) for v in s.values))
+                for s in panel.series
+            ]
+            warmup = panel.warmup and change(panel.warmup)
+            panels.append(replace(panel, series=tuple(series), warmup=warmup))
+        return replace(self, panels=tuple(panels))
 
 
 Artifact = Table | Figure

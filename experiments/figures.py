@@ -20,8 +20,8 @@ from matplotlib.ticker import MaxNLocator
 
 from common.files import csv_text
 from experiments.artifacts import Figure, Panel, Value
+from experiments.reader import Finished, Reader, number
 from experiments.statistics import Summary, exact, summarise
-from experiments.tables import Finished, Reader, number
 
 matplotlib.use("Agg")
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from common.options import UsageError
 from common.program import cores
 from experiments.artifacts import Runs
-from experiments.tables import Reader
+from experiments.reader import Reader
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

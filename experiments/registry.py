@@ -7,10 +7,15 @@ experiments` know of an artifact, and two artifacts that name the same runs shar
 from collections.abc import Iterable, Iterator
 
 from common.options import match_name
-from experiments import demo
+from experiments import demo, extra_tables, paper_figures, paper_tables
 from experiments.artifacts import Artifact, Runs
 
-ARTIFACTS: list[Artifact] = [*demo.ARTIFACTS]
+ARTIFACTS: list[Artifact] = [
+    *paper_tables.ARTIFACTS,
+    *paper_figures.ARTIFACTS,
+    *extra_tables.ARTIFACTS,
+    *demo.ARTIFACTS,
+]
 
 
 def find(name: str) -> list[Artifact]:

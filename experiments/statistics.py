@@ -1,4 +1,4 @@
-"""Mean and sample standard deviation of a few runs, and how a cell shows them."""
+"""Mean and sample standard deviation of a few runs, how a cell shows them, and Welch's test."""
 
 import math
 from collections.abc import Sequence
@@ -45,6 +45,44 @@ def show(summary: Summary | None, percent: bool = True, digits: int = 1) -> str:
     s = summary.scaled(100.0) if percent else summary
     spread = "" if s.std is None else f" ± {s.std:.{digits}f}"
     return f"{s.mean:.{digits}f}{spread} ({s.n})"
+
+
+@dataclass(frozen=True)
+class Welch:
+    """First minus second: the difference of means, its 95 % interval, the two-sided p-value."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def welch(first: Summary, second: Summary) -> Welch | None:
+    """Welch's t-test from summaries; None where it cannot be made.
+
+    It needs a standard deviation on both sides and one of them above 0 (a single run has none).
+    """
+    if first.std is None or second.std is None or not (first.std or second.std):
+        return None
+    from scipy import stats  # takes a second to import
+
+    a, b = first.std**2 / first.n, second.std**2 / second.n
+    freedom = (a + b) ** 2 / (a**2 / (first.n - 1) + b**2 / (second.n - 1))
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(a + b)
+    of_both = (first.mean, first.std, first.n, second.mean, second.std, second.n)
+    p = float(stats.ttest_ind_from_stats(*of_both, equal_var=False).pvalue)
+    difference = first.mean - second.mean
+    return Welch(difference, difference - half, difference + half, p)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values of a family, in its order."""
+    order = sorted(range(len(values)), key=lambda k: values[k])
+    adjusted, largest = [0.0] * len(values), 0.0
+    for rank, k in enumerate(order):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[k]))
+        adjusted[k] = largest
+    return adjusted
 
 
 def exact(value: float | None) -> str:

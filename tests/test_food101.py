@@ -515,5 +515,5 @@ def test_from_titles_and_pictures_to_a_result(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "505 of 505 samples prepared" in done.stderr and "pairs " in done.stdout
     run = RunFolder(tmp_path / "run")
-    assert run.read_json("result.json")["train_size"] == 353
+    assert run.read_json("result.json")["count/n_train"] == 353
     assert all(np.isfinite(line["train/loss"]) for line in run.read_log())

@@ -18,7 +18,7 @@ from experiments.launch import Task, cores, launch, open_log, pick_slots
 from experiments.registry import ARTIFACTS, find, needed, select
 from experiments.resolve import resolve
 from experiments.statistics import mean, sample_std, show, summarise
-from experiments.tables import Reader
+from experiments.reader import Reader
 
 # Stands for train.py. Seed 6 ends badly after its result, 7 fails, 8 leaves no result, 9 works
 # until it is told to stop.
@@ -54,7 +54,7 @@ from pathlib import Path
 from experiments.launch import Task, launch
 from experiments.demo import JOINT
 from experiments.statistics import mean, sample_std, show, summarise
-from experiments.tables import Reader
+from experiments.reader import Reader
 results, script, seeds = Path(sys.argv[1]), Path(sys.argv[2]), map(int, sys.argv[3:])
 tasks = [Task(JOINT, seed, ("--results_dir", str(results))) for seed in seeds]
 sys.exit(launch(Reader(results), tasks, ["cpu"], script))

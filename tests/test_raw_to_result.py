@@ -39,6 +39,6 @@ def test_kinetics_from_mp4_with_hostile_names(tmp_path, feature):
     names = [path.name for path in raw.rglob("*.mp4")]
     assert any(name.startswith("-") for name in names) and any("--" in name for name in names)
     done, run = train(tmp_path, "kinetics", "--audio_feature", feature, "--precision", "bf16")
-    assert run.read_json("result.json")["train_size"] == 65
+    assert run.read_json("result.json")["count/n_train"] == 65
     assert run.read_log()[-1]["train/n_valid"] == 128
     assert run.read_json("config.json")["prep"]["audio_feature"] == feature

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, program
 
 from experiments import demo, registry
-from experiments.artifacts import Column, Table
+from experiments.artifacts import Cell, Column, Row, Table
 from experiments.demo import JOINT, MIDAS
 from experiments.figures import (
     STYLE,
@@ -20,16 +20,20 @@ from experiments.figures import (
     full_caption,
     warmup_epochs,
 )
+from experiments.reader import Reader
 from experiments.registry import needed
-from experiments.tables import Reader, table_texts
+from experiments.tables import markdown, numbers_csv
 
 TABLE = Table(
     "small",
     "tests",
     "A caption.",
-    rows=(("Joint", JOINT), ("Midas", MIDAS)),
-    columns=(Column("accuracy %", "test/acc"), Column("minutes", "time", percent=False, digits=2)),
-    note="A note.",
+    (Column("accuracy %", digits=1), Column("minutes", percent=False, lower=None)),
+    tuple(
+        Row(label, (Cell(runs, "test/acc"), Cell(runs, "time")))
+        for label, runs in (("Joint", JOINT), ("Midas", MIDAS))
+    ),
+    ("A note.",),
 )
 START = {
     "commit": "abc",
@@ -69,7 +73,7 @@ def full_log(seed):
 
     def line(epoch):
         keys = {"val/acc_mis": 0.1 * seed}
-        for place, m in enumerate(demo.MODALITIES):
+        for place, m in enumerate(demo.LETTERS):
             keys[f"val/conf_raw/{m}"] = (epoch + 10 * seed + place) / 100
             if epoch > 1:  # after the warm-up
                 keys[f"alpha_mean/{m}"] = 1 + place * epoch * seed / 10
@@ -79,9 +83,15 @@ def full_log(seed):
     return line
 
 
-def fill(results, artifacts=registry.ARTIFACTS, seeds=(1, 2, 3)):
+def fill(results, artifacts=demo.ARTIFACTS, seeds=(1, 2, 3)):
     for runs, seed in needed(artifacts, seeds):
         fake_run(results, runs, seed, acc=0.9 + seed / 100, log=full_log(seed))
+
+
+def texts(results, table=TABLE):
+    """(Markdown, CSV) of a table."""
+    reader = Reader(results)
+    return markdown(table, reader), numbers_csv(table, reader)
 
 
 def read(text):
@@ -95,7 +105,9 @@ GOLDEN = """**small.** A caption.
 | method | accuracy % | minutes |
 |---|---|---|
 | Joint | 91.0 ± 1.0 (3) | 2.50 ± 0.00 (3) |
-| Midas | 96.0 (1) | 2.50 (1) |
+| Midas | **96.0 (1)** | 2.50 (1) |
+
+Bold: best mean of the paper's rows; underlined: second best.
 
 A note.
 
@@ -111,11 +123,11 @@ in parentheses. Hashes of demo: spec feed, split 0123456789ab. Commit: abc. Envi
 (threads: 1, 2). Settings: one.
 """
 
-GOLDEN_CSV = """row,runs,metric,mean,std,n,seeds,values
-Joint,demo/Joint/default,test/acc,0.91,0.01,3,1 2 3,0.9 0.91 0.92
-Joint,demo/Joint/default,time,2.5,0,3,1 2 3,2.5 2.5 2.5
-Midas,demo/Midas/default,test/acc,0.96,,1,1,0.96
-Midas,demo/Midas/default,time,2.5,,1,1,2.5
+GOLDEN_CSV = """row,column,runs,metric,mean,std,n,seeds,values
+Joint,accuracy %,demo/Joint/default,test/acc,0.91,0.01,3,1 2 3,0.9 0.91 0.92
+Joint,minutes,demo/Joint/default,time,2.5,0,3,1 2 3,2.5 2.5 2.5
+Midas,accuracy %,demo/Midas/default,test/acc,0.96,,1,1,0.96
+Midas,minutes,demo/Midas/default,time,2.5,,1,1,2.5
 """
 
 
@@ -124,18 +136,18 @@ def test_golden_table(tmp_path, capsys):
         fake_run(tmp_path, JOINT, seed, acc=acc)
     fake_run(tmp_path, MIDAS, 1, acc=0.96, threads=2)
     fake_run(tmp_path, MIDAS, 2, done=False)
-    markdown, comma = table_texts(TABLE, Reader(tmp_path))
-    assert markdown == GOLDEN.format(places=f" --results_dir {tmp_path}")
+    text, comma = texts(tmp_path)
+    assert text == GOLDEN.format(places=f" --results_dir {tmp_path}")
     assert comma == GOLDEN_CSV
     assert capsys.readouterr().err == ""
 
 
 def test_a_table_without_runs_is_all_missing_cells(tmp_path):
-    markdown, comma = table_texts(TABLE, Reader(tmp_path))
-    assert "| Joint | -- | -- |\n| Midas | -- | -- |\n" in markdown
-    assert markdown.count("- `python train.py") == 6
-    assert "No finished run yet." in markdown
-    assert "Joint,demo/Joint/default,test/acc,,,0,,\n" in comma
+    text, comma = texts(tmp_path)
+    assert "| Joint | -- | -- |\n| Midas | -- | -- |\n" in text
+    assert text.count("- `python train.py") == 6
+    assert "No finished run yet." in text
+    assert "Joint,accuracy %,demo/Joint/default,test/acc,,,0,,\n" in comma
 
 
 def test_the_usual_results_folder_needs_no_flag():
@@ -145,9 +157,9 @@ def test_the_usual_results_folder_needs_no_flag():
 def test_mixed_settings_and_hashes_are_told(tmp_path):
     fake_run(tmp_path, JOINT, 1)
     fake_run(tmp_path, JOINT, 2, epochs=5, hashes={"split": "other"})
-    markdown, _ = table_texts(TABLE, Reader(tmp_path))
-    assert "Settings: mixed (demo.max_epochs: 4, 5)." in markdown
-    assert "split 0123456789ab and other" in markdown
+    text, _ = texts(tmp_path)
+    assert "Settings: mixed (demo.max_epochs: 4, 5)." in text
+    assert "split 0123456789ab and other" in text
 
 
 def damage_result(folder):
@@ -202,17 +214,18 @@ def test_a_folder_that_cannot_be_used_is_named_and_the_rest_is_made(tmp_path, ca
         fake_run(tmp_path, JOINT, seed)
     folder = JOINT.folder(tmp_path, 2)
     harm(folder)
-    markdown, _ = table_texts(TABLE, Reader(tmp_path))
-    assert "| Joint | 90.0 ± 0.0 (2) |" in markdown
-    assert f"--seed 2 --results_dir {tmp_path} --overwrite`" in markdown
+    text, _ = texts(tmp_path)
+    assert "| Joint | **90.0 ± 0.0 (2)** |" in text or "| Joint | 90.0 ± 0.0 (2) |" in text
+    assert f"--seed 2 --results_dir {tmp_path} --overwrite`" in text
     error = capsys.readouterr().err
     assert error.count("WARNING") == 1 and str(folder.path) in error and words in error
 
 
 def test_a_number_that_a_run_lacks_is_told(tmp_path, capsys):
-    table = Table("t", "t", "T.", rows=(("Joint", JOINT),), columns=(Column("x", "test/none"),))
+    row = Row("Joint", (Cell(JOINT, "test/none"),))
+    table = Table("t", "t", "T.", (Column("x"),), (row,))
     fake_run(tmp_path, JOINT, 1)
-    assert "| Joint | -- |" in table_texts(table, Reader(tmp_path))[0]
+    assert "| Joint | -- |" in texts(tmp_path, table)[0]
     assert "demo/Joint/default/seed1 has no value test/none" in capsys.readouterr().err
 
 

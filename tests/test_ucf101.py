@@ -508,6 +508,6 @@ def test_from_the_raw_tree_to_a_result(tmp_path, more, train_size):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run = RunFolder(tmp_path / "run")
-    assert run.read_json("result.json")["train_size"] == train_size
+    assert run.read_json("result.json")["count/n_train"] == train_size
     assert run.read_log()[-1]["train/n_valid"] > 0
     assert run.read_json("config.json")["prep"]["flow_algo"] == "dis"

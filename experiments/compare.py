@@ -1,0 +1,124 @@
+"""Ours against the paper, cell by cell: difference, interval, Welch's test, verdict.
+
+The paper's numbers come from paper_results.csv, by table and cell. Its ± is over three runs (Sec.
+4); whether it divides by n or n - 1 is not said, which is a factor of 1.22 at n = 3: we read n - 1.
+Two-sided tests at level 0.05, corrected by Holm over the family: all testable cells of one metric
+in one table. Where a deviation is missing, or both are 0, a cell is untestable, not "agreeing".
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.files import read_table
+from common.options import UsageError
+from experiments.artifacts import Cell, Column, Row, Table
+from experiments.grid import Filled, fill
+from experiments.reader import Reader
+from experiments.statistics import Summary, Welch, holm, welch
+
+PAPER_FILE = Path(__file__).with_name("paper_results.csv")
+PAPER_SEEDS = 3
+LEVEL = 0.05
+FOOTNOTE = (
+    "Difference is ours minus the paper's, with Welch's 95 % interval; verdicts are Holm-corrected"
+    " over the table's cells of one metric at level 0.05. The paper does not say whether its ± is"
+    " over n or n - 1 (a factor of 1.22 at n = 3). With three runs a side only large differences"
+    " can be told: `agrees` means that none was shown, not that there is none."
+)
+
+
+@functools.cache
+def paper_results(path: Path = PAPER_FILE) -> dict[tuple[str, ...], Summary]:
+    """(table, dataset, method, variant, metric) -> the paper's number, in its own unit.
+
+    Cells that the paper leaves out ("n/a") are not there.
+    """
+    found = {}
+    for line, row in enumerate(read_table(path), 2):
+        *place, mean, std = (row[name] for name in (
+            "table", "dataset", "method", "variant", "metric", "mean", "std",
+        ))  # fmt: skip
+        if mean == "n/a":
+            continue
+        if tuple(place) in found:
+            raise UsageError(f"{path.name}, line {line}: {place} stands there twice")
+        found[tuple(place)] = Summary(
+            float(mean), float(std) if std else None, PAPER_SEEDS if std else 1
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One cell beside the paper's; numbers in the paper's unit (percent where it has percent).
+
+    `verdict`: agrees, higher, lower, untestable, or missing where no run is there. `p_holm` is
+    None where nothing was tested.
+    """
+
+    row: Row
+    column: Column
+    cell: Cell
+    ours: Summary | None
+    paper: Summary
+    test: Welch | None = None
+    p_holm: float | None = None
+    verdict: str = "missing"
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.ours is None else self.ours.mean - self.paper.mean
+
+
+def first_look(row: Row, column: Column, cell: Cell, filled: Filled) -> Comparison:
+    """The cell's two numbers and its test, before the family is corrected."""
+    paper = paper_results()[cell.paper]
+    ours = filled.summary and filled.summary.scaled(100.0 if column.percent else 1.0)
+    if ours is None:
+        return Comparison(row, column, cell, None, paper)
+    if column.counts:
+        words = {0: "agrees", 1: "higher", -1: "lower"}
+        sign = (ours.mean > paper.mean) - (ours.mean < paper.mean)
+        return Comparison(row, column, cell, ours, paper, verdict=words[sign])
+    return Comparison(row, column, cell, ours, paper, welch(ours, paper), verdict="untestable")
+
+
+def compare(table: Table, reader: Reader) -> list[Comparison]:
+    """All cells of the table for which the paper has a number."""
+    found = [
+        first_look(row, column, cell, fill(table, reader, cell))
+        for row, column, cell in table.cells()
+        if cell.paper
+    ]
+    families: dict[str, list[int]] = {}
+    for k, comparison in enumerate(found):
+        if comparison.test:
+            families.setdefault(comparison.cell.paper[-1], []).append(k)
+    for members in families.values():
+        adjusted = holm([found[k].test.p for k in members])
+        for k, p in zip(members, adjusted):
+            found[k] = replace(found[k], p_holm=p, verdict=_verdict(found[k], p))
+    return found
+
+
+def _verdict(comparison: Comparison, p: float) -> str:
+    if p >= LEVEL:
+        return "agrees"
+    return "higher" if comparison.difference > 0 else "lower"
+
+
+def counts(comparisons: list[Comparison]) -> dict[str, int]:
+    """How many cells have each verdict."""
+    order = ("agrees", "higher", "lower", "untestable", "missing")
+    return {v: n for v in order if (n := sum(c.verdict == v for c in comparisons))}
+
+
+def cells_of_the_paper(tables: list[Table]) -> Iterator[tuple[str, ...]]:
+    """The places in paper_results.csv that the tables compare with."""
+    for table in tables:
+        for _, _, cell in table.cells():
+            if cell.paper:
+                yield cell.paper

@@ -1,0 +1,59 @@
+"""A table's cells filled from runs, and which of a column are the best two."""
+
+from dataclasses import dataclass
+
+from experiments.artifacts import Cell, Column, Table
+from experiments.reader import Reader
+from experiments.statistics import Summary, summarise
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What the runs give for a cell: seed -> value in the unit of result.json, and the summary."""
+
+    values: dict[int, float]
+    summary: Summary | None
+
+
+def fill(table: Table, reader: Reader, cell: Cell) -> Filled:
+    """The values of the cell's finished runs."""
+    values = reader.values(cell.runs, table.seeds, cell.key)
+    return Filled(values, summarise(list(values.values())))
+
+
+def grid(table: Table, reader: Reader) -> list[list[Filled | None]]:
+    """Rows of filled cells, None where the table has no cell."""
+    return [[cell and fill(table, reader, cell) for cell in row.cells] for row in table.rows]
+
+
+def marks(table: Table, cells: list[list[Filled | None]]) -> dict[tuple[int, int], str]:
+    """(row, column) -> "best" or "second", by the mean as it is shown; equals share a mark.
+
+    Rows that the paper does not have take no part, nor does a column with fewer than three of them:
+    a second of two is no distinction.
+    """
+    found = {}
+    for c, column in enumerate(table.columns):
+        if column.lower is None:
+            continue
+        means = {
+            r: round(cells[r][c].summary.mean * (100.0 if column.percent else 1.0), column.digits)
+            for r, row in enumerate(table.rows)
+            if not row.ours and cells[r][c] and cells[r][c].summary
+        }
+        order = sorted(set(means.values()), reverse=not column.lower)
+        names = ("best", "second") if len(means) > 2 else ("best",)
+        for name, value in zip(names, order if len(means) > 1 else ()):
+            found |= {(r, c): name for r, mean in means.items() if mean == value}
+    return found
+
+
+def spans(columns: tuple[Column, ...]) -> list[tuple[str, int]]:
+    """(block, number of columns) from left to right."""
+    found: list[tuple[str, int]] = []
+    for column in columns:
+        if found and found[-1][0] == column.block:
+            found[-1] = (column.block, found[-1][1] + 1)
+        else:
+            found.append((column.block, 1))
+    return found
