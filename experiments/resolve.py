@@ -157,6 +157,12 @@ def add_run_flags(parser: Parser) -> None:
     group.add_argument("--list", action="store_true", help="show methods and data sets and stop")
 
 
+def setting_names(dataset: str, method: str) -> set[str]:
+    """All settings that a run of this method on this data set has."""
+    classes = (Settings, layouts.load(dataset).Settings, methods.load(method).HParams)
+    return {field.name for cls in classes for field in fields(cls)}
+
+
 def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Namespace]:
     """A command line's run and arguments; no run after `--help` or `--list` were answered."""
     source, method, named = _names(argv)
