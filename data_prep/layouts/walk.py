@@ -49,8 +49,10 @@ def read_rows(path: Path, header: Sequence[str] | None = None) -> list[dict[str,
     """The rows of a csv file by column name; the first line is the header unless one is given.
 
     A byte order mark, either line ending and quoted fields are understood; a field that a line
-    lacks is "". Raises `UsageError` for a file that is not UTF-8 text.
+    lacks is "". Raises `UsageError` for a file that is not UTF-8 text, or of gigabytes.
     """
+    if path.stat().st_size > MAX_LIST_BYTES:
+        raise UsageError(f"{path} is larger than {MAX_LIST_BYTES} bytes: no list of samples is")
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle, fieldnames=header, restval="")
