@@ -20,18 +20,25 @@ from pathlib import Path
 import av
 
 from data_prep.extracted import demux, open_container
-from data_prep.mp4 import check_index
 from data_prep.reasons import Reject
 
 LAST = 0.1  # seconds that a last packet may last whose duration is not told
 REORDERING = 32  # frames read beyond the last wanted time; H.264 and HEVC reorder within 16
 # A header that claims larger pictures is not believed: 8K video has 33,177,600 pixels. Our choice.
 MOST_PIXELS = 1 << 25
+# Decoders that leave out a picture on which no other depends and give all others unchanged. AV1's
+# leaves out more; those of other formats ignore the wish.
+CAN_SKIP = ("h264", "hevc", "mpeg4", "mpeg2video")
 VOP = b"\0\0\1\xb6"  # begins each coded picture of MPEG-4 Part 2, and stands nowhere else
 
 
 class Unexpected(Exception):
     """The decoder does not deliver what the packets promise."""
+
+
+def time_of(item: av.Packet | av.VideoFrame) -> int | None:
+    """The time at which it is shown, or failing that at which it is decoded."""
+    return item.dts if item.pts is None else item.pts
 
 
 @dataclass
@@ -59,7 +66,7 @@ class Track:
         """Takes the next packet of the stream."""
         self.damaged |= packet.is_corrupt
         self.packed |= mpeg4 and not self.packed and bytes(packet).count(VOP) > 1
-        time = packet.dts if packet.pts is None else packet.pts
+        time = time_of(packet)
         if time is None:
             self.timeless = True
         else:
@@ -107,10 +114,9 @@ def load_track(path: Path) -> Track:
 
     `damaged` is set where the file breaks off: a demuxing error, an incomplete packet, fewer
     packets than an mp4's index lists or nine tenths of those another header counts, or a last
-    packet (of any stream) well before the container's end. Raises `Reject`: see `check_index`,
-    `open_container` and `video_stream`.
+    packet (of any stream) well before the container's end. Raises `Reject`: see `open_container`
+    and `video_stream`.
     """
-    check_index(path)
     with open_container(path) as container:
         stream = video_stream(container)
         whole = (container.duration or 0) / av.time_base
@@ -145,7 +151,7 @@ def _read_packets(
         for packet in demux(container):
             if not packet.size:  # a dropped frame, or the end of a stream
                 continue
-            time = packet.dts if packet.pts is None else packet.pts
+            time = time_of(packet)
             if time is not None:
                 time += packet.duration or 0
                 ends[packet.stream_index] = max(ends.get(packet.stream_index, time), time)
@@ -190,12 +196,19 @@ class Decoding:
     """One way through the video track of an open file, forwards.
 
     With a list `losses`, what does not decode is passed over and added to it; without one it raises
-    `Unexpected`.
+    `Unexpected`. With `wanted` times, pictures of other times may be left out where none of the
+    wanted ones depends on them; damage that is confined to such a picture is not seen.
     """
 
-    def __init__(self, container: av.container.InputContainer, losses: list[str] | None = None):
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        losses: list[str] | None = None,
+        wanted: frozenset[int] | None = None,
+    ):
         self.stream = video_stream(container)
-        self.losses = losses
+        self.losses, self.wanted = losses, wanted
+        self.skips = wanted is not None and self.stream.codec_context.name in CAN_SKIP
         self.packets = self._packets(container)
         self.read = 0  # packets so far
         self.ended = False
@@ -232,13 +245,16 @@ class Decoding:
 
     def _decode(self, packet: av.Packet | None) -> None:
         """Puts the frames that a packet gives, at the end (None) those held back, into `ready`."""
+        if self.skips:
+            needed = packet is None or time_of(packet) in self.wanted
+            self.stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
         try:
             frames = self.stream.codec_context.decode(packet)
         except av.error.FFmpegError as error:
             self._lose(error.strerror)
             return
         for frame in frames:
-            time = frame.dts if frame.pts is None else frame.pts
+            time = time_of(frame)
             if frame.is_corrupt or time is None:
                 self._lose("a corrupt frame")
             else:

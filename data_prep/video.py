@@ -71,14 +71,17 @@ def shown_at(times: Sequence[int], tick: Fraction, seconds: Sequence[Fraction]) 
 
 
 def pick(path: Path, runs: list[tuple[int, list[int]]], spec: Video) -> dict[int, np.ndarray]:
-    """The rendered frames of the wanted times: for each the latest frame that is not after it."""
+    """The rendered frames of the wanted times: for each the latest frame that is not after it.
+
+    Where the decoder leaves out what is not wanted, the frames must have the wanted times.
+    """
     images = {}
     with open_container(path) as container:
-        decoding = Decoding(container)
+        decoding = Decoding(container, wanted=frozenset(t for _, times in runs for t in times))
         for start, wanted in runs:
             queue, held = deque(wanted), None
             for time, frame in decoding.frames(start):
-                while queue and time > queue[0] and held is not None:
+                while queue and time > queue[0] and held is not None and not decoding.skips:
                     images[queue.popleft()] = render(held, spec)
                 if queue and time == queue[0]:
                     images[queue.popleft()] = render(frame, spec)

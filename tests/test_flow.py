@@ -6,13 +6,13 @@ import av
 import cv2
 import numpy as np
 import pytest
+from clips import cut, index_of, pack, rejection, texture, write_clip
 
 from common.options import UsageError
 from data_prep import flow, transforms, video
 from data_prep.generate.media import write_video
 from data_prep.reasons import Reject
 from data_prep.spec import Flow, Video, VideoView
-from tests.clips import cut, index_of, pack, rejection, texture, write_clip
 
 BOUND = 20.0
 

@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -23,6 +24,7 @@ from conftest import ROOT, program
 
 import train
 from common.files import read_table
+from common.options import UsageError
 from common.program import run as run_program
 from data_prep import __main__ as data_prep
 from data_prep import audio, layouts, video
@@ -38,7 +40,9 @@ from data_prep.generate.tweets import TweetLook
 from data_prep.generate.tweets_tree import write_sarcasm, write_twitter2015
 from data_prep.generate.ucf_scenes import Look as UcfLook
 from data_prep.generate.ucf_tree import write_ucf101
+from data_prep.layouts import kinetics
 from data_prep.layouts.manifest import Manifest, Settings
+from data_prep.layouts.walk import read_rows
 from data_prep.prepare import prepare, scan_root
 from data_prep.spec import Audio, Video
 
@@ -196,10 +200,11 @@ def write_manifest(folder: Path, header: str, rows: list[list[str]]) -> Path:
 @pytest.mark.parametrize("value", [
     "file:/etc/hostname", "file:///etc/hostname", "http://127.0.0.1:9/a.wav", "pipe:0", "-", ".",
     "concat:0.wav|/etc/hostname", "data:audio/wav;base64,UklGRg==", "~/a.wav", "$HOME/a.wav",
-    "`id`", "\\\\host\\share\\a.wav", "0.wav\n", "a\r\nb", "\u202evaw.a",
+    "`id`", "a" * 5000, "self.wav", "\\\\host\\share\\a.wav", "0.wav\n", "a\r\nb", "\u202evaw.a",
 ])  # fmt: skip
 def test_a_path_that_other_programs_would_follow_is_a_name(tmp_path, value):
     """It names a file of the manifest's folder, or none."""
+    (tmp_path / "self.wav").symlink_to("self.wav")
     for k in range(4):
         (tmp_path / f"{k}.wav").write_bytes(b"x")
     rows = [[f"p{k}", "ab"[k % 2], f"{k}.wav"] for k in range(4)] + [["p4", "a", value]]
@@ -260,6 +265,47 @@ def test_a_playlist_that_poses_as_a_clip_reads_nothing_else(tmp_path, words):
     for extract in (video.extract, audio.extract):
         spec = Video(fps=1.0) if extract is video.extract else Audio()
         assert rejection(extract, [path], spec) == "unreadable"
+
+
+@pytest.mark.parametrize("name, words", [
+    ("clip.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n../secret.ts\n#EXT-X-ENDLIST\n"),
+    ("clip.mp4", "ffconcat version 1.0\nfile beside.ts\n"),
+])  # fmt: skip
+def test_a_playlist_of_sound_files_beside_it_reads_none_of_them(tmp_path, name, words):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for place in (tmp_path / "secret.ts", folder / "beside.ts"):
+        write_clip(place, 20)
+    (folder / name).write_text(words)
+    assert rejection(video.extract, [folder / name], Video(fps=1.0)) == "unreadable"
+    assert video.extract([folder / "beside.ts"], Video(fps=1.0)).n_frames == 20
+
+
+def test_a_list_of_gigabytes_is_refused_unread(tmp_path, monkeypatch):
+    with open(tmp_path / "huge.csv", "wb") as handle:
+        handle.truncate(1 << 40)
+    with pytest.raises(UsageError, match="huge.csv is larger than"):
+        read_rows(tmp_path / "huge.csv")
+
+
+def test_a_link_to_nothing_or_a_pipe_named_like_a_list_is_no_list(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "-abcdefghij.mp4").write_bytes(b"x")
+    (tmp_path / "gone.csv").symlink_to("nowhere.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    found = kinetics.scan(tmp_path, kinetics.Settings())
+    assert {r.source for r in found.rejected if r.reason == "unknown_name"} == {
+        "gone.csv", "pipe.csv"
+    }  # fmt: skip
+
+
+def test_a_set_of_which_no_picture_can_be_read_is_no_set(tmp_path):
+    dataset, root, _ = write_tree(tmp_path, "twitter2015 both")
+    shutil.rmtree(root / "twitter2015_images")
+    (root / "twitter2015_images").mkdir()
+    settings = layouts.load(dataset).Settings(vocabulary="build")
+    with pytest.raises(UsageError, match="none of the .* samples has a picture that can be read"):
+        prepare(dataset, root, tmp_path / "data", settings, workers=1)
 
 
 # --- lists made to do harm ------------------------------------------------------------------------

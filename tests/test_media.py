@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
+from clips import cut, index_of, noise, pack, rejection, texture, write_clip
 
 from data_prep import audio, flow, track, video
-from data_prep.extracted import extract_sample, is_lfs_pointer
+from data_prep.extracted import extract_sample, is_lfs_pointer, open_container
 from data_prep.spec import Audio, Candidate, Flow, Video
 from data_prep.transforms import decode_frame, frame_bytes
-from tests.clips import cut, index_of, noise, pack, rejection, write_clip
 
 
 def indices(path: Path, **spec) -> list[int]:
@@ -35,6 +35,36 @@ def test_frames_at_the_middle_of_seconds(tmp_path, name, codec, options):
     assert indices(path, fps=1.0, max_frames=2) == [5, 15]
     assert indices(path, positions=4) == [5, 15, 25, 35]
     assert indices(path, fps=2.0) == [2, 7, 12, 17, 22, 27, 32, 37]
+
+
+@pytest.mark.parametrize("name,codec,options", [
+    ("a.mp4", "libx264", {"bf": "3", "b-pyramid": "normal"}), ("a.mp4", "libx264", {"bf": "0"}),
+    ("a.mkv", "libx264", {"x264-params": "open-gop=1:bframes=3:keyint=12"}),
+    ("a.avi", "mpeg4", {"bf": "2"}), ("a.mpg", "mpeg2video", {"bf": "2"}), ("a.flv", "flv", {}),
+])  # fmt: skip
+def test_pictures_left_out_change_none_of_the_others(tmp_path, monkeypatch, name, codec, options):
+    draw = np.random.default_rng(0)
+    still = texture(48, 64)[:, :, None].repeat(3, 2)
+    moving = np.stack([np.roll(still, (k, 2 * k), (0, 1)) for k in range(40)])
+    rate = 25 if name == "a.mpg" else 10
+    path = write_clip(
+        tmp_path / name, 40, codec=codec, options=options, gop=30, rate=rate, image=moving
+    )
+    for _ in range(8):
+        spec = Video(positions=int(draw.integers(1, 12)), codec="raw")
+        short = video.extract([path], spec).payload
+        with monkeypatch.context() as patch:
+            patch.setattr(track, "CAN_SKIP", ())
+            assert np.array_equal(short, video.extract([path], spec).payload)
+
+
+def test_pictures_that_nothing_needs_are_left_out(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 40, options={"bf": "3"}, gop=40)
+    with open_container(path) as container:
+        every = sum(1 for _ in track.Decoding(container).frames())
+    with open_container(path) as container:
+        times = [time for time, _ in track.Decoding(container, wanted=frozenset()).frames()]
+    assert every == 40 and 5 < len(times) < 30
 
 
 def test_variable_frame_rate(tmp_path):
@@ -81,8 +111,8 @@ def test_reading_ends_with_the_last_wanted_frame(tmp_path, monkeypatch):
     path, passes = write_clip(tmp_path / "a.mp4", 300, options={"preset": "ultrafast"}), []
 
     class Counted(track.Decoding):
-        def __init__(self, *args):
-            super().__init__(*args)
+        def __init__(self, *args, **more):
+            super().__init__(*args, **more)
             passes.append(self)
 
     monkeypatch.setattr(video, "Decoding", Counted)

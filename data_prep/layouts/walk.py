@@ -8,6 +8,7 @@ from pathlib import Path
 from common.options import UsageError
 from data_prep.layouts import DATASETS
 
+MAX_LIST_BYTES = 1 << 28  # Kinetics-400's lists have 20 MB
 IGNORED = ("Thumbs.db", "__MACOSX")  # as are names that begin with a dot
 
 
