@@ -14,6 +14,7 @@ from typing import TypeVar
 import av
 import numpy as np
 
+from data_prep.mp4 import check_index
 from data_prep.reasons import Reject
 from data_prep.spec import Array, Audio, Candidate, Flow, Image, Spec, Text, Video
 
@@ -28,6 +29,14 @@ EXTRACTORS = {
     Text: "data_prep.text",
     Array: "data_prep.array",
 }
+
+# FFmpeg's names of the containers that hold sound and pictures themselves.
+FORMATS = (
+    "mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "flv", "live_flv", "mpeg",
+    "mpegts", "mpegvideo", "m4v", "h264", "hevc", "asf", "ogg", "wav", "w64", "aiff", "au", "caf",
+    "mp3", "aac", "ac3", "flac", "ivf", "mxf", "rm", "nut", "swf", "dv", "gif", "amr",
+)  # fmt: skip
+OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 
 LFS_HEAD = b"version https://git-lfs"
 LFS_SIZE = 200  # bytes; a pointer is about 130
@@ -64,15 +73,15 @@ def open_container(path: Path) -> av.container.InputContainer:
     """Opens a media file by its content; its name and its extension decide nothing.
 
     Raises `Reject`: "missing_file", "truncated" for an mp4 whose index (moov) is not there, as an
-    interrupted download leaves it, else "unreadable".
+    interrupted download leaves it, or counts what the file cannot hold, else "unreadable".
     """
+    check_index(path)
     try:
         # "file:" keeps a colon in a name from being read as a protocol, and the list of allowed
-        # protocols keeps a playlist that poses as a video from reaching the network. Tags in
-        # other encodings than UTF-8 are common, and no reason to refuse a clip.
-        container = av.open(
-            f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
+        # protocols keeps what poses as a video from reaching the network, the list of formats a
+        # playlist from reading other files. Tags in other encodings than UTF-8 are common, and no
+        # reason to refuse a clip.
+        container = av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace")
     except av.error.FileNotFoundError:
         raise Reject("missing_file", path.name) from None
     except av.error.FFmpegError as error:

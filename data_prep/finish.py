@@ -11,6 +11,9 @@ from data_prep.reasons import KEPT_REASONS, REASONS
 from data_prep.shards import Shard
 from data_prep.spec import Array, Rejection, Scan, Spec
 
+# The flags of samples in which something stands for a modality that is not there.
+FILLED = {"missing_image": "a picture", "no_video": "a video", "no_audio": "a sound track"}
+
 
 class TooManyRejects(UsageError):
     """More than --max_bad of the candidates were rejected: the set is not marked complete."""
@@ -54,6 +57,7 @@ def finish(folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float) -> 
             raise UsageError(
                 f"every file of class {name!r} was rejected: see {folder / 'rejected.csv'}"
             )
+    _check_filled(folder, meta)
     _check_widths(folder, spec, shards)
     write_json(folder / "meta.json", {**meta, "complete": True})
     try:
@@ -71,6 +75,16 @@ def _check_share(folder: Path, meta: dict, max_bad: float) -> None:
             f" than --max_bad {max_bad:g}: see {folder}/rejected.csv; mend them, remove {folder},"
             " or run again with a higher --max_bad (the finished shards are kept)"
         )
+
+
+def _check_filled(folder: Path, meta: dict) -> None:
+    """Raises `UsageError` where every sample lacks the same modality and has a stand-in for it."""
+    for flag, what in FILLED.items():
+        if meta["flags"].get(flag) == meta["samples"]:
+            raise UsageError(
+                f"none of the {meta['samples']} samples has {what} that can be read: look where the"
+                f" raw data stand, and remove {folder}"
+            )
 
 
 def _check_widths(folder: Path, spec: Spec, shards: list[Shard]) -> None:

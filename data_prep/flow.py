@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 
 from common.options import UsageError, unknown
-from data_prep.extracted import Extracted, first_usable, open_container
+from data_prep.extracted import Extracted, first_usable
 from data_prep.image import read_picture
 from data_prep.reasons import Reject
 from data_prep.spec import Flow, Image, Video
-from data_prep.track import Track, Unexpected, decode_from, load_track, span
-from data_prep.video import ENOUGH, render, sample_times
+from data_prep.track import Track, Unexpected, load_track, numbered, span
+from data_prep.video import render, salvage, sample_times
 
 Solver = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -101,39 +101,22 @@ def solver(name: str) -> Solver:
 
 def read_clip(path: Path, spec: Flow) -> Clip:
     """The frames whose flow `spec` wants; raises `Reject` (see `extract`)."""
-    with open_container(path) as container:
-        track = load_track(container, float("inf"))
-        if track.times and not track.damaged and not track.timeless:
-            try:
-                return _choose(path.name, track, track.times, spec)
-            except Unexpected:
-                pass  # what decodes tells what there is
-    return _salvage(path, spec)
-
-
-def _salvage(path: Path, spec: Flow) -> Clip:
-    """As `read_clip`, of a file whose packets do not tell what decodes.
-
-    It is opened anew for each decoding: after damage a decoder keeps traces that a flush leaves,
-    and what decoded before need not decode again.
-    """
-    losses: list[str] = []
-    with open_container(path) as container:
-        track = load_track(container, float("inf"))
-        times = sorted(time for time, _ in decode_from(track, 0, losses))
-    duration = span(times, track.tick) if times else Fraction(0)
-    flags = ("truncated",) if track.damaged or losses else ()
-    # The rule of the frames themselves (`data_prep.video`): both are kept, or neither.
-    if flags and (not times or duration < min(ENOUGH, track.nominal / 2)):
-        found = f"{len(times)} frames, {float(duration):.2f} of {track.nominal:.2f} s decode"
-        raise Reject("truncated", f"{path.name}: {found}")
-    with open_container(path) as container:
-        track = load_track(container, float("inf"))
-        return _choose(path.name, track, times, spec, flags, [])
+    track = load_track(path)
+    if track.sound:
+        try:
+            return _choose(path, track, track.times, spec)
+        except Unexpected:
+            pass  # what decodes tells what there is
+    # The rule of the frames themselves: both are kept, or neither.
+    found = salvage(path, track, float("inf"))
+    try:
+        return _choose(path, track, found.times, spec, found.flags, [])
+    except Unexpected:
+        raise Reject("truncated", f"{found.detail}, not the same twice") from None
 
 
 def _choose(
-    name: str,
+    path: Path,
     track: Track,
     times: list[int],
     spec: Flow,
@@ -147,22 +130,19 @@ def _choose(
     frames into one packet (DivX's "packed B-frames"), and the times that the decoder then tells go
     back and forth, while the order of its frames is right.
     """
-    _check_count(name, len(times), spec)
+    _check_count(path.name, len(times), spec)
     duration, allowed = span(times, track.tick), times[: -spec.stack]
     seconds = sample_times(Video(positions=spec.positions), duration)
     starts = [bisect_right(allowed, times[0] + second / track.tick) - 1 for second in seconds]
     wanted = {start + k for start in starts for k in range(spec.stack + 1)}
     frames: dict[int, np.ndarray] = {}
-    for n, (_, frame) in enumerate(decode_from(track, 0, losses)):
-        if n in wanted:
-            grey = cv2.cvtColor(render(frame, SCALED), cv2.COLOR_RGB2GRAY)
-            first = frames[min(wanted)] if frames else grey
-            if grey.shape != first.shape:  # a stream may change its size half-way
-                grey = cv2.resize(grey, first.shape[::-1], interpolation=cv2.INTER_AREA)
-            frames[n] = grey
-        if len(frames) == len(wanted):
-            return Clip(frames, starts, flags, float(duration), len(times))
-    raise Unexpected("a frame does not appear")
+    for n, frame in numbered(path, wanted, losses):
+        grey = cv2.cvtColor(render(frame, SCALED), cv2.COLOR_RGB2GRAY)
+        first = frames[min(wanted)] if frames else grey
+        if grey.shape != first.shape:  # a stream may change its size half-way
+            grey = cv2.resize(grey, first.shape[::-1], interpolation=cv2.INTER_AREA)
+        frames[n] = grey
+    return Clip(frames, starts, flags, float(duration), len(times))
 
 
 def _check_count(name: str, frames: int, spec: Flow) -> None:

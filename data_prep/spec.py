@@ -11,7 +11,7 @@ from typing import Any
 from common.files import digest
 
 # Raised whenever the content that equal settings produce changes.
-VERSION = 2  # 2: raw frames of no fixed size carry it
+VERSION = 3  # 2: raw frames of no fixed size carry it; 3: packed frames in order
 
 
 @dataclass(frozen=True)

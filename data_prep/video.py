@@ -1,9 +1,11 @@
 """Frames of a video file, picked by presentation time, scaled, turned upright and encoded.
 
 `data_prep.track` tells which packets hold which time; `pick` decodes no more of them than the
-wanted frames need. A damaged file is decoded whole once, to learn what there is.
+wanted frames need. A damaged file is decoded whole once, to learn what there is; its frames, and
+those of packets that hold several, are then counted, since their times need not be in order.
 """
 
+import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -14,11 +16,21 @@ from typing import NamedTuple
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from data_prep.extracted import Extracted, first_usable, open_container
 from data_prep.reasons import Reject
 from data_prep.spec import Video
-from data_prep.track import Track, Unexpected, decode_from, load_track, plan, span, survey
+from data_prep.track import (
+    Decoding,
+    Track,
+    Unexpected,
+    load_track,
+    numbered,
+    plan,
+    span,
+    survey,
+)
 
 ENOUGH = 3.0  # seconds of a damaged clip that make it worth keeping; our choice
 BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips of which nothing decodes
@@ -58,29 +70,52 @@ def shown_at(times: Sequence[int], tick: Fraction, seconds: Sequence[Fraction]) 
     return [times[bisect_right(times, times[0] + second / tick) - 1] for second in seconds]
 
 
-def pick(
-    track: Track, runs: list[tuple[int, list[int]]], spec: Video, losses: list[str] | None = None
-) -> dict[int, np.ndarray]:
-    """The rendered frames of the wanted times: for each the latest frame that is not after it."""
+def pick(path: Path, runs: list[tuple[int, list[int]]], spec: Video) -> dict[int, np.ndarray]:
+    """The rendered frames of the wanted times: for each the latest frame that is not after it.
+
+    Where the decoder leaves out what is not wanted, the frames must have the wanted times.
+    """
     images = {}
-    for start, wanted in runs:
-        queue, held = deque(wanted), None
-        for time, frame in decode_from(track, start, losses):
-            while queue and time > queue[0] and held is not None:
-                images[queue.popleft()] = render(held, spec)
-            if queue and time == queue[0]:
-                images[queue.popleft()] = render(frame, spec)
-            if not queue or time > queue[0]:
-                break
-            held = frame
-        if queue:
-            raise Unexpected("a frame does not appear")
+    with open_container(path) as container:
+        decoding = Decoding(container, wanted=frozenset(t for _, times in runs for t in times))
+        for start, wanted in runs:
+            queue, held = deque(wanted), None
+            for time, frame in decoding.frames(start):
+                while queue and time > queue[0] and held is not None and not decoding.skips:
+                    images[queue.popleft()] = render(held, spec)
+                if queue and time == queue[0]:
+                    images[queue.popleft()] = render(frame, spec)
+                elif not queue:  # the next run may wait for it
+                    decoding.ready.appendleft((time, frame))
+                if not queue or time > queue[0]:
+                    break
+                held = frame
+            if queue:
+                raise Unexpected("a frame does not appear")
     return images
+
+
+class _Converter(threading.local):
+    """Turns decoded pictures to RGB; one a thread, since FFmpeg's scaler serves one at a time.
+
+    It is kept from frame to frame: to set one up takes longer than to convert a picture.
+    """
+
+    def __init__(self):
+        self.reformatter = VideoReformatter()
+
+
+_CONVERTER = _Converter()
 
 
 def render(frame: av.VideoFrame, spec: Video) -> np.ndarray:
     """A frame as stored: RGB uint8 [H, W, 3], scaled down and turned upright."""
-    return np.ascontiguousarray(upright(scale(frame.to_ndarray(format="rgb24"), spec), frame))
+    try:
+        picture = _CONVERTER.reformatter.reformat(frame, format="rgb24", threads=1)
+    except av.error.FFmpegError as error:
+        what = f"no way from {frame.format.name} to RGB ({error.strerror})"
+        raise Reject("unreadable", what) from None
+    return np.ascontiguousarray(upright(scale(picture.to_ndarray(), spec), frame))
 
 
 def scale(image: np.ndarray, spec: Video) -> np.ndarray:
@@ -113,35 +148,60 @@ def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
 def read_clip(path: Path, spec: Video, window: Sequence[float] | None = None) -> Clip:
     """The frames that `spec` wants of a file; raises `Reject` (see `extract`)."""
+    track = load_track(path)
+    if track.sound:
+        duration = span(track.times, track.tick)
+        wanted = shown_at(track.times, track.tick, sample_times(spec, duration, window))
+        _check_count(path.name, len(track.times), spec)
+        try:
+            if track.packed:
+                images = _pick_by_number(path, track.times, wanted, spec)
+            else:
+                images = pick(path, plan(track, wanted), spec)
+            return Clip([images[t] for t in wanted], (), float(duration), len(track.times))
+        except Unexpected:
+            pass  # a survey tells what there is
     limit = float("inf") if spec.positions else max(spec.max_frames / spec.fps, ENOUGH)
-    with open_container(path) as container:
-        track = load_track(container, limit)
-        if track.times and not track.damaged and not track.timeless:
-            duration = span(track.times, track.tick)
-            wanted = shown_at(track.times, track.tick, sample_times(spec, duration, window))
-            _check_count(path.name, len(track.times), spec)
-            try:
-                images = pick(track, plan(track, wanted), spec)
-                return Clip([images[t] for t in wanted], (), float(duration), len(track.times))
-            except Unexpected:
-                pass  # the survey below tells what there is
-        return _salvage(path.name, track, spec, window)
+    found = salvage(path, track, limit, strict=spec.missing != "fill")
+    _check_count(path.name, len(found.times), spec)
+    wanted = shown_at(found.times, track.tick, sample_times(spec, found.duration, window))
+    try:
+        images = _pick_by_number(path, found.times, wanted, spec, losses=[])
+    except Unexpected:
+        raise Reject("truncated", f"{found.detail}, not the same twice") from None
+    return Clip([images[t] for t in wanted], found.flags, float(found.duration), len(found.times))
 
 
-def _salvage(name: str, track: Track, spec: Video, window: Sequence[float] | None) -> Clip:
-    """The wanted frames of a track whose packets do not tell what decodes."""
-    times, losses = survey(track)
+def _pick_by_number(
+    path: Path, times: list[int], wanted: list[int], spec: Video, losses: list[str] | None = None
+) -> dict[int, np.ndarray]:
+    """As `pick`, where the decoder's order is right and the times that it tells need not be."""
+    shown = {bisect_right(times, time) - 1: time for time in wanted}
+    return {shown[n]: render(frame, spec) for n, frame in numbered(path, set(shown), losses)}
+
+
+class Salvage(NamedTuple):
+    """What decodes of a file whose packets do not tell it; `detail` says so in words."""
+
+    times: list[int]
+    duration: Fraction
+    flags: tuple[str, ...]
+    detail: str
+
+
+def salvage(path: Path, track: Track, limit: float, strict: bool = True) -> Salvage:
+    """Decodes the first `limit` seconds to see what there is.
+
+    Raises `Reject` ("truncated") where that is nothing, or with `strict` too little of the clip.
+    """
+    times, losses = survey(path, limit, track.tick)
     damaged = track.damaged or bool(losses)
     duration = span(times, track.tick) if times else Fraction(0)
-    found = f"{name}: {len(times)} frames, {float(duration):.2f} of {track.nominal:.2f} s decode"
-    strict = spec.missing != "fill"
+    seconds = f"{float(duration):.2f} of {track.nominal:.2f} s"
+    detail = f"{path.name}: {len(times)} frames, {seconds} decode"
     if damaged and (not times or strict and duration < min(ENOUGH, track.nominal / 2)):
-        raise Reject("truncated", found)
-    _check_count(name, len(times), spec)
-    wanted = shown_at(times, track.tick, sample_times(spec, duration, window))
-    images = pick(track, [(0, sorted(set(wanted)))], spec, losses=[])
-    flags = ("truncated",) if damaged else ()
-    return Clip([images[time] for time in wanted], flags, float(duration), len(times))
+        raise Reject("truncated", detail)
+    return Salvage(times, duration, ("truncated",) if damaged else (), detail)
 
 
 def _check_count(name: str, count: int, spec: Video) -> None:

@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -49,6 +50,53 @@ def write_clip(
             out.mux(picture.encode(None))
         if voice:
             write_wave(out, voice, wave)
+    return path
+
+
+def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Grey [H, W] in 0..255 with detail of about four pixels."""
+    draw = np.random.default_rng(seed).standard_normal((height, width)).astype(np.float32)
+    blurred = cv2.GaussianBlur(draw, (0, 0), 2)
+    return np.clip(128 + 45 * blurred / blurred.std(), 0, 255).astype(np.uint8)
+
+
+def pack(path: Path, count: int) -> Path:
+    """An avi whose B-frames share a packet with the frame before, as DivX and XviD write them.
+
+    Frame k is grey FIRST + STEP * k in its upper part. A frame that is not coded takes the place of
+    each one that moved, and user data tell the decoder.
+    """
+    coder = av.CodecContext.create("mpeg4", "w")
+    coder.width, coder.height, coder.pix_fmt, coder.gop_size = 64, 48, "yuv420p", 12
+    coder.time_base, coder.framerate = Fraction(1, 25), Fraction(25)
+    coder.options, coder.qmin, coder.qmax = {"bf": "1"}, 2, 2
+    still = np.repeat(texture(48, 64)[..., None], 3, axis=2) // 2
+    packets = []
+    for k in range(count):
+        still[:16] = FIRST + STEP * k
+        frame = av.VideoFrame.from_ndarray(still, "rgb24")
+        frame.pts, frame.time_base = k, coder.time_base
+        packets += coder.encode(frame)
+    coded, start = [bytes(p) for p in packets + coder.encode(None)], b"\0\0\1\xb6"
+    kinds = ["IPBS"[data[data.index(start) + 4] >> 6] for data in coded]
+    with av.open(str(path), "w", format="avi") as out:
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        written = []
+        for data, kind in zip(coded, kinds):
+            if kind == "B":
+                written[-1] += data
+                data = start + b"\x50\x4f"
+            elif kind == "I":
+                place = data.index(start)
+                data = data[:place] + b"\0\0\1\xb2DivX503b1393p" + data[place:]
+            written.append(data)
+        for k, data in enumerate(written):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, k, k, Fraction(1, 25)
+            packet.is_keyframe = b"DivX" in data
+            out.mux(packet)
+    assert kinds.count("B") > count // 3
     return path
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from accounts import hidden, raw_files, told_in
 from conftest import program
 from test_layouts import plant, reasons
 
@@ -16,7 +17,6 @@ from common.files import file_digest, read_table
 from common.options import UsageError
 from data_prep.generate.food_tree import ENDINGS, EXPECTED, WORDS, Look, write_food101
 from data_prep.layouts import food101
-from data_prep.layouts.walk import walk
 from data_prep.loader import Loader
 from data_prep.prepare import prepare
 from data_prep.prepared import Prepared
@@ -402,16 +402,8 @@ def test_every_kind_of_damage_ends_as_the_truth_says(fixture):
 
 def test_every_raw_file_is_accounted_for(fixture):
     root, _, folder = fixture
-    listed = [r["sources"] for r in read_table(folder / "manifest.csv")]
-    listed += [r["source"] for r in read_table(folder / "rejected.csv")]
-    lists = {TRAIN, TEST}
-    assert set(walk(root)) - lists == {path for path in listed if path not in lists} - missing(
-        root, listed
-    )
-
-
-def missing(root: Path, listed: list[str]) -> set[str]:
-    return {path for path in listed if not (root / path).is_file()}
+    told = told_in(folder)
+    assert raw_files(root) - {TRAIN, TEST} <= told and not hidden(told)
 
 
 def test_batches_hold_tokens_and_one_picture(fixture):
@@ -508,12 +500,14 @@ def test_a_used_root_and_an_unknown_form_are_refused(tmp_path):
 def test_from_titles_and_pictures_to_a_result(tmp_path):
     write_food101(tmp_path / "raw", 5, truth_path=tmp_path / "truth.csv", look=Look(48, 48))
     places = ("--data_dir", tmp_path / "data", "--output_dir", tmp_path / "run")
-    small = ("--size", "32", "--max_epochs", "2", "--devices", "cpu", "--encoder", "small")
+    small = ("--size", "32", "--max_epochs", "3", "--devices", "cpu", "--encoder", "small")
     text = ("--vocabulary", "build", "--text_model", "tiny", "--weights", "none")
     raw = ("--dataset", "food101", "--dataset_root", tmp_path / "raw", "--method", "Midas")
     done = program("train.py", *raw, *places, *small, *text)
     assert done.returncode == 0, done.stderr
     assert "505 of 505 samples prepared" in done.stderr and "pairs " in done.stdout
     run = RunFolder(tmp_path / "run")
-    assert run.read_json("result.json")["count/n_train"] == 353
+    result = run.read_json("result.json")
+    assert result["count/n_train"] == 353 and 0 <= result["test/acc_mis"] <= 1
     assert all(np.isfinite(line["train/loss"]) for line in run.read_log())
+    assert run.read_log()[-1]["train/n_valid"] > 0

@@ -1,5 +1,6 @@
 """Frames by time, pixels, damaged files, and samples as a whole."""
 
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,13 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
+from clips import cut, index_of, noise, pack, rejection, texture, write_clip
 
-from data_prep import audio, track, video
-from data_prep.extracted import extract_sample, is_lfs_pointer
-from data_prep.reasons import Reject
-from data_prep.spec import Audio, Candidate, Video
+from data_prep import audio, flow, track, video
+from data_prep.extracted import extract_sample, is_lfs_pointer, open_container
+from data_prep.spec import Audio, Candidate, Flow, Video
 from data_prep.transforms import decode_frame, frame_bytes
-from tests.clips import cut, index_of, noise, rejection, write_clip
 
 
 def indices(path: Path, **spec) -> list[int]:
@@ -35,6 +35,36 @@ def test_frames_at_the_middle_of_seconds(tmp_path, name, codec, options):
     assert indices(path, fps=1.0, max_frames=2) == [5, 15]
     assert indices(path, positions=4) == [5, 15, 25, 35]
     assert indices(path, fps=2.0) == [2, 7, 12, 17, 22, 27, 32, 37]
+
+
+@pytest.mark.parametrize("name,codec,options", [
+    ("a.mp4", "libx264", {"bf": "3", "b-pyramid": "normal"}), ("a.mp4", "libx264", {"bf": "0"}),
+    ("a.mkv", "libx264", {"x264-params": "open-gop=1:bframes=3:keyint=12"}),
+    ("a.avi", "mpeg4", {"bf": "2"}), ("a.mpg", "mpeg2video", {"bf": "2"}), ("a.flv", "flv", {}),
+])  # fmt: skip
+def test_pictures_left_out_change_none_of_the_others(tmp_path, monkeypatch, name, codec, options):
+    draw = np.random.default_rng(0)
+    still = texture(48, 64)[:, :, None].repeat(3, 2)
+    moving = np.stack([np.roll(still, (k, 2 * k), (0, 1)) for k in range(40)])
+    rate = 25 if name == "a.mpg" else 10
+    path = write_clip(
+        tmp_path / name, 40, codec=codec, options=options, gop=30, rate=rate, image=moving
+    )
+    for _ in range(8):
+        spec = Video(positions=int(draw.integers(1, 12)), codec="raw")
+        short = video.extract([path], spec).payload
+        with monkeypatch.context() as patch:
+            patch.setattr(track, "CAN_SKIP", ())
+            assert np.array_equal(short, video.extract([path], spec).payload)
+
+
+def test_pictures_that_nothing_needs_are_left_out(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 40, options={"bf": "3"}, gop=40)
+    with open_container(path) as container:
+        every = sum(1 for _ in track.Decoding(container).frames())
+    with open_container(path) as container:
+        times = [time for time, _ in track.Decoding(container, wanted=frozenset()).frames()]
+    assert every == 40 and 5 < len(times) < 30
 
 
 def test_variable_frame_rate(tmp_path):
@@ -65,27 +95,49 @@ def test_nonsense_frame_rates(tmp_path, rate):
 def test_partial_decoding_equals_full_decoding(tmp_path, wanted, gop, options):
     path = write_clip(tmp_path / "a.mp4", 46, gop=gop, options=options)
     spec = Video(codec="raw", max_frames=60, **wanted)
-    with video.open_container(path) as container:
-        loaded = video.load_track(container, float("inf"))
-        duration = video.span(loaded.times, loaded.tick)
-        times = video.shown_at(loaded.times, loaded.tick, video.sample_times(spec, duration))
-        runs = video.plan(loaded, times)
-        partial = video.pick(loaded, runs, spec)
-        full = video.pick(loaded, [(0, sorted(set(times)))], spec)
+    loaded = track.load_track(path)
+    duration = track.span(loaded.times, loaded.tick)
+    times = video.shown_at(loaded.times, loaded.tick, video.sample_times(spec, duration))
+    runs = track.plan(loaded, times)
+    partial = video.pick(path, runs, spec)
+    full = video.pick(path, [(0, sorted(set(times)))], spec)
     assert list(partial) == list(full) == sorted(set(times))
     assert all(np.array_equal(partial[time], full[time]) for time in full)
     if gop < 40 and len(times) == 2:
         assert len(runs) == 2 and runs[0][0] > 0  # and it does skip packets
 
 
-def test_packets_beyond_the_last_wanted_time_are_not_kept(tmp_path):
-    path = write_clip(tmp_path / "a.mp4", 300, options={"preset": "ultrafast"})
-    with video.open_container(path) as container:
-        loaded = video.load_track(container, 3.0)
-    assert len(loaded.times) == 300 and len(loaded.packets) < 80
+def test_reading_ends_with_the_last_wanted_frame(tmp_path, monkeypatch):
+    path, passes = write_clip(tmp_path / "a.mp4", 300, options={"preset": "ultrafast"}), []
+
+    class Counted(track.Decoding):
+        def __init__(self, *args, **more):
+            super().__init__(*args, **more)
+            passes.append(self)
+
+    monkeypatch.setattr(video, "Decoding", Counted)
     found = video.extract([path], Video(fps=1.0, max_frames=3, codec="raw"))
     assert [index_of(image) for image in found.payload] == [5, 15, 25]
     assert (found.n_frames, found.duration_s) == (300, 30.0)
+    assert [each.read < 60 for each in passes] == [True]
+
+
+@pytest.mark.parametrize("spec,expected", [
+    ({"positions": 10}, [2, 6, 10, 14, 18, 22, 26, 30, 34, 38]), ({"positions": 1}, [20]),
+    ({"fps": 5.0}, [2, 7, 12, 17, 22, 27, 32, 37]),
+])  # fmt: skip
+def test_packed_frames_are_picked_in_their_order(tmp_path, spec, expected):
+    path = pack(tmp_path / "a.avi", 40)  # 25 a second
+    found = video.extract([path], Video(codec="raw", **spec))
+    assert [index_of(image[:12]) for image in found.payload] == expected
+    assert (found.flags, found.n_frames, found.duration_s) == ((), 40, 1.6)
+
+
+def test_a_cut_packed_clip_is_picked_in_its_order(tmp_path):
+    found = video.extract([cut(pack(tmp_path / "a.avi", 47), 0.8)], Video(positions=7, codec="raw"))
+    expected = [int(found.n_frames * (2 * j + 1) / 14) for j in range(7)]
+    assert found.flags == ("truncated",) and 15 < found.n_frames < 44
+    assert [index_of(image[:12]) for image in found.payload] == expected
 
 
 def test_edit_list_hides_frames(tmp_path):
@@ -187,6 +239,58 @@ def test_scaling(tmp_path, size, spec, shape):
     assert image.shape[:2] == shape
 
 
+def pictures(count: int) -> list[av.VideoFrame]:
+    """Frames of random content whose size, pixel format and range change from one to the next."""
+    rng, formats = np.random.default_rng(0), ["yuv420p", "yuvj420p", "yuv422p10le", "gray", "rgb24"]
+    frames = []
+    for k in range(count):
+        size = [(48, 64), (50, 66), (240, 322)][k % 3]
+        content = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        frame = av.VideoFrame.from_ndarray(content, "rgb24").reformat(format=formats[k % 5])
+        frame.colorspace = (1, 5, 5, 9)[k % 4] if frame.format.name.startswith("yuv") else 2
+        frames.append(frame)
+    return frames
+
+
+def test_one_converter_gives_the_pixels_of_one_for_each_frame(monkeypatch):
+    def fresh():
+        raise AssertionError("a second converter")
+
+    frames, spec = pictures(60), Video(short_side=None)
+    expected = [frame.to_ndarray(format="rgb24") for frame in frames]
+    video.render(frames[0], spec)
+    monkeypatch.setattr(video, "VideoReformatter", fresh)
+    for frame, image in zip(frames, expected):
+        assert np.array_equal(video.render(frame, spec), image)
+
+
+def test_threads_share_no_converter():
+    parts = [pictures(60) for _ in range(8)]
+    expected = [[frame.to_ndarray(format="rgb24") for frame in part] for part in parts]
+
+    def work(part):
+        return [video.render(frame, Video(short_side=None)) for frame in part]
+
+    with ThreadPoolExecutor(4) as pool:
+        for images, wanted in zip(pool.map(work, parts), expected):
+            assert all(np.array_equal(a, b) for a, b in zip(images, wanted, strict=True))
+
+
+def test_colours_that_do_not_convert_are_refused(tmp_path):
+    options = {"x264-params": "colormatrix=YCgCo"}
+    path = write_clip(tmp_path / "a.mp4", 5, options=options)
+    assert rejection(video.extract, [path], Video(fps=1.0)) == "unreadable"
+    assert rejection(flow.extract, [path], Flow()) == "unreadable"
+
+
+def test_pictures_that_are_too_large_are_refused(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mp4", 5)
+    monkeypatch.setattr(track, "MOST_PIXELS", 64 * 48)
+    assert len(indices(path, fps=1.0)) == 1
+    monkeypatch.setattr(track, "MOST_PIXELS", 64 * 48 - 1)
+    assert rejection(video.extract, [path], Video(fps=1.0)) == "unreadable"
+
+
 # --- damage ---------------------------------------------------------------------------------------
 
 
@@ -228,25 +332,6 @@ def test_damage_in_the_middle(tmp_path):
     path.write_bytes(data)
     found = video.extract([path], Video(fps=1.0))
     assert found.flags == ("truncated",) and found.n_frames < 40 and len(found.payload) == 4
-
-
-@pytest.mark.parametrize("name,codec,sound", [
-    ("a.mp4", "libx264", "aac"), ("a.flv", "flv", "libmp3lame"), ("a.mkv", "libx264", "aac"),
-])  # fmt: skip
-def test_random_damage_ends_in_a_result_or_a_reject(tmp_path, name, codec, sound):
-    path = write_clip(tmp_path / name, 20, codec=codec, wave=noise(2), sound=sound)
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    for turn in range(20):
-        data = bytearray(whole)
-        for place in rng.integers(0, len(data) if turn % 2 else 600, 20):
-            data[place] = rng.integers(256)
-        path.write_bytes(data[: rng.integers(len(data) // 2, len(data))])
-        for extract, spec in ((video.extract, Video(fps=1.0)), (audio.extract, Audio())):
-            try:
-                extract([path], spec)
-            except Reject as reject:
-                assert reject.detail
 
 
 def test_sound_only_files(tmp_path):

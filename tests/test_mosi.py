@@ -426,5 +426,6 @@ def test_midas_learns_from_three_modalities(tmp_path, name):
     assert "120 of 120 samples prepared" in done.stderr
     run = RunFolder(tmp_path / "run")
     log = run.read_log()
-    assert run.read_json("result.json")["count/n_train"] == 72
+    result = run.read_json("result.json")
+    assert result["count/n_train"] == 72 and 0 <= result["test/acc"] <= 1
     assert log[-1]["train/L_uni"] < 0.95 * log[0]["train/L_uni"] and log[-1]["train/n_valid"] > 0

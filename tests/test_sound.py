@@ -8,10 +8,10 @@ import pytest
 import soundfile
 import torch
 import torchaudio.compliance.kaldi
+from clips import cut, noise, rejection, write_clip
 
 from data_prep import audio, video
 from data_prep.spec import Audio, Video
-from tests.clips import cut, noise, rejection, write_clip
 
 SILENCE = math.log(1e-7)
 

@@ -16,21 +16,21 @@ from data_prep.generate import corrupt
 from data_prep.generate.media import run_jobs, whole_folder
 from data_prep.generate.scenes import Look
 from data_prep.generate.trees import (
-    HIDDEN,
     KINETICS_LOOK,
     PART_CYCLE,
     PARTS,
     TRUTH,
     Clip,
-    _hostile_id,
-    _render,
-    _truth_line,
+    hostile_id,
+    render_clip,
+    truth_line,
 )
 
 HEADER = "Category&VideoID&Quality&StartTime&EndTime"
 FILE_DAMAGE = (
     "zero_byte", "html", "lfs_pointer", "cut_60", "cut_10", "no_moov", "no_audio", "silent",
-    "short_audio", "one_frame", "fps_1000", "wrong_extension",
+    "short_audio", "one_frame", "fps_1000", "wrong_extension", "rotated", "pipe", "folder",
+    "broken_link", "not_utf8",
 )  # fmt: skip
 # What must become of each kind: see `corrupt.EXPECTED`. Files as in Kinetics-Sounds; then the
 # lists' own mistakes, of which two_events and empty_first leave the video a sample.
@@ -71,9 +71,8 @@ def write_ave(
 
     clips, rows = _plan(LABELS, per_class, corrupt_each, int(look.seconds[0]), seed)
     with whole_folder(root, truth_path) as folder:
-        for name in ("AVE/.DS_Store", "AVE/._abcdefghijk.mp4", "__MACOSX/._trainSet.txt"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(HIDDEN)
+        hidden = ("AVE/.DS_Store", "AVE/._abcdefghijk.mp4", "AVE/Thumbs.db", "__MACOSX/._test.txt")
+        corrupt.write_hidden(folder, hidden)
         _write_lists(folder, rows)
         work = functools.partial(_write_clip, folder, LABELS, look, seed)
         truth = run_jobs(work, clips, workers, "write AVE fixture")
@@ -90,7 +89,7 @@ def _plan(
     rng = np.random.default_rng([seed, len(plan)])  # two numbers, as for clips, but never a clip's
     clips, rows, seen = [], [], set()
     for k, (label, turn, kind) in enumerate(plan):
-        while (name := _hostile_id(k, rng)) in seen:
+        while (name := hostile_id(k, rng)) in seen:
             pass
         seen.add(name)
         start = int(rng.integers(0, seconds))
@@ -98,7 +97,8 @@ def _plan(
         part = "train" if kind == "two_events" else PART_CYCLE[turn % len(PART_CYCLE)]
         stem = f"my holiday {name}" if kind == "unknown_name" else name
         file = f"AVE/{stem}.{ENDINGS.get(kind, 'mp4')}"
-        clip = Clip(stem, label, k, "" if kind == "row_without_file" else file, kind)
+        told = corrupt.told_stem(kind, stem)
+        clip = Clip(told, label, k, "" if kind == "row_without_file" else file, kind)
         if kind == "duplicate":  # .mkv comes before .mp4, and is the one that is kept
             clips.append(Clip(name, label, k, f"AVE/{name}.mkv", ""))
         clips.append(clip)
@@ -120,6 +120,7 @@ def _rows(labels: tuple[str, ...], clip: Clip, part: str, start: int, end: int) 
         "unknown_class": [Row(part, f"Didgeridoo&{clip.id}&good&{start}&{end}")],
         "unlisted": [],
         "unknown_name": [],
+        "not_utf8": [],
     }.get(clip.kind, [row])
 
 
@@ -135,7 +136,7 @@ def _write_lists(folder: Path, rows: list[Row]) -> None:
 
 def _write_clip(folder: Path, labels: tuple[str, ...], look: Look, seed: int, clip: Clip) -> tuple:
     """Writes a clip's file and returns its line of the truth. Runs in a worker process."""
-    scene = _render(clip, len(labels), look, corrupt.CUT_MP4_SECONDS, seed)
+    scene = render_clip(clip, len(labels), look, corrupt.CUT_MP4_SECONDS, seed)
     if clip.file:
         corrupt.write_mp4(folder / clip.file, scene, look.fps, clip.kind)
-    return _truth_line(clip, labels[clip.label], scene, EXPECTED)
+    return truth_line(clip, labels[clip.label], scene, EXPECTED)

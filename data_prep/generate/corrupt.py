@@ -1,10 +1,12 @@
-"""Damage of the kinds that raw audio-video trees have in the wild, and what must become of it.
+"""Damage of the kinds that raw trees have in the wild, and what must become of it.
 
-`EXPECTED` is the oracle of the tests. Its values are a reason of `data_prep.spec.REASONS` (the file
-does not become a sample, or, for label_conflict, is noted although it does), "flag:<name>" (it
+`EXPECTED` is the oracle of the tests. Its values are a reason of `data_prep.reasons.REASONS` (the
+file does not become a sample, or, for label_conflict, is noted although it does), "flag:<name>" (it
 does, and <name> is among its flags in the manifest) or "" (it does, and nothing need be noted).
 """
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,11 @@ EXPECTED = {
         "one_frame": "few_frames",
         "fps_1000": "",  # frames are picked by time: the tag must not matter
         "wrong_extension": "",  # the content decides
+        "rotated": "",  # on its side, as its header says
+        "pipe": "unreadable",
+        "folder": "missing_file",
+        "broken_link": "missing_file",
+        "not_utf8": "unknown_name",
         "duplicate": "duplicate",
         "no_label": "no_label",
         "label_conflict": "label_conflict",
@@ -52,6 +59,12 @@ EXPECTED = {
         "both_broken": "unreadable",
         "lfs_pointer": "lfs_pointer",
         "name_quirk": "",  # 1040_ITH_SAD_X.wav: taken as ..._XX
+        "duplicate": "duplicate",  # both spellings of one wav
+        "long": "",  # frames are taken of its first 10 s
+        "pipe": "unreadable",
+        "folder": "flag:no_video",
+        "broken_link": "flag:no_video",
+        "not_utf8": "unknown_name",
         "unknown_name": "unknown_name",
     },
 }
@@ -68,7 +81,11 @@ HTML = (
 )
 CUT_MP4_SECONDS = 8.0  # length before the cut: 60 % are above the 3 s asked, 10 % below
 CUT_FLV_SECONDS = 3.0  # 60 % give the two frames of a sample at 2 a second, 10 % do not
-SHORT_SECONDS = 0.05
+SHORT_SECONDS, LONG_SECONDS = 0.05, 12.0
+HIDDEN = b"\0\0\0\1Bud1"  # how a .DS_Store begins
+NOT_UTF8 = ("caf\udce9 ", "caf\\xe9 ")  # a name's beginning with the byte E9, and how it is told
+# The matrix of a track's header for a quarter turn, in 16.16 and 2.30 fixed point.
+QUARTER_TURN = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
 
 
 def damaged_wave(kind: str, wave: np.ndarray) -> np.ndarray | None:
@@ -92,6 +109,38 @@ def damage_file(kind: str, path: Path) -> None:
         _cut(path, 0.6)
     elif kind == "cut_10":
         _cut(path, 0.1)
+    elif kind == "rotated":
+        _rotate(path)
+    elif kind in ("pipe", "folder", "broken_link"):  # something else stands in its place
+        path.unlink()
+        {"pipe": os.mkfifo, "folder": os.mkdir, "broken_link": _link_to_nothing}[kind](path)
+    elif kind == "not_utf8":
+        path.rename(path.with_name(NOT_UTF8[0] + path.name))
+
+
+def told_stem(kind: str, stem: str) -> str:
+    """How a file of this stem is told of after `damage_file`."""
+    return NOT_UTF8[1] + stem if kind == "not_utf8" else stem
+
+
+def write_hidden(folder: Path, names: Iterable[str]) -> None:
+    """What operating systems leave in folders and archives: no scan may count it."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(HIDDEN)
+
+
+def _link_to_nothing(path: Path) -> None:
+    path.symlink_to("moved away")
+
+
+def _rotate(path: Path) -> None:
+    """Has the first track of an mp4 shown turned by 90 degrees."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 44  # version 0: behind its times, layer and volume
+    matrix = np.array(QUARTER_TURN, ">i4").tobytes()
+    content[start : start + len(matrix)] = matrix
+    path.write_bytes(content)
 
 
 def _cut(path: Path, share: float) -> None:

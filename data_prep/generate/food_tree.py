@@ -10,21 +10,20 @@ become of it. The signal model and its numbers are our choice.
 import csv
 import functools
 import io
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-import PIL.Image
 
 from common.files import write_table
 from common.options import UsageError, unknown
-from data_prep.generate.corrupt import damage_file
+from data_prep.generate import corrupt, pictures
 from data_prep.generate.media import run_jobs, whole_folder
+
+# The test of pictures takes it from here.
+from data_prep.generate.pictures import zero_png as zero_png
 from data_prep.generate.scenes import GLYPHS, glyph
-from data_prep.generate.trees import HIDDEN, TRUTH
+from data_prep.generate.trees import TRUTH
 
 FORMS = ("plain", "header")
 PART_CYCLE = ("train", "train", "train", "test")
@@ -36,12 +35,7 @@ EXPECTED = {
     "lfs_pointer": "lfs_pointer",
     "cut_jpg": "bad_image",
     "bomb_png": "bad_image",  # 144 million pixels in 18 kB
-    "cmyk_jpg": "",
-    "rgba_png": "",
-    "palette_png": "",
-    "grey16_png": "",
-    "animated_gif": "",
-    "exif_6": "",
+    **dict.fromkeys(pictures.FORMS, ""),
     "row_without_file": "missing_file",
     "file_without_row": "no_text",
     "endless_title": "no_text",  # 200,000 characters
@@ -53,7 +47,16 @@ EXPECTED = {
     "unknown_class": "no_label",
     "unknown_name": "unknown_name",
     "hostile_name": "",
+    "pipe": "unreadable",
+    "folder": "missing_file",
+    "broken_link": "missing_file",
+    "not_utf8": "unknown_name",
 }
+WITHOUT_ROW = ("file_without_row", "unknown_name", "not_utf8")
+HIDDEN = (
+    "images/.DS_Store", "images/train/apple_pie/._apple_pie_0.jpg", "images/test/pizza/Thumbs.db",
+    "__MACOSX/images/._train",
+)  # fmt: skip
 LONG, ENDLESS = 300, 200_000  # words, characters
 HUES, TINTS, PLATE_TINT = 6, 3, 0.15  # of dishes and of plates; the latter's strength, of 0..1
 
@@ -142,7 +145,7 @@ def write_food101(
         for part in PARTS:
             for label in LABELS:
                 (folder / "images" / part / label).mkdir(parents=True)
-        _write_hidden(folder)
+        corrupt.write_hidden(folder, HIDDEN)
         work = functools.partial(_write_page, folder, LABELS, look, seed)
         written = run_jobs(work, pages, workers, "write Food-101 fixture")
         for part in PARTS:
@@ -191,11 +194,15 @@ def _write_page(
     path = folder / "images" / page.part / place / name
     if kind != "row_without_file":
         path.parent.mkdir(exist_ok=True)
-        write_picture(path, render_picture(page.label if image_cue else None, look, rng), kind)
+        pictures.write_picture(
+            path, render_picture(page.label if image_cue else None, look, rng), kind
+        )
     titles = {"endless_title": "x" * ENDLESS, "empty_title": "", "latin1_title": f"\udce9 {title}"}
     row = (page.part, name, titles.get(kind, title), label)
-    copies = {"duplicate_row": 2, "file_without_row": 0, "unknown_name": 0}.get(kind, 1)
-    sample = path.stem if kind == "unknown_name" else f"{page.part}/{place}/{name}"
+    copies = {"duplicate_row": 2, **dict.fromkeys(WITHOUT_ROW, 0)}.get(kind, 1)
+    sample = f"{page.part}/{place}/{name}"
+    if kind in ("unknown_name", "not_utf8"):
+        sample = corrupt.told_stem(kind, path.stem)
     cues = int(text_cue), int(image_cue)
     expected = EXPECTED[kind] if kind else ""
     return Written([row] * copies, (sample, label, *cues, kind, expected))
@@ -262,61 +269,3 @@ def render_picture(label: int | None, look: Look, rng: np.random.Generator) -> n
         dish += look.contrast * glyph(int(shape), inner)[:, :, None] * (colour - dish)
     image += 0.03 * rng.standard_normal((height, width, 1))
     return (np.clip(image, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
-
-
-def write_picture(path: Path, image: np.ndarray, kind: str = "") -> None:
-    """The file of a picture, a JPEG of quality 90 unless `kind` asks for another form or damage."""
-    picture = PIL.Image.fromarray(image)
-    if kind == "bomb_png":
-        path.write_bytes(zero_png(12_000, 12_000))
-    elif kind == "cmyk_jpg":
-        picture.convert("CMYK").save(path, "JPEG", quality=90)
-    elif kind == "rgba_png":
-        alpha = PIL.Image.linear_gradient("L").resize(picture.size)
-        picture.putalpha(alpha)
-        picture.save(path, "PNG")
-    elif kind == "palette_png":
-        picture.quantize(64).save(path, "PNG", transparency=0)
-    elif kind == "grey16_png":
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint16) * 257
-        PIL.Image.fromarray(grey).save(path, "PNG")
-    elif kind == "animated_gif":
-        later = PIL.Image.new("RGB", picture.size, "red")
-        picture.save(path, "GIF", save_all=True, append_images=[later], duration=100)
-    elif kind == "exif_6":  # stored on its side, and the tag says so
-        exif = PIL.Image.Exif()
-        exif[0x0112] = 6
-        picture.transpose(PIL.Image.Transpose.ROTATE_90).save(path, "JPEG", quality=90, exif=exif)
-    else:
-        picture.save(path, "JPEG", quality=90)
-        if kind == "cut_jpg":
-            damage_file("cut_60", path)
-        else:
-            damage_file(kind, path)
-
-
-def zero_png(width: int, height: int) -> bytes:
-    """A whole black PNG of 1 bit a pixel: 30,000 x 30,000 pixels take 110 kB."""
-    squeeze, packed = zlib.compressobj(9), []
-    rows = bytes((1 + (width + 7) // 8) * 100)  # each with its filter's number in front
-    for _ in range(height // 100):
-        packed.append(squeeze.compress(rows))
-    packed.append(squeeze.compress(rows[: len(rows) // 100 * (height % 100)]))
-    packed.append(squeeze.flush())
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", b"".join(packed)), (b"IEND", b""))
-    parts = [
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def _write_hidden(folder: Path) -> None:
-    """What operating systems leave in folders and archives: no scan may count it."""
-    for name in (
-        "images/.DS_Store", "images/train/apple_pie/._apple_pie_0.jpg",
-        "images/test/pizza/Thumbs.db", "__MACOSX/images/._train",
-    ):  # fmt: skip
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(HIDDEN)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from common.files import write_table
+from data_prep.generate import corrupt
 from data_prep.generate.media import whole_folder
 from data_prep.generate.pickles import python2_pickle
 from data_prep.layouts.mosi import ARRAYS, LABELS, PARTS, VARIANTS
@@ -38,6 +39,8 @@ EXPECTED = {
     "no_id": "unknown_name",
     "duplicate": "duplicate",
 }
+# What stands beside the file, where no other file belongs.
+BESIDE = {kind: "unknown_name" for kind in ("unknown_file", "pipe", "broken_link", "not_utf8")}
 
 CLIPS = 4  # of a video; the first two of a class each
 PART_CYCLE = ("train", "valid", "test", "train", "train")  # of the videos: parts share none
@@ -95,18 +98,27 @@ def write_mosi(
     with whole_folder(root, truth_path) as folder:
         home = folder / "MOSI" / "Processed" if mmsa else folder
         home.mkdir(parents=True, exist_ok=True)
-        (home / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+        corrupt.write_hidden(home, (".DS_Store", "._notes.csv", "Thumbs.db", "__MACOSX/._x"))
+        beside = [_write_beside(home, kind, k) for kind in BESIDE for k in range(corrupt_each)]
         parts = {
             part: _part([clip for clip in clips if clip.part == part], rows, mmsa) for part in PARTS
         }
         content = pickle.dumps(parts, protocol=4) if mmsa else python2_pickle(parts)
         (home / variant.file).write_bytes(content)
-        write_table(truth_path, TRUTH, sorted(map(_truth_line, clips)))
+        write_table(truth_path, TRUTH, sorted([*map(_truth_line, clips), *beside]))
 
 
 def _truth_line(clip: Clip) -> tuple:
     label = LABELS[int(clip.rating >= 0)]
     return clip.name, label, *clip.cues, clip.kind, EXPECTED[clip.kind] if clip.kind else ""
+
+
+def _write_beside(folder: Path, kind: str, number: int) -> tuple:
+    """Writes what is no file of features, and returns its line of the truth."""
+    path = folder / f"notes {kind} {number}.csv"
+    path.write_bytes(b"")
+    corrupt.damage_file(kind, path)
+    return corrupt.told_stem(kind, path.stem), "", 0, 0, 0, kind, BESIDE[kind]
 
 
 def _clips(

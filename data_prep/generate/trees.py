@@ -25,7 +25,6 @@ from data_prep.generate.media import run_jobs, whole_folder, write_wav
 from data_prep.generate.scenes import RATE, Look, Scene, render
 
 TRUTH = ("id", "label", "m1_cue", "m2_cue", "corruption", "expected_reason")
-HIDDEN = b"\0\0\0\1Bud1"  # how a .DS_Store begins
 
 # What the two trees hold unless told otherwise: about the real lengths, at a small size.
 CREMAD_LOOK = Look(fps=15, seconds=(1.1, 3.0))
@@ -41,6 +40,9 @@ PART_CYCLE = ("train", "val", "test", "train", "train")
 ID_LENGTH, ID_LETTERS = 11, string.ascii_letters + string.digits + "_-"
 CLIP_SECONDS = 10  # between the two times of a Kinetics name
 LISTED = ("label", "youtube_id", "time_start", "time_end", "split")
+KINETICS_HIDDEN = (
+    "train/.DS_Store", "train/._abcdefghijk_000000_000010.mp4", "val/Thumbs.db", "__MACOSX/._x.mp4",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,17 @@ class Clip:
     kind: str = ""
 
 
-def _render(clip: Clip, classes: int, look: Look, cut_seconds: float, seed: int) -> Scene:
+def render_clip(clip: Clip, classes: int, look: Look, cut_seconds: float, seed: int) -> Scene:
     """The scene of a clip; what will be cut has the length that its expected outcome needs."""
     if clip.kind.startswith("cut"):
         look = replace(look, seconds=(cut_seconds, cut_seconds))
+    elif clip.kind == "long":
+        look = replace(look, seconds=(corrupt.LONG_SECONDS, corrupt.LONG_SECONDS))
     return render(clip.label, classes, look, np.random.default_rng([seed, clip.stream]))
 
 
-def _truth_line(clip: Clip, label: str, scene: Scene, expected: dict[str, str]) -> tuple:
+def truth_line(clip: Clip, label: str, scene: Scene, expected: dict[str, str]) -> tuple:
+    """A clip's line of the truth; `expected` has the outcome of each kind of damage."""
     reason = expected[clip.kind] if clip.kind else ""
     return clip.id, label, int(scene.sound_cue), int(scene.video_cue), clip.kind, reason
 
@@ -87,7 +92,8 @@ def write_cremad(
     with whole_folder(root, truth_path) as folder:
         for name in ("AudioWAV", "VideoFlash"):
             (folder / name).mkdir()
-            (folder / name / ".DS_Store").write_bytes(HIDDEN)
+            hidden = (".DS_Store", "._1001_DFA_ANG_XX.wav", "Thumbs.db")
+            corrupt.write_hidden(folder / name, hidden)
         numbered = list(enumerate(SENTENCES, 1))
         write_table(folder / "SentenceFilenames.csv", ("Stimulus_Number", "Filename"), numbered)
         work = functools.partial(_write_cremad_clip, folder, LABELS, look, seed)
@@ -118,13 +124,17 @@ def _cremad_clips(labels: tuple[str, ...], per_class: int, each: int) -> list[Cl
         if actor > LAST_ACTOR or each > DAMAGED_ACTOR - QUIRK_ACTOR:
             raise UsageError(f"--corrupt {each} is refused: there are names for 20 of a kind")
         name = _cremad_name(actor, SENTENCES[turn % len(SENTENCES)], labels[label], k)
-        if kind == "name_quirk":
+        if kind in ("name_quirk", "duplicate"):
             label = labels.index("SAD")
-            name = f"{QUIRK_ACTOR + k - kinds.index(kind)}_ITH_SAD_XX"
+            sentence = "ITH" if kind == "name_quirk" else "TSI"
+            name = f"{QUIRK_ACTOR + k - kinds.index(kind)}_{sentence}_SAD_XX"
         elif kind == "unknown_name":
             name = f"{actor}_outtake_{k}"
         names.append((name, label, kind))
-    return [Clip(name, label, k, name, kind) for k, (name, label, kind) in enumerate(names)]
+    return [
+        Clip(corrupt.told_stem(kind, name), label, k, name, kind)
+        for k, (name, label, kind) in enumerate(names)
+    ]
 
 
 def _write_cremad_clip(
@@ -132,18 +142,20 @@ def _write_cremad_clip(
 ) -> tuple:
     """Writes a clip's two files and returns its line of the truth. Runs in a worker process."""
     kind = clip.kind
-    scene = _render(clip, len(labels), look, corrupt.CUT_FLV_SECONDS, seed)
+    scene = render_clip(clip, len(labels), look, corrupt.CUT_FLV_SECONDS, seed)
     wav = folder / "AudioWAV" / f"{clip.file[:-1] if kind == 'name_quirk' else clip.file}.wav"
     wave = corrupt.damaged_wave(kind, scene.wave)
     if wave is not None and kind != "wav_missing":
         write_wav(wav, wave, RATE)
-    if kind in ("wav_zero_byte", "wav_html", "lfs_pointer"):
+    if kind == "duplicate":
+        write_wav(wav.with_name(f"{clip.file[:-1]}.wav"), wave, RATE)
+    if kind in ("wav_zero_byte", "wav_html", "lfs_pointer", "not_utf8"):
         corrupt.damage_file(kind, wav)
     elif kind == "both_broken":
         corrupt.damage_file("zero_byte", wav)
-    if kind != "unknown_name":
+    if kind not in ("unknown_name", "not_utf8"):
         corrupt.write_flv(folder / "VideoFlash" / f"{clip.file}.flv", scene, look.fps, kind)
-    return _truth_line(clip, labels[clip.label], scene, corrupt.EXPECTED["cremad"])
+    return truth_line(clip, labels[clip.label], scene, corrupt.EXPECTED["cremad"])
 
 
 # --- Kinetics-Sounds ------------------------------------------------------------------------------
@@ -171,14 +183,14 @@ def write_kinetics(
     with whole_folder(root, truth_path) as folder:
         for file in {clip.file for clip in clips if clip.file}:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        _write_hidden(folder)
+        corrupt.write_hidden(folder, KINETICS_HIDDEN)
         _write_lists(folder, rows)
         work = functools.partial(_write_kinetics_clip, folder, LABELS, look, seed)
         truth = run_jobs(work, clips, workers, "write Kinetics fixture")
         write_table(truth_path, TRUTH, sorted(truth))
 
 
-def _hostile_id(turn: int, rng: np.random.Generator) -> str:
+def hostile_id(turn: int, rng: np.random.Generator) -> str:
     """An id that trips naive parsers: a leading dash or underscore, dashes inside, a false time."""
     letters = "".join(rng.choice(list(ID_LETTERS), ID_LENGTH))
     shapes = {
@@ -201,7 +213,7 @@ def _kinetics_clips(
     rng = np.random.default_rng([seed, len(plan)])  # two numbers, as for clips, but never a clip's
     clips, rows, listed, seen = [], [], layout != "B" or each > 0, set()
     for k, (label, turn, kind) in enumerate(plan):
-        while (name := _hostile_id(k, rng)) in seen:
+        while (name := hostile_id(k, rng)) in seen:
             pass
         seen.add(name)
         start = int(rng.integers(0, 600))
@@ -209,8 +221,8 @@ def _kinetics_clips(
         part = "val" if (layout, part) == ("B", "test") else part
         file = _kinetics_file(layout, labels, label, name, start, part, kind)
         clip = Clip(name, label, k, file, kind)
-        if kind == "unknown_name":
-            clip = replace(clip, id=Path(clip.file).stem)
+        if kind in ("unknown_name", "not_utf8"):
+            clip = replace(clip, id=corrupt.told_stem(kind, Path(clip.file).stem))
         elif listed and not (kind == "no_label" and (layout == "B" or k % 2)):
             rows.append(("" if kind == "no_label" else labels[label], name, start, part))
         if kind == "duplicate":
@@ -242,13 +254,6 @@ def _kinetics_file(
     return f"{part}/{folder}/{stem}.{ending}"
 
 
-def _write_hidden(folder: Path) -> None:
-    """What a Mac leaves in folders and archives: no scan may count it."""
-    for name in ("train/.DS_Store", "train/._abcdefghijk_000000_000010.mp4", "__MACOSX/._x.mp4"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(HIDDEN)
-
-
 def _write_lists(folder: Path, rows: list[tuple]) -> None:
     """annotations/<part>.csv, each in another dialect that the real lists come in."""
     for part in PARTS:
@@ -272,7 +277,7 @@ def _write_kinetics_clip(
     folder: Path, labels: tuple[str, ...], look: Look, seed: int, clip: Clip
 ) -> tuple:
     """Writes a clip's file and returns its line of the truth. Runs in a worker process."""
-    scene = _render(clip, len(labels), look, corrupt.CUT_MP4_SECONDS, seed)
+    scene = render_clip(clip, len(labels), look, corrupt.CUT_MP4_SECONDS, seed)
     if clip.file:
         corrupt.write_mp4(folder / clip.file, scene, look.fps, clip.kind)
-    return _truth_line(clip, labels[clip.label], scene, corrupt.EXPECTED["kinetics"])
+    return truth_line(clip, labels[clip.label], scene, corrupt.EXPECTED["kinetics"])

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 
-from data_prep.generate import corrupt, scenes
+from data_prep.generate import pictures, scenes
 from data_prep.layouts.sarcasm import FILTER
 
 LONG_LINE, LONG_TEXT = 20_000, 300  # words
@@ -92,16 +91,4 @@ def write_picture(folder: Path, look: TweetLook, seed: int, tweet: Tweet) -> Non
     rng = np.random.default_rng([seed, tweet.stream, 1])
     size = scenes.Look(width=look.width, height=look.height, contrast=look.contrast)
     pixels = scenes.render_glyph(tweet.glyph, 1, size, rng)[0]
-    picture, path = PIL.Image.fromarray(pixels), folder / tweet.file
-    if tweet.kind == "rgba":
-        picture.putalpha(200)
-        picture.save(path, "PNG")
-    elif tweet.kind == "gif":
-        picture.save(path, "GIF", save_all=True, append_images=[picture.rotate(180)])
-    else:
-        exif = PIL.Image.Exif()
-        if tweet.kind == "exif":
-            exif[0x0112] = 6  # orientation: a quarter turn
-        picture = picture.convert("CMYK") if tweet.kind == "cmyk" else picture
-        picture.save(path, "JPEG", quality=95, exif=exif)
-    corrupt.damage_file(tweet.kind, path)
+    pictures.write_picture(folder / tweet.file, pixels, tweet.kind)

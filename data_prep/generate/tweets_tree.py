@@ -6,6 +6,7 @@ or left out, never replaced by another class's.
 """
 
 import functools
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,10 @@ import numpy as np
 
 from common.files import write_table, write_text
 from common.options import unknown
+from data_prep.generate import corrupt
 from data_prep.generate.media import run_jobs, whole_folder
-from data_prep.generate.trees import HIDDEN, PART_CYCLE, TRUTH
+from data_prep.generate.pictures import FORMS
+from data_prep.generate.trees import PART_CYCLE, TRUTH
 from data_prep.generate.tweets import (
     FEELINGS,
     MARKERS,
@@ -32,7 +35,6 @@ from data_prep.generate.tweets import (
 from data_prep.layouts import sarcasm, twitter2015
 
 # What damage becomes of, in the terms of `corrupt.EXPECTED`.
-PICTURE_FORMS = ("cmyk", "rgba", "gif", "exif")  # unusual, not damaged
 LINE_DAMAGE = {
     "bad_line": "bad_line",
     "long_line": "bad_line",
@@ -40,24 +42,34 @@ LINE_DAMAGE = {
     "empty_text": "flag:empty_text",
     "long_text": "",
 }
-FILE_DAMAGE = {"file_without_row": "no_label", "unknown_name": "unknown_name"}
+FILE_DAMAGE = {
+    "file_without_row": "no_label",
+    "unknown_name": "unknown_name",
+    "not_utf8": "unknown_name",
+    "second_picture": "duplicate",  # the same name in another folder
+}
 EXPECTED = {
     "sarcasm": {
         "zero_byte": "unreadable",
         "html": "unreadable",
-        "cut_60": "bad_image",
+        "cut_jpg": "bad_image",
+        "bomb_png": "bad_image",
         "lfs_pointer": "lfs_pointer",
-        "row_without_file": "missing_file",
+        "pipe": "unreadable",
+        **dict.fromkeys(("row_without_file", "folder", "broken_link"), "missing_file"),
         "duplicate": "duplicate",
         "filtered": "filtered",
-        **dict.fromkeys(PICTURE_FORMS, ""),
+        **dict.fromkeys(FORMS, ""),
         **LINE_DAMAGE,
         **FILE_DAMAGE,
     },
     "twitter2015": {
-        **dict.fromkeys(("zero_byte", "html", "cut_60", "row_without_file"), "flag:missing_image"),
+        # A grey picture stands in for it.
+        **dict.fromkeys(("zero_byte", "html", "cut_jpg", "bomb_png"), "flag:missing_image"),
+        **dict.fromkeys(("row_without_file", "folder", "broken_link"), "flag:missing_image"),
         "lfs_pointer": "lfs_pointer",
-        **dict.fromkeys(PICTURE_FORMS, ""),
+        "pipe": "unreadable",
+        **dict.fromkeys(FORMS, ""),
         **LINE_DAMAGE,
         **FILE_DAMAGE,
     },
@@ -78,14 +90,17 @@ def _plan(labels: Sequence[str], per_class: int, kinds: list[str]) -> list[tuple
 def _write_pictures(
     folder: Path, tweets: list[Tweet], look: TweetLook, seed: int, workers: int | None, what: str
 ) -> None:
-    """One picture a file name, hidden files beside them."""
+    """One picture a file name, a second one of some in another folder, hidden files beside."""
     folder.mkdir(parents=True)
-    for name in (".DS_Store", "._1.jpg", "Thumbs.db"):
-        (folder / name).write_bytes(HIDDEN)
+    corrupt.write_hidden(folder, (".DS_Store", "._1.jpg", "Thumbs.db", "__MACOSX/._1.jpg"))
     there = [t for t in tweets if t.file and t.kind != "row_without_file"]
     first = {tweet.file: tweet for tweet in reversed(there)}
     work = functools.partial(write_picture, folder, look, seed)
     run_jobs(work, [first[name] for name in sorted(first)], workers, f"write {what} fixture")
+    for tweet in there:
+        if tweet.kind == "second_picture":
+            (folder / "more").mkdir(exist_ok=True)
+            shutil.copy(folder / tweet.file, folder / "more")
 
 
 def _truth(tweets: list[Tweet], dataset: str, labels: Sequence[str]) -> list[tuple]:
@@ -124,7 +139,7 @@ def write_sarcasm(
             pass
         seen.add(name)
         tweet = _sarcasm_tweet(k, name, label, kind, look, seed)
-        if kind == "duplicate":
+        if kind in ("duplicate", "second_picture"):
             tweets.append(replace(tweet, kind=""))
         tweets.append(tweet)
     with whole_folder(root, truth_path) as folder:
@@ -146,7 +161,7 @@ def _sarcasm_tweet(k: int, name: str, label: int, kind: str, look: TweetLook, se
     # A disc for a good feeling, a cross for a bad one.
     glyph = 2 * (1 - (feeling ^ label)) if together and has_glyph else None
     file = f"my photo {k}.jpg" if kind == "unknown_name" else f"{name}.jpg"
-    name = Path(file).stem
+    name = corrupt.told_stem(kind, Path(file).stem)
     part = PART_CYCLE[k // 2 % len(PART_CYCLE)]
     has_word = bool(has_word) and kind != "empty_text"
     return Tweet(name, label, part, text, file, glyph, has_word, k, kind=kind)
@@ -226,7 +241,10 @@ def _twitter_tweets(per_class: int, kinds: list[str], look: TweetLook, seed: int
         if k in pairs:
             tweets += _two_targets(k, (label, plan[pairs[k]][0]), name, look, seed)
         else:
-            tweets.append(_one_target(k, label, kind, name, look, seed))
+            tweet = _one_target(k, label, kind, name, look, seed)
+            if kind == "second_picture":
+                tweets.append(replace(tweet, id="", kind=""))
+            tweets.append(tweet)
     return tweets
 
 
@@ -243,7 +261,11 @@ def _one_target(k: int, label: int, kind: str, file: str, look: TweetLook, seed:
     if kind == "unknown_name":
         file = f"my photo {k}.jpg"
     # A picture without a sample is known by its name alone.
-    name = {"unknown_name": Path(file).stem, "file_without_row": file}.get(kind, "")
+    name = {
+        "unknown_name": Path(file).stem,
+        "not_utf8": corrupt.told_stem(kind, Path(file).stem),
+        **dict.fromkeys(("file_without_row", "second_picture"), file),
+    }.get(kind, "")
     return Tweet(name, label, part, text, file, glyph, has_word, k, target, kind)
 
 

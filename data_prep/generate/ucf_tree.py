@@ -15,7 +15,7 @@ from common.files import write_table, write_text
 from common.options import UsageError
 from data_prep.generate import corrupt
 from data_prep.generate.media import run_jobs, whole_folder, write_video
-from data_prep.generate.trees import HIDDEN, TRUTH
+from data_prep.generate.trees import TRUTH
 from data_prep.generate.ucf_scenes import Look, render
 
 UCF_LOOK = Look()
@@ -41,10 +41,15 @@ EXPECTED = {
     "three_frames": "few_frames",
     "frozen": "",  # one frame again and again: no motion
     "wrong_extension": "",  # an mp4: the content decides
+    "fps_1000": "",  # a Matroska file: the frames' own times count, not the tag
     "duplicate": "duplicate",
     "no_label": "no_label",  # in the folder of a class outside the 101
     "other_class": "unknown_name",  # in the folder of another class
     "unknown_name": "unknown_name",
+    "pipe": "unreadable",
+    "folder": "missing_file",
+    "broken_link": "missing_file",
+    "not_utf8": "unknown_name",
     "row_without_file": "missing_file",
     "unlisted": "",
 }
@@ -52,7 +57,9 @@ EXPECTED_PRECOMPUTED = {
     "no_flow": "no_flow",
     "u_without_v": "flag:unpaired_flow",
 }
-NO_PICTURES = ("no_flow", "no_label", "unknown_name", "row_without_file", "duplicate")
+NO_PICTURES = (
+    "no_flow", "no_label", "unknown_name", "not_utf8", "row_without_file", "folder", "duplicate",
+)  # fmt: skip
 
 
 class Clip(NamedTuple):
@@ -90,9 +97,8 @@ def write_ucf101(
     with whole_folder(root, truth_path) as folder:
         for file in {clip.file for clip in clips if clip.file}:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        for name in (f"UCF-101/{LABELS[0]}/.DS_Store", "UCF-101/Thumbs.db", "__MACOSX/._v_x.avi"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(HIDDEN)
+        hidden = (f"UCF-101/{LABELS[0]}/.DS_Store", "UCF-101/Thumbs.db", "__MACOSX/._v_x.avi")
+        corrupt.write_hidden(folder, hidden)
         if lists:
             _write_lists(folder / "ucfTrainTestlist", LABELS, clips)
         work = functools.partial(_write_clip, folder, LABELS, look, seed, precomputed)
@@ -146,6 +152,8 @@ def _damaged(
         return [clip._replace(file=f"UCF-101/{labels[label - 1]}/{stem}.avi")]
     if kind == "unknown_name":
         return [clip._replace(id=f"my {stem}", file=f"UCF-101/{name}/my {stem}.avi")]
+    if kind == "not_utf8":
+        return [clip._replace(id=corrupt.told_stem(kind, stem))]
     return [clip._replace(file="")] if kind == "row_without_file" else [clip]
 
 
@@ -153,7 +161,7 @@ def _write_lists(folder: Path, labels: tuple[str, ...], clips: list[Clip]) -> No
     """The seven official files; those of the second list as another system writes them."""
     classes = "".join(f"{k} {name}\r\n" for k, name in enumerate(labels, 1))
     write_text(folder / "classInd.txt", classes)
-    unlisted = ("unlisted", "unknown_name", "no_label", "duplicate")
+    unlisted = ("unlisted", "unknown_name", "not_utf8", "no_label", "duplicate")
     for number, tested in TEST_GROUPS.items():
         lines: dict[str, list[str]] = {"train": [], "test": []}
         for clip in clips:
@@ -190,7 +198,10 @@ def _write_avi(path: Path, frames: np.ndarray, fps: int, kind: str) -> None:
         frames = frames[: 1 if kind == "one_frame" else 3]
     elif kind == "frozen":
         frames = np.repeat(frames[:1], len(frames), axis=0)
-    write_video(path, frames, fps, "h264" if kind == "wrong_extension" else "mpeg4")
+    if kind == "fps_1000":
+        write_video(path, frames, fps, "h264", container="matroska", fps_tag=1000)
+    else:
+        write_video(path, frames, fps, "h264" if kind == "wrong_extension" else "mpeg4")
     content = bytearray(path.read_bytes())
     if kind in CUTS:  # of the frames: a share of the file may end within the header
         start, end = content.index(b"movi"), content.rindex(b"idx1")

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from common.options import UsageError, option
 from data_prep.layouts import kinetics
+from data_prep.layouts.lines import read_lines
 from data_prep.layouts.walk import walk
 from data_prep.spec import AudioView, Candidate, Rejection, Scan, Spec, VideoView
 
@@ -40,7 +41,7 @@ SOURCE = (
 # The parts before the list of all, so that a row's part is known when it is met first.
 LISTS = {"trainSet.txt": "train", "valSet.txt": "val", "testSet.txt": "test", "Annotations.txt": ""}
 HEADER = ("category", "videoid", "quality", "starttime", "endtime")
-LARGEST_LIST = 16 << 20  # bytes; the real Annotations.txt has 144 kB
+MAX_SHOWN = 80  # characters of a list's words in a message
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _find_clips(root: Path, base: str) -> tuple[dict[str, str], list[Rejection]]
     clips: dict[str, str] = {}
     rejected = []
     for inside in walk(root / base):
-        if inside in LISTS:
+        if inside in LISTS and (root / base / inside).is_file():
             continue
         path = str(PurePosixPath(base, inside))
         name = PurePosixPath(path)
@@ -169,24 +170,22 @@ def _read_events(root: Path, base: str) -> _Events:
 
 def _rows(root: Path, source: str, refused: list[Rejection]) -> Iterator[Row]:
     """The rows of one list; lines that are none go to `refused`. Raises `UsageError`."""
-    path = root / source
-    if path.stat().st_size > LARGEST_LIST:
-        raise UsageError(f"{path} has more than {LARGEST_LIST} bytes: it is no list of AVE")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not a list in UTF-8: {error}") from None
-    for number, line in enumerate(text.split("\n"), 1):
+    name = PurePosixPath(source).name
+    for number, line in read_lines(root / source):
+        place = f"{name}, line {number}"
+        if line is None:
+            what = f"{place}: not UTF-8, or longer than any row"
+            refused.append(Rejection(place, source, "bad_line", what))
+            continue
         # From the right: a category may hold whatever its author likes.
         fields = [" ".join(value.split()) for value in line.rsplit("&", len(HEADER) - 1)]
         if tuple(value.casefold() for value in fields) == HEADER or not line.strip():
             continue
-        place = f"{PurePosixPath(source).name}, line {number}"
         if len(fields) == len(HEADER):
             category, youtube, _, start, end = fields
-            yield Row(source, place, LISTS[path.name], category, youtube, start, end)
+            yield Row(source, place, LISTS[name], category, youtube, start, end)
         else:
-            youtube = fields[1] if len(fields) > 1 else ""
+            youtube = fields[1][:MAX_SHOWN] if len(fields) > 1 else ""
             what = f"{place}: {len(fields)} fields instead of {len(HEADER)}"
             refused.append(Rejection(youtube, source, "bad_line", what))
 
@@ -194,9 +193,10 @@ def _rows(root: Path, source: str, refused: list[Rejection]) -> Iterator[Row]:
 def _judge(row: Row, events: _Events) -> None:
     """Takes the row as its video's event, or finds why not."""
     reason = detail = ""
-    event = f"{row.category!r} from {row.start!r} to {row.end!r}"
+    category, start, end = (repr(word[:MAX_SHOWN]) for word in (row.category, row.start, row.end))
+    event = f"{category} from {start} to {end}"
     if row.category.casefold() not in IDS:
-        reason, detail = "no_label", f"{row.category!r} is none of the {len(LABELS)} classes"
+        reason, detail = "no_label", f"{category} is none of the {len(LABELS)} classes"
     elif not _has_length(row.start, row.end):
         reason, detail = "empty_event", event
     elif row.youtube in events.taken:

@@ -151,7 +151,8 @@ def _read_tree(root: Path) -> tuple[list[File], dict[str, list[Row]], _Findings]
     for path in walk(root):
         name = PurePosixPath(path)
         parsed = parse_name(name.name)
-        listed = read_rows(root / path) if name.suffix.lower() == ".csv" else []
+        is_list = name.suffix.lower() == ".csv" and (root / path).is_file()
+        listed = read_rows(root / path) if is_list else []
         if parsed:
             parts = [PARTS[folder.lower()] for folder in name.parts[:-1] if folder.lower() in PARTS]
             folder = name.parent.name.lower()

@@ -25,6 +25,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str | None]]:
     characters that Unicode counts as line ends do not end a line. Raises `UsageError` for a file
     that no list can be.
     """
+    if not path.is_file():  # a link to nothing; or a pipe, which would be waited on for ever
+        raise UsageError(f"{path} is no file: a list must be one, or not be there")
     if path.stat().st_size > MAX_LIST_BYTES:
         raise UsageError(f"{path} has more than {MAX_LIST_BYTES} bytes: it is not the list it says")
     with open(path, "rb") as handle:

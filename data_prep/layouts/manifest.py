@@ -169,8 +169,8 @@ class Manifest:
             path = row[m].strip()
             if not inside(root, path):
                 raise UsageError(f"{where}: {path!r} leaves the manifest's folder {root}")
-            if not path or not (root / path).is_file():
-                return "missing_file", f"{m}: {path!r}"
+            if not path or not there(root / path):
+                return "missing_file", f"{m}: {path[:80]!r}"
         return "", ""
 
 
@@ -189,7 +189,18 @@ def inside(root: Path, path: str) -> bool:
     """Whether a relative path, links followed, stays under `root`."""
     if Path(path).is_absolute() or "\0" in path:
         return False
-    return (root / path).resolve().is_relative_to(root.resolve())
+    try:
+        return (root / path).resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # links in a circle: they lead nowhere
+        return True
+
+
+def there(path: Path) -> bool:
+    """Whether it is a file; a name that no file system takes is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def stored_form(modality: str, s: Settings):

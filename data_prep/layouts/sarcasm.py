@@ -101,7 +101,7 @@ def scan(root: Path, settings: Settings) -> Scan:
             _judge(row, expected, row.id in pictures, findings)
     findings.rejected += unlisted(pictures, findings.named)
     for path in sorted((root / folder).iterdir()):
-        if path.is_file() and path.name not in LISTS and not is_ignored(path.name):
+        if not path.is_dir() and path.name not in LISTS and not is_ignored(path.name):
             source = str(PurePosixPath(folder, path.name))
             findings.rejected.append(Rejection(path.stem, source, "unknown_name"))
     candidates = [findings.candidates[key] for key in sorted(findings.candidates)]

@@ -90,15 +90,16 @@ def scan(root: Path, settings: Settings) -> Scan:
             named.add(row.image)
             path = pictures.get(row.image, f"{images}/{row.image}")
             if row.label is None:
-                rejected.append(Rejection(row.id, source, "no_label", "its label is no polarity"))
+                detail = f"its label in {source} is no polarity"
+                rejected.append(Rejection(row.id, path, "no_label", detail))
             elif settings.drop_missing and row.image not in pictures:
                 rejected.append(Rejection(row.id, path, "missing_file", source))
             else:
                 candidates.append(_candidate(row, path, part))
     rejected += unlisted(pictures, named)
     for path in sorted((root / folder).iterdir()):
-        known = path.stem in PARTS and path.suffix in (".tsv", ".txt")
-        if path.is_file() and not known and not is_ignored(path.name):
+        known = path.stem in PARTS and path.suffix in (".tsv", ".txt") and path.is_file()
+        if not path.is_dir() and not known and not is_ignored(path.name):
             source = str(PurePosixPath(folder, path.name))
             rejected.append(Rejection(path.stem, source, "unknown_name"))
     candidates.sort(key=lambda candidate: candidate.id)
