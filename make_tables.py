@@ -26,6 +26,7 @@ def make_table(table: Table, reader: Reader, out: Path) -> str:
     text, path = markdown(table, reader), out / "tables" / f"{table.id}.md"
     write_text(path, text)
     write_text(path.with_suffix(".csv"), numbers_csv(table, reader))
+    write_text(path.with_suffix(".tex"), latex(table, reader))
     if any(cell.paper for _, _, cell in table.cells()):
         write_text(path.with_suffix(".paper.csv"), comparison_csv(table, reader))
     if any(reader.finished(runs, table.seeds) for runs in table.runs()):
@@ -34,20 +35,26 @@ def make_table(table: Table, reader: Reader, out: Path) -> str:
 
 
 def make_figure(figure: Figure, reader: Reader, out: Path) -> str:
-    """Writes a figure; when its runs are missing, removes an earlier one, which would mislead."""
-    from experiments.figures import draw, figure_csv, figure_points
+    """Writes a figure; when all its runs are missing, removes an earlier one, which would mislead.
+
+    A figure of which some runs are missing is drawn without them, and its caption says so.
+    """
+    from experiments.figures import draw, figure_csv, figure_points, not_drawn
 
     path = out / "figures" / f"{figure.id}.png"
     points = figure_points(figure, reader)
-    if points is None:
+    if figure.panels and not points:
         removed = " (an earlier one was removed)" if path.exists() else ""
         for suffix in (".png", ".pdf", ".csv"):
             path.with_suffix(suffix).unlink(missing_ok=True)
         return f"{figure.id}: not drawn, its runs are missing{removed}"
-    write_text(path.with_suffix(".csv"), figure_csv(figure, points))
-    with atomic(path) as temporary:
-        temporary.write_bytes(draw(figure, points, reader))
-    return f"{figure.id}: {path}"
+    if points:
+        write_text(path.with_suffix(".csv"), figure_csv(figure, points))
+    for suffix, content in draw(figure, points, reader).items():
+        with atomic(path.with_suffix(suffix)) as temporary:
+            temporary.write_bytes(content)
+    missing = not_drawn(figure, points)
+    return f"{figure.id}: {path}" + (f" (without {missing})" if missing else "")
 
 
 def make(artifact: Artifact, reader: Reader, out: Path) -> str:

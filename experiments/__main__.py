@@ -1,7 +1,7 @@
 """The runs behind the tables and figures: what there is, what is missing, and making it.
 
     python -m experiments list                    tables and figures, a line each
-    python -m experiments status [NAME]           each run: new, partial, done, failed, unusable
+    python -m experiments status [NAME]           what is done, failed, stopped, and left to do
     python -m experiments show demo               the runs and their commands
     python -m experiments run demo --devices cpu  makes what is not done yet
     python -m experiments run demo --dry_run      the commands as a shell script
@@ -9,30 +9,43 @@
 NAME is a table, a figure, or a group of them.
 """
 
+import shlex
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.options import Parser, UsageError, match_name, number
 from common.program import run as run_program
+from experiments import cluster
+from experiments.adapt import adapted, read_settings
 from experiments.artifacts import Artifact
-from experiments.launch import Task, cuda_devices, launch, pick_slots
+from experiments.estimate import Estimator, duration, left
+from experiments.launch import cuda_devices, launch, pick_slots
 from experiments.reader import Reader
 from experiments.registry import ARTIFACTS, needed, select
+from experiments.tasks import Task
 
 
-def tasks_of(args: Any) -> list[Task]:
-    """The runs that a command line asks for."""
+def selected(args: Any) -> list[Artifact]:
+    """The tables and figures that a command line names, with its settings."""
+    names = [args.name] if args.name else []
+    return adapted(select(names), read_settings(args.set or []))
+
+
+def seeds_of(args: Any) -> list[int] | None:
+    """The seeds of a command line; None where each artifact has its own."""
+    return None if args.seeds is None else [number("seeds", k, int, 0) for k in args.seeds]
+
+
+def tasks_of(artifacts: Sequence[Artifact], args: Any) -> list[Task]:
+    """The runs that the artifacts need, each once."""
     flags = []
     for flag, default in (("data_dir", "data"), ("results_dir", "results")):
         if getattr(args, flag) != default:
             flags += [f"--{flag}", getattr(args, flag)]
-    seeds = None
-    if args.seeds is not None:
-        seeds = [number("seeds", text, int, 0) for text in args.seeds]
-    names = [args.name] if args.name else []
-    return [Task(runs, seed, tuple(flags)) for runs, seed in needed(select(names), seeds)]
+    return [Task(runs, seed, tuple(flags)) for runs, seed in needed(artifacts, seeds_of(args))]
 
 
 def kind_of(artifact: Artifact) -> str:
@@ -40,64 +53,120 @@ def kind_of(artifact: Artifact) -> str:
     return type(artifact).__name__.lower()
 
 
+def counted(states: Sequence[str]) -> str:
+    """How many of each state: "2 done, 1 new"."""
+    return ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))
+
+
 def show_list(args: Any) -> int:
-    """Artifacts, a line each: name, kind, runs, and the caption's first sentence."""
-    wide = max(len(artifact.id) for artifact in ARTIFACTS)
+    """Artifacts, a line each: name, kind, how many runs are done, the caption's first sentence."""
+    wide, reader = max(len(artifact.id) for artifact in ARTIFACTS), Reader(Path(args.results_dir))
     for artifact in ARTIFACTS:
-        count = len(list(needed([artifact])))
+        states = [reader.run(*pair)[1] for pair in needed([artifact], seeds_of(args))]
+        done = f"{states.count('done'):3d} of {len(states):3d} runs done"
         first = artifact.caption.partition(". ")[0].rstrip(".")
-        print(f"{artifact.id:{wide}}  {kind_of(artifact):6}  {count:3d} runs  {first}")
+        print(f"{artifact.id:{wide}}  {kind_of(artifact):6}  {done}  {first}")
     return 0
 
 
 def show_status(args: Any) -> int:
-    """The state of each run, and how many epochs a stopped one has behind it."""
-    reader, counts = Reader(Path(args.results_dir)), {}
-    for task in tasks_of(args):
+    """The states of each artifact's runs, then each run's, and how long the rest will take."""
+    artifacts, reader = selected(args), Reader(Path(args.results_dir))
+    estimator = Estimator(reader)
+    wide = max(len(artifact.id) for artifact in artifacts)
+    for artifact in artifacts:
+        pairs = list(needed([artifact], seeds_of(args)))
+        rest = left(estimator.seconds(*pair) for pair in pairs)
+        states = counted([reader.run(*pair)[1] for pair in pairs]) or "no runs needed"
+        print(f"{artifact.id:{wide}}  {states}" + (f"; {rest}" if rest else ""))
+    print()
+    tasks = tasks_of(artifacts, args)
+    for task in tasks:
         state = reader.run(task.runs, task.seed)[1]
-        counts[state] = counts.get(state, 0) + 1
-        epochs = ""
-        if state in ("partial", "failed"):
-            epochs = f"  ({len(task.runs.folder(reader.results, task.seed).read_log())} epochs)"
-        print(f"{state:8}  {task.name}{epochs}")
-    print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+        about = describe(task, state, estimator) if state != "done" else ""
+        print(f"{state:8}  {task.name}" + (f"  ({about})" if about else ""))
+    rest = left(estimator.seconds(task.runs, task.seed) for task in tasks)
+    states = counted([reader.run(task.runs, task.seed)[1] for task in tasks])
+    print(states + (f"; one after another, {rest}" if rest else ""))
     return 0
+
+
+def describe(task: Task, state: str, estimator: Estimator) -> str:
+    """What is known of a run that is not done: epochs, time left, why it failed."""
+    parts = []
+    if state in ("partial", "failed"):
+        behind, epochs = estimator.behind(task.runs, task.seed), estimator.epochs(task.runs)
+        parts.append(f"{behind} of {epochs} epochs")
+    seconds = estimator.seconds(task.runs, task.seed)
+    if seconds is not None:
+        parts.append(f"about {duration(seconds)} left")
+    if state == "failed":
+        parts.append(reason(task, estimator.reader))
+    return ", ".join(parts)
+
+
+def reason(task: Task, reader: Reader) -> str:
+    """Why a run failed: the first line of error.txt, or the last one of a traceback."""
+    path = task.runs.folder(reader.results, task.seed).file("error.txt")
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no reason"]
+    return lines[-1 if lines[0].startswith("Traceback") else 0]
 
 
 def show_runs(args: Any) -> int:
     """Each artifact's caption, then the runs and their commands, once."""
-    for artifact in select([args.name]):
+    artifacts = selected(args)
+    for artifact in artifacts:
         print(f"{artifact.id} ({kind_of(artifact)}): {artifact.caption}")
         for runs in artifact.runs():
             print(f"    {runs.name}")
     print()
-    for task in tasks_of(args):
+    for task in tasks_of(artifacts, args):
         print(task.runs.command(task.seed, task.flags))
     return 0
 
 
 def run(args: Any) -> int:
     """Makes the runs, or prints how."""
-    tasks, reader = tasks_of(args), Reader(Path(args.results_dir))
+    reader = Reader(Path(args.results_dir))
+    tasks = tasks_of(selected(args), args)
     jobs = None if args.jobs is None else number("jobs", args.jobs, int, 1)
+    if args.ray:
+        if args.dry_run or args.devices not in (None, "cpu"):
+            wrong = "--dry_run" if args.dry_run else f"--devices {args.devices}"
+            raise UsageError(f"--ray does not go with {wrong}: the cluster gives out its devices")
+        return cluster.launch(reader, tasks, args.ray, args.devices == "cpu", jobs)
     if args.dry_run:
         return print_script(tasks, reader, pick_slots(args.devices, jobs) if args.devices else [])
     return launch(reader, tasks, pick_slots(args.devices or cuda_devices(), jobs))
 
 
 def print_script(tasks: list[Task], reader: Reader, slots: list[str]) -> int:
-    """The commands of the runs that are not done, dealt out to the devices in turn."""
-    todo = [task for task in tasks if reader.run(task.runs, task.seed)[1] != "done"]
+    """What makes the runs that are not done, a line for those that differ in their seed alone.
+
+    The lines are dealt out to the devices in turn.
+    """
+    groups: dict[tuple, list[int]] = {}
+    for task in tasks:
+        state = reader.run(task.runs, task.seed)[1]
+        if state != "done":
+            groups.setdefault((task.runs, task.flags, state == "unusable"), []).append(task.seed)
     print("set -e")
-    for place, task in enumerate(todo):
-        flags = list(task.flags)
-        if slots:
-            flags += ["--devices", slots[place % len(slots)]]
-        if reader.run(task.runs, task.seed)[1] == "unusable":
-            flags.append("--overwrite")
-        print(task.runs.command(task.seed, flags))
-    print(f"{len(tasks) - len(todo)} of {len(tasks)} runs are done", file=sys.stderr)
+    for place, ((runs, flags, given_up), seeds) in enumerate(groups.items()):
+        device = ["--devices", slots[place % len(slots)]] if slots else []
+        more = [*flags, *device, *(["--overwrite"] if given_up else [])]
+        print(for_seeds(runs.arguments(seeds[0]) + more, seeds))
+    done = len(tasks) - sum(map(len, groups.values()))
+    print(f"{done} of {len(tasks)} runs are done", file=sys.stderr)
     return 0
+
+
+def for_seeds(flags: list[str], seeds: list[int]) -> str:
+    """The command with these flags for each seed, as one line of shell."""
+    words = [shlex.quote(word) for word in ("python", "train.py", *flags)]
+    if len(seeds) == 1:
+        return " ".join(words)
+    words[words.index("--seed") + 1] = "$seed"
+    return f"for seed in {' '.join(map(str, seeds))}; do {' '.join(words)}; done"
 
 
 # verb -> (program, whether it takes a NAME: "no", "may", "must")
@@ -107,17 +176,34 @@ VERBS: dict[str, tuple[Callable[[Any], int], str]] = {
     "show": (show_runs, "must"),
     "run": (run, "must"),
 }
+# flags that not every verb takes
+TAKEN_BY = {
+    "jobs": ("run",),
+    "devices": ("run",),
+    "dry_run": ("run",),
+    "ray": ("run",),
+    "set": ("run", "status", "show"),
+}
 
 
 def add_flags(parser: Parser) -> None:
-    """The flags; those of `run` are refused elsewhere."""
+    """The flags; `TAKEN_BY` has those that are refused elsewhere."""
     parser.add_argument("--results_dir", default="results", metavar="DIR", help="root of all runs")
     parser.add_argument("--data_dir", default="data", metavar="DIR", help="prepared data")
     parser.add_argument("--seeds", nargs="+", metavar="K", help="instead of the artifact's own")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="settings of all runs, such as max_epochs=3 (not for list)",
+    )
     group = parser.add_argument_group("run")
     group.add_argument("--jobs", metavar="N", help="runs at a time (default: one a device or core)")
     group.add_argument(
         "--devices", metavar="D", help="CUDA devices such as 0,1, or cpu (default: all there are)"
+    )
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help="make the runs on a Ray cluster: HOST:PORT, auto or local"
     )
     group.add_argument("--dry_run", action="store_true", help="print the commands, run nothing")
 
@@ -134,9 +220,10 @@ def main(argv: list[str]) -> int:
     if (args.name and takes_name == "no") or (not args.name and takes_name == "must"):
         what = "takes no NAME" if takes_name == "no" else "needs a NAME: `list` shows them"
         raise UsageError(f"python -m experiments {verb} {what}")
-    given = [f"--{flag}" for flag in ("jobs", "devices", "dry_run") if getattr(args, flag)]
-    if given and verb != "run":
-        raise UsageError(f"{given[0]} belongs to `run`, not to `{verb}`")
+    for flag, verbs in TAKEN_BY.items():
+        if getattr(args, flag) and verb not in verbs:
+            takers = ", ".join(f"`{v}`" for v in verbs)
+            raise UsageError(f"--{flag} belongs to {takers}, not to `{verb}`")
     return program(args)
 
 

@@ -21,6 +21,7 @@ TWO = {"Joint": JOINT, "Midas": MIDAS}
 THREE = {"Joint": JOINT, "JointUni": JOINT_UNI, "Midas": MIDAS}
 LETTERS = {"audio": "A", "video": "V"}
 PAIRS = "misaligned pairs of the validation part"
+OURS = ("JointUni", "OGM", "ARL", "GMM")  # methods that the paper does not have
 COLUMNS = {
     "accuracy %": "test/acc",
     "F1, batches %": "test/f1_batch64",
@@ -34,7 +35,8 @@ COLUMNS = {
 def rows(runs: dict[str, Runs], columns: dict[str, str]) -> tuple[Row, ...]:
     """For each label a row of the columns' keys."""
     return tuple(
-        Row(label, tuple(Cell(one, key) for key in columns.values())) for label, one in runs.items()
+        Row(label, tuple(Cell(one, key) for key in columns.values()), one.method in OURS)
+        for label, one in runs.items()
     )
 
 

@@ -290,11 +290,11 @@ TEXT_ZERO = Table(
     "CREMA-D: accuracy with both modalities and with each alone, the other's features zero, and"
     " Shapley values of these accuracies (Sec. A.4), test part.",
     (
-        Column("both", "accuracy"),
-        Column("audio alone", "accuracy"),
-        Column("video alone", "accuracy"),
-        Column("audio", "Shapley value", lower=None),
-        Column("video", "Shapley value", lower=None),
+        Column("both", "accuracy", digits=1),
+        Column("audio alone", "accuracy", digits=1),
+        Column("video alone", "accuracy", digits=1),
+        Column("audio", "Shapley value", digits=1, lower=None),
+        Column("video", "Shapley value", digits=1, lower=None),
     ),
     (alone_row(), zero_row("Joint training", "Joint"), zero_row("MIDAS", "Midas")),
     (

@@ -10,7 +10,7 @@ from experiments.statistics import exact, show
 
 NOT_THERE = "n/a"  # the table has no such cell
 WRAPS = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
-MARKED = "Bold: best mean of the paper's rows; underlined: second best."
+BOLD = "Bold: best mean of the paper's rows"
 
 
 def markdown(table: Table, reader: Reader) -> str:
@@ -37,13 +37,18 @@ def markdown(table: Table, reader: Reader) -> str:
         "|---" * (len(headers) + 1) + "|",
         *body,
         "",
-        *([MARKED, ""] if marked else []),
+        *([marked_note(marked), ""] if marked else []),
         *(line for note in table.notes for line in (note, "")),
         *beside_the_paper(compare(table, reader)),
         *(["To fill:", "", *missing, ""] if missing else []),
         footer(table, reader),
     ]
     return "\n".join(lines) + "\n"
+
+
+def marked_note(marked: dict[tuple[int, int], str]) -> str:
+    """What bold and underlined mean, as far as they occur."""
+    return f"{BOLD}; underlined: second best." if "second" in marked.values() else f"{BOLD}."
 
 
 def beside_the_paper(comparisons: list[Comparison]) -> list[str]:

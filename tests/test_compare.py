@@ -74,7 +74,7 @@ def paper(tmp_path, monkeypatch):
     def replace(*lines):
         path = tmp_path / "paper.csv"
         path.write_text("\n".join(["table,dataset,method,variant,metric,mean,std", *lines]) + "\n")
-        monkeypatch.setattr(module, "PAPER_FILE", path)
+        paper_results.cache_clear()
         monkeypatch.setattr(module, "paper_results", lambda: paper_results(path))
 
     return replace

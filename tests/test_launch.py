@@ -1,174 +1,43 @@
-"""Statistics, the registry, `python -m experiments`, and how its children start and end."""
+"""How the children of a launch start and end, what is reported, and what a kill leaves to do."""
 
 import os
+import pty
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
+import termios
 
 import pytest
-from conftest import ROOT, program
-from test_tables import fake_run
+from conftest import program
+from fake_runs import fake_run
+from launch_stub import (
+    alive,
+    check_sweep,
+    epochs,
+    start_launcher,
+    started,
+    starts,
+    state,
+    tasks_for,
+    wait_for,
+    write_script,
+)
 
 from common.options import UsageError
-from experiments.artifacts import Runs
-from experiments.demo import JOINT, MIDAS
-from experiments.launch import Task, cores, launch, open_log, pick_slots
-from experiments.registry import ARTIFACTS, find, needed, select
-from experiments.resolve import resolve
-from experiments.statistics import mean, sample_std, show, summarise
-from experiments.reader import Reader
-
-# Stands for train.py. Seed 6 ends badly after its result, 7 fails, 8 leaves no result, 9 works
-# until it is told to stop.
-SCRIPT = """
-import json, os, pathlib, signal, sys, time
-
-flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-results, seed = pathlib.Path(flags["--results_dir"]), flags["--seed"]
-print("hello from seed", seed, "on", flags["--devices"], "with", flags["--threads"])
-if seed == "7":
-    sys.exit("error: the seven is refused")
-if seed == "9":
-    def stop(number, _):
-        (results / "stopped").write_text(str(number))
-        sys.exit(128 + number)
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    (results / "pid.part").write_text(str(os.getpid()))
-    os.rename(results / "pid.part", results / "pid")
-    time.sleep(60)
-if seed != "8":
-    folder = results / "runs" / flags["--dataset"] / flags["--method"] / "default" / f"seed{seed}"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "result.json").write_text("{}")
-sys.exit(seed == "6")
-"""
-
-# Launches Joint with the seeds given, from a process of its own.
-LAUNCHER = """
-import sys
-from pathlib import Path
-from experiments.launch import Task, launch
+from common.program import cores
 from experiments.demo import JOINT
-from experiments.statistics import mean, sample_std, show, summarise
+from experiments.launch import launch, pick_slots
 from experiments.reader import Reader
-results, script, seeds = Path(sys.argv[1]), Path(sys.argv[2]), map(int, sys.argv[3:])
-tasks = [Task(JOINT, seed, ("--results_dir", str(results))) for seed in seeds]
-sys.exit(launch(Reader(results), tasks, ["cpu"], script))
-"""
+from experiments.sweep import Progress
+from experiments.tasks import open_log
+
+LINUX = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's"
+)
 
 
 @pytest.fixture
 def script(tmp_path):
-    path = tmp_path / "train_stub.py"
-    path.write_text(SCRIPT)
-    return path
-
-
-def tasks_for(results, *seeds):
-    return [Task(JOINT, seed, ("--results_dir", str(results))) for seed in seeds]
-
-
-def start_launcher(results, script, *seeds):
-    words = ["-c", LAUNCHER, str(results), str(script), *map(str, seeds)]
-    return subprocess.Popen(
-        [sys.executable, *words],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(condition, seconds=20):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def alive(pid):
-    """Whether the process runs (a zombie that nobody collects does not)."""
-    try:
-        os.kill(pid, 0)
-        return "\nState:\tZ" not in open(f"/proc/{pid}/status").read()
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-
-
-def started(results):
-    """The pid of the child of seed 9, once it is at work."""
-    wait_for((results / "pid").exists)
-    return int((results / "pid").read_text())
-
-
-# --- statistics -----------------------------------------------------------------------------------
-
-
-def test_mean_and_sample_std_by_hand():
-    assert mean([1.0, 2.0, 6.0]) == 3.0
-    assert sample_std([1.0, 2.0, 6.0]) == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
-    assert sample_std([5.0]) is None
-    assert summarise([]) is None
-
-
-@pytest.mark.parametrize(
-    "values, text",
-    [
-        ([0.9, 0.91, 0.92], "91.0 ± 1.0 (3)"),
-        ([0.902], "90.2 (1)"),
-        ([0.5, 0.5], "50.0 ± 0.0 (2)"),
-        ([], "--"),
-    ],
-)
-def test_a_cells_text(values, text):
-    assert show(summarise(values)) == text
-
-
-# --- registry -------------------------------------------------------------------------------------
-
-
-def test_every_run_resolves_to_the_folder_that_the_registry_names():
-    for runs, seed in needed(ARTIFACTS):
-        run, args = resolve(runs.arguments(seed), "")
-        expected = runs.folder(args.results_dir, seed).path
-        assert run.default_folder(Path(args.results_dir)) == expected
-
-
-def test_artifacts_are_consistent():
-    assert len({artifact.id for artifact in ARTIFACTS}) == len(ARTIFACTS)
-    for figure in ARTIFACTS:
-        for panel in getattr(figure, "panels", ()):
-            wanted = len(panel.groups) if figure.kind == "bars" else 1
-            assert all(len(series.values) == wanted for series in panel.series)
-
-
-def test_a_group_and_an_id_are_found_whatever_their_case():
-    assert [a.id for a in find("Demo")] == [a.id for a in ARTIFACTS if a.group == "demo"]
-    assert [a.id for a in select(["demo-figure6", "DEMO-figure1"])] == [
-        "demo-figure1",
-        "demo-figure6",
-    ]
-
-
-def test_an_unknown_name_is_answered_with_the_closest():
-    with pytest.raises(UsageError, match="'demo-figur3'. Did you mean 'demo-figure3'?"):
-        find("demo-figur3")
-
-
-def test_overrides_become_flags_and_a_folder(tmp_path):
-    runs = Runs("demo", "Midas", (("weak_modality", False), ("lam", 5.0)))
-    assert runs.command(2) == (
-        "python train.py --dataset demo --method Midas --seed 2 --weak_modality off --lam 5"
-    )
-    folder = runs.folder(tmp_path, 2).path.relative_to(tmp_path)
-    assert str(folder) == "runs/demo/Midas/lam=5,weak_modality=off/seed2"
-
-
-# --- launching ------------------------------------------------------------------------------------
+    return write_script(tmp_path)
 
 
 def test_runs_are_made_and_their_output_is_kept(tmp_path, script, capsys):
@@ -227,7 +96,7 @@ def test_a_signal_is_passed_on_and_nothing_new_is_started(tmp_path, script, numb
     assert not JOINT.folder(tmp_path, 1).path.exists()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
+@LINUX
 def test_children_end_when_the_launcher_is_killed(tmp_path, script):
     process = start_launcher(tmp_path, script, 9)
     child = started(tmp_path)
@@ -240,8 +109,8 @@ def test_children_end_when_the_launcher_is_killed(tmp_path, script):
 def test_a_run_that_another_launcher_is_at_is_waited_for(tmp_path, script):
     other = open_log(tasks_for(tmp_path, 1)[0].log_path(tmp_path))
     process = start_launcher(tmp_path, script, 1, 2)
-    wait_for(lambda: JOINT.folder(tmp_path, 2).state == "done")  # the rest is not held up
-    assert process.poll() is None and JOINT.folder(tmp_path, 1).state == "new"
+    wait_for(lambda: state(tmp_path, 2) == "done")  # the rest is not held up
+    assert process.poll() is None and state(tmp_path, 1) == "new"
     other.close()
     out, error = process.communicate(timeout=20)
     assert process.returncode == 0
@@ -259,90 +128,95 @@ def test_slots():
             pick_slots(bad, None)
 
 
-# --- the program ----------------------------------------------------------------------------------
+# --- kills in the middle --------------------------------------------------------------------------
+
+SEEDS = range(20, 26)
 
 
-def experiments(*words):
-    return program("-m", "experiments", *words)
+@LINUX
+def test_a_launcher_killed_in_the_middle_loses_and_repeats_nothing(tmp_path, script):
+    process = start_launcher(tmp_path, script, *SEEDS)
+    wait_for(lambda: any(state(tmp_path, seed) == "done" for seed in SEEDS))
+    wait_for(lambda: any(state(tmp_path, seed) == "partial" for seed in SEEDS))
+    process.kill()
+    done = [seed for seed in SEEDS if state(tmp_path, seed) == "done"]
+    again = start_launcher(tmp_path, script, *SEEDS)  # its predecessor's children may still live
+    out, error = again.communicate(timeout=30)
+    process.communicate(timeout=20)
+    assert again.returncode == 0, error
+    assert 1 <= len(done) < len(SEEDS)
+    check_sweep(tmp_path, SEEDS, done)
+    third, _ = start_launcher(tmp_path, script, *SEEDS).communicate(timeout=20)
+    assert "0 runs to make, 6 done" in third
 
 
-def test_list_names_every_artifact():
-    lines = experiments("list").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == [artifact.id for artifact in select([])]
-    assert lines[0].split()[1:4] == ["table", "9", "runs"]
-    assert "the paper's Figure 1" in lines[1]
+def test_a_child_killed_in_the_middle_costs_itself_alone(tmp_path, script):
+    process = start_launcher(tmp_path, script, *SEEDS)
+    child = started(tmp_path, 21)
+    wait_for(lambda: JOINT.folder(tmp_path, 21).file("log.jsonl").exists())
+    os.kill(child, signal.SIGKILL)
+    out, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "5 done, 1 failed" in out
+    assert "FAILED demo/Joint/default/seed21: exit status -9\n" in error
+    assert 1 <= len(epochs(tmp_path, 21)) < 4
+    done = [seed for seed in SEEDS if seed != 21]
+    out, error = start_launcher(tmp_path, script, *SEEDS).communicate(timeout=20)
+    assert "1 runs to make, 5 done" in out and "1 done, 0 failed" in out, error
+    check_sweep(tmp_path, SEEDS, done)
+    assert starts(tmp_path)[21] == 2
 
 
-def test_status_counts_the_states(tmp_path):
-    fake_run(tmp_path, MIDAS, 1)
-    fake_run(tmp_path, MIDAS, 2, done=False).fail("out of luck")
-    fake_run(tmp_path, MIDAS, 3, done=False)
-    fake_run(tmp_path, MIDAS, 4).file("result.json").write_text("{")
-    words = ("--results_dir", tmp_path, "--seeds", 1, 2, 3, 4, 5)
-    shown = experiments("status", "demo-figure4", *words)
-    assert shown.returncode == 0
-    assert shown.stdout.splitlines() == [
-        "done      demo/Midas/default/seed1",
-        "failed    demo/Midas/default/seed2  (3 epochs)",
-        "partial   demo/Midas/default/seed3  (3 epochs)",
-        "unusable  demo/Midas/default/seed4",
-        "new       demo/Midas/default/seed5",
-        "1 done, 1 failed, 1 new, 1 partial, 1 unusable",
-    ]
-    assert "result.json is damaged" in shown.stderr
+# --- progress -------------------------------------------------------------------------------------
 
 
-def test_show_prints_each_runs_command():
-    shown = experiments("show", "demo-figure3", "--data_dir", "/my data")
-    assert (
-        "demo-figure3 (figure): The demo set's counterpart of the paper's Figure 3" in shown.stdout
-    )
-    start = "python train.py --dataset demo --method Midas --seed"
-    assert shown.stdout.splitlines()[-6:] == [
-        f"{start} {seed}{flag} --data_dir '/my data'"
-        for flag in (" --weak_modality off", "")
-        for seed in (1, 2, 3)
-    ]
+def test_progress_counts_epochs_of_all_runs(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("experiments.sweep.time.monotonic", lambda: now[0])
+    fake_run(tmp_path, JOINT, 1, done=False)  # 3 epochs
+    first, second, third = tasks_for(tmp_path, 1, 2, 3)
+    progress = Progress(Reader(tmp_path), [first, second, third])
+    assert (progress.count, progress.total, progress.remaining()) == (3, 90, None)
+    fake_run(tmp_path, JOINT, 2, epochs=8, done=False)  # 7 epochs
+    progress.look(second)
+    progress.look(third)
+    now[0] += 14.0
+    assert (progress.count, progress.total) == (10, 90)
+    assert progress.remaining() == 160.0  # 7 epochs in 14 s, 80 to go
+    progress.end(first, done=True)
+    progress.end(third, done=False)
+    assert (progress.count, progress.total) == (37, 60)
 
 
-def test_a_dry_run_is_a_script_of_what_is_not_done(tmp_path):
-    fake_run(tmp_path, JOINT, 1)
-    shown = experiments(
-        "run", "demo-figure1", "--dry_run", "--results_dir", tmp_path, "--devices", "0,1"
-    )
-    pairs = [(runs, seed) for runs, seed in needed(select(["demo-figure1"]))][1:]
-    assert shown.stdout.splitlines() == [
-        "set -e",
-        *(
-            runs.command(seed, ["--results_dir", str(tmp_path), "--devices", str(place % 2)])
-            for place, (runs, seed) in enumerate(pairs)
-        ),
-    ]
-    assert shown.stderr == "1 of 6 runs are done\n"
+def test_more_epochs_than_foreseen_make_the_whole_longer(tmp_path):
+    (task,) = tasks_for(tmp_path, 1)
+    progress = Progress(Reader(tmp_path), [task])
+    fake_run(tmp_path, JOINT, 1, epochs=33)
+    progress.end(task, done=True)
+    assert (progress.count, progress.total) == (33, 33)
 
 
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (("run", "demo-figur4"), "unknown table or figure 'demo-figur4'. Did you mean"),
-        (("rnu", "demo"), "unknown command 'rnu'. Did you mean 'run'?"),
-        (("run",), "python -m experiments run needs a NAME"),
-        (("list", "demo"), "python -m experiments list takes no NAME"),
-        (("status", "--jobs", "2"), "--jobs belongs to `run`, not to `status`"),
-        (("run", "demo", "--jobs", "0"), "--jobs takes a whole number, 1 or more, not '0'"),
-        (("run", "demo", "--seeds", "x"), "--seeds takes a whole number, 0 or more, not 'x'"),
-        (("run", "demo", "--", "--lr", "3"), "unknown flag '--"),
-    ],
-)
-def test_a_wrong_command_line_is_one_line(words, message, capsys):
-    from common.program import run
-    from experiments.__main__ import main
+def test_a_terminal_sees_a_bar_over_all_runs(tmp_path, script):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    process = start_launcher(tmp_path, script, 20, 21, stderr=theirs)
+    os.close(theirs)
+    text = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # how Linux tells that the other side is closed
+            break
+        if not part:
+            break
+        text += part
+    out, _ = process.communicate(timeout=20)
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"0 of 2 runs:" in text and b"2 of 2 runs: 100%" in text and b"60/60" in text
+    assert "1 of 2, about" in out and "left\n" in out
 
-    assert run(main, list(words)) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {message}") and error.count("\n") == 1
 
-
-def test_the_launcher_does_without_torch():
-    code = "import sys, experiments.__main__; assert 'torch' not in sys.modules"
+def test_the_launcher_does_without_torch_and_ray():
+    code = "import sys, experiments.__main__; assert not {'torch', 'ray'} & set(sys.modules)"
     assert program("-c", code).returncode == 0

@@ -1,27 +1,13 @@
 """Tables and figures from small made-up results: texts, plotted numbers, and what is missing."""
 
-import csv
-import io
-import itertools
-
-import matplotlib.style
 import pytest
 from conftest import ROOT, program
+from fake_runs import fake_run, fill
 
 from experiments import demo, registry
 from experiments.artifacts import Cell, Column, Row, Table
 from experiments.demo import JOINT, MIDAS
-from experiments.figures import (
-    STYLE,
-    compose,
-    draw,
-    figure_csv,
-    figure_points,
-    full_caption,
-    warmup_epochs,
-)
 from experiments.reader import Reader
-from experiments.registry import needed
 from experiments.tables import markdown, numbers_csv
 
 TABLE = Table(
@@ -35,67 +21,12 @@ TABLE = Table(
     ),
     ("A note.",),
 )
-START = {
-    "commit": "abc",
-    "device": "cpu",
-    "hashes": {"split": "0123456789abcdef"},
-    "spec_hash": "feed",
-    "threads": 1,
-}
-
-
-def fake_run(results, runs, seed, *, acc=0.9, epochs=4, best=3, log=None, done=True, **start):
-    """A run's folder as train.py leaves it; `log(epoch)` adds keys to the log's lines."""
-    folder = runs.folder(results, seed)
-    hparams = {"lam": 1.0, "warmup_epochs": 1} if runs.method == "Midas" else {}
-    differing = dict(runs.overrides)
-    config = {
-        "dataset": runs.dataset,
-        "method": runs.method,
-        "seed": seed,
-        "settings": {"max_epochs": epochs, "lr": 0.1},
-        "prep": {},
-        "hparams": hparams | differing,
-        "differing": differing,
-    }
-    folder.claim(config, overwrite=False)
-    folder.note_start(START | start)
-    for epoch in range(1, epochs + 1 if done else epochs):
-        folder.append_log({"epoch": epoch, "val/acc": acc} | (log(epoch) if log else {}))
-    if done:
-        result = {"best_epoch": best, "test/acc": acc, "time": 2.5, "val/acc": acc}
-        folder.write_json("result.json", result)
-    return folder
-
-
-def full_log(seed):
-    """Every key that the demo's figures read, with values that differ by epoch and seed."""
-
-    def line(epoch):
-        keys = {"val/acc_mis": 0.1 * seed}
-        for place, m in enumerate(demo.LETTERS):
-            keys[f"val/conf_raw/{m}"] = (epoch + 10 * seed + place) / 100
-            if epoch > 1:  # after the warm-up
-                keys[f"alpha_mean/{m}"] = 1 + place * epoch * seed / 10
-                keys[f"train/conf_uni/{m}"] = keys[f"train/conf_fused/{m}"] = 0.5
-        return keys
-
-    return line
-
-
-def fill(results, artifacts=demo.ARTIFACTS, seeds=(1, 2, 3)):
-    for runs, seed in needed(artifacts, seeds):
-        fake_run(results, runs, seed, acc=0.9 + seed / 100, log=full_log(seed))
 
 
 def texts(results, table=TABLE):
     """(Markdown, CSV) of a table."""
     reader = Reader(results)
     return markdown(table, reader), numbers_csv(table, reader)
-
-
-def read(text):
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -227,100 +158,6 @@ def test_a_number_that_a_run_lacks_is_told(tmp_path, capsys):
     fake_run(tmp_path, JOINT, 1)
     assert "| Joint | -- |" in texts(tmp_path, table)[0]
     assert "demo/Joint/default/seed1 has no value test/none" in capsys.readouterr().err
-
-
-# --- figures --------------------------------------------------------------------------------------
-
-
-def points_of(results, name):
-    (figure,) = [a for a in registry.ARTIFACTS if a.id == name]
-    reader = Reader(results)
-    return figure, figure_points(figure, reader), reader
-
-
-def test_bars_are_the_best_epochs_values(tmp_path):
-    fill(tmp_path)
-    figure, points, _ = points_of(tmp_path, "demo-figure1")
-    rows = read(figure_csv(figure, points))
-    assert len(rows) == 8
-    aligned, misaligned = rows[0], rows[1]
-    assert aligned["series"] == "Joint" and aligned["group"] == "aligned"
-    assert float(aligned["mean"]) == pytest.approx(92.0)  # percent of 0.91, 0.92, 0.93
-    assert float(aligned["std"]) == pytest.approx(1.0)
-    assert float(misaligned["mean"]) == pytest.approx(20.0)
-    audio = rows[4]
-    assert audio["group"] == "audio"
-    assert float(audio["mean"]) == pytest.approx(0.23)  # epoch 3 of seeds 1, 2, 3: 0.13 0.23 0.33
-
-
-def test_curves_are_means_over_the_seeds_of_each_epoch(tmp_path):
-    fill(tmp_path)
-    figure, points, _ = points_of(tmp_path, "demo-figure5")
-    rows = [r for r in read(figure_csv(figure, points)) if r["series"] == "Midas-V"]
-    assert [r["epoch"] for r in rows] == ["1", "2", "3", "4"]
-    assert [float(r["mean"]) for r in rows] == pytest.approx([0.22, 0.23, 0.24, 0.25])
-    assert [float(r["std"]) for r in rows] == pytest.approx([0.1] * 4)
-    assert {r["n"] for r in rows} == {"3"}
-
-
-def test_alpha_is_the_largest_and_one_before_it_is_logged(tmp_path):
-    fill(tmp_path)
-    figure, points, reader = points_of(tmp_path, "demo-figure4")
-    assert [p.y.mean for p in points] == pytest.approx([1.0, 1.4, 1.6, 1.8])
-    assert points[0].y.std == 0.0 and points[1].y.std == pytest.approx(0.2)
-    assert warmup_epochs(figure.panels[0], figure, reader) == 1
-
-
-def test_shares_begin_after_the_warm_up(tmp_path):
-    fill(tmp_path)
-    figure, points, _ = points_of(tmp_path, "demo-figure3")
-    assert sorted({p.x for p in points}) == [2, 3, 4]
-    assert len(points) == 2 * 4 * 3
-
-
-def test_a_figure_whose_series_has_no_run_has_no_points(tmp_path):
-    for seed in (1, 2, 3):
-        fake_run(tmp_path, JOINT, seed, log=full_log(seed))
-        fake_run(tmp_path, MIDAS, seed, log=full_log(seed))
-    assert points_of(tmp_path, "demo-figure6")[1] is None
-    assert points_of(tmp_path, "demo-figure1")[1] is not None
-
-
-def test_the_caption_counts_the_seeds(tmp_path):
-    fake_run(tmp_path, JOINT, 1, log=full_log(1))
-    fake_run(tmp_path, MIDAS, 1, log=full_log(1))
-    figure, points, _ = points_of(tmp_path, "demo-figure1")
-    assert full_caption(figure, points).endswith("One training seed.")
-    fake_run(tmp_path, MIDAS, 2, log=full_log(2))
-    figure, points, _ = points_of(tmp_path, "demo-figure1")
-    assert full_caption(figure, points).endswith("(error bars) over 1 to 2 seeds.")
-
-
-def test_nothing_leaves_the_drawing_and_no_label_meets_another(tmp_path):
-    fill(tmp_path)
-    for figure in registry.ARTIFACTS:
-        if not hasattr(figure, "panels"):
-            continue
-        reader = Reader(tmp_path)
-        with matplotlib.style.context(["default", STYLE]):
-            drawing = compose(figure, figure_points(figure, reader), reader)
-            drawing.canvas.draw()
-            boxes = [box for box in (drawing._supxlabel, *drawing.legends)]
-            boxes += [a.title for a in drawing.axes] + [a.yaxis.label for a in drawing.axes]
-            boxes += [text for a in drawing.axes for text in a.texts]
-            extents = [box.get_window_extent() for box in boxes]
-        for one in extents:
-            assert drawing.bbox.x0 <= one.x0 and one.x1 <= drawing.bbox.x1, figure.id
-            assert drawing.bbox.y0 <= one.y0 and one.y1 <= drawing.bbox.y1, figure.id
-        pairs = itertools.combinations(extents, 2)
-        assert not any(one.overlaps(other) for one, other in pairs), figure.id
-
-
-def test_a_single_seed_is_drawn_without_spread(tmp_path):
-    fill(tmp_path, seeds=(1,))
-    for name in ("demo-figure1", "demo-figure5"):
-        figure, points, reader = points_of(tmp_path, name)
-        assert draw(figure, points, reader).startswith(b"\x89PNG")
 
 
 # --- make_tables.py -------------------------------------------------------------------------------

@@ -1,0 +1,60 @@
+"""Made-up runs of a results folder, for the tests of what reads them."""
+
+from experiments import demo
+from experiments.paper_figures import LETTERS as PAPER_LETTERS
+from experiments.registry import needed
+
+LETTERS = PAPER_LETTERS | {"demo": demo.LETTERS}
+START = {
+    "commit": "abc",
+    "device": "cpu",
+    "hashes": {"split": "0123456789abcdef"},
+    "spec_hash": "feed",
+    "threads": 1,
+}
+
+
+def fake_run(results, runs, seed, *, acc=0.9, epochs=4, best=3, log=None, done=True, **start):
+    """A run's folder as train.py leaves it; `log(epoch)` adds keys to the log's lines."""
+    folder = runs.folder(results, seed)
+    hparams = {"lam": 1.0, "warmup_epochs": 1} if runs.method == "Midas" else {}
+    differing = dict(runs.overrides)
+    config = {
+        "dataset": runs.dataset,
+        "method": runs.method,
+        "seed": seed,
+        "settings": {"max_epochs": epochs, "lr": 0.1},
+        "prep": {},
+        "hparams": hparams | differing,
+        "differing": differing,
+    }
+    folder.claim(config, overwrite=False)
+    folder.note_start(START | start)
+    for epoch in range(1, epochs + 1 if done else epochs):
+        folder.append_log({"epoch": epoch, "val/acc": acc} | (log(epoch) if log else {}))
+    if done:
+        result = {"best_epoch": best, "test/acc": acc, "time": 2.5, "val/acc": acc}
+        folder.write_json("result.json", result)
+    return folder
+
+
+def full_log(seed, dataset="demo"):
+    """Every key that the figures read, with values that differ by epoch and seed."""
+
+    def line(epoch):
+        keys = {"val/acc_mis": 0.1 * seed}
+        for place, m in enumerate(LETTERS[dataset]):
+            keys[f"val/conf_raw/{m}"] = (epoch + 10 * seed + place) / 100
+            if epoch > 1:  # after the warm-up
+                keys[f"alpha_mean/{m}"] = 1 + place * epoch * seed / 10
+                keys[f"train/conf_uni/{m}"] = keys[f"train/conf_fused/{m}"] = 0.5
+        return keys
+
+    return line
+
+
+def fill(results, artifacts=demo.ARTIFACTS, seeds=(1, 2, 3)):
+    """Every run that the artifacts need, of data sets that the figures know."""
+    for runs, seed in needed(artifacts, seeds):
+        log = full_log(seed, runs.dataset) if runs.dataset in LETTERS else None
+        fake_run(results, runs, seed, acc=0.9 + seed / 100, log=log)

@@ -1,0 +1,143 @@
+"""Stands for train.py in the tests of launchers, and a launcher in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from conftest import ROOT
+
+from experiments.demo import JOINT
+from experiments.tasks import Task
+
+EPOCHS = 4
+
+# Makes EPOCHS epochs, going on where its log ends, and stops on SIGTERM at an epoch's end. Seed 6
+# ends badly after its result, 7 fails, 8 leaves no result, 9 works until it is told to stop, 11 and
+# 12 wait for each other's beginning, 20 and more take their time.
+SCRIPT = """
+import json, os, pathlib, signal, sys, time
+
+flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+results, seed = pathlib.Path(flags["--results_dir"]), int(flags["--seed"])
+stopped = []
+signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+signal.signal(signal.SIGINT, lambda number, _: stopped.append(number))
+results.mkdir(parents=True, exist_ok=True)
+with open(results / "starts", "a") as starts:
+    starts.write(f"{seed}\\n")
+(results / "pid.part").write_text(str(os.getpid()))
+os.rename(results / "pid.part", results / f"pid{seed}")
+print("hello from seed", seed, "on", flags["--devices"], "with", flags["--threads"], flush=True)
+if seed == 7:
+    sys.exit("error: the seven is refused")
+while seed == 9:
+    time.sleep(0.02)
+    if stopped:
+        (results / "stopped").write_text(str(stopped[0]))
+        sys.exit(128 + stopped[0])
+while seed in (11, 12) and not (results / f"pid{23 - seed}").exists():
+    time.sleep(0.02)
+if seed != 8:
+    folder = results / "runs" / flags["--dataset"] / flags["--method"] / "default" / f"seed{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"dataset": flags["--dataset"], "method": flags["--method"], "seed": seed}
+    config |= {"settings": {"max_epochs": EPOCHS}, "prep": {}, "hparams": {}, "differing": {}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "env.json").write_text(json.dumps({"starts": [{}]}))
+    log = folder / "log.jsonl"
+    made = len(log.read_text().splitlines()) if log.exists() else 0
+    for epoch in range(made + 1, EPOCHS + 1):
+        time.sleep(0.15 if seed >= 20 else 0.01)
+        with open(log, "a") as handle:
+            handle.write(json.dumps({"epoch": epoch, "time/epoch_s": 0.1}) + "\\n")
+        if stopped:
+            sys.exit(128 + stopped[0])
+    (folder / "result.json").write_text(json.dumps({"best_epoch": 1}))
+sys.exit(seed == 6)
+""".replace("EPOCHS", str(EPOCHS))
+
+# Launches Joint with the seeds given: in two slots of this machine, or on a Ray cluster.
+LAUNCHER = """
+import sys
+from pathlib import Path
+from experiments import cluster, launch
+from experiments.demo import JOINT
+from experiments.reader import Reader
+from experiments.tasks import Task
+
+results, script, address = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+tasks = [Task(JOINT, int(seed), ("--results_dir", str(results))) for seed in sys.argv[4:]]
+if address:
+    sys.exit(cluster.launch(Reader(results), tasks, address, script=script))
+slots = ["cpu"] * (2 if len(tasks) > 2 else 1)
+sys.exit(launch.launch(Reader(results), tasks, slots, script))
+"""
+
+
+def write_script(folder):
+    """The stub as a file."""
+    path = folder / "train_stub.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def tasks_for(results, *seeds):
+    """Runs of Joint on the demo set."""
+    return [Task(JOINT, seed, ("--results_dir", str(results))) for seed in seeds]
+
+
+def start_launcher(results, script, *seeds, address="", **streams):
+    """A launcher at work in a process of its own."""
+    words = ["-c", LAUNCHER, str(results), str(script), address, *map(str, seeds)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *words], cwd=ROOT, **pipes | streams)
+
+
+def wait_for(condition, seconds=30):
+    """Waits until `condition()` is true."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def alive(pid):
+    """Whether the process runs (a zombie that nobody collects does not)."""
+    try:
+        os.kill(pid, 0)
+        return "\nState:\tZ" not in open(f"/proc/{pid}/status").read()
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def started(results, seed=9):
+    """The pid of the child of a seed, once it is at work."""
+    wait_for((results / f"pid{seed}").exists)
+    return int((results / f"pid{seed}").read_text())
+
+
+def state(results, seed):
+    """The state of a run's folder."""
+    return JOINT.folder(results, seed).state
+
+
+def starts(results):
+    """How often the child of each seed was started."""
+    seeds = [int(line) for line in (results / "starts").read_text().split()]
+    return {seed: seeds.count(seed) for seed in seeds}
+
+
+def epochs(results, seed):
+    """The epochs of a run's log."""
+    log = JOINT.folder(results, seed).file("log.jsonl").read_text()
+    return [json.loads(line)["epoch"] for line in log.splitlines()]
+
+
+def check_sweep(results, seeds, done_before):
+    """Each run is done, each epoch was made once, and what was done before was left alone."""
+    for seed in seeds:
+        assert state(results, seed) == "done"
+        assert epochs(results, seed) == list(range(1, EPOCHS + 1))
+    assert all(starts(results)[seed] == 1 for seed in done_before)
