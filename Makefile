@@ -14,8 +14,8 @@ RESULTS ?= results
 # Writes media files, prepares them, trains, evaluates, draws: minutes on two CPU cores.
 demo: .venv/installed
 	$(PY) -m data_prep --dataset demo --data_dir $(DATA)
-	$(PY) -m experiments run demo --data_dir $(DATA) --results_dir $(RESULTS) --devices cpu
-	$(PY) make_tables.py demo --results_dir $(RESULTS) --out $(RESULTS)
+	$(PY) -m experiments run demo-short --data_dir $(DATA) --results_dir $(RESULTS) --devices cpu
+	$(PY) make_tables.py demo-short --results_dir $(RESULTS) --out $(RESULTS)
 	$(PY) benchmarks/demo_claims.py --data_dir $(DATA) --results_dir $(RESULTS)
 
 lint: .venv/installed

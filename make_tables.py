@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Tables and figures from the runs in results/: it never trains, and twice gives equal bytes.
+"""Tables, figures and the report from the runs in results/: no training, twice equal bytes.
 
-    python make_tables.py                     everything that the runs allow
-    python make_tables.py demo --missing      the commands of the runs that are not there yet
+    python make_tables.py                     everything that the runs allow, and report.html
+    python make_tables.py table1 figure5      these alone, and report-table1-figure5.html
+    python make_tables.py table1 --missing    the commands of the runs that are not there yet
 
-Writes <out>/tables/<id>.md and .csv, <out>/figures/<id>.png and .csv. What cannot be made yet is
-listed with the exact commands that make it; that is no error.
+Writes <out>/tables/<id>.md, .csv, .tex and, beside the paper's numbers, .paper.csv;
+<out>/figures/<id>.png, .pdf and .csv. What cannot be made yet is listed with the commands that make
+it; that is no error.
 """
 
 import sys
@@ -14,11 +16,16 @@ from pathlib import Path
 from common.files import atomic, write_text
 from common.options import Parser
 from common.program import run as run_program
+from experiments.adapt import adapted, read_settings
 from experiments.artifacts import Artifact, Figure, Table
+from experiments.latex import latex
+from experiments.provenance import to_fill
 from experiments.reader import Reader
 from experiments.registry import ARTIFACTS, select
 from experiments.run_folder import find_runs
 from experiments.tables import comparison_csv, markdown, numbers_csv
+
+MOST_COMMANDS = 30  # that are printed without being asked for
 
 
 def make_table(table: Table, reader: Reader, out: Path) -> str:
@@ -64,6 +71,32 @@ def make(artifact: Artifact, reader: Reader, out: Path) -> str:
     return make_figure(artifact, reader, out)
 
 
+def make_report(artifacts: list[Artifact], names: list[str], reader: Reader, out: Path) -> str:
+    """Writes the report of what was made; returns the line that tells of it."""
+    from experiments.report import report
+
+    drawn = {a.id: out / "figures" / f"{a.id}.png" for a in artifacts if isinstance(a, Figure)}
+    pictures = {name: path.read_bytes() for name, path in drawn.items() if path.exists()}
+    path = out / ("-".join(["report", *names]) + ".html")
+    write_text(path, report(artifacts, reader, pictures))
+    return f"report: {path}"
+
+
+def missing_text(artifacts: list[Artifact], names: list[str], reader: Reader) -> str:
+    """How to make the runs that are missing: their commands, or where they are too many, how."""
+    lines = [command for command, _ in to_fill(artifacts, reader)]
+    count = len(reader.missing(artifacts))
+    if not count:
+        return ""
+    if len(lines) > MOST_COMMANDS:
+        which = " ".join(names) or "NAME"
+        return (
+            f"missing: {count} runs (python -m experiments run {which} makes them;"
+            " --missing prints their commands)"
+        )
+    return "\n".join([f"missing: {count} runs", *lines])
+
+
 def main(argv: list[str]) -> int:
     """The program; missing cells are no failure, no run at all is one."""
     parser = Parser(prog="make_tables.py", description=__doc__)
@@ -76,14 +109,17 @@ def main(argv: list[str]) -> int:
         "--out", default="results", metavar="DIR", help="where tables/ and figures/ go"
     )
     parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="of runs with these settings"
+    )
+    parser.add_argument(
         "--missing", action="store_true", help="only print the missing runs' commands"
     )
     args = parser.parse_strictly(argv)
 
-    artifacts, reader = select(args.names), Reader(Path(args.results_dir))
-    commands = [reader.command(runs, seed) for runs, seed in reader.missing(artifacts)]
+    artifacts = adapted(select(args.names), read_settings(args.set))
+    reader, out = Reader(Path(args.results_dir)), Path(args.out)
     if args.missing:
-        print("".join(f"{command}\n" for command in commands), end="")
+        print("".join(f"{command}\n" for command, _ in to_fill(artifacts, reader)), end="")
         return 0
     if not find_runs(reader.results):
         print(
@@ -91,13 +127,9 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    for line in [make(artifact, reader, Path(args.out)) for artifact in artifacts]:
-        print(line)
-    if commands:
-        print(
-            f"missing: {len(commands)} runs; their commands (or: python -m experiments run NAME):"
-        )
-        print("\n".join(commands))
+    made = [make(artifact, reader, out) for artifact in artifacts]
+    made.append(make_report(artifacts, args.names, reader, out))
+    print("\n".join([*made, *filter(None, [missing_text(artifacts, args.names, reader)])]))
     return 0
 
 

@@ -9,7 +9,6 @@
 NAME is a table, a figure, or a group of them.
 """
 
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -154,19 +153,10 @@ def print_script(tasks: list[Task], reader: Reader, slots: list[str]) -> int:
     for place, ((runs, flags, given_up), seeds) in enumerate(groups.items()):
         device = ["--devices", slots[place % len(slots)]] if slots else []
         more = [*flags, *device, *(["--overwrite"] if given_up else [])]
-        print(for_seeds(runs.arguments(seeds[0]) + more, seeds))
+        print(runs.commands(seeds, more))
     done = len(tasks) - sum(map(len, groups.values()))
     print(f"{done} of {len(tasks)} runs are done", file=sys.stderr)
     return 0
-
-
-def for_seeds(flags: list[str], seeds: list[int]) -> str:
-    """The command with these flags for each seed, as one line of shell."""
-    words = [shlex.quote(word) for word in ("python", "train.py", *flags)]
-    if len(seeds) == 1:
-        return " ".join(words)
-    words[words.index("--seed") + 1] = "$seed"
-    return f"for seed in {' '.join(map(str, seeds))}; do {' '.join(words)}; done"
 
 
 # verb -> (program, whether it takes a NAME: "no", "may", "must")

@@ -8,7 +8,7 @@ Nothing is read, drawn or trained here.
 """
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,15 @@ class Runs:
 
     def command(self, seed: int, extra: Iterable[str] = ()) -> str:
         """The plain command line of a run; `extra` are further flags, for places and devices."""
-        return shlex.join(["python", "train.py", *self.arguments(seed), *extra])
+        return self.commands([seed], extra)
+
+    def commands(self, seeds: Sequence[int], extra: Iterable[str] = ()) -> str:
+        """One line of shell for the runs of several seeds: a loop, where there is more than one."""
+        words = [shlex.quote(w) for w in ("python", "train.py", *self.arguments(seeds[0]), *extra)]
+        if len(seeds) == 1:
+            return " ".join(words)
+        words[words.index("--seed") + 1] = "$seed"
+        return f"for seed in {' '.join(map(str, seeds))}; do {' '.join(words)}; done"
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ class Value:
 class Series:
     """A curve (one value), or bars of one look (one value for each of the panel's groups).
 
-    `look` chooses colour, dash and hatch; None: the label's place in the figure.
+    `look` chooses colour, dash and hatch; None: its place in the panel.
     """
 
     label: str

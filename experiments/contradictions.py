@@ -99,8 +99,8 @@ CONTRADICTIONS = (
         " over the 28 cells) when it is computed over the whole part, and by 0.4 points when it is"
         " the mean over shuffled batches of 64, the batch size of Sec. A.3; batches of 32 give 1.7,"
         " of 128 2.3 (benchmarks/f1_claim.py). So the printed F1 is, by all evidence, the mean over"
-        " batches of 64 (an inference). It depends on the order of the samples. We report both, and compare the"
-        " batches'.",
+        " batches of 64 (an inference). It depends on the order of the samples. We report both, and"
+        " compare the batches'.",
         ("table1", "table2", "table3", "table4", "table6"),
     ),
     Contradiction(

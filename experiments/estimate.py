@@ -200,5 +200,5 @@ def left(estimates: Iterable[float | None]) -> str:
     known = [value for value in values if value is not None]
     parts = [f"about {duration(sum(known))} left"] if sum(known) else []
     if len(known) < len(values):
-        parts.append(f"{len(values) - len(known)} runs without a measure")
+        parts.append(f"no measure for {len(values) - len(known)} of them")
     return ", ".join(parts)

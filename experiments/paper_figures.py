@@ -67,7 +67,7 @@ FIGURE_3 = figure(
         midas("cremad", weak_modality=False),
         LETTERS["cremad"],
     ),
-    share_curves("(b) MIDAS", midas("cremad"), LETTERS["cremad"]),
+    share_curves("(b) Midas", midas("cremad"), LETTERS["cremad"]),
 )
 FIGURE_4 = figure(
     4,

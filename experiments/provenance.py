@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from common.options import format_value
-from experiments.artifacts import Artifact
+from experiments.artifacts import Artifact, Runs
 from experiments.reader import HINTS, Finished, Reader
 
 PLUS_MINUS = "± is the sample standard deviation (n - 1) over the n training seeds in parentheses."
@@ -79,9 +79,15 @@ def footer(artifact: Artifact, reader: Reader) -> str:
     return " ".join([SELECTION, PLUS_MINUS, *provenance(used)])
 
 
-def to_fill(artifact: Artifact, reader: Reader) -> list[tuple[str, str]]:
-    """(command, why the run does not count yet or "") of each missing run."""
+def to_fill(artifacts: Sequence[Artifact], reader: Reader) -> list[tuple[str, str]]:
+    """(command, why the runs do not count yet or "") for the missing runs.
+
+    Runs that differ in their seed alone, and are in the same state, are one command.
+    """
+    groups: dict[tuple[Runs, str], list[int]] = {}
+    for runs, seed in reader.missing(artifacts):
+        groups.setdefault((runs, reader.run(runs, seed)[1]), []).append(seed)
     return [
-        (reader.command(runs, seed), HINTS.get(reader.run(runs, seed)[1], ""))
-        for runs, seed in reader.missing([artifact])
+        (reader.commands(runs, seeds), HINTS.get(state, ""))
+        for (runs, state), seeds in groups.items()
     ]

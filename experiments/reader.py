@@ -6,7 +6,7 @@ damaged, half-written or another run's is named on stderr, treated as missing, a
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,10 +82,14 @@ class Reader:
 
     def command(self, runs: Runs, seed: int) -> str:
         """The exact command that makes the run; an unusable folder must be given up for it."""
+        return self.commands(runs, [seed])
+
+    def commands(self, runs: Runs, seeds: Sequence[int]) -> str:
+        """One line of shell that makes the runs of these seeds, all in the state of the first."""
         extra = [] if self.results == Path("results") else ["--results_dir", str(self.results)]
-        if self.run(runs, seed)[1] == "unusable":
+        if self.run(runs, seeds[0])[1] == "unusable":
             extra.append("--overwrite")
-        return runs.command(seed, extra)
+        return runs.commands(seeds, extra)
 
 
 def read_config(folder: RunFolder, runs: Runs, seed: int) -> dict:

@@ -28,7 +28,7 @@ def markdown(table: Table, reader: Reader) -> str:
         body.append(" | ".join([f"| {row.label}", *shown]) + " |")
     missing = [
         f"- `{command}`" + (f" ({hint})" if hint else "")
-        for command, hint in to_fill(table, reader)
+        for command, hint in to_fill([table], reader)
     ]
     lines = [
         f"**{table.id}.** {table.caption}",

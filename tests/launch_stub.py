@@ -25,6 +25,12 @@ stopped = []
 signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
 signal.signal(signal.SIGINT, lambda number, _: stopped.append(number))
 results.mkdir(parents=True, exist_ok=True)
+
+def write(name, value):
+    part = folder / (name + ".part")
+    part.write_text(json.dumps(value))
+    os.rename(part, folder / name)
+
 with open(results / "starts", "a") as starts:
     starts.write(f"{seed}\\n")
 (results / "pid.part").write_text(str(os.getpid()))
@@ -44,8 +50,8 @@ if seed != 8:
     folder.mkdir(parents=True, exist_ok=True)
     config = {"dataset": flags["--dataset"], "method": flags["--method"], "seed": seed}
     config |= {"settings": {"max_epochs": EPOCHS}, "prep": {}, "hparams": {}, "differing": {}}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "env.json").write_text(json.dumps({"starts": [{}]}))
+    write("config.json", config)
+    write("env.json", {"starts": [{}]})
     log = folder / "log.jsonl"
     made = len(log.read_text().splitlines()) if log.exists() else 0
     for epoch in range(made + 1, EPOCHS + 1):
@@ -54,7 +60,7 @@ if seed != 8:
             handle.write(json.dumps({"epoch": epoch, "time/epoch_s": 0.1}) + "\\n")
         if stopped:
             sys.exit(128 + stopped[0])
-    (folder / "result.json").write_text(json.dumps({"best_epoch": 1}))
+    write("result.json", {"best_epoch": 1})
 sys.exit(seed == 6)
 """.replace("EPOCHS", str(EPOCHS))
 

@@ -133,8 +133,8 @@ def test_times_in_words():
 
 def test_a_sum_says_what_it_leaves_out():
     assert left([60.0, 0.0, 30.0]) == "about 1.5 min left"
-    assert left([60.0, None, None]) == "about 1.0 min left, 2 runs without a measure"
-    assert left([None]) == "1 runs without a measure"
+    assert left([60.0, None, None]) == "about 1.0 min left, no measure for 2 of them"
+    assert left([None]) == "no measure for 1 of them"
     assert left([0.0]) == left([]) == ""
 
 

@@ -1,5 +1,9 @@
 """Tables and figures from small made-up results: texts, plotted numbers, and what is missing."""
 
+import json
+import resource
+import shutil
+
 import pytest
 from conftest import ROOT, program
 from fake_runs import fake_run, fill
@@ -38,7 +42,7 @@ GOLDEN = """**small.** A caption.
 | Joint | 91.0 ± 1.0 (3) | 2.50 ± 0.00 (3) |
 | Midas | **96.0 (1)** | 2.50 (1) |
 
-Bold: best mean of the paper's rows; underlined: second best.
+Bold: best mean of the paper's rows.
 
 A note.
 
@@ -76,7 +80,7 @@ def test_golden_table(tmp_path, capsys):
 def test_a_table_without_runs_is_all_missing_cells(tmp_path):
     text, comma = texts(tmp_path)
     assert "| Joint | -- | -- |\n| Midas | -- | -- |\n" in text
-    assert text.count("- `python train.py") == 6
+    assert text.count("- `for seed in 1 2 3; do python train.py --dataset demo --method") == 2
     assert "No finished run yet." in text
     assert "Joint,accuracy %,demo/Joint/default,test/acc,,,0,,\n" in comma
 
@@ -176,51 +180,81 @@ def make_tables(results, *words):
     return program("-c", CODE, "--results_dir", results, "--out", results / "out", *words)
 
 
+def add_every_key(results, artifacts):
+    """Gives each run's result the keys that the tables read."""
+    for table in [a for a in artifacts if isinstance(a, Table)]:
+        for _, _, cell in table.cells():
+            for seed in table.seeds:
+                folder = cell.runs.folder(results, seed)
+                result = folder.read_json("result.json")
+                folder.file("result.json").write_text(json.dumps({cell.key: 0.5} | result))
+
+
 def files_of(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_make_tables_writes_all_twice_the_same_without_torch(tmp_path):
     fill(tmp_path)
-    tables = (demo.DEMO_TABLE, demo.DEMO_ALONE, demo.DEMO_METHODS)
-    for runs in dict.fromkeys(runs for table in tables for runs in table.runs()):
-        for seed in (1, 2, 3):
-            folder = runs.folder(tmp_path, seed)
-            keys = {c.key: 0.5 for c in demo.DEMO_TABLE.columns}
-            folder.write_json("result.json", keys | folder.read_json("result.json"))
-    first = make_tables(tmp_path)
+    add_every_key(tmp_path, demo.ARTIFACTS)
+    first = make_tables(tmp_path, "demo", "demo-alone", "demo-methods")
     assert (first.returncode, first.stderr) == (0, "")
     assert "| JointUni | 92.0 ± 1.0 (3) | 50.0 ± 0.0 (3) |" in first.stdout
     assert "missing" not in first.stdout
     files = files_of(tmp_path / "out")
-    kinds = {"tables": (".md", ".csv"), "figures": (".png", ".csv")}
     assert {str(path) for path in files} == {
-        f"{kind}/{a.id}{end}"
-        for a in registry.ARTIFACTS
-        for kind in ("figures" if hasattr(a, "panels") else "tables",)
-        for end in kinds[kind]
+        "report-demo-demo-alone-demo-methods.html",
+        *(
+            f"figures/{a.id}{end}" if hasattr(a, "panels") else f"tables/{a.id}{end}"
+            for a in demo.ARTIFACTS
+            for end in (
+                (".png", ".pdf", ".csv") if hasattr(a, "panels") else (".md", ".csv", ".tex")
+            )
+        ),
     }
-    second = make_tables(tmp_path)
+    second = make_tables(tmp_path, "demo", "demo-alone", "demo-methods")
     assert second.stdout == first.stdout
     assert files_of(tmp_path / "out") == files
 
 
+@pytest.mark.slow
+def test_a_thousand_runs_take_seconds_and_a_part_of_a_gigabyte(tmp_path):
+    """CPU time, which other programs on the machine hardly change."""
+    fill(tmp_path, registry.ARTIFACTS)
+    add_every_key(tmp_path, registry.ARTIFACTS)
+    one = next(iter((tmp_path / "runs").glob("*/*/*/seed1")))
+    total = len(list((tmp_path / "runs").glob("*/*/*/seed*")))
+    for seed in range(10, 10 + 1000 - total):
+        shutil.copytree(one, one.with_name(f"seed{seed}"))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    made = make_tables(tmp_path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert made.returncode == 0 and "missing" not in made.stdout
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 10
+    assert after.ru_maxrss < 1 << 20  # KiB
+    table = (tmp_path / "out/tables/table1.md").read_text(encoding="utf-8")
+    assert "Against the paper, cell by cell: " in table and "--" not in table.split("|---")[-1]
+    assert (tmp_path / "out/tables/table1.paper.csv").read_text().count("\n") == 57
+    assert (tmp_path / "out/report.html").exists()
+
+
 def test_make_tables_lists_what_is_missing_and_removes_what_would_mislead(tmp_path):
     fake_run(tmp_path, JOINT, 1)
-    old = tmp_path / "out/figures/demo-figure6.png"
+    old = tmp_path / "out/figures/demo-figure4.png"
     old.parent.mkdir(parents=True)
     old.write_bytes(b"old")
     made = make_tables(tmp_path, "demo")
     assert made.returncode == 0
     assert (
-        "demo-figure6: not drawn, its runs are missing (an earlier one was removed)" in made.stdout
+        "demo-figure4: not drawn, its runs are missing (an earlier one was removed)" in made.stdout
     )
     assert not old.exists()
     assert "missing: 11 runs" in made.stdout
     commands = make_tables(tmp_path, "demo-figure4", "--missing")
     assert commands.stdout.splitlines() == [
-        MIDAS.command(seed, ["--results_dir", str(tmp_path)]) for seed in (1, 2, 3)
+        MIDAS.commands([1, 2, 3], ["--results_dir", str(tmp_path)])
     ]
+    assert commands.stdout.startswith("for seed in 1 2 3; do python train.py --dataset demo")
 
 
 def test_make_tables_without_any_run_names_make_demo(tmp_path):
