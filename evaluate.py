@@ -50,6 +50,7 @@ def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bo
         "test/f1_per_class": dict(zip(names, per_class_f1(counts).tolist())),
         "test/confusion": counts.tolist(),
         "checkpoint": file_digest(folder.file("best.pt")),
+        "log": file_digest(folder.file("log.jsonl")),
         "hashes": session.hashes,
     }
     folder.write_json("result.json", result)

@@ -5,15 +5,12 @@ machines (a shared file system), the environment of Python too; only the machine
 preparation writes shards, so their bytes do not depend on where samples were extracted.
 """
 
-import os
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from common.options import UsageError
+from common.cluster import connected
 from data_prep.workers import CRASHED, attempt
 
 TRIES = 2  # a lost machine must not cost a sample: what crashes is tried once more, elsewhere
@@ -36,45 +33,17 @@ class RayCrew:
     def __init__(
         self, work: Callable, address: str, limit_s: float, prepare: Callable | None = None
     ):
-        try:
-            import ray
-        except ImportError:
-            raise UsageError("--ray needs: pip install -r requirements-cluster.txt") from None
-        self.ray, self.work, self.prepare = ray, work, prepare
-        self.address, self.limit_s = address, limit_s
+        self.work, self.prepare, self.limit_s = work, prepare, limit_s
+        self.connection = connected(address)
 
     def __enter__(self) -> "RayCrew":
-        self._reach()
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        project = str(Path(__file__).resolve().parent.parent)
-        try:
-            self.ray.init(
-                address=self.address,
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env={"env_vars": {"PYTHONPATH": project}},
-            )
-        except (ConnectionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"--ray {self.address}: no cluster answers ({reason})") from None
+        self.ray = self.connection.__enter__()
         self.task = self.ray.remote(num_cpus=1, max_retries=0)(run_task)
         self.cpus = max(1, int(self.ray.cluster_resources().get("CPU", 1)))
         return self
 
-    def _reach(self) -> None:
-        """Ray itself tries for minutes to reach an address at which nobody listens."""
-        host, _, port = self.address.removeprefix("ray://").rpartition(":")
-        if not host or not port.isdigit():
-            if self.address in ("auto", "local"):
-                return
-            raise UsageError(f"--ray takes HOST:PORT, auto or local, not {self.address!r}")
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise UsageError(f"--ray {self.address}: no cluster answers ({error})") from None
-
-    def __exit__(self, *_: Any) -> None:
-        self.ray.shutdown()
+    def __exit__(self, *problem: Any) -> None:
+        self.connection.__exit__(*problem)
 
     def map(self, items: Sequence) -> Iterator[tuple[str, Any]]:
         """(DONE, result) or (CRASHED, text) for each item, in the items' order."""

@@ -108,7 +108,6 @@ class Table:
     """
 
     id: str
-    group: str
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -181,7 +180,6 @@ class Figure:
     """
 
     id: str
-    group: str
     caption: str
     kind: str
     panels: tuple[Panel, ...] = ()

@@ -6,7 +6,6 @@ from experiments.shapes import F1_NOTE, score_columns, score_row
 
 CONTROLS = Table(
     "extra-controls",
-    "extra-controls",
     "Controls: what the unimodal losses do alone (JointUni), and methods of the field that the"
     " paper does not have, test part.",
     score_columns(blocks(FOUR)),
@@ -44,7 +43,6 @@ def split_row(method: str) -> Row:
 
 EXTRA_SPLITS = Table(
     "extra-splits",
-    "extra-splits",
     "Accuracy (%) under splits without leakage: no actor (CREMA-D), no long video (UCF-101, its"
     " first official list) and no YouTube video (Kinetics-Sounds) in two parts.",
     split_columns(),
@@ -54,7 +52,6 @@ EXTRA_SPLITS = Table(
 
 WARMUPS = {"cremad": (0, 5, 10, 20), "kinetics": (0, 5, 10, 20)}
 WARMUP = Table(
-    "extra-warmup",
     "extra-warmup",
     "MIDAS after other lengths of warm-up, in epochs, test part; the paper does not state its own.",
     score_columns(blocks(tuple(WARMUPS))),
@@ -74,7 +71,6 @@ METHODS = (
     "ARL", "GMM", "Midas",
 )  # fmt: skip
 COST = Table(
-    "extra-cost",
     "extra-cost",
     "What a method costs on CREMA-D: training time in minutes, whole epochs and steps alone, and"
     " samples seen.",

@@ -30,7 +30,7 @@ def two(dataset: str) -> dict[str, Runs]:
 
 def figure(number: int, caption: str, kind: str, *panels: Panel) -> Figure:
     """One of the paper's figures."""
-    return Figure(f"figure{number}", f"figure{number}", caption, kind, panels)
+    return Figure(f"figure{number}", caption, kind, panels)
 
 
 def confidences(number: int, *datasets: str) -> Figure:

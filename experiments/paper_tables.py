@@ -48,9 +48,7 @@ def methods_table(
         score_row(LABELS.get(m, m), {d: Runs(d, m) for d in datasets}, name.replace("-", "_"))
         for m in methods
     ]
-    return Table(
-        name, name, caption, score_columns(blocks(datasets)), tuple(rows), (F1_NOTE, *notes)
-    )
+    return Table(name, caption, score_columns(blocks(datasets)), tuple(rows), (F1_NOTE, *notes))
 
 
 TABLE_1 = methods_table(
@@ -83,7 +81,6 @@ def ablation_row(on: tuple[bool, bool, bool]) -> Row:
 
 
 TABLE_2 = Table(
-    "table2",
     "table2",
     "MIDAS with and without warm-up (W), weak-modality weighting (WM) and hard-sample weighting"
     " (HS), test part.",
@@ -124,7 +121,6 @@ TABLE_3 = methods_table(
 
 TABLE_4 = Table(
     "table4",
-    "table4",
     "Similarity of hard-sample weighting: L2 distance and cosine, test part.",
     score_columns(blocks(THREE)),
     (
@@ -139,7 +135,6 @@ TABLE_4 = Table(
 
 COUNTS = {"n_train": "#train", "n_val": "#val", "n_test": "#test", "n_class": "#classes"}
 TABLE_5 = Table(
-    "table5",
     "table5",
     "Samples of each part and classes, as the runs' data had them.",
     tuple(Column(h, percent=False, digits=0, lower=None, counts=True) for h in COUNTS.values()),
@@ -169,7 +164,6 @@ TABLE_5 = Table(
 
 LAMBDAS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 TABLE_6 = Table(
-    "table6",
     "table6",
     "MIDAS with other weights lambda of the misaligned loss, test part.",
     score_columns(blocks(THREE)),
@@ -212,7 +206,6 @@ def time_row(dataset: str) -> Row:
 
 TABLE_8 = Table(
     "table8",
-    "table8",
     "Training time in minutes, feature-level and input-level swapping.",
     tuple(
         Column(header, block, percent=False, digits=1, lower=True)
@@ -240,7 +233,6 @@ TEXT_MOSI = methods_table(
 )
 
 TEXT_CONFUSION = Table(
-    "text-confusion",
     "text-confusion",
     "CREMA-D: partners drawn at random, and among each sample's two likeliest classes (Sec. A.4),"
     " test part.",
@@ -285,7 +277,6 @@ def alone_row() -> Row:
 
 
 TEXT_ZERO = Table(
-    "text-zero",
     "text-zero",
     "CREMA-D: accuracy with both modalities and with each alone, the other's features zero, and"
     " Shapley values of these accuracies (Sec. A.4), test part.",

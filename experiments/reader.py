@@ -4,10 +4,12 @@ Tables, figures, the report and the launcher read runs through `Reader` alone. A
 damaged, half-written or another run's is named on stderr, treated as missing, and the rest goes on.
 """
 
+import hashlib
 import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,14 @@ class Finished:
     seed: int
     config: dict
     starts: list[dict]
-    log: list[dict]
     result: dict
+    folder: RunFolder
+    lines: list[dict] | None = None
+
+    @cached_property
+    def log(self) -> list[dict]:
+        """One line an epoch; read when it is asked for, unless it had to be looked through."""
+        return self.folder.read_log() if self.lines is None else self.lines
 
     @property
     def best(self) -> dict:
@@ -118,21 +126,41 @@ def read_finished(folder: RunFolder, runs: Runs, seed: int, config: dict) -> Fin
     starts = as_dict(folder.read_json("env.json"), "env.json").get("starts")
     if not starts or not isinstance(starts, list):
         raise UsageError("env.json is damaged: it has no list of starts")
-    result, log = as_dict(folder.read_json("result.json"), "result.json"), folder.read_log()
+    result = as_dict(folder.read_json("result.json"), "result.json")
     best, epochs = result.get("best_epoch"), config["settings"].get("max_epochs", 1)
     for name, value in (("best_epoch", best), ("max_epochs", epochs)):
         if not isinstance(value, int) or value < 1:
             raise UsageError(f"damaged: {name} is {value!r}")
+    check_finite(result)
+    lines = checked_log(folder, result.get("log"), max(best, epochs))
+    starts = [as_dict(start, "env.json") for start in starts]
+    return Finished(runs, seed, config, starts, result, folder, lines)
+
+
+def checked_log(folder: RunFolder, known: str | None, epochs: int) -> list[dict] | None:
+    """The log, or None where it is whole without being read; raises `UsageError` if it is not.
+
+    `known` is the digest that train.py noted in result.json: bytes that have it need not be parsed.
+    Numbers that are not finite are written as NaN and Infinity.
+    """
+    text = folder.file("log.jsonl").read_bytes() if folder.file("log.jsonl").exists() else b""
+    damaged = bool(known) and known != hashlib.sha256(text).hexdigest()
+    if known and not damaged and b"NaN" not in text and b"Infinity" not in text:
+        return None
+    log = folder.read_log()
     numbers = [line.get("epoch") if isinstance(line, dict) else None for line in log]
-    if numbers != list(range(1, len(log) + 1)) or len(log) < max(best, epochs):
-        raise UsageError(
-            f"log.jsonl is damaged: {max(best, epochs)} epochs expected, {len(log)} whole lines"
-        )
-    for line in (result, *log):
-        for key, value in line.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UsageError(f"{key} is {value}")
-    return Finished(runs, seed, config, [as_dict(s, "env.json") for s in starts], log, result)
+    if damaged or numbers != list(range(1, len(log) + 1)) or len(log) < epochs:
+        raise UsageError(f"log.jsonl is damaged: {epochs} epochs expected, {len(log)} whole lines")
+    for line in log:
+        check_finite(line)
+    return log
+
+
+def check_finite(line: dict) -> None:
+    """Raises `UsageError` for a number that is not finite."""
+    for key, value in line.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{key} is {value}")
 
 
 def as_dict(value: Any, what: str) -> dict:

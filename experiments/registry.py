@@ -10,22 +10,23 @@ from common.options import match_name
 from experiments import demo, extra_tables, paper_figures, paper_tables
 from experiments.artifacts import Artifact, Runs
 
-ARTIFACTS: list[Artifact] = [
-    *paper_tables.ARTIFACTS,
-    *paper_figures.ARTIFACTS,
-    *extra_tables.ARTIFACTS,
-    *demo.ARTIFACTS,
-]
+# Several entries under one name.
+GROUPS: dict[str, tuple[Artifact, ...]] = {
+    "paper": (*paper_tables.ARTIFACTS, *paper_figures.ARTIFACTS),
+    "extra": extra_tables.ARTIFACTS,
+    "demo": demo.ARTIFACTS,
+    "demo-short": demo.SHORT,
+}
+ARTIFACTS: list[Artifact] = [*GROUPS["paper"], *GROUPS["extra"], *GROUPS["demo"]]
 
 
 def find(name: str) -> list[Artifact]:
-    """The artifacts of that id or group, a group's name standing for all of it.
+    """The artifacts of that name: one, or a group.
 
     Raises `UsageError` for an unknown name, with the closest one.
     """
-    names = dict.fromkeys([a.group for a in ARTIFACTS] + [a.id for a in ARTIFACTS])
-    match = match_name("table or figure", name, names)
-    return [artifact for artifact in ARTIFACTS if match in (artifact.id, artifact.group)]
+    names = {artifact.id: (artifact,) for artifact in ARTIFACTS} | GROUPS
+    return list(names[match_name("table or figure", name, names)])
 
 
 def select(names: Iterable[str]) -> list[Artifact]:

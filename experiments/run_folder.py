@@ -167,7 +167,12 @@ class RunFolder:
             text = self.file("log.jsonl").read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
-        return list(_whole_lines(text))
+        lines = text.splitlines()
+        try:  # in one piece: quicker, and all lines share their keys
+            values = json.loads(f"[{','.join(lines)}]")
+        except json.JSONDecodeError:
+            values = []
+        return values if len(values) == len(lines) else list(_whole_lines(lines))
 
     def cut_log(self, epoch: int) -> None:
         """Keeps the lines up to `epoch`."""
@@ -234,8 +239,8 @@ class RunFolder:
         return None
 
 
-def _whole_lines(text: str) -> Iterator[dict]:
-    for line in text.splitlines():
+def _whole_lines(lines: list[str]) -> Iterator[dict]:
+    for line in lines:
         try:
             yield json.loads(line)
         except json.JSONDecodeError:

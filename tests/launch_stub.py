@@ -33,8 +33,8 @@ def write(name, value):
 
 with open(results / "starts", "a") as starts:
     starts.write(f"{seed}\\n")
-(results / "pid.part").write_text(str(os.getpid()))
-os.rename(results / "pid.part", results / f"pid{seed}")
+(results / f"pid{seed}.part").write_text(str(os.getpid()))
+os.rename(results / f"pid{seed}.part", results / f"pid{seed}")
 print("hello from seed", seed, "on", flags["--devices"], "with", flags["--threads"], flush=True)
 if seed == 7:
     sys.exit("error: the seven is refused")

@@ -1,10 +1,10 @@
 """Trains all that the tables and figures name, at the smallest size, and stores what came out.
 
-    python tests/store_results.py          about 220 runs, some minutes on two cores
+    python tests/store_results.py     some 180 runs, minutes on two cores
 
-Writes tests/stored/results.jsonl.gz, a line a run, and beside it the tables and plotted numbers that
-`make_tables.py` makes of them: `test_stored_results.py` holds later ones against these. Numbers are
-those of two epochs on some hundred generated samples: they mean nothing by themselves.
+Writes tests/stored/results.jsonl.gz, a line a run, and beside it the tables and plotted numbers
+that `make_tables.py` makes of them: `test_stored_results.py` holds later ones against these.
+Numbers are those of two epochs on some hundred generated samples and mean nothing by themselves.
 """
 
 import gzip
@@ -92,9 +92,7 @@ def main() -> int:
             data = prepared(Path(place), dataset, **({"vocabulary": "build"} if text else {}))
             flags = ["--data_dir", str(data), "--results_dir", str(results), "--devices", "cpu"]
             for runs, seed in [one for one in runs_to_store() if one[0].dataset == dataset]:
-                status = run_program(
-                    train.main, [*runs.arguments(seed), *flags, "--threads", "1"]
-                )
+                status = run_program(train.main, [*runs.arguments(seed), *flags, "--threads", "1"])
                 assert status == 0, runs.name
                 lines.append(line_of(runs, seed, runs.folder(results, seed)))
         STORED.mkdir(exist_ok=True)

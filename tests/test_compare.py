@@ -3,13 +3,13 @@
 import math
 
 import pytest
+from fake_runs import fake_run
 
 from experiments import compare as module
 from experiments.artifacts import Cell, Column, Row, Runs, Table
 from experiments.compare import Comparison, compare, counts, paper_results
 from experiments.reader import Reader
 from experiments.statistics import Summary, holm, welch
-from fake_runs import fake_run
 
 
 def test_welch_of_two_summaries_by_hand():
@@ -64,7 +64,7 @@ def table(column=None, *cells):
         Cell(MIDAS, "test/acc", ("t", "cremad", "Midas", "", "acc")),
     )
     rows = tuple(Row(cell.runs.method, (cell,)) for cell in cells)
-    return Table("t", "t", "T.", (column or Column("Acc"),), rows)
+    return Table("t", "T.", (column or Column("Acc"),), rows)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ TABLES = [artifact for artifact in registry.ARTIFACTS if isinstance(artifact, Ta
 SMV = Runs("demo", "SMV")
 SMALL = Table(
     "small",
-    "tests",
     "50 % of A & B_1: {x} < y.",
     (Column("Acc", "CREMA-D", digits=1), Column("min", "R&D", percent=False, lower=True)),
     (

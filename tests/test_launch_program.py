@@ -35,7 +35,7 @@ def test_list_names_every_artifact_and_what_is_done(tmp_path):
     lines = experiments("list", "--results_dir", tmp_path).stdout.splitlines()
     assert [line.split()[0] for line in lines] == [artifact.id for artifact in select([])]
     told = {line.split()[0]: " ".join(line.split()[1:7]) for line in lines}
-    assert told["demo"] == "table 1 of 9 runs done"
+    assert told["demo-table"] == "table 1 of 9 runs done"
     assert told["demo-figure1"] == "figure 1 of 6 runs done"
     assert told["table1"] == f"table 0 of {len(list(needed(select(['table1']))))} runs done"
     assert any("the paper's Figure 1" in line for line in lines if line.startswith("demo-figure1"))
@@ -111,9 +111,9 @@ def test_status_reads_the_files_of_a_finished_run_once(tmp_path, monkeypatch, ca
     read = []
     before = RunFolder.read_log
     monkeypatch.setattr(RunFolder, "read_log", lambda self: read.append(self.path) or before(self))
-    for runs, seed in needed(select(["demo"])):
+    for runs, seed in needed(select(["demo-short"])):
         fake_run(tmp_path, runs, seed, log=timed)
-    words = ["status", "demo", "--results_dir", str(tmp_path), "--seeds", "1", "2", "3", "4"]
+    words = ["status", "demo-short", "--results_dir", str(tmp_path), "--seeds", "1", "2", "3", "4"]
     assert main(words) == 0
     assert "12 done, 4 new; one after another, about 4.0 min left\n" in capsys.readouterr().out
     assert len(read) == len(set(read)) == 12
@@ -126,7 +126,7 @@ def test_a_dry_run_is_a_script_of_what_is_not_done(tmp_path):
     fake_run(tmp_path, JOINT, 1)
     fake_run(tmp_path, JOINT_UNI, 2).file("result.json").write_text("{")
     words = ("--dry_run", "--results_dir", tmp_path, "--devices", "0,1")
-    shown = experiments("run", "demo", *words)
+    shown = experiments("run", "demo-short", *words)
     start, rest = "python train.py --dataset demo --method", f"--results_dir {tmp_path} --devices"
     assert shown.stdout.splitlines() == [
         "set -e",
@@ -164,13 +164,19 @@ def test_the_script_makes_the_runs_and_stops_at_the_first_failure(tmp_path):
         (("list", "demo"), "python -m experiments list takes no NAME"),
         (("status", "--jobs", "2"), "--jobs belongs to `run`, not to `status`"),
         (("list", "--set", "lr=1"), "--set belongs to `run`, `status`, `show`, not to `list`"),
-        (("run", "demo", "--set", "lr"), "--set takes KEY=VALUE, each key once, not 'lr'"),
-        (("run", "demo", "--jobs", "0"), "--jobs takes a whole number, 1 or more, not '0'"),
-        (("run", "demo", "--seeds", "x"), "--seeds takes a whole number, 0 or more, not 'x'"),
-        (("run", "demo", "--", "--lr", "3"), "unknown flag '--"),
-        (("run", "demo", "--ray", "a:1", "--dry_run"), "--ray does not go with --dry_run"),
-        (("run", "demo", "--ray", "a:1", "--devices", "0"), "--ray does not go with --devices 0"),
-        (("run", "demo", "--ray", "there"), "--ray takes HOST:PORT, auto or local, not 'there'"),
+        (("run", "demo-short", "--set", "lr"), "--set takes KEY=VALUE, each key once, not 'lr'"),
+        (("run", "demo-short", "--jobs", "0"), "--jobs takes a whole number, 1 or more, not '0'"),
+        (("run", "demo-short", "--seeds", "x"), "--seeds takes a whole number, 0 or more, not 'x'"),
+        (("run", "demo-short", "--", "--lr", "3"), "unknown flag '--"),
+        (("run", "demo-short", "--ray", "a:1", "--dry_run"), "--ray does not go with --dry_run"),
+        (
+            ("run", "demo-short", "--ray", "a:1", "--devices", "0"),
+            "--ray does not go with --devices 0",
+        ),
+        (
+            ("run", "demo-short", "--ray", "there"),
+            "--ray takes HOST:PORT, auto or local, not 'there'",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_one_line(words, message, capsys):
@@ -191,7 +197,7 @@ def test_artifacts_are_consistent():
 
 
 def test_a_group_and_an_id_are_found_whatever_their_case():
-    assert [a.id for a in find("Demo")] == [a.id for a in ARTIFACTS if a.group == "demo"]
+    assert [a.id for a in find("Demo")] == [a.id for a in ARTIFACTS if a.id[:5] == "demo-"]
     assert [a.id for a in select(["demo-figure6", "DEMO-figure1"])] == [
         "demo-figure1",
         "demo-figure6",

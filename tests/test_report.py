@@ -23,7 +23,6 @@ PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 640, 480) + b"re
 KS = Runs("kinetics", "Joint")
 TABLE = Table(
     "small",
-    "tests",
     "A caption with `code`.",
     (Column("Acc", "Kinetics"), Column("minutes", "Cost", percent=False, lower=None)),
     (
@@ -35,7 +34,6 @@ TABLE = Table(
 )
 FIGURE = Figure(
     "drawing",
-    "tests",
     "What it shows.",
     "curves",
     (Panel("p", "y", (Series("s", (Value(MIDAS, ("val/acc",)),)),)),),
@@ -131,14 +129,13 @@ def test_what_others_wrote_is_text_and_never_markup(tmp_path, capsys):
     evil = "</td><script>alert(1)</script>&amp;\"'<img src=x>"
     table = Table(
         "small",
-        "tests",
         evil,
         (Column(evil, evil),),
         (Row(evil, (Cell(JOINT, evil),)),),
         (evil, f"`{evil}`"),
         first=evil,
     )
-    figure = Figure("drawing", "tests", evil, "curves", FIGURE.panels)
+    figure = Figure("drawing", evil, "curves", FIGURE.panels)
     hashes = {evil: evil}
     folder = fake_run(
         tmp_path, JOINT, 1, device=evil, hashes=hashes, spec_hash=evil, commit=evil, torch=evil

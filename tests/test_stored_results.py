@@ -6,7 +6,9 @@ from store_results import STORED, make, restore
 def test_tables_and_plotted_numbers_are_those_stored(tmp_path):
     restore(tmp_path / "results")
     make(tmp_path / "results")
-    wanted = {p.relative_to(STORED / "made"): p.read_text("utf-8") for p in STORED.rglob("made/*/*")}
+    wanted = {
+        p.relative_to(STORED / "made"): p.read_text("utf-8") for p in STORED.rglob("made/*/*")
+    }
     assert len(wanted) > 60
     for name, text in wanted.items():
         assert (tmp_path / "made" / name).read_text("utf-8") == text, name

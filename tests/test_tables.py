@@ -16,7 +16,6 @@ from experiments.tables import markdown, numbers_csv
 
 TABLE = Table(
     "small",
-    "tests",
     "A caption.",
     (Column("accuracy %", digits=1), Column("minutes", percent=False, lower=None)),
     tuple(
@@ -158,7 +157,7 @@ def test_a_folder_that_cannot_be_used_is_named_and_the_rest_is_made(tmp_path, ca
 
 def test_a_number_that_a_run_lacks_is_told(tmp_path, capsys):
     row = Row("Joint", (Cell(JOINT, "test/none"),))
-    table = Table("t", "t", "T.", (Column("x"),), (row,))
+    table = Table("t", "T.", (Column("x"),), (row,))
     fake_run(tmp_path, JOINT, 1)
     assert "| Joint | -- |" in texts(tmp_path, table)[0]
     assert "demo/Joint/default/seed1 has no value test/none" in capsys.readouterr().err
@@ -197,13 +196,13 @@ def files_of(folder):
 def test_make_tables_writes_all_twice_the_same_without_torch(tmp_path):
     fill(tmp_path)
     add_every_key(tmp_path, demo.ARTIFACTS)
-    first = make_tables(tmp_path, "demo", "demo-alone", "demo-methods")
+    first = make_tables(tmp_path, "demo")
     assert (first.returncode, first.stderr) == (0, "")
     assert "| JointUni | 92.0 ± 1.0 (3) | 50.0 ± 0.0 (3) |" in first.stdout
     assert "missing" not in first.stdout
     files = files_of(tmp_path / "out")
     assert {str(path) for path in files} == {
-        "report-demo-demo-alone-demo-methods.html",
+        "report-demo.html",
         *(
             f"figures/{a.id}{end}" if hasattr(a, "panels") else f"tables/{a.id}{end}"
             for a in demo.ARTIFACTS
@@ -212,7 +211,7 @@ def test_make_tables_writes_all_twice_the_same_without_torch(tmp_path):
             )
         ),
     }
-    second = make_tables(tmp_path, "demo", "demo-alone", "demo-methods")
+    second = make_tables(tmp_path, "demo")
     assert second.stdout == first.stdout
     assert files_of(tmp_path / "out") == files
 
@@ -243,7 +242,7 @@ def test_make_tables_lists_what_is_missing_and_removes_what_would_mislead(tmp_pa
     old = tmp_path / "out/figures/demo-figure4.png"
     old.parent.mkdir(parents=True)
     old.write_bytes(b"old")
-    made = make_tables(tmp_path, "demo")
+    made = make_tables(tmp_path, "demo-short")
     assert made.returncode == 0
     assert (
         "demo-figure4: not drawn, its runs are missing (an earlier one was removed)" in made.stdout
