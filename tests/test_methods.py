@@ -64,9 +64,7 @@ def test_every_name_loads_its_class_whatever_its_case():
         assert methods.load(name.lower()).__name__ == name
 
 
-@pytest.mark.parametrize(
-    "modalities", [PAIR, TRIO, *KINDS.values()], ids=["pair", "trio", *KINDS]
-)
+@pytest.mark.parametrize("modalities", [PAIR, TRIO, *KINDS.values()], ids=["pair", "trio", *KINDS])
 @pytest.mark.parametrize("name", ALL)
 def test_the_gradient_reaches_every_encoder(name, modalities):
     method, data = make(name, modalities), TinySet(modalities)
