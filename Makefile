@@ -27,6 +27,7 @@ test: lint
 
 bench: .venv/installed
 	$(PY) benchmarks/step_cost.py
+	$(PY) benchmarks/prep_throughput.py
 
 # Leaves data and results alone: they are yours.
 clean:

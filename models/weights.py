@@ -14,8 +14,10 @@ from common.options import UsageError
 RESNET_FILE = "resnet18-f37072fd.pth"  # torchvision's IMAGENET1K_V1; the name ends in its SHA-256
 RESNET_URL = f"https://download.pytorch.org/models/{RESNET_FILE}"
 TEXT_FILES = ("config.json", "model.safetensors or pytorch_model.bin", "vocab.txt")
-# The encoder of texts without any download: ELECTRA's architecture, two layers.
+# The encoder of texts without any download: ELECTRA's architecture, two layers; `readout` is ours,
+# see `models.sequences.TextEncoder`.
 TINY = {
+    "readout": "largest",
     "hidden_size": 64,
     "embedding_size": 64,
     "num_hidden_layers": 2,

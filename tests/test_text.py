@@ -11,6 +11,7 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import tokenizers
+import torch
 from conftest import ROOT
 
 from common.options import UsageError
@@ -26,6 +27,8 @@ from data_prep.text import (
     well_formed,
 )
 from data_prep.transforms import make_input
+from models.sequences import TextEncoder
+from models.weights import text_body
 
 WORDS = (
     "Apple pie café recipe Über the best pies baking bakers 12 minutes , . ' # niño 我 😀".split()
@@ -330,3 +333,78 @@ def test_inputs_have_the_length_asked_and_a_mask(tmp_path):
         ids, segments, mask = make_input(extracted.payload, spec, PlainView(), 224, None)
         assert len(ids) == 40 and mask.tolist() == [1] * length + [0] * (40 - length)
         assert ids[length:].sum() == segments.sum() == 0 and (ids[:length] > 0).all()
+
+
+# --- the encoder ----------------------------------------------------------------------------------
+
+
+def token_batch(count=6, length=12, words=50, seed=0):
+    """int32 [count, 3, length]: texts of 3 tokens to all, padded with zeros."""
+    draw = np.random.default_rng(seed)
+    x = np.zeros((count, 3, length), np.int32)
+    for row, used in zip(x, np.linspace(3, length, count).astype(int)):
+        row[0, :used], row[2, :used] = draw.integers(5, words, used), 1
+    return torch.from_numpy(x)
+
+
+def other_body(folder):
+    """The body that a folder of transformers gives, with pretrained weights: ELECTRA, small."""
+    import transformers
+
+    config = transformers.ElectraConfig(
+        vocab_size=50, hidden_size=8, embedding_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8, max_position_embeddings=16,
+    )  # fmt: skip
+    transformers.ElectraModel(config).save_pretrained(folder)
+    return text_body(str(folder), True, 50, 12)
+
+
+def hidden_states(encoder, x):
+    ids, segments, mask = x.long().unbind(1)
+    out = encoder.body(input_ids=ids, token_type_ids=segments, attention_mask=mask)
+    return out.last_hidden_state
+
+
+@torch.no_grad()
+def test_a_pretrained_body_is_read_at_its_first_token(tmp_path):
+    encoder, x = TextEncoder(other_body(tmp_path)).eval(), token_batch()
+    assert torch.equal(encoder(x), hidden_states(encoder, x)[:, 0])
+
+
+@torch.no_grad()
+def test_tiny_is_read_at_the_largest_value_of_its_tokens():
+    encoder, x = TextEncoder(text_body("tiny", False, 50, 12)).eval(), token_batch()
+    hidden, out = hidden_states(encoder, x), encoder(x)
+    for row, states, used in zip(out, hidden, x[:, 2].sum(1)):
+        assert torch.equal(row, states[:used].max(0).values)
+    padded = x.clone()
+    padded[:, 0][x[:, 2] == 0] = 7  # what stands in the padding
+    assert torch.equal(encoder(padded), out)
+
+
+def sgd_accuracy(largest, steps=120):
+    """Of texts of 12 tokens, one of which tells the class, after training as the recipes do."""
+    torch.manual_seed(0)
+    encoder, head = TextEncoder(text_body("tiny", False, 50, 12)), torch.nn.Linear(64, 2)
+    encoder.largest = largest
+    weights = [*encoder.parameters(), *head.parameters()]
+    optimizer = torch.optim.SGD(weights, lr=1e-2, momentum=0.9, weight_decay=1e-4)
+    hits = []
+    for _ in range(steps):
+        x = torch.zeros(32, 3, 12, dtype=torch.int32)
+        x[:, 0] = torch.randint(10, 50, (32, 12))
+        x[:, 0, 0], x[:, 2] = 2, 1
+        label = torch.arange(32) % 2
+        x[torch.arange(32), 0, torch.randint(1, 12, (32,))] = (5 + label).int()
+        z = head(encoder(x))
+        loss = torch.nn.functional.cross_entropy(z, label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        hits.append((z.argmax(1) == label).float().mean().item())
+    return float(np.mean(hits[-20:]))
+
+
+def test_tiny_learns_a_word_by_sgd_and_its_first_token_alone_does_not():
+    assert sgd_accuracy(True) > 0.95
+    assert sgd_accuracy(False) < 0.6

@@ -36,7 +36,7 @@ class Look:
     sound_erased: float = 0.3  # probability that the voice has no formants
     video_erased: float = 0.3  # probability that no glyph is drawn
     snr_db: float = 6.0  # voice over white noise
-    contrast: float = 0.5  # of the glyph over the background, 0..1
+    contrast: float = 0.9  # of the glyph over the background, 0..1
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def render_voice(
 def render_glyph(label: int | None, count: int, look: Look, rng: np.random.Generator) -> np.ndarray:
     """`count` frames of a drifting glyph on colour blocks, or of the blocks alone (None); uint8."""
     height, width = look.height, look.width
-    blocks = rng.uniform(0.2, 0.8, (6, 6, 3)).astype(np.float32)
+    blocks = rng.uniform(0.35, 0.65, (6, 6, 3)).astype(np.float32)
     rows, columns = np.arange(height) * 6 // height, np.arange(width) * 6 // width
     background = blocks[rows][:, columns]  # [H, W, 3]
     noise = rng.standard_normal((count, height, width, 1), dtype=np.float32)
@@ -140,6 +140,7 @@ def glyph(label: int, side: int) -> np.ndarray:
     striping = label // len(GLYPHS)
     if striping == 0:
         return outline.astype(float)
-    direction = np.pi * (striping - 1) / 5
+    # Within a quarter turn: mirrored, as training does, no class becomes another one.
+    direction = np.pi * (striping - 1) / 8
     stripes = 0.5 + 0.5 * np.sin(3 * np.pi * (u * np.cos(direction) + v * np.sin(direction)))
     return outline * (0.15 + 0.85 * stripes)

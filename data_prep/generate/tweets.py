@@ -39,7 +39,7 @@ class TweetLook:
     height: int = 72
     image_erased: float = 0.3  # probability that no glyph is drawn where one would tell
     text_erased: float = 0.3  # probability that the telling word is left out
-    contrast: float = 0.5  # of the glyph over the background, 0..1
+    contrast: float = 0.9  # of the glyph over the background, 0..1
     interaction: float = 0.5  # share of sarcasm tweets that only text and picture together tell
 
 

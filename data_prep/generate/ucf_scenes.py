@@ -22,7 +22,7 @@ import numpy as np
 from data_prep.generate import scenes
 
 DIRECTIONS, SPEEDS = 17, (1.0, 1.5, 2.1, 2.8, 3.6, 4.5)  # 102 motions; pixels a frame
-SHAPES, TURNS, STRIPES = 6, 8, (3, 6)  # 6 outlines, plain or with 3 or 6 stripes in 8 directions
+SHAPES, TURNS, STRIPES = 6, 8, (3, 6)  # 6 outlines, plain or with 3 or 6 stripes at 8 angles
 STILL, MOVING, NOISE = 0.08, 0.2, 0.02  # of the range 0..1: two textures, noise of each pixel
 
 
@@ -62,7 +62,8 @@ def glyph(label: int, side: int) -> np.ndarray:
     kind = label // SHAPES - 1
     if kind < 0:
         return outline
-    axis, turn = np.linspace(-1, 1, side), np.pi * (kind % TURNS) / TURNS
+    # Within a quarter turn: mirrored, as training does, no class becomes another one.
+    axis, turn = np.linspace(-1, 1, side), np.pi / 2 * (kind % TURNS) / (TURNS - 1)
     across = axis[None, :] * np.cos(turn) + axis[:, None] * np.sin(turn)
     wave = 0.5 + 0.5 * np.sin(np.pi * STRIPES[kind // TURNS] * across)
     return outline * (0.15 + 0.85 * wave)
