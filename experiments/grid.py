@@ -43,7 +43,7 @@ def marks(table: Table, cells: list[list[Filled | None]]) -> dict[tuple[int, int
         }
         order = sorted(set(means.values()), reverse=not column.lower)
         names = ("best", "second") if len(means) > 2 else ("best",)
-        for name, value in zip(names, order if len(means) > 1 else ()):
+        for name, value in zip(names, order if len(order) > 1 else ()):  # all equal: no best
             found |= {(r, c): name for r, mean in means.items() if mean == value}
     return found
 

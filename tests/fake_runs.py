@@ -1,5 +1,6 @@
 """Made-up runs of a results folder, for the tests of what reads them."""
 
+from common.files import file_digest
 from experiments import demo
 from experiments.paper_figures import LETTERS as PAPER_LETTERS
 from experiments.registry import needed
@@ -14,8 +15,13 @@ START = {
 }
 
 
-def fake_run(results, runs, seed, *, acc=0.9, epochs=4, best=3, log=None, done=True, **start):
-    """A run's folder as train.py leaves it; `log(epoch)` adds keys to the log's lines."""
+def fake_run(
+    results, runs, seed, *, acc=0.9, epochs=4, best=3, log=None, done=True, known_log=False, **start
+):
+    """A run's folder as train.py leaves it; `log(epoch)` adds keys to the log's lines.
+
+    With `known_log` the result knows the log's digest, as train.py notes it.
+    """
     folder = runs.folder(results, seed)
     hparams = {"lam": 1.0, "warmup_epochs": 1} if runs.method == "Midas" else {}
     differing = dict(runs.overrides)
@@ -33,7 +39,8 @@ def fake_run(results, runs, seed, *, acc=0.9, epochs=4, best=3, log=None, done=T
     for epoch in range(1, epochs + 1 if done else epochs):
         folder.append_log({"epoch": epoch, "val/acc": acc} | (log(epoch) if log else {}))
     if done:
-        result = {"best_epoch": best, "test/acc": acc, "time": 2.5, "val/acc": acc}
+        digest = {"log": file_digest(folder.file("log.jsonl"))} if known_log else {}
+        result = {"best_epoch": best, "test/acc": acc, "time": 2.5, "val/acc": acc} | digest
         folder.write_json("result.json", result)
     return folder
 
@@ -57,4 +64,4 @@ def fill(results, artifacts=demo.ARTIFACTS, seeds=(1, 2, 3)):
     """Every run that the artifacts need, of data sets that the figures know."""
     for runs, seed in needed(artifacts, seeds):
         log = full_log(seed, runs.dataset) if runs.dataset in LETTERS else None
-        fake_run(results, runs, seed, acc=0.9 + seed / 100, log=log)
+        fake_run(results, runs, seed, acc=0.9 + seed / 100, log=log, known_log=True)

@@ -4,7 +4,7 @@
 
 Writes tests/stored/results.jsonl.gz, a line a run, and beside it the tables and plotted numbers
 that `make_tables.py` makes of them: `test_stored_results.py` holds later ones against these.
-Numbers are those of two epochs on some hundred generated samples and mean nothing by themselves.
+Numbers are those of three epochs on some hundred generated samples and mean nothing by themselves.
 """
 
 import gzip

@@ -155,6 +155,18 @@ def test_a_folder_that_cannot_be_used_is_named_and_the_rest_is_made(tmp_path, ca
     assert error.count("WARNING") == 1 and str(folder.path) in error and words in error
 
 
+def test_a_log_that_is_not_the_results_own_is_damaged(tmp_path, capsys):
+    for seed in (1, 2):
+        folder = fake_run(tmp_path, JOINT, seed, known_log=True)
+    text = folder.file("log.jsonl").read_text()
+    folder.file("log.jsonl").write_text(text.replace('"epoch": 2', '"epoch": 2 ', 1))
+    reader = Reader(tmp_path)
+    assert [run.seed for run in reader.finished(JOINT, (1, 2))] == [1]
+    assert "log.jsonl is damaged" in capsys.readouterr().err
+    (whole,) = reader.finished(JOINT, (1,))
+    assert whole.lines is None and [line["epoch"] for line in whole.log] == [1, 2, 3, 4]
+
+
 def test_a_number_that_a_run_lacks_is_told(tmp_path, capsys):
     row = Row("Joint", (Cell(JOINT, "test/none"),))
     table = Table("t", "T.", (Column("x"),), (row,))
@@ -231,6 +243,10 @@ def test_a_thousand_runs_take_seconds_and_a_part_of_a_gigabyte(tmp_path):
     assert made.returncode == 0 and "missing" not in made.stdout
     assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 10
     assert after.ru_maxrss < 1 << 20  # KiB
+    told = program("-m", "experiments", "status", "--results_dir", tmp_path)
+    status = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert told.stdout.splitlines()[-1].startswith("429 done"), told.stdout[-300:]
+    assert status.ru_utime - after.ru_utime + status.ru_stime - after.ru_stime < 2
     table = (tmp_path / "out/tables/table1.md").read_text(encoding="utf-8")
     assert "Against the paper, cell by cell: " in table and "--" not in table.split("|---")[-1]
     assert (tmp_path / "out/tables/table1.paper.csv").read_text().count("\n") == 57
