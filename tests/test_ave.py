@@ -302,5 +302,5 @@ def test_from_the_raw_tree_to_a_result_on_the_official_split(tmp_path, tree):
     assert done.returncode == 0, done.stderr
     run = RunFolder(tmp_path / "run")
     result = run.read_json("result.json")
-    assert result["train_size"] >= 28 and 0 <= result["test/acc_mis"] <= 1
+    assert result["count/n_train"] >= 28 and 0 <= result["test/acc_mis"] <= 1
     assert run.read_log()[-1]["train/n_valid"] > 0

@@ -1,6 +1,8 @@
 """`python -m experiments`: what it lists, sums up, prints as a script and refuses."""
 
+import os
 import subprocess
+import sys
 
 import pytest
 from conftest import program
@@ -146,7 +148,12 @@ def test_the_script_makes_the_runs_and_stops_at_the_first_failure(tmp_path):
     # The stub takes what every run of a launch is given.
     write_script(tmp_path).rename(tmp_path / "train.py")
     shown = shown.replace("--devices cpu", "--devices cpu --threads 1")
-    done = subprocess.run(["sh", "-c", shown], cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / "python").symlink_to(sys.executable)  # a bare machine has python3 alone
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", shown], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
     assert done.returncode == 1 and "error: the seven is refused" in done.stderr
     assert (results / "starts").read_text().split() == ["1", "2", "7"]
     assert (results / "runs/demo/Joint/default/seed2/result.json").exists()

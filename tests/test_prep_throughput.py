@@ -82,7 +82,8 @@ def test_the_limit_decodes_for_the_frames_that_ours_stores(title, compared, clip
         for number, data in zip(middles, stored, strict=True):
             picture = Image.open(io.BytesIO(data))
             picture = np.asarray(picture.resize(frames.shape[2:0:-1]), dtype=np.int16)
-            assert np.abs(frames - picture).mean(axis=(1, 2, 3)).argmin() == number
+            nearest = np.abs(frames - picture).mean(axis=(1, 2, 3)).argmin()
+            assert abs(nearest - number) <= 1  # neighbours differ by hardly more than a JPEG does
     runs = bench.needed(clip.video, row.k)
     assert count == sum(map(len, runs)) >= row.k
     assert all(run.stop <= later.start for run, later in pairwise(runs))

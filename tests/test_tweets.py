@@ -470,7 +470,7 @@ def test_from_raw_to_a_trained_run(tmp_path, dataset):
     run, total = RunFolder(tmp_path / "run"), 16 * len(LAYOUTS[dataset].LABELS)
     assert f"{total} of {total} samples prepared" in done.stderr
     result = run.read_json("result.json")
-    assert result["train_size"] == 7 * total // 10 and 0 <= result["test/acc"] <= 1
+    assert result["count/n_train"] == 7 * total // 10 and 0 <= result["test/acc"] <= 1
     # Of two classes any two are the best two: misaligned samples tell something from three on.
     assert ("test/acc_mis" in result) == (dataset == "twitter2015")
     assert run.read_log()[-1]["train/n_valid"] > 0
