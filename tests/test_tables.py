@@ -234,7 +234,7 @@ def test_make_tables_writes_all_twice_the_same_without_torch(tmp_path):
 
 @pytest.mark.slow
 def test_a_thousand_runs_take_seconds_and_a_part_of_a_gigabyte(tmp_path):
-    """CPU time, which other programs on the machine hardly change."""
+    """CPU time, which other programs change less than the clock: 7 s where it was measured."""
     fill(tmp_path, registry.ARTIFACTS)
     add_every_key(tmp_path, registry.ARTIFACTS)
     one = next(iter((tmp_path / "runs").glob("*/*/*/seed1")))
@@ -245,7 +245,7 @@ def test_a_thousand_runs_take_seconds_and_a_part_of_a_gigabyte(tmp_path):
     made = program("-c", CODE + MEMORY + END, "--results_dir", tmp_path, "--out", tmp_path / "out")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert made.returncode == 0 and "missing" not in made.stdout
-    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 10
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 15
     assert int(made.stderr.split()[-1]) < 1 << 20  # KiB
     told = program("-m", "experiments", "status", "--results_dir", tmp_path)
     status = resource.getrusage(resource.RUSAGE_CHILDREN)
