@@ -57,8 +57,8 @@ _FLOW = {"max_epochs": "45", "lr_step": "33", "lr": "0.1"}
 _SOUND = {"spec_pool": "4", "max_epochs": "10", "lr": "0.05"}
 _TWEETS = {"vocabulary": "build", "max_tokens": 48}  # the longest text that is written has 48
 RECIPES = {
-    # audio 8
-    "cremad": Recipe(200, _SMALL, {"audio": _SOUND, "video": _LONG}),
+    # audio 16, video 37
+    "cremad": Recipe(400, _SMALL, {"audio": _SOUND, "video": _LONG}),
     # audio 16
     "kinetics": Recipe(40, _SMALL, {"audio": _SOUND, "video": _LONG}),
     "ave": Recipe(40, _SMALL | {"split_rule": "paper"}, {"audio": _SOUND, "video": _LONG}),
