@@ -255,6 +255,7 @@ from pathlib import Path
 from data_prep import audio, flow, video
 from data_prep.reasons import Reject
 from data_prep.spec import Audio, Flow, Video
+from tests.memory import peak
 
 WORK = {"video": (video, Video(positions=10)), "fps": (video, Video(fps=1.0)),
         "flow": (flow, Flow("farneback", positions=3)), "audio": (audio, Audio())}
@@ -267,8 +268,8 @@ def run(kind, path):
         result = "kept"
     except Reject as reject:
         result = reject.reason
-    seconds, peak = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps([kind, Path(path).name, result, seconds, peak / 1024]), flush=True)
+    seconds = time.monotonic() - begun
+    print(json.dumps([kind, Path(path).name, result, seconds, peak()]), flush=True)
 
 for kind in WORK:
     run(kind, sys.argv[1])  # a sound file: what is loaded at first use is loaded

@@ -313,15 +313,13 @@ def test_a_set_of_which_no_picture_can_be_read_is_no_set(tmp_path):
 # Each reader in a process of its own that inherits what is imported: what came of it, in how many
 # seconds, and by how many MB the memory in use grew.
 READERS = """
-import json, os, resource, sys, time
+import json, os, sys, time
 from pathlib import Path
 from common.options import UsageError
 from data_prep import audio, layouts, video
 from data_prep.layouts import ave, food101, kinetics, sarcasm, twitter2015, ucf101
 from data_prep.layouts.manifest import Manifest
-
-def used():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+from tests.memory import peak
 
 def read(name, root):
     dataset = name.split()[0]
@@ -338,11 +336,11 @@ def read(name, root):
 
 for root in sorted(Path(sys.argv[1]).iterdir()):
     if not (child := os.fork()):
-        before, begun = used(), time.perf_counter()
+        before, begun = peak(), time.perf_counter()
         outcome, lines = read(root.name, root)
         longest = max(map(len, lines), default=0)
         seconds = time.perf_counter() - begun
-        print(json.dumps([root.name, outcome, longest, seconds, used() - before]), flush=True)
+        print(json.dumps([root.name, outcome, longest, seconds, peak() - before]), flush=True)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0, root
 """
