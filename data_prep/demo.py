@@ -43,6 +43,7 @@ SECONDS = {
     "ucf101": ((1.0, 1.5), (2.0, 7.0), (2.0, 7.0)),
 }
 FPS = {"cremad": 15, "kinetics": 10, "ave": 10, "ucf101": 25}
+MANY_CLASSES = ("kinetics", "ave", "ucf101", "food101")  # that --classes can make fewer
 # The parameter that a data set's --layout goes to.
 LAYOUT_PARAMETER = {
     "kinetics": "layout", "food101": "form", "twitter2015": "lists", "mosi": "files"
@@ -59,6 +60,9 @@ class Settings:
     workers: int = option(0, "processes; 0 means one a core", low=0)
     profile: str = option("small", "size of a fixture", choices=PROFILES)
     per_class: int = option(0, "sound samples of each class; 0 means the profile's number", low=0)
+    classes: int = option(
+        0, "the first so many classes alone: kinetics, ave, ucf101, food101; 0 means all", low=0
+    )
     corrupt: int = option(0, "damaged samples of each kind, on top", low=0)
     layout: str = option(
         "",
@@ -86,6 +90,8 @@ def parse(argv: Sequence[str]) -> Settings:
     if settings.dataset == "demo" and useless:
         where = "the fixtures of real data sets"
         raise UsageError(f"--{sorted(useless)[0]} does not apply to demo, only to {where}")
+    if settings.classes and settings.dataset not in MANY_CLASSES:
+        raise UsageError(f"--classes does not apply to {settings.dataset}: all its classes are few")
     if settings.layout:
         forms = TREES[settings.dataset][3]
         if not forms:
@@ -137,6 +143,8 @@ def write(settings: Settings) -> tuple[Path, Path]:
     writer = getattr(importlib.import_module(f"data_prep.generate.{module}"), name)
     if forms:
         common[LAYOUT_PARAMETER[settings.dataset]] = settings.layout or forms[0]
+    if settings.classes:
+        common["classes"] = settings.classes
     if settings.dataset == "mosi":  # one file, written at once
         del common["workers"]
     writer(

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from common.files import read_table, write_table
 from common.options import UsageError
 from common.program import run as run_program
-from data_prep import demo
+from data_prep import demo, layouts
 from data_prep.generate import corrupt, digits, scenes
 from data_prep.generate.media import whole_folder, write_video
 from data_prep.generate.scenes import Look
@@ -318,6 +318,31 @@ def test_command_writes_the_trees_of_other_sets(tmp_path, dataset, layout):
     assert run_program(demo.main, [*argv, "--profile=tiny", "--workers=1", *more]) == 0
     truth = read_table(tmp_path / "raw-truth.csv")
     assert len(truth) > 12 and any(row["corruption"] for row in truth)
+
+
+@pytest.mark.parametrize("dataset", ["kinetics", "ave", "ucf101", "food101"])
+def test_fewer_classes_are_the_first_ones(tmp_path, dataset):
+    """No other class is written; where a list names damaged files, their classes are these too."""
+    argv = ["--dataset", dataset, "--out", str(tmp_path / "raw"), "--classes", "3"]
+    argv += ["--per_class", "4", "--corrupt", "1", "--profile=tiny", "--workers=1"]
+    assert run_program(demo.main, argv) == 0
+    module = layouts.load(dataset)
+    truth = read_table(tmp_path / "raw-truth.csv")
+    sound = [row["label"] for row in truth if not row["corruption"]]
+    assert set(sound) == set(module.LABELS[:3])
+    assert all(sound.count(label) >= 4 for label in module.LABELS[:3])
+    found = module.scan(tmp_path / "raw", module.Settings())
+    assert {c.label for c in found.candidates} == {0, 1, 2}
+
+
+def test_impossible_numbers_of_classes_are_refused(tmp_path, capsys):
+    argv = ["--out", str(tmp_path / "raw"), "--classes"]
+    assert run_program(demo.main, ["--dataset", "sarcasm", *argv, "2"]) == 2
+    assert "--classes does not apply to sarcasm" in capsys.readouterr().err
+    for count in ("1", "32"):
+        assert run_program(demo.main, ["--dataset", "kinetics", *argv, count]) == 2
+        assert f"--classes {count} is refused: the data set has 2 to 31" in capsys.readouterr().err
+    assert not (tmp_path / "raw").exists()
 
 
 def test_a_layout_of_another_set_is_refused(capsys):

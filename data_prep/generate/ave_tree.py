@@ -21,6 +21,7 @@ from data_prep.generate.trees import (
     PARTS,
     TRUTH,
     Clip,
+    first_classes,
     hostile_id,
     render_clip,
     truth_line,
@@ -60,21 +61,23 @@ def write_ave(
     per_class: int,
     *,
     truth_path: Path,
+    classes: int | None = None,
     seed: int = 0,
     look: Look = KINETICS_LOOK,
     corrupt_each: int = 0,
     workers: int | None = None,
 ) -> None:
-    """`per_class` sound clips of each of the 28 classes, and `corrupt_each` more of each kind of
-    damage. Raises `UsageError` when `root` is in use."""
+    """`per_class` sound clips of each of the first `classes` of 28 classes (None: of all), and
+    `corrupt_each` more of each kind of damage. Raises `UsageError` when `root` is in use."""
     from data_prep.layouts.ave import LABELS
 
-    clips, rows = _plan(LABELS, per_class, corrupt_each, int(look.seconds[0]), seed)
+    labels = first_classes(LABELS, classes)
+    clips, rows = _plan(labels, per_class, corrupt_each, int(look.seconds[0]), seed)
     with whole_folder(root, truth_path) as folder:
         hidden = ("AVE/.DS_Store", "AVE/._abcdefghijk.mp4", "AVE/Thumbs.db", "__MACOSX/._test.txt")
         corrupt.write_hidden(folder, hidden)
         _write_lists(folder, rows)
-        work = functools.partial(_write_clip, folder, LABELS, look, seed)
+        work = functools.partial(_write_clip, folder, labels, look, seed)
         truth = run_jobs(work, clips, workers, "write AVE fixture")
         write_table(truth_path, TRUTH, sorted(truth))
 

@@ -23,7 +23,7 @@ from data_prep.generate.media import run_jobs, whole_folder
 # The test of pictures takes it from here.
 from data_prep.generate.pictures import zero_png as zero_png
 from data_prep.generate.scenes import GLYPHS, glyph
-from data_prep.generate.trees import TRUTH
+from data_prep.generate.trees import TRUTH, first_classes
 
 FORMS = ("plain", "header")
 PART_CYCLE = ("train", "train", "train", "test")
@@ -126,12 +126,14 @@ def write_food101(
     *,
     truth_path: Path,
     form: str = "plain",
+    classes: int | None = None,
     seed: int = 0,
     look: Look = Look(),
     corrupt_each: int = 0,
     workers: int | None = None,
 ) -> None:
-    """`per_class` sound pages of each of the 101 classes, and `corrupt_each` of each damage.
+    """`per_class` sound pages of each of the first `classes` of 101 classes (None: of all), and
+    `corrupt_each` of each damage.
 
     `form` of the lists: "plain", as published (no header), or "header" (byte order mark, CRLF, all
     quoted). Raises `UsageError` when `root` is in use.
@@ -140,13 +142,14 @@ def write_food101(
 
     if form not in FORMS:
         raise unknown("form", form, FORMS)
-    pages = _pages(len(LABELS), per_class, corrupt_each)
+    labels = first_classes(LABELS, classes)
+    pages = _pages(len(labels), per_class, corrupt_each)
     with whole_folder(root, truth_path) as folder:
         for part in PARTS:
-            for label in LABELS:
+            for label in labels:
                 (folder / "images" / part / label).mkdir(parents=True)
         corrupt.write_hidden(folder, HIDDEN)
-        work = functools.partial(_write_page, folder, LABELS, look, seed)
+        work = functools.partial(_write_page, folder, labels, look, seed)
         written = run_jobs(work, pages, workers, "write Food-101 fixture")
         for part in PARTS:
             rows = [row[1:] for page in written for row in page.rows if row[0] == part]

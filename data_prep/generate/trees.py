@@ -71,6 +71,13 @@ def truth_line(clip: Clip, label: str, scene: Scene, expected: dict[str, str]) -
     return clip.id, label, int(scene.sound_cue), int(scene.video_cue), clip.kind, reason
 
 
+def first_classes(labels: tuple[str, ...], count: int | None) -> tuple[str, ...]:
+    """The first `count` classes of a data set, all for None; `UsageError` where it has fewer."""
+    if count is not None and not 2 <= count <= len(labels):
+        raise UsageError(f"--classes {count} is refused: the data set has 2 to {len(labels)}")
+    return labels[:count]
+
+
 # --- CREMA-D --------------------------------------------------------------------------------------
 
 
@@ -167,25 +174,30 @@ def write_kinetics(
     *,
     truth_path: Path,
     layout: str = "A",
+    classes: int | None = None,
     seed: int = 0,
     look: Look = KINETICS_LOOK,
     corrupt_each: int = 0,
     workers: int | None = None,
 ) -> None:
-    """Clips of all 31 classes. Layout "A": {train,val,test}/ID_SSSSSS_EEEEEE.mp4 and annotations/;
-    "B": {train,val}/CLASS NAME/ID_SSSSSS_EEEEEE.mp4, with spaces in train and underscores in val;
-    "C": as A, named ID.mp4 or ID_START.mp4. Raises `UsageError` when `root` is in use."""
+    """`per_class` sound clips of each of the first `classes` of 31 classes (None: of all).
+
+    Layout "A": {train,val,test}/ID_SSSSSS_EEEEEE.mp4 and annotations/; "B": {train,val}/CLASS NAME/
+    ID_SSSSSS_EEEEEE.mp4, with spaces in train and underscores in val; "C": as A, named ID.mp4 or
+    ID_START.mp4. Raises `UsageError` when `root` is in use.
+    """
     from data_prep.layouts.kinetics import LABELS
 
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
-    clips, rows = _kinetics_clips(LABELS, per_class, layout, corrupt_each, seed)
+    labels = first_classes(LABELS, classes)
+    clips, rows = _kinetics_clips(labels, per_class, layout, corrupt_each, seed)
     with whole_folder(root, truth_path) as folder:
         for file in {clip.file for clip in clips if clip.file}:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
         corrupt.write_hidden(folder, KINETICS_HIDDEN)
         _write_lists(folder, rows)
-        work = functools.partial(_write_kinetics_clip, folder, LABELS, look, seed)
+        work = functools.partial(_write_kinetics_clip, folder, labels, look, seed)
         truth = run_jobs(work, clips, workers, "write Kinetics fixture")
         write_table(truth_path, TRUTH, sorted(truth))
 

@@ -15,7 +15,7 @@ from common.files import write_table, write_text
 from common.options import UsageError
 from data_prep.generate import corrupt
 from data_prep.generate.media import run_jobs, whole_folder, write_video
-from data_prep.generate.trees import TRUTH
+from data_prep.generate.trees import TRUTH, first_classes
 from data_prep.generate.ucf_scenes import Look, render
 
 UCF_LOOK = Look()
@@ -78,6 +78,7 @@ def write_ucf101(
     per_class: int,
     *,
     truth_path: Path,
+    classes: int | None = None,
     seed: int = 0,
     look: Look = UCF_LOOK,
     corrupt_each: int = 0,
@@ -85,7 +86,8 @@ def write_ucf101(
     lists: bool = True,
     precomputed: bool = False,
 ) -> None:
-    """`per_class` sound clips of each of the 101 classes, and `corrupt_each` more of each damage.
+    """`per_class` sound clips of each of the first `classes` of 101 classes (None: of all), and
+    `corrupt_each` more of each damage.
 
     UCF-101/<Class>/*.avi; with `lists` ucfTrainTestlist/*.txt; with `precomputed` tvl1_flow/{u,v},
     the true motion as pictures. Raises `UsageError` when `root` is in use.
@@ -93,7 +95,8 @@ def write_ucf101(
     from data_prep.layouts.ucf101 import LABELS
 
     expected = EXPECTED | (EXPECTED_PRECOMPUTED if precomputed else {})
-    clips = _plan(LABELS, per_class, list(expected), corrupt_each)
+    labels = first_classes(LABELS, classes)
+    clips = _plan(labels, per_class, list(expected), corrupt_each)
     with whole_folder(root, truth_path) as folder:
         for file in {clip.file for clip in clips if clip.file}:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +104,7 @@ def write_ucf101(
         corrupt.write_hidden(folder, hidden)
         if lists:
             _write_lists(folder / "ucfTrainTestlist", LABELS, clips)
-        work = functools.partial(_write_clip, folder, LABELS, look, seed, precomputed)
+        work = functools.partial(_write_clip, folder, labels, look, seed, precomputed)
         truth = run_jobs(work, clips, workers, "write UCF-101 fixture")
         rows = [(*row, expected[clip.kind] if clip.kind else "") for row, clip in zip(truth, clips)]
         write_table(truth_path, TRUTH, sorted(rows))
