@@ -24,8 +24,8 @@ from data_prep.spec import spec_json
 
 # What a verb does not read is refused beside it, and not ignored.
 USELESS = {
-    "verify": ("dataset_root", "max_bad", "limit_s", "ray", "json"),
-    "stats": ("dataset_root", "max_bad", "limit_s", "ray", "num_workers"),
+    "verify": ("dataset_root", "max_bad", "limit_s", "ray", "allow_missing_classes", "json"),
+    "stats": ("dataset_root", "max_bad", "limit_s", "ray", "allow_missing_classes", "num_workers"),
     "": ("json",),
 }
 
@@ -45,6 +45,7 @@ def make_parser(name: str, layout: Any) -> Parser:
     ):
         parser.add_argument(f"--{flag}", metavar=metavar, help=words)
     for flag, words in (
+        ("allow_missing_classes", "leave out classes without any file, as of a part of a download"),
         ("verify", "check what is prepared; nothing is written, and no raw data are needed"),
         ("stats", "tell what is prepared: classes, parts, durations, rejects, disk"),
         ("json", "--stats as JSON"),
@@ -95,6 +96,7 @@ def main(argv: list[str]) -> int:
         max_bad=number("max_bad", args.max_bad or "0.05", float, 0, 1),
         limit_s=number("limit_s", args.limit_s or "60", float, 0),
         ray=args.ray or "",
+        allow_missing_classes=bool(args.allow_missing_classes),
     )
     print(f"ready: {folder}")
     return 0

@@ -9,7 +9,8 @@ the first missing one. `meta.json` says `"complete": true` last of all, and only
 
 import platform
 import sys
-from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,20 +46,38 @@ def prepared_folder(data_dir: Path, dataset: str, spec: Spec) -> Path:
     return data_dir / dataset / spec_hash(dataset, spec)
 
 
-def scan_root(layout: Any, dataset: str, root: Path, settings: Any) -> Scan:
-    """The candidates under `root`; raises `UsageError` for a root that is not this data set's."""
+def scan_root(
+    layout: Any, dataset: str, root: Path, settings: Any, allow_missing_classes: bool
+) -> Scan:
+    """The candidates under `root`; raises `UsageError` for a root that is not this data set's.
+
+    A class without a file is refused, or with `allow_missing_classes` left out of the set.
+    """
     if not root.is_dir():
         raise UsageError(f"--dataset_root {root} is not a folder. {layout.SOURCE}")
     scan = with_printable_names(layout.scan(root, settings))
     if not scan.candidates:
         raise UsageError(f"no sample of {dataset} found under {root}. {layout.SOURCE}")
-    counts = Counter(candidate.label for candidate in scan.candidates)
-    for label, name in enumerate(scan.label_names):
-        if not counts[label]:
-            raise UsageError(
-                f"class {name!r} of {dataset} has no file under {root}. {layout.SOURCE}"
-            )
-    return scan
+    present = {candidate.label for candidate in scan.candidates}
+    missing = [name for label, name in enumerate(scan.label_names) if label not in present]
+    if missing and not allow_missing_classes:
+        count = f" (nor have {len(missing) - 1} others)" if len(missing) > 1 else ""
+        raise UsageError(
+            f"class {missing[0]!r} of {dataset} has no file under {root}{count}. {layout.SOURCE}"
+            " To leave such classes out: python -m data_prep --allow_missing_classes"
+        )
+    return without_classes(scan, missing)
+
+
+def without_classes(scan: Scan, missing: Sequence[str]) -> Scan:
+    """The scan with classes fewer, and the others numbered anew."""
+    if not missing:
+        return scan
+    names = tuple(name for name in scan.label_names if name not in missing)
+    number = {scan.label_names.index(name): label for label, name in enumerate(names)}
+    candidates = [replace(c, label=number[c.label]) for c in scan.candidates]
+    warning = f"{len(missing)} of {len(scan.label_names)} classes have no file and are left out"
+    return Scan(names, candidates, scan.rejected, [*scan.warnings, warning])
 
 
 def with_printable_names(scan: Scan) -> Scan:
@@ -109,11 +128,13 @@ def prepare(
     max_bad: float = 0.05,
     limit_s: float = 60.0,
     ray: str = "",
+    allow_missing_classes: bool = False,
 ) -> Path:
     """Prepares a data set and returns its folder; a finished one is only checked.
 
     `dataset` is a name, or the path of a manifest. `workers`: processes, one a core when None;
-    `limit_s`: the time that one sample may take; `ray`: a cluster's address, in place of `workers`.
+    `limit_s`: the time that one sample may take; `ray`: a cluster's address, in place of `workers`;
+    `allow_missing_classes`: a class without any file is left out of the set, and not refused.
     Raises `UsageError` for a root that is not this data set's or has changed since the preparation
     began, and `TooManyRejects`. Waits while another process prepares the same folder.
     """
@@ -121,7 +142,7 @@ def prepare(
     layout = layouts.load(dataset)
     spec, dataset = layout.spec(settings), layouts.public_name(dataset)
     folder = prepared_folder(data_dir, dataset, spec)
-    scan = scan_root(layout, dataset, root, settings)
+    scan = scan_root(layout, dataset, root, settings, allow_missing_classes)
     for warning in scan.warnings:
         print(f"note: {warning}", file=sys.stderr)
     meta = {

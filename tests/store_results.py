@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from small_trees import WRITERS, prepared  # noqa: E402
-from test_configurations import CHOSEN, SET, SMALL  # noqa: E402
+from test_configurations import CHOSEN, SMALL  # noqa: E402
 
 import train  # noqa: E402
 from common.program import run as run_program  # noqa: E402
@@ -74,9 +74,10 @@ def restore(results: Path) -> None:
 
 def make(results: Path) -> None:
     """Makes all tables and figures of the stored runs in the folder itself."""
+    small = [f"{key}={value}" for key, value in SMALL.items()]
     words = ["make_tables.py", *[a.id for a in CHOSEN], "--results_dir", "results", "--out", "made"]
     subprocess.run(
-        [sys.executable, str(ROOT / words[0]), *words[1:], "--set", *SET],
+        [sys.executable, str(ROOT / words[0]), *words[1:], "--set", *small],
         cwd=results.parent,
         check=True,
         stdout=subprocess.DEVNULL,

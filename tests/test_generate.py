@@ -21,6 +21,8 @@ from data_prep.generate.media import whole_folder, write_video
 from data_prep.generate.scenes import Look
 from data_prep.generate.trees import write_cremad, write_kinetics
 from data_prep.layouts import demo as layout
+from data_prep.prepare import prepare
+from data_prep.prepared import read_meta
 from data_prep.reasons import REASONS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -322,7 +324,7 @@ def test_command_writes_the_trees_of_other_sets(tmp_path, dataset, layout):
 
 @pytest.mark.parametrize("dataset", ["kinetics", "ave", "ucf101", "food101"])
 def test_fewer_classes_are_the_first_ones(tmp_path, dataset):
-    """No other class is written; where a list names damaged files, their classes are these too."""
+    """No other class is written, nor prepared."""
     argv = ["--dataset", dataset, "--out", str(tmp_path / "raw"), "--classes", "3"]
     argv += ["--per_class", "4", "--corrupt", "1", "--profile=tiny", "--workers=1"]
     assert run_program(demo.main, argv) == 0
@@ -331,8 +333,19 @@ def test_fewer_classes_are_the_first_ones(tmp_path, dataset):
     sound = [row["label"] for row in truth if not row["corruption"]]
     assert set(sound) == set(module.LABELS[:3])
     assert all(sound.count(label) >= 4 for label in module.LABELS[:3])
-    found = module.scan(tmp_path / "raw", module.Settings())
-    assert {c.label for c in found.candidates} == {0, 1, 2}
+    settings = module.Settings(**({"vocabulary": "build"} if dataset == "food101" else {}))
+    options = {"workers": 1, "max_bad": 1.0}
+    with pytest.raises(UsageError, match=f"class '{module.LABELS[3]}' .* others.* --allow_missing"):
+        prepare(dataset, tmp_path / "raw", tmp_path / "data", settings, **options)
+    options["allow_missing_classes"] = True
+    folder = prepare(dataset, tmp_path / "raw", tmp_path / "data", settings, **options)
+    meta = read_meta(folder)
+    assert meta["complete"] and meta["label_names"] == list(module.LABELS[:3])
+    rows = {row["id"]: row["label_name"] for row in read_table(folder / "manifest.csv")}
+    labels = {row["id"]: row["label"] for row in truth if row["corruption"] != "label_conflict"}
+    assert len(rows) >= 12
+    assert all(labels[name] == rows[name] for name in rows.keys() & labels.keys())
+    assert len(rows.keys() & labels.keys()) >= 12
 
 
 def test_impossible_numbers_of_classes_are_refused(tmp_path, capsys):
