@@ -75,6 +75,9 @@ class Settings:
     weak_noise: float = option(
         0.3, "probability that the weak one (video, picture) has no cue", low=0, high=1
     )
+    group_nuisance: bool = option(
+        True, "ucf101: clips of one group share background, colour and place"
+    )
 
 
 def parse(argv: Sequence[str]) -> Settings:
@@ -92,6 +95,8 @@ def parse(argv: Sequence[str]) -> Settings:
         raise UsageError(f"--{sorted(useless)[0]} does not apply to demo, only to {where}")
     if settings.classes and settings.dataset not in MANY_CLASSES:
         raise UsageError(f"--classes does not apply to {settings.dataset}: all its classes are few")
+    if not settings.group_nuisance and settings.dataset != "ucf101":
+        raise UsageError(f"--group_nuisance does not apply to {settings.dataset}: only to ucf101")
     if settings.layout:
         forms = TREES[settings.dataset][3]
         if not forms:
@@ -122,7 +127,8 @@ def look_of(settings: Settings) -> dict[str, Any]:
         from data_prep.generate.ucf_scenes import Look as UcfLook
 
         seconds, fps = SECONDS["ucf101"][place], FPS["ucf101"]
-        return {"look": UcfLook(width, height, fps, seconds, strong, weak)}
+        nuisance = {"group_nuisance": settings.group_nuisance}
+        return {"look": UcfLook(width, height, fps, seconds, strong, weak, **nuisance)}
     from data_prep.generate.scenes import Look
 
     seconds, fps = SECONDS[settings.dataset][place], FPS[settings.dataset]
