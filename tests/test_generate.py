@@ -355,6 +355,8 @@ def test_impossible_numbers_of_classes_are_refused(tmp_path, capsys):
     for count in ("1", "32"):
         assert run_program(demo.main, ["--dataset", "kinetics", *argv, count]) == 2
         assert f"--classes {count} is refused: the data set has 2 to 31" in capsys.readouterr().err
+    assert run_program(demo.main, [*argv[:-1], "--dataset", "ave", "--group_nuisance", "off"]) == 2
+    assert "--group_nuisance does not apply to ave" in capsys.readouterr().err
     assert not (tmp_path / "raw").exists()
 
 

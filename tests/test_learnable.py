@@ -19,6 +19,7 @@ from fixtures_learnable import LEAST, RECIPES, Row, certainties, run_check  # no
 # (data set, modalities, samples a class)
 QUICK = [
     ("cremad", ("audio",), 60),
+    ("food101", ("image", "text"), 400),
     ("sarcasm", ("text",), 300),
     ("twitter2015", ("text",), 200),
     ("mosi", ("text", "audio", "video"), 600),
