@@ -47,7 +47,7 @@ def prepared_folder(data_dir: Path, dataset: str, spec: Spec) -> Path:
 
 
 def scan_root(
-    layout: Any, dataset: str, root: Path, settings: Any, allow_missing_classes: bool
+    layout: Any, dataset: str, root: Path, settings: Any, allow_missing_classes: bool = False
 ) -> Scan:
     """The candidates under `root`; raises `UsageError` for a root that is not this data set's.
 
