@@ -90,6 +90,11 @@ class Column:
     lower: bool | None = False
     counts: bool = False
 
+    @property
+    def name(self) -> str:
+        """The header with its block's."""
+        return f"{self.block}: {self.header}" if self.block else self.header
+
 
 @dataclass(frozen=True)
 class Row:

@@ -2,7 +2,10 @@
 
 from experiments.artifacts import Cell, Column, Figure, Panel, Row, Runs, Table
 from experiments.shapes import (
+    LABELS,
     LOOKS,
+    METHODS,
+    OURS,
     TOP_TWO,
     accuracy_bars,
     alpha_curve,
@@ -21,7 +24,6 @@ TWO = {"Joint": JOINT, "Midas": MIDAS}
 THREE = {"Joint": JOINT, "JointUni": JOINT_UNI, "Midas": MIDAS}
 LETTERS = {"audio": "A", "video": "V"}
 PAIRS = "misaligned pairs of the validation part"
-OURS = ("JointUni", "OGM", "ARL", "GMM")  # methods that the paper does not have
 COLUMNS = {
     "accuracy %": "test/acc",
     "F1, batches %": "test/f1_batch64",
@@ -123,20 +125,12 @@ DEMO_ALONE = Table(
 
 # Every method -------------------------------------------------------------------------------------
 
-BASELINES = ("SMV", "OPM", "OGM", "AMCo", "LFM", "MCR", "Mixup", "PowMix", "LeMDA", "ARL", "GMM")
-LABELS = {"PowMix": "PowMix(R)", "GMM": "GMM (our formulation)"}
-METHODS = {
-    "Joint": JOINT,
-    "JointUni": JOINT_UNI,
-    **{LABELS.get(name, name): Runs("demo", name) for name in BASELINES},
-    "Midas": MIDAS,
-}
 DEMO_METHODS = Table(
     "demo-methods",
     "The demo set, test part: every method with its defaults, under one recipe. Columns as in the"
     " demo table.",
     columns(COLUMNS),
-    rows(METHODS, COLUMNS),
+    rows({LABELS.get(m, m): Runs("demo", m) for m in METHODS}, COLUMNS),
     (
         "The demo set illustrates; it is no evidence for or against a method. PowMix is a"
         " reconstruction from its abstract, GMM our own formulation of what its paper's abstract"

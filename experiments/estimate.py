@@ -9,7 +9,7 @@ those runs were made on is not asked.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
+from functools import cache
 from statistics import median
 from typing import Any
 
@@ -134,14 +134,6 @@ class Estimator:
         return Pace(runs.method, variant, cost_of(settings), median(spent), extra)
 
 
-_estimator = lru_cache(maxsize=1)(Estimator)
-
-
-def seconds(reader: Reader, runs: Runs, seed: int) -> float | None:
-    """What is left of one run, by the one `Estimator` of this reader."""
-    return _estimator(reader).seconds(runs, seed)
-
-
 def settings_of(runs: Runs) -> dict[str, Any]:
     """The common settings of a run that the registry names."""
     return DEFAULTS | DATASET_DEFAULTS.get(runs.dataset, {}) | dict(runs.overrides)
@@ -195,10 +187,11 @@ def duration(seconds: float) -> str:
 
 
 def left(estimates: Iterable[float | None]) -> str:
-    """The sum of several estimates in words, and how many runs it leaves out."""
+    """The sum of several estimates in words, and how many runs it leaves out; "" for none left."""
     values = list(estimates)
     known = [value for value in values if value is not None]
-    parts = [f"about {duration(sum(known))} left"] if sum(known) else []
-    if len(known) < len(values):
-        parts.append(f"no measure for {len(values) - len(known)} of them")
-    return ", ".join(parts)
+    blind = len(values) - len(known)
+    if blind and not sum(known):
+        return "no estimate"
+    beside = f", without {blind} that have no estimate" if blind else ""
+    return f"about {duration(sum(known))} left{beside}" if sum(known) else ""

@@ -2,7 +2,7 @@
 
 from experiments.artifacts import Cell, Column, Row, Runs, Table
 from experiments.paper_tables import FOUR, LABELS, NAMES, blocks, midas
-from experiments.shapes import F1_NOTE, score_columns, score_row
+from experiments.shapes import F1_NOTE, METHODS, OURS, score_columns, score_row
 
 CONTROLS = Table(
     "extra-controls",
@@ -10,7 +10,7 @@ CONTROLS = Table(
     " paper does not have, test part.",
     score_columns(blocks(FOUR)),
     tuple(
-        score_row(LABELS.get(m, m), {d: Runs(d, m) for d in FOUR}, ours=m not in ("Joint", "Midas"))
+        score_row(LABELS.get(m, m), {d: Runs(d, m) for d in FOUR}, ours=m in OURS)
         for m in ("Joint", "JointUni", "OGM", "ARL", "GMM", "Midas")
     ),
     (
@@ -38,7 +38,7 @@ def split_row(method: str) -> Row:
         for rule in ("paper", *rules):
             changed = () if rule == "paper" else (("split_rule", rule),)
             cells.append(Cell(Runs(dataset, method, changed), "test/acc"))
-    return Row(LABELS.get(method, method), tuple(cells), ours=method == "JointUni")
+    return Row(LABELS.get(method, method), tuple(cells), ours=method in OURS)
 
 
 EXTRA_SPLITS = Table(
@@ -66,10 +66,6 @@ WARMUP = Table(
     first="warm-up",
 )
 
-METHODS = (
-    "Joint", "JointUni", "SMV", "OPM", "OGM", "AMCo", "LFM", "MCR", "Mixup", "PowMix", "LeMDA",
-    "ARL", "GMM", "Midas",
-)  # fmt: skip
 COST = Table(
     "extra-cost",
     "What a method costs on CREMA-D: training time in minutes, whole epochs and steps alone, and"
@@ -86,7 +82,7 @@ COST = Table(
                 Cell(Runs("cremad", method), key)
                 for key in ("time/train_min", "time/step_min", "count/seen_million")
             ),
-            ours=method in ("JointUni", "OGM", "ARL", "GMM"),
+            ours=method in OURS,
         )
         for method in METHODS
     ),

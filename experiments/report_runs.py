@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.artifacts import Artifact, Cell, Column, Runs
-from experiments.estimate import duration
+from experiments.estimate import duration, left
 from experiments.grid import Filled
 from experiments.reader import HINTS, Finished, Reader
 from experiments.report_page import Html, listing, markup, tag
@@ -68,14 +68,9 @@ def missing_run(runs: Runs, seed: int, reader: Reader, times: Times) -> Html:
 
 def cost(wanted: Sequence[tuple[Runs, int]], times: Times) -> str:
     """How many runs, and how long they take one after another."""
-    found = [times(runs, seed) for runs, seed in wanted]
-    known = [seconds for seconds in found if seconds is not None]
-    count = "1 run" if len(found) == 1 else f"{len(found)} runs"
-    if not known:
-        return f"{count}, no estimate"
-    blind = len(found) - len(known)
-    beside = f", without {blind} that have no estimate" if blind else ""
-    return f"{count}, about {duration(sum(known))} left{beside}"
+    count = "1 run" if len(wanted) == 1 else f"{len(wanted)} runs"
+    rest = left(times(runs, seed) for runs, seed in wanted)
+    return f"{count}, {rest}" if rest else count
 
 
 def environments(runs: Sequence[Finished]) -> list[Html]:

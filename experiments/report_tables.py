@@ -123,7 +123,7 @@ def cells_table(
                 continue
             column, filled = table.columns[c], cells[r][c]
             numbers = [tag("th", row.label, scope="row", data_v=str(r))]
-            numbers += [tag("td", full_name(column), class_="text", data_v=str(c))]
+            numbers += [tag("td", column.name, class_="text", data_v=str(c))]
             numbers.append(summary_cell(filled, column))
             if comparisons:
                 numbers += beside(next(compared) if cell.paper else None, column)
@@ -134,11 +134,6 @@ def cells_table(
     head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in heads)))
     look = "cells" if comparisons else "cells few"
     return tag("table", head, "\n", *(markup(b, "\n") for b in bodies), class_=look)
-
-
-def full_name(column: Column) -> str:
-    """The column's name with its block's."""
-    return f"{column.block}: {column.header}" if column.block else column.header
 
 
 def summary_cell(filled: Filled, column: Column) -> Html:

@@ -16,6 +16,13 @@ SCORES = {
     "test/f1_batch64": ("F1", "f1"),
     "test/f1_macro": ("F1, whole", ""),
 }
+# All methods but Unimodal, in the order in which tables have them.
+METHODS = (
+    "Joint", "JointUni", "SMV", "OPM", "OGM", "AMCo", "LFM", "MCR", "Mixup", "PowMix", "LeMDA",
+    "ARL", "GMM", "Midas",
+)  # fmt: skip
+OURS = ("JointUni", "OGM", "ARL", "GMM")  # methods that the paper does not have
+LABELS = {"PowMix": "PowMix(R)", "GMM": "GMM (our formulation)"}
 LOOKS = ("Joint", "Midas", "JointUni")  # a method looks the same in every figure of bars
 
 

@@ -17,7 +17,7 @@ def markdown(table: Table, reader: Reader) -> str:
     """The table with its notes, what is missing, and where the numbers come from."""
     cells = grid(table, reader)
     marked = marks(table, cells)
-    headers = [f"{c.block}: {c.header}" if c.block else c.header for c in table.columns]
+    headers = [column.name for column in table.columns]
     body = []
     for r, row in enumerate(table.rows):
         shown = []
@@ -64,9 +64,8 @@ def numbers_csv(table: Table, reader: Reader) -> str:
     header = ("row", "column", "runs", "metric", "mean", "std", "n", "seeds", "values")
     rows = []
     for row, column, cell in table.cells():
-        name = f"{column.block}: {column.header}" if column.block else column.header
         own = fields(fill(table, reader, cell))
-        rows.append((row.label, name, cell.runs.name, cell.key, *own))
+        rows.append((row.label, column.name, cell.runs.name, cell.key, *own))
     return csv_text(header, rows)
 
 
@@ -85,12 +84,11 @@ def comparison_csv(table: Table, reader: Reader) -> str:
     )  # fmt: skip
     rows = []
     for c in compare(table, reader):
-        name = f"{c.column.block}: {c.column.header}" if c.column.block else c.column.header
         ours, test = c.ours, c.test
         rows.append(
             (
                 c.row.label,
-                name,
+                c.column.name,
                 c.cell.runs.name,
                 exact(ours and ours.mean),
                 exact(ours and ours.std),

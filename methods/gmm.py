@@ -123,9 +123,10 @@ def fit_mixture(delta: Tensor, gain: float = 1e-6, steps: int = 200) -> Mixture:
     found, before = (torch.full_like(mu, 0.5), mu, v), -math.inf
     for _ in range(steps):
         better, likelihood = em_step(x, *found)
-        if likelihood.item() - before < gain:
+        reached = likelihood.item()
+        if reached - before < gain:
             break
-        found, before = better, likelihood.item()
+        found, before = better, reached
     order = found[1].argsort(stable=True)
     pi, mu, v = (values[order] for values in found)
     return Mixture(pi, mu, v, (mu[1] - mu[0] < 0.05) | (pi.min() < 0.02))

@@ -6,7 +6,7 @@ from fake_runs import fake_run
 
 from experiments.artifacts import Runs
 from experiments.demo import JOINT, MIDAS, MIDAS_UNWEIGHTED
-from experiments.estimate import Estimator, duration, left, seconds
+from experiments.estimate import Estimator, duration, left
 from experiments.reader import Reader
 from experiments.run_folder import RunFolder
 
@@ -30,13 +30,13 @@ def test_the_median_epoch_of_the_same_runs_times_their_epochs(tmp_path):
     timed_run(tmp_path, MIDAS, 2, 4.0, 4.0, 4.0)
     timed_run(tmp_path, JOINT, 1, 1.0)
     timed_run(tmp_path, MIDAS_UNWEIGHTED, 1, 1.0)
-    assert seconds(Reader(tmp_path), MIDAS, 3) == 30 * 3.0  # 30 epochs, medians 2 and 4
+    assert Estimator(Reader(tmp_path)).seconds(MIDAS, 3) == 30 * 3.0  # 30 epochs, medians 2 and 4
 
 
 def test_another_variant_stands_in_before_another_method(tmp_path):
     timed_run(tmp_path, MIDAS_UNWEIGHTED, 1, 5.0)
     timed_run(tmp_path, JOINT, 1, 1.0)
-    assert seconds(Reader(tmp_path), MIDAS, 3) == 30 * 5.0
+    assert Estimator(Reader(tmp_path)).seconds(MIDAS, 3) == 30 * 5.0
 
 
 def test_what_is_done_or_behind_does_not_count(tmp_path):
@@ -51,27 +51,27 @@ def test_what_is_done_or_behind_does_not_count(tmp_path):
 
 def test_a_run_that_has_begun_is_its_own_measure(tmp_path):
     timed_run(tmp_path, JOINT, 2, 4.0, done=False)
-    assert seconds(Reader(tmp_path), JOINT, 2) == 29 * 4.0
+    assert Estimator(Reader(tmp_path)).seconds(JOINT, 2) == 29 * 4.0
 
 
 def test_overrides_of_the_epochs_count(tmp_path):
     timed_run(tmp_path, JOINT, 1, 2.0)
     short = Runs("demo", "Joint", (("max_epochs", 5),))
-    assert seconds(Reader(tmp_path), short, 1) == 5 * 2.0
+    assert Estimator(Reader(tmp_path)).seconds(short, 1) == 5 * 2.0
     timed_run(tmp_path, short, 2, 1.0, 1.0, 1.0, 1.0, 1.0)
-    assert seconds(Reader(tmp_path), JOINT, 2) == 30 * 1.5
+    assert Estimator(Reader(tmp_path)).seconds(JOINT, 2) == 30 * 1.5
 
 
 def test_stages_of_a_methods_own_count(tmp_path):
     gmm = Runs("demo", "GMM")
     timed_run(tmp_path, gmm, 1, *[2.0] * 10, max_epochs=8)
-    assert seconds(Reader(tmp_path), gmm, 2) == (30 + 2) * 2.0
-    assert seconds(Reader(tmp_path), JOINT, 2) == 30 * 2.0
+    assert Estimator(Reader(tmp_path)).seconds(gmm, 2) == (30 + 2) * 2.0
+    assert Estimator(Reader(tmp_path)).seconds(JOINT, 2) == 30 * 2.0
 
 
 def test_settings_that_cost_time_keep_runs_apart(tmp_path):
     timed_run(tmp_path, JOINT, 1, 2.0)
-    assert seconds(Reader(tmp_path), Runs("demo", "Joint", (("size", 64),)), 1) is None
+    assert Estimator(Reader(tmp_path)).seconds(Runs("demo", "Joint", (("size", 64),)), 1) is None
 
 
 def test_another_method_is_corrected_by_data_sets_with_both(tmp_path):
@@ -80,19 +80,19 @@ def test_another_method_is_corrected_by_data_sets_with_both(tmp_path):
         timed_run(tmp_path, Runs(dataset, "Midas"), 1, midas)
     timed_run(tmp_path, JOINT, 1, 5.0)
     timed_run(tmp_path, Runs("demo", "Mixup"), 1, 100.0)  # its cost relative to MIDAS is not known
-    assert seconds(Reader(tmp_path), MIDAS, 1) == 30 * 5.0 * 3.0  # the median of 2 and 4
+    assert Estimator(Reader(tmp_path)).seconds(MIDAS, 1) == 30 * 5.0 * 3.0  # the median of 2 and 4
 
 
 def test_another_method_stands_in_as_it_is_without_such_data_sets(tmp_path):
     timed_run(tmp_path, JOINT, 1, 5.0)
     timed_run(tmp_path, Runs("demo", "Mixup"), 1, 7.0)
-    assert seconds(Reader(tmp_path), MIDAS, 1) == 30 * 6.0
+    assert Estimator(Reader(tmp_path)).seconds(MIDAS, 1) == 30 * 6.0
 
 
 def test_nothing_is_said_without_a_run_of_the_data_set(tmp_path):
-    assert seconds(Reader(tmp_path), JOINT, 1) is None
+    assert Estimator(Reader(tmp_path)).seconds(JOINT, 1) is None
     timed_run(tmp_path, Runs("cremad", "Joint"), 1, 5.0)
-    assert seconds(Reader(tmp_path), JOINT, 1) is None
+    assert Estimator(Reader(tmp_path)).seconds(JOINT, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_damaged_folders_are_no_measure(tmp_path, name, text):
     folder = timed_run(tmp_path, JOINT, 1, 4.0, done=False)
     folder.file(name).write_text(text, encoding="utf-8", errors="surrogateescape")
     timed_run(tmp_path, JOINT, 2, 2.0, done=False)
-    assert seconds(Reader(tmp_path), JOINT, 3) == 30 * 2.0
+    assert Estimator(Reader(tmp_path)).seconds(JOINT, 3) == 30 * 2.0
 
 
 def test_each_log_is_read_once_for_all_estimates(tmp_path, monkeypatch):
@@ -119,9 +119,10 @@ def test_each_log_is_read_once_for_all_estimates(tmp_path, monkeypatch):
     for seed in (1, 2, 3):
         timed_run(tmp_path, JOINT, seed, 2.0, done=seed > 1)
     reader = Reader(tmp_path)
+    estimator = Estimator(reader)
     for runs in (JOINT, MIDAS, MIDAS_UNWEIGHTED):
         for seed in range(1, 6):
-            assert seconds(reader, runs, seed) is not None
+            assert estimator.seconds(runs, seed) is not None
     assert len(read) == len(set(read)) == 3
 
 
@@ -133,8 +134,8 @@ def test_times_in_words():
 
 def test_a_sum_says_what_it_leaves_out():
     assert left([60.0, 0.0, 30.0]) == "about 1.5 min left"
-    assert left([60.0, None, None]) == "about 1.0 min left, no measure for 2 of them"
-    assert left([None]) == "no measure for 1 of them"
+    assert left([60.0, None, None]) == "about 1.0 min left, without 2 that have no estimate"
+    assert left([None]) == left([0.0, None]) == "no estimate"
     assert left([0.0]) == left([]) == ""
 
 

@@ -74,7 +74,7 @@ def test_status_of_all_has_each_artifact_and_each_run_once(tmp_path):
     assert [line.split()[0] for line in above.splitlines()] == [a.id for a in ARTIFACTS]
     *runs, last = below.splitlines()
     assert len(runs) == len(set(runs)) == len(list(needed(ARTIFACTS)))
-    assert last == f"{len(runs)} new; one after another, no measure for {len(runs)} of them"
+    assert last == f"{len(runs)} new; one after another, no estimate"
 
 
 def test_show_prints_each_runs_command():
