@@ -79,6 +79,8 @@ class RayCrew:
             except self.ray.exceptions.RayError:
                 yield item, (CRASHED, None)
         late = [ref for ref, (_, deadline) in running.items() if time.monotonic() > deadline]
+        if late:  # an answer may have come meanwhile
+            _, late = self.ray.wait(late, num_returns=len(late), timeout=0)
         for ref in late:
             item, _ = running.pop(ref)
             self.ray.cancel(ref, force=True)

@@ -144,7 +144,8 @@ class Crew:
                     worker, ready, f"the worker died (exit code {worker.process.exitcode})"
                 )
         for worker in self.crew:
-            if worker.item is not None and time.monotonic() > worker.deadline:
+            late = worker.item is not None and time.monotonic() > worker.deadline
+            if late and not worker.connection.poll():  # an answer may have come since `wait`
                 self._replace(worker, ready, f"no answer within {self.limit_s:g} s")
 
     def _replace(self, worker: _Worker, ready: dict, what: str) -> None:

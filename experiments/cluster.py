@@ -120,8 +120,11 @@ class RayCrew:
         return look(folder, task.log_path(self.results), why, seconds)
 
     def stop(self, number: int) -> None:
-        """Cancels everything: children stop between two steps, at the second call at once."""
-        for ref in self.running:
+        """Cancels everything: children stop between two steps, at the second call at once.
+
+        The last first: else what is still queued would take the places that become free.
+        """
+        for ref in reversed(self.running):
             self.ray.cancel(ref, force=self.stopping)
         self.stopping = True
 

@@ -13,9 +13,10 @@ from experiments.tasks import Task
 
 EPOCHS = 4
 
-# Makes EPOCHS epochs, going on where its log ends, and stops on SIGTERM at an epoch's end. Seed 6
+# Makes EPOCHS epochs, going on where its log ends, and stops on SIGTERM between two epochs. Seed 6
 # ends badly after its result, 7 fails, 8 leaves no result, 9 works until it is told to stop, 11 and
-# 12 wait for each other's beginning, 20 and more take their time.
+# 12 wait for each other's beginning, 20 and more take their time and stay before their third epoch
+# while a file hold<seed> stands among the results: what a test does then, it does in the middle.
 SCRIPT = """
 import json, os, pathlib, signal, sys, time
 
@@ -55,11 +56,13 @@ if seed != 8:
     log = folder / "log.jsonl"
     made = len(log.read_text().splitlines()) if log.exists() else 0
     for epoch in range(made + 1, EPOCHS + 1):
-        time.sleep(0.15 if seed >= 20 else 0.01)
-        with open(log, "a") as handle:
-            handle.write(json.dumps({"epoch": epoch, "time/epoch_s": 0.1}) + "\\n")
+        time.sleep(0.1 if seed >= 20 else 0.01)
+        while epoch == 3 and (results / f"hold{seed}").exists() and not stopped:
+            time.sleep(0.02)
         if stopped:
             sys.exit(128 + stopped[0])
+        with open(log, "a") as handle:
+            handle.write(json.dumps({"epoch": epoch, "time/epoch_s": 0.1}) + "\\n")
     write("result.json", {"best_epoch": 1})
 sys.exit(seed == 6)
 """.replace("EPOCHS", str(EPOCHS))
@@ -101,7 +104,25 @@ def start_launcher(results, script, *seeds, address="", **streams):
     return subprocess.Popen([sys.executable, *words], cwd=ROOT, **pipes | streams)
 
 
-def wait_for(condition, seconds=30):
+def hold(results, *seeds):
+    """The runs of these seeds stay before their third epoch."""
+    results.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        (results / f"hold{seed}").touch()
+
+
+def let_go(results):
+    """Held runs go on."""
+    for file in results.glob("hold*"):
+        file.unlink()
+
+
+def in_the_middle(results, seed):
+    """Waits until a held run has made its two epochs."""
+    wait_for(lambda: epochs(results, seed) == [1, 2])
+
+
+def wait_for(condition, seconds=120):
     """Waits until `condition()` is true."""
     until = time.monotonic() + seconds
     while not condition():
@@ -136,9 +157,10 @@ def starts(results):
 
 
 def epochs(results, seed):
-    """The epochs of a run's log."""
-    log = JOINT.folder(results, seed).file("log.jsonl").read_text()
-    return [json.loads(line)["epoch"] for line in log.splitlines()]
+    """The epochs of a run's log, none without one."""
+    log = JOINT.folder(results, seed).file("log.jsonl")
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [json.loads(line)["epoch"] for line in lines]
 
 
 def check_sweep(results, seeds, done_before):

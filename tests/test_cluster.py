@@ -51,7 +51,7 @@ def test_a_crashing_or_hanging_item_costs_itself_alone(address, monkeypatch):
             raise ValueError("bad item")
         return item.upper()
 
-    monkeypatch.setattr(cluster, "START_S", 10.0)
+    monkeypatch.setattr(cluster, "START_S", 30.0)
     with cluster.RayCrew(act, address, 1.0) as crew:
         results = list(crew.map(["a", "die", "b", "hang", "raise", "c"]))
     assert [r for r in results if r[0] == DONE] == [(DONE, "A"), (DONE, "B"), (DONE, "C")]

@@ -1,6 +1,7 @@
 """Preparation: every raw file accounted for, equal bytes, resume, workers, the loader."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -97,11 +98,16 @@ def test_a_preparation_killed_three_times_ends_with_the_same_bytes(
     root, data = demo_data
     words = ["-m", "data_prep", "--dataset", "demo", "--dataset_root", root, "--data_dir", tmp_path]
     command = [sys.executable, "-c", SMALL_SHARDS, *map(str, words[2:])]
-    for wait in (1.9, 2.6, 3.1):
+    draw = random.Random(0)
+    for count in (0, 4, 9):  # finished shards, then a random moment in the next ones
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-        time.sleep(wait)
+        while len(list(tmp_path.rglob("*.arrow"))) < count and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0.0, 0.3))
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
+    assert not list(tmp_path.rglob("manifest.csv"))
     subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
     undisturbed = tmp_path / "undisturbed"
     command[command.index(str(tmp_path))] = str(undisturbed)
@@ -109,17 +115,17 @@ def test_a_preparation_killed_three_times_ends_with_the_same_bytes(
         [*command, "--num_workers", "1"], cwd=ROOT, check=True, stderr=subprocess.DEVNULL
     )
     shards = sorted(undisturbed.rglob("*.arrow"))
-    assert len(shards) == 10
+    assert len(shards) == 30
     for shard in shards:
         other = tmp_path / shard.relative_to(undisturbed)
         assert file_digest(shard) == file_digest(other)
 
 
-# The program with shards of 30 candidates, so that a kill leaves some finished and some not.
+# The program with shards of 10 candidates, so that a kill leaves some finished and some not.
 SMALL_SHARDS = """
 import sys
 import data_prep.prepare
-data_prep.prepare.SHARD_SIZE = 30
+data_prep.prepare.SHARD_SIZE = 10
 if __name__ == "__main__":
     from data_prep.__main__ import main
     sys.exit(main(sys.argv[1:]))

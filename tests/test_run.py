@@ -147,18 +147,31 @@ def test_a_truncated_checkpoint_falls_back_loudly(demo_data, longer, tmp_path):
     assert equal(weights(folder), weights(longer))
 
 
+KILLED_BEFORE_BEST = """
+import os, signal, sys, train
+from common.program import run
+from experiments.run_folder import RunFolder
+
+save = RunFolder.save
+
+def save_or_die(self, name, *rest, **more):
+    if name == "best.pt":
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(self, name, *rest, **more)
+
+RunFolder.save = save_or_die
+sys.exit(run(train.main))
+"""
+
+
 def test_a_kill_before_the_best_weights_are_written_loses_nothing(demo_data, longer, tmp_path):
     folder = tmp_path / "run"
-    command = [sys.executable, *words(demo_data, folder, *LONGER)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    while not (folder / "last.pt").exists() and process.poll() is None:
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
+    command = words(demo_data, folder, *LONGER)
+    killed = program("-c", KILLED_BEFORE_BEST, *command[1:])
+    assert killed.returncode == -signal.SIGKILL
     state = RunFolder(folder).load_last()
-    assert state["best"]["epoch"] == state["epoch"] == 1
-    (folder / "best.pt").unlink(missing_ok=True)
-    done = program(*words(demo_data, folder, *LONGER))
+    assert state["best"]["epoch"] == state["epoch"] == 1 and not (folder / "best.pt").exists()
+    done = program(*command)
     assert done.returncode == 0, done.stderr
     assert equal(weights(folder, "best.pt"), weights(longer, "best.pt"))
 
