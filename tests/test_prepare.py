@@ -28,14 +28,21 @@ CPU = torch.device("cpu")
 
 
 def misbehave(item: str) -> str:
-    """Work that a worker process does in `test_a_worker_that_dies...`."""
+    """Work that a worker process does in the tests of crews."""
     if item == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
     if item == "hang":
         time.sleep(60)
+    if item == "rest":
+        time.sleep(0.2)
     if item == "raise":
         raise KeyError("a defect")
     return item.upper()
+
+
+def begin_slowly() -> None:
+    """What a worker does first: longer than its items may take."""
+    time.sleep(1.5)
 
 
 def test_a_worker_that_dies_hangs_or_raises_costs_its_own_item_alone():
@@ -48,6 +55,12 @@ def test_a_worker_that_dies_hangs_or_raises_costs_its_own_item_alone():
     text = dict(zip(items, (r for _, r in results)))
     assert "exit code -11" in text["die"] and "within 2 s" in text["hang"]
     assert "KeyError" in text["raise"]
+
+
+def test_an_answer_that_comes_while_another_worker_starts_is_not_late():
+    with Crew(misbehave, 2, limit_s=1.0, prepare=begin_slowly) as crew:
+        (state, _), rested = crew.map(["die", "rest"])
+    assert state == CRASHED and rested == (DONE, "REST")
 
 
 @pytest.mark.parametrize("layout", ["cremad", "A", "B", "C"])
