@@ -1,6 +1,7 @@
 """Shared pieces of the tests: tiny models, a small prepared demo set, running programs."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,12 @@ def program(*words, timeout=240, **env):
         timeout=timeout,
         env={**os.environ, **env},
     )
+
+
+def cpu_of_children():
+    """Seconds of CPU time that all ended children of this process took so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(autouse=True)

@@ -112,7 +112,7 @@ def test_a_preparation_killed_three_times_ends_with_the_same_bytes(
     words = ["-m", "data_prep", "--dataset", "demo", "--dataset_root", root, "--data_dir", tmp_path]
     command = [sys.executable, "-c", SMALL_SHARDS, *map(str, words[2:])]
     draw = random.Random(0)
-    for count in (0, 4, 9):  # finished shards, then a random moment in the next ones
+    for count in (1, 4, 9):  # finished shards, then a random moment in the next ones
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
         while len(list(tmp_path.rglob("*.arrow"))) < count and process.poll() is None:
             time.sleep(0.01)
