@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -148,20 +148,22 @@ def add_flags(
     title: str,
     cls: type,
     defaults: dict[str, Any],
-    source: str | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> None:
     """One flag a field of the dataclass `cls`; `defaults` holds what this run would use unasked.
 
-    `source` is where a default comes from that is not the field's own. The flags' values stay text
-    (None where absent): `collect` turns them into values, so that every program refuses a bad one
-    in the same words.
+    `sources` tells where a default comes from that is not the field's own. The flags' values stay
+    text (None where absent): `collect` turns them into values, so that every program refuses a bad
+    one in the same words.
     """
     group = parser.add_argument_group(title)
     for field in dataclasses.fields(cls):
         meta = field.metadata
         value = defaults.get(field.name, field.default)
-        origin = meta["source"] if source is None or value == field.default else source
-        text = f"{meta['help']} ({limits(field)}; default {format_value(value)}; {origin})"
+        origin = (sources or {}).get(field.name, meta["source"])
+        default = "the run's --seed" if value is None else format_value(value)
+        scales = ", scales with --max_epochs" if meta["per_epochs"] else ""
+        text = f"{meta['help']} ({limits(field)}; default {default}{scales}; {origin})"
         group.add_argument(f"--{field.name}", metavar="V", help=text.replace("%", "%%"))
 
 

@@ -1,8 +1,9 @@
 """Sound: files to waves, waves to the stored log spectrograms.
 
 Two forms, both of the field: "stft" is the natural logarithm of a short-time Fourier transform's
-magnitude (OGM-GE, ARL, LFM), "fbank" a Kaldi log-mel filter bank (the script behind
-BalanceBenchmark's Kinetics-Sounds files). Waves are float32 tensors, [channels, n] or mono [n].
+magnitude (OGM-GE, ARL, LFM), "fbank" a Kaldi log-mel filter bank (the official MIDAS release, and
+the script behind BalanceBenchmark's Kinetics-Sounds files). Waves are float32 tensors, [channels,
+n] or mono [n].
 """
 
 import functools
@@ -28,6 +29,7 @@ SILENT_ZEROS = 0.99  # share of samples that are exactly zero; our choice
 MOST_CHANNELS = 8
 RATES = range(1000, 768_001)  # Hz; a header that tells others is not believed. Our choice
 LARGEST_FILTER = 1 << 24  # values; rates in use need up to 14 million (22,254 Hz to 22,050)
+WINDOW = 25  # milliseconds of a filter bank's window
 MARGIN = 0.25  # seconds decoded beyond those stored, for the resampling filter's width
 
 
@@ -181,12 +183,14 @@ def log_stft(wave: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
 
 
 def fbank(wave: torch.Tensor, rate: int, mels: int, frames: int) -> torch.Tensor:
-    """Kaldi's log-mel energies, float32 [mels, frames] of a wave [n], by the field's script.
+    """Kaldi's log-mel energies, float32 [mels, frames] of a wave [n], as in the official release.
 
-    The padding zeros stand for themselves: the script normalises after padding, so that padding
-    becomes 0.438 in the network's input. Normalising is the model's affair.
+    Rows of zeros pad the logarithms, before any normalisation: they become 0.438 in the network's
+    input. Normalising is the model's affair. A wave below one window of 25 ms is padded to one
+    (our choice; the release stops there).
     """
     wave = wave - wave.mean()
+    wave = torch.nn.functional.pad(wave, (0, max(0, WINDOW * rate // 1000 - wave.shape[0])))
     bank = torchaudio.compliance.kaldi.fbank(
         wave[None], htk_compat=True, sample_frequency=rate, use_energy=False,
         window_type="hanning", num_mel_bins=mels, dither=0.0, frame_shift=10,
@@ -196,11 +200,14 @@ def fbank(wave: torch.Tensor, rate: int, mels: int, frames: int) -> torch.Tensor
 
 
 def feature(wave: torch.Tensor, spec: Audio) -> torch.Tensor:
-    """The spectrogram of `spec` of a mono wave [n] at `spec.sample_rate`: float32 [F, T]."""
-    wave = tile_or_cut(wave, int(spec.seconds * spec.sample_rate))
+    """The spectrogram of `spec` of a mono wave [n] at `spec.sample_rate`: float32 [F, T].
+
+    A short wave is tiled for "stft"; its filter bank is padded instead.
+    """
+    samples = round(spec.seconds * spec.sample_rate)
     if spec.feature == "fbank":
-        return fbank(wave, spec.sample_rate, spec.mels, spec.frames)
-    return log_stft(wave.clamp(-1, 1), spec.n_fft, spec.hop)
+        return fbank(wave[:samples], spec.sample_rate, spec.mels, spec.frames)
+    return log_stft(tile_or_cut(wave, samples).clamp(-1, 1), spec.n_fft, spec.hop)
 
 
 def is_silent(wave: torch.Tensor) -> bool:
@@ -222,7 +229,8 @@ def extract(paths: Sequence[Path], spec: Audio) -> Extracted:
     except Reject:
         if spec.missing != "fill":
             raise
-        sound = Sound(torch.zeros(1, 1), spec.sample_rate, True)
+        silence = torch.zeros(1, round(spec.seconds * spec.sample_rate))
+        sound = Sound(silence, spec.sample_rate, True)
         flags, seconds = ("no_audio",), 0.0
     else:
         seconds = min(sound.wave.shape[1] / sound.rate, spec.seconds)

@@ -47,9 +47,10 @@ class Extracted:
     """A stored modality: its content, and what the manifest says about it.
 
     `payload`: float16 [F, T] of a spectrogram; for frames a list of JPEG bytes or of uint8
-    [H, W, 3]; for flow a list of images' bytes; for text [uint16 ids, uint8 segments]; for an array
-    [int32 (L, D), float32 values]. `duration_s`: seconds found in the file, 0 where there is no
-    time. `n_frames`: frames, columns, tokens or vectors found, 0 where the modality was filled.
+    [H, W, 3]; for flow a list of images' bytes; for text [uint16 ids, uint8 segments], or the UTF-8
+    of one or two texts; for an array [int32 (L, D), float32 values]. `duration_s`: seconds found in
+    the file, 0 where there is no time. `n_frames`: frames, columns, tokens (words of a text that is
+    stored itself) or vectors found, 0 where the modality was filled.
     """
 
     payload: np.ndarray | list
@@ -157,7 +158,8 @@ def extract_sample(
 ) -> dict[str, Extracted]:
     """All modalities of a candidate, in the order of `spec`.
 
-    `assets` is the folder that holds what belongs to the set as a whole: a text's vocab.txt.
+    `assets` is the folder that holds what belongs to the set as a whole: vocab.txt, by which texts
+    become tokens.
 
     Raises `Reject`: "lfs_pointer" when any source is a pointer, whatever else could stand in for
     it; "unreadable" when one is no file, or every modality had to be filled; and what the decoders

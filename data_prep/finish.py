@@ -6,10 +6,10 @@ from pathlib import Path
 
 from common.files import write_json, write_table
 from common.options import UsageError
-from data_prep.prepared import Prepared
+from data_prep.prepared import Prepared, write_pool
 from data_prep.reasons import KEPT_REASONS, REASONS
 from data_prep.shards import Shard
-from data_prep.spec import Array, Rejection, Scan, Spec
+from data_prep.spec import Array, Listed, Rejection, Scan, Spec
 
 # The flags of samples in which something stands for a modality that is not there.
 FILLED = {"missing_image": "a picture", "no_video": "a video", "no_audio": "a sound track"}
@@ -22,7 +22,7 @@ class TooManyRejects(UsageError):
 
 
 def finish(folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float) -> None:
-    """Writes manifest.csv, rejected.csv and meta.json, and says what was prepared.
+    """Writes manifest.csv, rejected.csv, pool.csv and meta.json, and says what was prepared.
 
     Marks the folder complete unless it raises: `TooManyRejects`, or `UsageError` for a class
     without any sample and for feature vectors of several widths.
@@ -41,6 +41,8 @@ def finish(folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float) -> 
         ("id", "source", "reason", "detail"),
         [tuple(vars(r).values()) for r in listed],
     )
+    pool = scan.pool or [Listed(c.id, c.label) for c in scan.candidates]
+    write_pool(folder / "pool.csv", pool)
     counts = Counter(names)
     meta = {
         **meta,

@@ -2,7 +2,8 @@
 
 u (to the right) and v (downwards), in pixels from one frame to the next at the clip's own frame
 rate, become grey JPEGs: clipped to +-20 pixels, mapped linearly to 0..255, no motion 128. That is
-the form of the precomputed TV-L1 set of UCF-101 that the field shares, which is read as it is.
+the form of the precomputed TV-L1 set of UCF-101 that the field shares, which is read as it is. So
+are the folders of u and v in trees made for the official MIDAS release.
 
 The same machine gives the same bytes whatever its number of threads; OpenCV's vector code may
 differ in a last bit between kinds of processors.
@@ -19,7 +20,8 @@ import cv2
 import numpy as np
 
 from common.options import UsageError, unknown
-from data_prep.extracted import Extracted, first_usable
+from data_prep.extracted import Extracted, first_usable, is_lfs_pointer
+from data_prep.frames import spread
 from data_prep.image import read_picture
 from data_prep.reasons import Reject
 from data_prep.spec import Flow, Image, Video
@@ -36,7 +38,9 @@ FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 # in pixels keeps its meaning; smaller ones are never scaled up. Our choice.
 SCALED = Video(short_side=240)
 SMALLEST = 16  # pixels of a side: DIS of OpenCV 5.0 crashes on frames of 8 to 15 rows
-PICTURE = re.compile(r"frame(\d{6})\.jpg", re.ASCII | re.IGNORECASE)  # numbered from 1
+# Numbered from 1: six digits in the shared set, five in the official MIDAS release's trees.
+PICTURE = re.compile(r"frame(\d{5,6})\.jpg", re.ASCII | re.IGNORECASE)
+FEWEST = 2  # pictures of a folder of the official release's: its loader stops at fewer
 LARGEST_PICTURE = 1 << 22  # bytes of a precomputed picture; a real one has some 4,000
 WHOLE = Image(short_side=1 << 16, max_pixels=1 << 24)  # checks a picture, scales nothing
 
@@ -175,13 +179,16 @@ def compute(clip: Clip, spec: Flow) -> list[bytes]:
 def extract(paths: Sequence[Path], spec: Flow) -> Extracted:
     """The stored flow of the first path that decodes, in order of time.
 
-    "precomputed" instead takes the video's folder of u and its folder of v. Flags:
+    "precomputed" instead takes the video's folder of u and its folder of v; so does any algorithm
+    where the spec takes folders and two of them stand in place of the video. Flags:
     "source=<suffix>" (not the first path), "truncated" (a part of the clip does not decode, and at
-    least 3 s or half of it do), "unpaired_flow" (precomputed pictures without a partner, left out).
+    least 3 s or half of it do), "unpaired_flow" (precomputed pictures without a partner, left out),
+    "precomputed_flow" (read, where another algorithm would have computed it).
     Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file", "no_flow",
     "bad_values", "bad_image"; and `UsageError` where the algorithm is not there.
     """
-    if spec.algorithm == "precomputed":
+    folders = spec.of_folder and len(paths) == 2 and paths[0].is_dir()
+    if spec.algorithm == "precomputed" or folders:
         return read_precomputed(paths, spec)
     check_algorithm(spec.algorithm)
     clip, flags = first_usable(paths, lambda path: read_clip(path, spec), "no_video")
@@ -197,38 +204,60 @@ def read_precomputed(paths: Sequence[Path], spec: Flow) -> Extracted:
     Picture n of N - 1 is the motion from frame n to n + 1 of N, counted from 1. Frame rate and
     bound are those of whoever made the set; files of other names in the folders are passed over.
     `n_frames` is the number of frames that the pictures speak of.
+
+    Where another algorithm than "precomputed" is the spec's, the tree is the official release's,
+    which uses all pictures: all places of a folder are stored, or `of_folder` spread ones.
     """
+    release = spec.algorithm != "precomputed"
     u, v = (_pictures(path) for path in paths)
     both, either = u.keys() & v.keys(), u.keys() | v.keys()
     starts = sorted(n for n in both if all(n + k in both for k in range(spec.stack)))
     name = paths[0].name
     if not either:
-        raise Reject("no_flow", f"{name}: no frame%06d.jpg")
-    _check_count(name, len(both) + 1, spec)
+        raise Reject("no_flow", f"{name}: no frame%06d.jpg or frame%05d.jpg")
+    if release and len(both) < FEWEST:
+        raise Reject("few_frames", f"{name}: {len(both)} pictures of u and v")
+    if not release:
+        _check_count(name, len(both) + 1, spec)
     if not starts:
         raise Reject("few_frames", f"{name}: no {spec.stack} pairs of u and v in succession")
-    frames, pairs = max(either) + 1, []
-    for place in sample_times(Video(positions=spec.positions), Fraction(frames)):
-        start = starts[max(0, bisect_right(starts, 1 + int(place)) - 1)]
-        pairs += range(start, start + spec.stack)
+    if release:
+        chosen = [starts[k] for k in spread(len(starts), min(len(starts), spec.of_folder))]
+    else:
+        times = sample_times(Video(positions=spec.positions), Fraction(max(either) + 1))
+        chosen = [starts[max(0, bisect_right(starts, 1 + int(t)) - 1)] for t in times]
+    pairs = [start + k for start in chosen for k in range(spec.stack)]
     stored = {path: _read(path) for n in sorted(set(pairs)) for path in (u[n], v[n])}
     if len({size for _, size in stored.values()}) > 1:
         raise Reject("bad_image", f"{name}: pictures of different sizes")
     payload = [stored[path][0] for n in pairs for path in (u[n], v[n])]
-    return Extracted(payload, ("unpaired_flow",) if both != either else (), 0.0, len(both) + 1)
+    flags = ("unpaired_flow",) * (both != either) + ("precomputed_flow",) * release
+    return Extracted(payload, flags, 0.0, len(both) + 1)
 
 
 def _pictures(folder: Path) -> dict[int, Path]:
-    """number -> picture of a folder; raises `Reject` ("no_flow") where there is none."""
+    """number -> picture of a folder; raises `Reject` ("no_flow") where there is none.
+
+    Of two names with one number the one with six digits counts.
+    """
     try:
         found = [(PICTURE.fullmatch(path.name), path) for path in sorted(folder.iterdir())]
     except (FileNotFoundError, NotADirectoryError):
         raise Reject("no_flow", f"no folder {folder.parent.name}/{folder.name}") from None
-    return {int(match[1]): path for match, path in found if match}
+    return {int(match[1]): path for match, path in reversed(found) if match}
 
 
 def _read(path: Path) -> tuple[bytes, tuple[int, ...]]:
-    """A picture's bytes and its [H, W]; raises `Reject` where it is none, or damaged."""
-    if path.stat().st_size > LARGEST_PICTURE:
+    """A picture's bytes, up to a JPEG's end, and its [H, W].
+
+    Raises `Reject` where it is none, or damaged.
+    """
+    if is_lfs_pointer(path):
+        raise Reject("lfs_pointer", f"{path.parent.name}/{path.name}")
+    if path.exists() and not path.is_file():  # a pipe would be waited on for ever
+        raise Reject("unreadable", f"{path.name}: not a file")
+    if path.exists() and path.stat().st_size > LARGEST_PICTURE:
         raise Reject("bad_image", f"{path.name}: more than {LARGEST_PICTURE} bytes")
-    return path.read_bytes(), read_picture(path, WHOLE).shape[:2]
+    size, data = read_picture(path, WHOLE).shape[:2], path.read_bytes()
+    end = data.rfind(b"\xff\xd9") + 2 if data.startswith(b"\xff\xd8") else 0
+    return data[: end if end > 2 else None], size

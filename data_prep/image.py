@@ -5,6 +5,7 @@ error pages, under .jpg. What a file claims is checked before any of it is decod
 """
 
 import contextlib
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -141,6 +142,19 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     if swapped:
         image = image.transpose(1, 0, 2)
     return image[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+
+
+def is_plain_jpeg(data: bytes) -> bool:
+    """Whether the bytes of a picture that decodes can be stored as they are.
+
+    A JPEG of three channels that no tag turns, with nothing after its end.
+    """
+    if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with PIL.Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+            return picture.mode == "RGB" and _orientation(picture) not in TURNS
 
 
 def encode(image: np.ndarray, quality: int) -> bytes:

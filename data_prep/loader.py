@@ -6,6 +6,7 @@ the epoch's list): no generator's state has to be stored to resume a run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,8 +15,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.prepared import Prepared
-from data_prep.spec import Array, View
-from data_prep.transforms import make_input, toss
+from data_prep.spec import View
+from data_prep.transforms import make_input, toss, without_padding
 
 Batch = dict
 Views = dict[str, View]
@@ -24,13 +25,22 @@ Key = tuple[int, int, int]
 
 
 class Samples(Dataset):
-    """The samples of one part; a list of keys makes a whole batch at once."""
+    """The samples of one part; a list of keys makes a whole batch at once.
+
+    `vocabulary` is the split's vocab.txt where texts are stored themselves.
+    """
 
     def __init__(
-        self, prepared: Prepared, positions: np.ndarray, views: Views, size: int, seed: int
+        self,
+        prepared: Prepared,
+        positions: np.ndarray,
+        views: Views,
+        size: int,
+        seed: int,
+        vocabulary: Path | None = None,
     ):
         self.prepared, self.positions, self.views = prepared, positions, views
-        self.size, self.seed = size, seed
+        self.size, self.seed, self.vocabulary = size, seed, vocabulary
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -42,17 +52,16 @@ class Samples(Dataset):
         position, flip, inputs = int(self.positions[index]), toss(rng), {}
         for name, view in self.views.items():
             spec, stored = self.prepared.spec[name], self.prepared.value(position, name)
-            inputs[name] = make_input(stored, spec, view, self.size, rng, flip)
+            inputs[name] = make_input(stored, spec, view, self.size, rng, flip, self.vocabulary)
         return inputs
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         items = [self.one(key) for key in keys]
         index = np.asarray([key[2] for key in keys], dtype=np.int64)
-        inputs = {m: np.stack([item[m] for item in items]) for m in self.views}
-        for m, values in inputs.items():
-            if isinstance(self.prepared.spec[m], Array):  # attention costs length squared
-                used = np.flatnonzero((values != 0).any((0, 2)))
-                inputs[m] = values[:, : used[-1] + 1 if len(used) else 1]
+        inputs = {
+            m: without_padding(np.stack([item[m] for item in items]), self.prepared.spec[m])
+            for m in self.views
+        }
         return {
             "index": torch.from_numpy(index),
             "label": torch.from_numpy(self.prepared.labels[self.positions[index]]),
@@ -92,8 +101,11 @@ class Loader:
         seed: int,
         workers: int,
         device: torch.device,
+        keep_last: bool = True,
+        vocabulary: Path | None = None,
     ):
-        self.samples = Samples(prepared, positions, views, size, seed)
+        self.keep_last = keep_last
+        self.samples = Samples(prepared, positions, views, size, seed, vocabulary)
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.sampler = _KeyBatches()
         self.loader = DataLoader(
@@ -111,11 +123,20 @@ class Loader:
 
     def steps(self, plan: Any = None) -> int:
         """The number of batches that `epoch` yields."""
-        count = len(self) if plan is None else len(plan.indices)
-        return count // min(self.batch_size, count)
+        return len(self._starts(len(self) if plan is None else len(plan.indices)))
+
+    def _starts(self, count: int) -> list[int]:
+        """Where each training batch begins in a list of `count` samples.
+
+        A last batch of one sample joins the one before it: batch norm cannot train on one value.
+        """
+        size = min(self.batch_size, count)
+        rest = count % size
+        starts = list(range(0, count, size))
+        return starts[:-1] if rest and (not self.keep_last or rest == 1) else starts
 
     def epoch(self, epoch: int, plan: Any = None) -> Iterator[Batch]:
-        """Training batches of an epoch in random order; a ragged tail is dropped.
+        """Training batches of an epoch in random order; the last may be smaller, or is dropped.
 
         Fewer samples than a batch make one smaller batch. A `plan` (a method's, with `indices` [K]
         into the part and `columns` of length K) replaces the list of samples for this epoch.
@@ -123,11 +144,11 @@ class Loader:
         indices = np.arange(len(self)) if plan is None else plan.indices.cpu().numpy()
         rng = np.random.default_rng([self.seed, epoch])
         places = rng.permutation(len(indices))
-        size = min(self.batch_size, len(places))
-        whole = len(places) // size * size
+        starts = self._starts(len(places))
+        end = len(places) if self.keep_last else len(places) // self.batch_size * self.batch_size
         batches = [
-            [(epoch, int(p), int(indices[p])) for p in places[k : k + size]]
-            for k in range(0, whole, size)
+            [(epoch, int(p), int(indices[p])) for p in places[first:last]]
+            for first, last in zip(starts, [*starts[1:], end or len(places)])
         ]
         columns = {} if plan is None else {name: v.cpu() for name, v in plan.columns.items()}
         for batch in self._run(batches):

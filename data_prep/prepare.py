@@ -77,7 +77,8 @@ def without_classes(scan: Scan, missing: Sequence[str]) -> Scan:
     number = {scan.label_names.index(name): label for label, name in enumerate(names)}
     candidates = [replace(c, label=number[c.label]) for c in scan.candidates]
     warning = f"{len(missing)} of {len(scan.label_names)} classes have no file and are left out"
-    return Scan(names, candidates, scan.rejected, [*scan.warnings, warning])
+    warnings = [*scan.warnings, warning]
+    return replace(scan, label_names=names, candidates=candidates, warnings=warnings)
 
 
 def with_printable_names(scan: Scan) -> Scan:
@@ -93,7 +94,8 @@ def with_printable_names(scan: Scan) -> Scan:
         Rejection(*map(printable, (r.id, r.source, r.reason, r.detail)))
         for r in scan.rejected + rejected
     ]
-    return Scan(scan.label_names, candidates, rejected, list(map(printable, scan.warnings)))
+    warnings = list(map(printable, scan.warnings))
+    return replace(scan, candidates=candidates, rejected=rejected, warnings=warnings)
 
 
 def printable(text: str) -> str:
@@ -153,6 +155,7 @@ def prepare(
         "candidates": len(scan.candidates),
         "candidates_hash": candidates_hash(root, scan.candidates),
         "split_second": float(layout.SPLIT_SECOND),
+        "release_cut": getattr(layout, "RELEASE_CUT", "test"),
         "shard_size": SHARD_SIZE,
         "tools": {"python": platform.python_version(), **{t: version(t) for t in TOOLS}},
     }
@@ -164,21 +167,20 @@ def prepare(
         remove_leftovers(folder)
         _check_lfs(scan, root, max_bad)
         write_json(folder / "meta.json", meta)
-        _place_vocabulary(folder, spec, settings, scan.candidates)
+        _place_vocabulary(folder, spec, settings)
         crew = make_crew(root, spec, workers or cores(), limit_s, folder, ray)
         _write_shards(folder, dataset, spec, scan, crew)
         finish(folder, scan, spec, meta, max_bad)
     return folder
 
 
-def _place_vocabulary(folder: Path, spec: Spec, settings: Any, candidates: list[Candidate]) -> None:
-    """Where the spec has a text: its vocabulary beside the samples, before any is extracted."""
-    for name, modality in spec.items():
-        if isinstance(modality, Text):
+def _place_vocabulary(folder: Path, spec: Spec, settings: Any) -> None:
+    """Where a text is stored as tokens: its vocabulary beside the samples, before any of them."""
+    for modality in spec.values():
+        if isinstance(modality, Text) and not modality.built:
             from data_prep.text import place_vocabulary
 
-            texts = (candidate.inline[name] for candidate in candidates)
-            place_vocabulary(folder / "vocab.txt", modality, settings.vocabulary, texts)
+            place_vocabulary(folder / "vocab.txt", modality, settings.vocabulary)
 
 
 def _check_same_candidates(folder: Path, meta: dict, root: Path) -> None:

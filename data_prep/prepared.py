@@ -4,16 +4,26 @@ Refuses what is not complete or was made with another spec, and names the comman
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.files import file_digest, read_table, write_table
+from common.files import file_digest, read_table, write_table, write_text
 from common.options import UsageError
 from data_prep.shards import Shard
-from data_prep.spec import spec_from_json
-from data_prep.split import PARTS, make_split, misaligned_sources
+from data_prep.spec import Listed, Text, spec_from_json
+from data_prep.split import (
+    PARTS,
+    check_parts,
+    make_split,
+    misaligned_sources,
+    release_partners,
+    release_parts,
+)
+
+VOCABULARY = ".vocab.txt"  # behind a split's name: the vocabulary of its train part's texts
 
 
 def read_meta(folder: Path) -> dict:
@@ -26,6 +36,24 @@ def read_meta(folder: Path) -> dict:
         raise UsageError(
             f"{folder}/meta.json is damaged ({error}); remove {folder} and prepare again"
         ) from None
+
+
+def write_pool(path: Path, pool: list[Listed]) -> None:
+    """The rows of the raw data's lists: id, class as written there, and whether it is a header."""
+    rows = [(row.id, row.key, "header" if row.header else "") for row in pool]
+    write_table(path, ("id", "key", "lost"), rows)
+
+
+def read_pool(path: Path) -> list[Listed]:
+    """What `write_pool` wrote; classes that are all whole numbers are numbers again."""
+    if not path.exists():
+        raise UsageError(f"{path} is missing: remove {path.parent} and prepare again")
+    rows = read_table(path)
+    whole = all(row["key"].isdecimal() for row in rows)
+    return [
+        Listed(row["id"], int(row["key"]) if whole else row["key"], bool(row["lost"]))
+        for row in rows
+    ]
 
 
 class Prepared:
@@ -83,23 +111,14 @@ class Prepared:
         return self.folder / "splits" / f"{rule}{plain}-seed{seed}.csv"
 
     def split(self, rule: str, seed: int, stratify: bool = True) -> dict[str, np.ndarray]:
-        """Positions of each part; the split's file is written on first use and read ever after."""
+        """Positions of each part; the split's file is written on first use and read ever after.
+
+        Parts are in the order of ids, under the rule `release` in that of its draw. There alone a
+        sample may stand in no part: one that the lists lack, or whose row the release loses.
+        """
         path = self._split_path(rule, seed, stratify)
         if not path.exists():
-            groups = [v for shard in self.shards for v in shard.column("group")]
-            declared = [v for shard in self.shards for v in shard.column("part")]
-            parts = make_split(
-                rule,
-                seed,
-                self.ids,
-                self.labels.tolist(),
-                groups,
-                declared,
-                self.label_names,
-                self.meta["split_second"],
-                stratify,
-            )
-            write_table(path, ("id", "part"), list(zip(self.ids, parts)))
+            write_table(path, ("id", "part"), self._draw(rule, seed, stratify))
         rows = read_table(path)
         position = {sample: k for k, sample in enumerate(self.ids)}
         unknown = [row["id"] for row in rows if row["id"] not in position]
@@ -109,7 +128,53 @@ class Prepared:
                 " remove it: it is written anew"
             )
         found = {part: [position[r["id"]] for r in rows if r["part"] == part] for part in PARTS}
-        return {part: np.asarray(sorted(where), dtype=np.int64) for part, where in found.items()}
+        order = list if rule == "release" else sorted
+        return {part: np.asarray(order(where), dtype=np.int64) for part, where in found.items()}
+
+    def _draw(self, rule: str, seed: int, stratify: bool) -> list[tuple[str, str]]:
+        """(id, part) of each sample."""
+        labels = self.labels.tolist()
+        if rule == "release":
+            pool, meta = read_pool(self.folder / "pool.csv"), self.meta
+            rows = release_parts(pool, self.ids, seed, meta["split_second"], meta["release_cut"])
+            part_of = dict(rows)
+            parts, flags = [part_of[sample] for sample in self.ids], f"--split_seed {seed}"
+            check_parts(parts, labels, self.label_names, f"--split_rule {rule} {flags}")
+            return rows
+        groups, declared = (
+            [v for shard in self.shards for v in shard.column(name)] for name in ("group", "part")
+        )
+        second, names = self.meta["split_second"], self.label_names
+        return list(
+            zip(
+                self.ids,
+                make_split(rule, seed, self.ids, labels, groups, declared, names, second, stratify),
+            )
+        )
+
+    def vocabulary(self, rule: str, seed: int, stratify: bool = True) -> Path | None:
+        """The vocab.txt by which texts are tokens; None where there is no text.
+
+        One that is built is made on first use, of the texts of the split's train part alone.
+        """
+        for name, kind in self.spec.items():
+            if isinstance(kind, Text) and kind.built:
+                path = self._split_path(rule, seed, stratify)
+                path = path.with_name(path.stem + VOCABULARY)
+                if not path.exists():
+                    from data_prep.text import build_vocabulary
+
+                    texts = self.texts(self.split(rule, seed, stratify)["train"], name)
+                    write_text(path, build_vocabulary(texts, kind.words).decode())
+                return path
+            if isinstance(kind, Text):
+                return self.folder / "vocab.txt"
+        return None
+
+    def texts(self, positions: Iterable[int], modality: str) -> Iterator[str]:
+        """The stored texts of samples, those of a pair one by one."""
+        for position in positions:
+            yield from (bytes(text).decode() for text in self.value(int(position), modality))
 
     def split_digest(self, rule: str, seed: int, stratify: bool = True) -> str:
         """SHA-256 of the split's file."""
@@ -130,6 +195,25 @@ class Prepared:
             sources = misaligned_sources(self.labels[positions], len(self.modalities))
             ids = [[self.ids[positions[k]] for k in row] for row in sources]
             write_table(path, self.modalities, ids)
+        return self._read_pairs(path, positions, part, modalities)
+
+    def release_pairs(
+        self, rule: str, seed: int, part: str, modalities: list[str], stratify: bool = True
+    ) -> tuple[np.ndarray, str]:
+        """As `pairs`, for the official release's way: `split.release_partners`, two modalities."""
+        positions = self.split(rule, seed, stratify)[part]
+        path = self._split_path(rule, seed, stratify)
+        path = path.with_name(f"{path.stem}.release-pairs-{part}.csv")
+        if not path.exists():
+            partners = release_partners(len(positions))
+            names = [self.ids[position] for position in positions]
+            write_table(path, self.modalities, [(n, names[j]) for n, j in zip(names, partners)])
+        return self._read_pairs(path, positions, part, modalities)
+
+    def _read_pairs(
+        self, path: Path, positions: np.ndarray, part: str, modalities: list[str]
+    ) -> tuple[np.ndarray, str]:
+        """A file of ids, one column a modality, as places within the part, and its SHA-256."""
         place = {self.ids[position]: k for k, position in enumerate(positions)}
         rows = read_table(path)
         try:

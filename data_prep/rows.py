@@ -64,7 +64,7 @@ def make_crew(
 ) -> Any:
     """What turns candidates into rows: supervised processes here, or a Ray cluster's.
 
-    `assets` holds a text's vocab.txt, `ray` is a cluster's address.
+    `assets` holds the vocab.txt by which texts become tokens, `ray` is a cluster's address.
     """
     work = functools.partial(extract_row, root, spec, assets)
     if ray:

@@ -11,7 +11,10 @@ from typing import Any
 from common.files import digest
 
 # Raised whenever the content that equal settings produce changes.
-VERSION = 3  # 2: raw frames of no fixed size carry it; 3: packed frames in order
+# 2: raw frames of no fixed size carry it; 3: packed frames in order; 4: filter banks padded with
+# zeros instead of tiled, three frames a clip of CREMA-D, a text's cleaning, the pool of the lists,
+# texts instead of tokens where the vocabulary is built.
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Audio:
     "stft": mono wave, tiled and cut to `seconds`, clipped to [-1, 1]; periodic Hann window of
     `n_fft`, centred, zero padding; ln(|S| + 1e-7).
     "fbank": Kaldi log-mel filter bank of the first `seconds`, mean removed, 25 ms windows each
-    10 ms, zero-padded or cut at `frames` (before any normalisation, as the field's script does).
+    10 ms, zero-padded or cut at `frames` (before any normalisation, as in the official release).
     """
 
     feature: str = "stft"
@@ -47,13 +50,15 @@ class Video:
     """Stored frames, RGB, picked by presentation time, each JPEG or raw uint8 [H, W, 3].
 
     With `fps`, the frames shown at (k + 0.5) / fps seconds, at most `max_frames`; with `positions`,
-    the frames shown at (j + 0.5) / positions of the duration. The frame of a time is the latest one
-    that is not after it. Of a candidate whose `inline` holds [start, end] for this modality, only
-    times in these seconds count, and the duration is theirs.
+    the frames shown at (j + 0.5) / positions of the duration; with `first`, the first so many
+    frames. The frame of a time is the latest one that is not after it. Of a candidate whose
+    `inline` holds [start, end] for this modality, only times in these seconds count, and the
+    duration is theirs. A folder of pictures may stand in place of a file: see `data_prep.frames`.
     """
 
     fps: float | None = None
     positions: int | None = None
+    first: int | None = None
     max_frames: int = 10
     min_frames: int = 1  # fewer stored ones: the last is repeated
     min_decoded: int = 3  # fewer in the file: few_frames
@@ -62,6 +67,7 @@ class Video:
     codec: str = "jpeg"
     quality: int = 95
     missing: str = "reject"  # or "fill": repeat what decodes, black where nothing does, and a flag
+    of_folder: int = 0  # most frames of a folder of pictures, without a set number; 0: none is read
 
 
 @dataclass(frozen=True)
@@ -92,22 +98,31 @@ class Flow:
     bound: float = 20.0
     quality: int = 95
     min_decoded: int = 4  # fewer frames in the file: few_frames
+    of_folder: int = 0  # most positions of folders of u and v in place of a video; 0: none is read
 
 
 @dataclass(frozen=True)
 class Text:
     """Stored token ids, uint16 [n], special tokens included, at most `max_tokens`.
 
-    `vocabulary`: "electra" (uncased WordPiece of 30,522), "build" (made of the data set's own
-    texts, at most `words`), or the first digits of the SHA-256 of a vocab.txt of `words` lines. The
-    file stands beside the samples as vocab.txt. A pair of texts is joined by the separator token
-    and carries segment ids.
+    `vocabulary`: "electra" (uncased WordPiece of 30,522), or the first digits of the SHA-256 of a
+    vocab.txt of `words` lines; the file stands beside the samples as vocab.txt. With "build" the
+    cleaned texts are stored in UTF-8, and become tokens when they are read, by a vocabulary of at
+    most `words` made of the train part's texts of a split, which stands beside the split's file. A
+    pair of texts is joined by the separator token and carries segment ids. `cleaning` names the
+    rule of `data_prep.text.clean` that a text passes first; "" is none.
     """
 
     vocabulary: str = "electra"
     words: int = 30522
     max_tokens: int = 40
     pair: bool = False
+    cleaning: str = ""
+
+    @property
+    def built(self) -> bool:
+        """Whether the vocabulary is made of the texts, which are stored themselves then."""
+        return self.vocabulary == "build"
 
 
 @dataclass(frozen=True)
@@ -157,14 +172,31 @@ class Rejection:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A row of the lists from which the release's split is drawn, usable or not.
+
+    `key` is its class as the list writes it: its sorting order decides the draw. `header`: the
+    release takes this row for a header and loses it.
+    """
+
+    id: str
+    key: str | int
+    header: bool = False
+
+
 @dataclass
 class Scan:
-    """What a layout found under a root: candidates in id order, and what it could not use."""
+    """What a layout found under a root: candidates in id order, and what it could not use.
+
+    `pool` are the rows of the raw data's lists in their order; None where it has none.
+    """
 
     label_names: tuple[str, ...]
     candidates: list[Candidate]
     rejected: list[Rejection] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    pool: list[Listed] | None = None
 
 
 @dataclass(frozen=True)
@@ -181,15 +213,18 @@ class AudioView:
 class VideoView:
     """How stored frames become an input.
 
-    `frames` of them: training draws one from each of as many equal segments, evaluation takes each
-    segment's middle. "crop_flip": one RandomResizedCrop and a flip, shared by all frames of a clip;
-    "flip": the flip alone; "rotate_flip": a rotation by up to 30 degrees, then the flip; "none":
-    the frames as they are, resized. The coin for the flip is tossed once a sample, for all of its
-    modalities: flow and frames turn together, and u changes its sign.
+    `frames` of them: training draws one from each of as many segments, evaluation takes each
+    segment's middle; `choice` is the rule of `transforms.choose_frames`. "crop_flip": one
+    RandomResizedCrop and a flip, shared by all frames of a clip; "flip": the flip alone;
+    "rotate_flip": a rotation by up to 30 degrees, then the flip; "none": the frames as they are,
+    resized. The coin for the flip is tossed once a sample, for all of its modalities: flow and
+    frames turn together, and u changes its sign. "crop_flip_apart" and "flip_apart" instead draw
+    for each picture apart, and u keeps its sign.
     """
 
     frames: int = 3
     augment: str = "crop_flip"
+    choice: str = "segments"
 
 
 @dataclass(frozen=True)

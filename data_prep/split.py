@@ -1,8 +1,11 @@
 """Splits: which sample is in which part, decided once and written to a file.
 
-* `paper`: the paper's totals to the unit (Table 5), 70/10/20 of the whole pool. The draw itself is
-  not published, so each class's samples are ranked by SHA-256 of "split_seed:id" and cut: one clip
-  more or less moves one sample, not all. Stratified by class: our choice, the totals cannot tell.
+* `paper`: 70/10/20 of the whole pool, which gives the totals of Table 5 where the pool is the
+  paper's. Each class's samples are ranked by SHA-256 of "split_seed:id" and cut (our choice: one
+  clip more or less moves one sample, not all). Stratified by class, as in the authors' release.
+* `release`: the draw of the authors' release, scikit-learn's `train_test_split` twice, stratified,
+  on the rows of the raw data's lists in their order (in the order of ids where there are none). It
+  is made before anything is rejected, and a part keeps the order of the draw.
 * `group`: the same shares, but no group (actor, source video) stands in two parts.
 * `official`: the parts that the raw data set itself declares, where it does. Where it has several
   lists of them, as UCF-101, this is the first, `official2` and `official3` are the others.
@@ -19,9 +22,10 @@ from fractions import Fraction
 import numpy as np
 
 from common.options import UsageError
+from data_prep.spec import Listed
 
 PARTS = ("train", "val", "test")
-RULES = ("paper", "group", "official", "official2", "official3")
+RULES = ("paper", "release", "group", "official", "official2", "official3")
 
 
 def paper_counts(total: int, second: float = 2 / 3) -> tuple[int, int, int]:
@@ -72,12 +76,59 @@ def split_paper(
     return parts
 
 
+def split_release(
+    pool: Sequence[Listed], seed: int, second: float, cut: str
+) -> list[tuple[str, str]]:
+    """(id, part) of each row of the pool, in the order of the draw: train, val, test.
+
+    `cut`: which part's share is given to scikit-learn, "train" or "test": the rounding follows it.
+    Rows that the release takes for a header are left out. Raises `UsageError` where a class has too
+    few rows to be stratified.
+    """
+    from sklearn.model_selection import train_test_split  # takes a second
+
+    rows = [row for row in pool if not row.header]
+    first = {"test_size": 0.3} if cut == "test" else {"train_size": 0.7}
+    again = {"test_size": second} if cut == "test" else {"train_size": 1 / 3}
+    keys = np.asarray([row.key for row in rows])
+    try:
+        train, rest = train_test_split(
+            np.arange(len(rows)), **first, random_state=seed, stratify=keys
+        )
+        val, test = train_test_split(rest, **again, random_state=seed, stratify=keys[rest])
+    except ValueError as error:
+        why = str(error).split(". ")[0]
+        raise UsageError(
+            f"--split_rule release cannot draw from {len(rows)} samples ({why}): scikit-learn's"
+            " stratified draw needs some 10 of each class"
+        ) from None
+    drawn = zip(PARTS, (train, val, test))
+    return [(rows[k].id, part) for part, places in drawn for k in places]
+
+
+def release_parts(
+    pool: Sequence[Listed], ids: Sequence[str], seed: int, second: float, cut: str
+) -> list[tuple[str, str]]:
+    """(id, part) of each of the samples `ids`, in the order of the release's draw.
+
+    A sample that the lists have twice is in the part into which it was drawn first. Those that no
+    row drawn from names come last, in the part "".
+    """
+    drawn: dict[str, str] = {}
+    for sample, part in split_release(pool, seed, second, cut):
+        drawn.setdefault(sample, part)
+    there = set(ids)
+    parts = [(sample, part) for sample, part in drawn.items() if sample in there]
+    return parts + [(sample, "") for sample in ids if sample not in drawn]
+
+
 def split_groups(ids: Sequence[str], groups: Sequence[str], seed: int, second: float) -> list[str]:
     """The part of each sample under the `group` rule: sizes as near as whole groups allow."""
     if not all(groups) or len(set(groups)) < len(PARTS):
         raise UsageError(
             f"--split_rule group needs at least {len(PARTS)} groups, and this data set has"
-            f" {len(set(groups) - {''})}; allowed here: paper, official where parts are declared"
+            f" {len(set(groups) - {''})}; allowed here: paper, release, official where parts are"
+            " declared"
         )
     members = defaultdict(list)
     for k, group in enumerate(groups):
@@ -112,7 +163,7 @@ def split_official(declared: Sequence[str], rule: str = "official") -> list[str]
     if missing or set(parts) - set(PARTS):
         raise UsageError(
             f"--split_rule {rule}: the raw data declare no {' and no '.join(missing) or 'part'}"
-            f"{' part' if missing else ' for some samples'}; allowed here: paper, group"
+            f"{' part' if missing else ' for some samples'}; allowed here: paper, release, group"
         )
     return parts
 
@@ -142,17 +193,24 @@ def make_split(
         parts = split_groups(ids, groups, seed, second)
     else:
         parts = split_official(declared, rule)
+    check_parts(parts, labels, label_names, f"--split_rule {rule} --split_seed {seed}")
+    return parts
+
+
+def check_parts(
+    parts: Sequence[str], labels: Sequence[int], label_names: Sequence[str], flags: str
+) -> None:
+    """Raises `UsageError` for an empty part, and for a class without a sample in train."""
     present = {label for label, part in zip(labels, parts) if part == "train"}
     absent = [name for k, name in enumerate(label_names) if k not in present]
     if absent:
         raise UsageError(
-            f"the train part of --split_rule {rule} --split_seed {seed} has no sample of class"
-            f" {absent[0]!r}; add samples or choose another rule or seed"
+            f"the train part of {flags} has no sample of class {absent[0]!r}; add samples or choose"
+            " another rule or seed"
         )
     for part in PARTS:
         if part not in parts:
-            raise UsageError(f"the {part} part is empty: {len(ids)} samples are too few to split")
-    return parts
+            raise UsageError(f"the {part} part is empty: {len(parts)} samples are too few to split")
 
 
 def misaligned_sources(labels: np.ndarray, modalities: int, seed: int = 0) -> np.ndarray:
@@ -179,3 +237,14 @@ def misaligned_sources(labels: np.ndarray, modalities: int, seed: int = 0) -> np
             sources = [i, j, *rng.choice(rest, modalities - 2, replace=False).tolist()]
             rows.append(tuple(sources[k] for k in rng.permutation(modalities)))
     return np.asarray(rows, dtype=np.int64)
+
+
+def release_partners(count: int, batch: int = 64, seed: int = 0) -> np.ndarray:
+    """The official release's misaligned samples of one part: [N] place of each one's partner.
+
+    A permutation within each batch of 64 in the part's order, labels not looked at. The release
+    draws it anew in each epoch, this one is drawn once.
+    """
+    rng = np.random.default_rng(seed)
+    starts = range(0, count, batch)
+    return np.concatenate([k + rng.permutation(min(batch, count - k)) for k in starts])

@@ -38,8 +38,8 @@ FILES = {  # what the disk is used for -> the files
     "manifest": "manifest.csv",
     "rejects": "rejected.csv",
     "meta": "meta.json",
-    "vocabulary": "vocab.txt",
-    "splits": "splits/*",
+    "vocabulary": "**/*vocab.txt",
+    "splits": "splits/*.csv",
 }
 
 

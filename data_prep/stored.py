@@ -21,7 +21,7 @@ def fault(value: Any, spec: Modality, words: int = 0) -> str:
     """What is wrong with one stored value, or "".
 
     `value` is what `Shard.value` gives: a buffer of a spectrogram, else a list of buffers. `words`
-    is the number of lines in the vocabulary of a text.
+    is the number of lines in the vocabulary of a text that is stored as tokens.
     """
     if isinstance(spec, Audio):
         return spectrogram_fault(value, spec)
@@ -91,9 +91,13 @@ def colour_fault(parts: Sequence[bytes], short_side: int | None, square: int | N
 
 
 def video_fault(parts: Sequence[bytes], spec: Video) -> str:
-    """`positions` frames, or `min_frames` to `max_frames`, of one size that the spec allows."""
-    most = spec.positions or spec.max_frames
-    least = spec.positions or max(1, spec.min_frames)
+    """`positions` or `first` frames, or `min_frames` to `max_frames`, of one allowed size.
+
+    A folder of pictures may have given `of_folder` frames.
+    """
+    fixed = spec.positions or spec.first
+    most = fixed or max(spec.max_frames, spec.of_folder)
+    least = fixed or max(1, spec.min_frames)
     if not least <= len(parts) <= most:
         return f"{len(parts)} frames instead of {least} to {most}"
     if spec.codec == "raw":
@@ -129,15 +133,25 @@ def image_fault(parts: Sequence[bytes], spec: Image) -> str:
 
 
 def flow_fault(parts: Sequence[bytes], spec: Flow) -> str:
-    """u and v of `stack` pairs at each of `positions`, of one size; read as grey."""
-    expected = 2 * spec.stack * spec.positions
-    if len(parts) != expected:
-        return f"{len(parts)} pictures instead of {expected}"
+    """u and v of `stack` pairs at each of `positions`, of one size; read as grey.
+
+    Folders of u and v in place of a video may have given up to `of_folder` positions.
+    """
+    channels = 2 * spec.stack
+    positions, rest = divmod(len(parts), channels)
+    if rest or positions != spec.positions and not 1 <= positions <= spec.of_folder:
+        more = f", or a multiple of {channels}" if spec.of_folder else ""
+        return f"{len(parts)} pictures instead of {channels * spec.positions}{more}"
     return pictures_fault(parts, cv2.IMREAD_GRAYSCALE, spec.algorithm != "precomputed")[0]
 
 
 def text_fault(parts: Sequence[bytes], spec: Text, words: int) -> str:
-    """uint16 ids [n] below `words`, uint8 segments [n]; n from 1 to `max_tokens`."""
+    """uint16 ids [n] below `words`, uint8 segments [n]; n from 1 to `max_tokens`.
+
+    Where the vocabulary is built: one or two texts in UTF-8.
+    """
+    if spec.built:
+        return _utf8_fault(parts, 1 + spec.pair)
     if len(parts) != 2 or len(parts[0]) != 2 * len(parts[1]):
         return f"{[len(part) for part in parts]} bytes instead of two a token and one a segment"
     ids, segments = np.frombuffer(parts[0], np.uint16), np.frombuffer(parts[1], np.uint8)
@@ -146,6 +160,17 @@ def text_fault(parts: Sequence[bytes], spec: Text, words: int) -> str:
     if ids.max() >= words:
         return f"token {ids.max()} of a vocabulary of {words}"
     return "" if segments.max() <= spec.pair else f"segment {segments.max()}"
+
+
+def _utf8_fault(parts: Sequence[bytes], due: int) -> str:
+    if len(parts) != due:
+        return f"{len(parts)} texts instead of {due}"
+    try:
+        for part in parts:
+            part.decode()
+    except UnicodeDecodeError:
+        return "a text that is not UTF-8"
+    return ""
 
 
 def array_fault(parts: Sequence[bytes], spec: Array) -> str:

@@ -1,8 +1,10 @@
-"""Texts become token ids: cleaning, the vocabulary beside the samples, tokens of one sample.
+"""Texts become token ids: cleaning, the vocabulary, what is stored of a sample, its tokens.
 
 A vocabulary is a vocab.txt of uncased WordPiece, one token a line, the line's number its id:
-ELECTRA's own, one made of the data set's texts, or the user's. Special tokens that stand in a text
-as words are words: only this module places [CLS] and [SEP].
+ELECTRA's own, the user's, or one made of the data set's texts. The first two stand beside the
+samples, which are stored as tokens. The third belongs to a split, since only the texts of the train
+part may make it: samples are stored as cleaned texts then, and become tokens when they are read.
+Special tokens that stand in a text as words are words: only this module places [CLS] and [SEP].
 """
 
 import functools
@@ -12,7 +14,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:  # layouts read this module, and must not pay for numpy and av
     from data_prep.extracted import Extracted
 
 # Their vocab.txt is the same file; whichever is in the cache is taken.
-ELECTRA_MODELS = ("google/electra-base-discriminator", "google/electra-small-discriminator")
+ELECTRA_MODELS = ("google/electra-small-discriminator", "google/electra-base-discriminator")
 ELECTRA_WORDS = 30522
 BUILD_WORDS = 4000  # our choice: some thousand short texts fill no larger one
 BUILD_ALPHABET = 1000  # characters, the most frequent; the default of tokenizers' BERT trainer
@@ -42,8 +44,8 @@ def vocabulary_option() -> Any:
     """The field `vocabulary` of the `Settings` of a data set with texts."""
     return option(
         "electra",
-        "words of the text: electra (30,522, from the Hugging Face cache), build (made of the data"
-        " set's own texts, at most 4,000), or a folder that holds vocab.txt (uncased WordPiece)",
+        "words of the text: electra (30,522, from the Hugging Face cache), build (made of the train"
+        " part's texts, at most 4,000), or a folder that holds vocab.txt (uncased WordPiece)",
         source="paper Sec. 4.1: ELECTRA",
     )
 
@@ -56,27 +58,51 @@ def max_tokens_option(default: int, source: str) -> Any:
     )  # fmt: skip
 
 
-def text_spec(vocabulary: str, max_tokens: int, pair: bool = False) -> Text:
+def text_clean_option(default: str) -> Any:
+    """The field `text_clean` of the `Settings` of a data set of web pages."""
+    return option(
+        default, "rule by which a text is cleaned: the official release's, or ours",
+        choices=("release", "plain"), source="official release; plain: our choice",
+    )  # fmt: skip
+
+
+def text_spec(vocabulary: str, max_tokens: int, pair: bool = False, cleaning: str = "") -> Text:
     """The stored form of a text under the setting `vocabulary`: "electra", "build", or a folder.
 
     A folder's vocab.txt is named by the first 12 digits of its SHA-256 (with LF line ends): where
     it lies decides nothing. Raises `UsageError` where it is not there or is no vocabulary.
     """
     if vocabulary == "electra":
-        return Text("electra", ELECTRA_WORDS, max_tokens, pair)
+        return Text("electra", ELECTRA_WORDS, max_tokens, pair, cleaning)
     if vocabulary == "build":
-        return Text("build", BUILD_WORDS, max_tokens, pair)
+        return Text("build", BUILD_WORDS, max_tokens, pair, cleaning)
     content = _read_vocabulary(_folder_file(vocabulary))
-    return Text(_digits(content), len(_lines(content)), max_tokens, pair)
+    return Text(_digits(content), len(_lines(content)), max_tokens, pair, cleaning)
 
 
-def clean(text: str) -> str:
+def clean(text: str, rule: str) -> str:
+    """A text by one of the rules of `Text.cleaning`; "" leaves it as it is."""
+    return {"": str, "plain": clean_plainly, "release": clean_as_released}[rule](text)
+
+
+def clean_as_released(text: str) -> str:
+    """The official release's three steps, in its order.
+
+    A leading "RT" goes with the blanks behind it, then from each http(s):// all that is left of the
+    line and the line breaks after it, then every "#".
+    """
+    text = re.sub(r"^RT\s+", "", text)
+    text = re.sub(r"https?://.*[\r\n]*", "", text)
+    return text.replace("#", "")
+
+
+def clean_plainly(text: str) -> str:
     """A web page's title as plain words: entities resolved, NFKC, no URLs, single spaces.
 
     Characters of the Unicode categories C (control, format, unassigned) go, but those that are
     blanks become spaces. Unlike BalanceBenchmark's rule, what follows a URL stays.
     """
-    text = unicodedata.normalize("NFKC", html.unescape(text[:MAX_CHARACTERS]))
+    text = unicodedata.normalize("NFKC", html.unescape(text))
     text = URL.sub(" ", text)
     kept = (c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
     return " ".join("".join(kept).split())
@@ -90,18 +116,13 @@ def well_formed(text: str) -> str:
 # The vocabulary -----------------------------------------------------------------------------------
 
 
-def place_vocabulary(
-    path: Path, spec: Text, setting: str, texts: Iterable[str | list[str]]
-) -> None:
-    """Writes the vocabulary of `setting` to `path`, the vocab.txt of a prepared folder.
+def place_vocabulary(path: Path, spec: Text, setting: str) -> None:
+    """Writes the vocabulary of `setting`, "electra" or a folder, to a prepared folder's vocab.txt.
 
-    An equal file that is there stays. `texts` are those of all candidates, in any order; only
-    "build" reads them. Raises `UsageError` where another vocabulary stands there, or the one asked
-    for is not on this machine.
+    An equal file that is there stays. Raises `UsageError` where another vocabulary stands there, or
+    the one asked for is not on this machine.
     """
-    if setting == "build":
-        content = build_vocabulary(texts, spec.words)
-    elif setting == "electra":
+    if setting == "electra":
         content = _electra_vocabulary()
     else:
         content = _read_vocabulary(_folder_file(setting))
@@ -116,8 +137,8 @@ def place_vocabulary(
         )
 
 
-def build_vocabulary(texts: Iterable[str | list[str]], words: int) -> bytes:
-    """An uncased WordPiece vocab.txt of at most `words` lines; the same whatever the order.
+def build_vocabulary(texts: Iterable[str], words: int) -> bytes:
+    """An uncased WordPiece vocab.txt of at most `words` lines; the same in any order of the texts.
 
     The trainer numbers the characters inside of words in the order of a hash table, and ties
     between merges go by number. So every character is given to it beforehand, in sorted order, as
@@ -125,12 +146,11 @@ def build_vocabulary(texts: Iterable[str | list[str]], words: int) -> bytes:
     """
     tokenizers = _tokenizers()
     tokenizer = _uncased(tokenizers.models.WordPiece(unk_token="[UNK]"))
-    lines = sorted(line[:MAX_CHARACTERS] for text in texts for line in _parts(text))
+    lines = sorted(texts)
     counts: Counter = Counter()
     inside = set()  # characters that occur behind the first of a word
     for line in lines:
-        folded = tokenizer.normalizer.normalize_str(line)
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(folded):
+        for word in split_words(line):
             counts.update(word)
             inside.update(word[1:])
     ranked = sorted(counts, key=lambda c: (-counts[c], c))
@@ -212,43 +232,64 @@ def _digits(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def _parts(text: str | list[str]) -> Iterator[str]:
-    yield from [text] if isinstance(text, str) else text
-
-
 # One sample ---------------------------------------------------------------------------------------
 
 
 def extract(inline: str | list[str], spec: Text, assets: Path) -> "Extracted":
-    """The tokens of one sample by assets/vocab.txt: [uint16 ids, uint8 segments] as bytes.
+    """What is stored of a text or a pair: tokens, or the cleaned texts themselves in UTF-8.
+
+    Tokens are those of assets/vocab.txt. A sample without any word counts as filled.
+    """
+    from data_prep.extracted import Extracted
+
+    texts = [inline] if isinstance(inline, str) else inline
+    if len(texts) != 1 + spec.pair:
+        raise ValueError(f"{len(texts)} texts for a spec of {1 + spec.pair}")
+    cleaned = [clean(text[:MAX_CHARACTERS], spec.cleaning) for text in texts]
+    words = [len(split_words(text)) for text in cleaned]
+    flags = [f for f, holds in (
+        ("empty_text", 0 in words),
+        ("cut_text", any(len(text) > MAX_CHARACTERS for text in texts)),
+    ) if holds]  # fmt: skip
+    if spec.built:
+        payload, found = [text.encode() for text in cleaned], sum(words)
+    else:
+        payload = tokenise(cleaned, spec, assets / "vocab.txt")
+        found = len(payload[1]) if any(words) else 0
+    return Extracted(payload, tuple(flags), 0.0, found)
+
+
+def tokenise(cleaned: Sequence[str], spec: Text, vocabulary: Path) -> list[bytes]:
+    """[uint16 ids, uint8 segments] as bytes of one or two cleaned texts, by a vocab.txt.
 
     [CLS] a [SEP], or for a pair [CLS] a [SEP] b [SEP] with the segments 0 and 1. What is more than
     `spec.max_tokens` is cut from the end of whichever text is the longer one then, as BERT's own
-    scripts do. A sample without any token but the special ones counts as filled.
+    scripts do.
     """
     import numpy as np
 
-    from data_prep.extracted import Extracted
-
-    texts = list(_parts(inline))
-    if len(texts) != 1 + spec.pair:
-        raise ValueError(f"{len(texts)} texts for a spec of {1 + spec.pair}")
-    status = (assets / "vocab.txt").stat()
-    tokenizer = _tokenizer(assets / "vocab.txt", status.st_mtime_ns, status.st_size)
-    found = [tokenizer.encode(text[:MAX_CHARACTERS], add_special_tokens=False) for text in texts]
-    lengths = [len(encoding.ids) for encoding in found]
-    flags = [f for f, holds in (
-        ("empty_text", 0 in lengths),
-        ("cut_text", any(len(text) > MAX_CHARACTERS for text in texts)),
-    ) if holds]  # fmt: skip
+    status = vocabulary.stat()
+    tokenizer = _tokenizer(vocabulary, status.st_mtime_ns, status.st_size)
+    found = [tokenizer.encode(text, add_special_tokens=False).ids for text in cleaned]
     separator = [tokenizer.token_to_id("[SEP]")]
     ids, segments = [tokenizer.token_to_id("[CLS]")], [0]
-    kept = _shortened(lengths, max(0, spec.max_tokens - 1 - len(texts)))
-    for segment, (encoding, length) in enumerate(zip(found, kept)):
-        ids += encoding.ids[:length] + separator
+    kept = _shortened(list(map(len, found)), max(0, spec.max_tokens - 1 - len(found)))
+    for segment, (text, length) in enumerate(zip(found, kept)):
+        ids += text[:length] + separator
         segments += [segment] * (length + 1)
-    payload = [np.asarray(ids, np.uint16).tobytes(), np.asarray(segments, np.uint8).tobytes()]
-    return Extracted(payload, tuple(flags), 0.0, len(ids) if any(lengths) else 0)
+    return [np.asarray(ids, np.uint16).tobytes(), np.asarray(segments, np.uint8).tobytes()]
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text, folded: every vocabulary makes one token or more of each."""
+    splitter = _splitter()
+    folded = splitter.normalizer.normalize_str(text)
+    return [word for word, _ in splitter.pre_tokenizer.pre_tokenize_str(folded)]
+
+
+@functools.cache
+def _splitter() -> Any:
+    return _uncased(_tokenizers().models.WordPiece(unk_token="[UNK]"))
 
 
 def _shortened(lengths: list[int], room: int) -> list[int]:

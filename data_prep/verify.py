@@ -4,7 +4,8 @@
 
 Every shard opens and holds its run of candidates; the hash of the spec is that of the folder's
 name, of meta.json and of each shard; every stored value has its spec's shape and decodes; manifest,
-rejects and counts are the shards' own; splits and pairs name each sample as their rule has it.
+rejects and counts are the shards' own; splits and pairs name each sample as their rule has it; a
+vocabulary that was built is the one that its train part's texts give.
 A finding is one line. The raw data is not needed, so what was lost before is not found here.
 """
 
@@ -17,17 +18,19 @@ from tqdm import tqdm
 
 from common.files import digest
 from common.options import UsageError
-from data_prep.prepared import read_meta
+from data_prep.prepared import VOCABULARY, read_meta
 from data_prep.shards import Shard, schema, shard_name
 from data_prep.spec import VERSION, Array, Spec, Text, spec_from_json
 from data_prep.verify_tables import (
     check_counts,
     check_manifest,
+    check_pool,
     check_rejected,
     check_splits,
     few,
     gather,
     one_line,
+    read_csv,
 )
 from data_prep.workers import DONE, Crew
 
@@ -35,7 +38,8 @@ LIMIT_S = 600.0  # for one shard of 256 samples, which takes some seconds
 SPEC_KEYS = ("version", "dataset", "order", "modalities")
 META_KEYS = (
     *SPEC_KEYS, "spec_hash", "complete", "label_names", "candidates", "candidates_hash",
-    "split_second", "shard_size", "tools", "samples", "rejected", "per_class", "flags",
+    "split_second", "release_cut", "shard_size", "tools", "samples", "rejected", "per_class",
+    "flags",
 )  # fmt: skip
 
 
@@ -67,7 +71,9 @@ def verify(folder: Path, dataset: str, workers: int = 1) -> list[str]:
     findings += check_manifest(folder, found, meta["label_names"])
     findings += check_rejected(folder, found)
     findings += check_counts(found, meta)
-    return findings + check_splits(folder / "splits", found, list(spec), meta["split_second"])
+    findings += check_pool(folder)
+    findings += check_splits(folder / "splits", found, list(spec), meta)
+    return findings + check_vocabularies(folder / "splits", spec, shards)
 
 
 # meta.json and the shards -------------------------------------------------------------------------
@@ -95,6 +101,8 @@ def check_meta(meta: Any, dataset: str) -> list[str]:
         return ["meta.json: label_names is no list of names"]
     if not isinstance(second, float) or not 0 < second < 1:
         return [f"meta.json: split_second is {second!r}, not between 0 and 1"]
+    if meta["release_cut"] not in ("train", "test"):
+        return [f"meta.json: release_cut is {meta['release_cut']!r}, not train or test"]
     return []
 
 
@@ -163,7 +171,8 @@ def check_shard(folder: Path, spec: Spec, name: str) -> tuple[list[str], dict[st
     from data_prep.stored import fault
 
     shard, findings, widths = Shard(folder / name), [], {}
-    words = len(vocabulary(folder)) if any(isinstance(m, Text) for m in spec.values()) else 0
+    tokens = any(isinstance(m, Text) and not m.built for m in spec.values())
+    words = len(vocabulary(folder)) if tokens else 0
     for row, sample in enumerate(shard.column("id")):
         for m, modality in spec.items():
             value = shard.value(row, m)
@@ -198,10 +207,10 @@ def check_samples(
     """Findings about every stored value, in the order of the samples."""
     findings, widths, names = [], {}, list(shards)
     for m, modality in spec.items():
-        if isinstance(modality, Text) and not 0 < len(vocabulary(folder)) <= modality.words:
-            findings.append(
-                f"vocab.txt: {len(vocabulary(folder))} lines, the spec of {m} has {modality.words}"
-            )
+        if isinstance(modality, Text) and not modality.built:
+            lines = len(vocabulary(folder))
+            if not 0 < lines <= modality.words:
+                findings.append(f"vocab.txt: {lines} lines, the spec of {m} has {modality.words}")
     work = functools.partial(check_shard, folder, spec)
     total = sum(map(len, shards.values()))
     with tqdm(total=total, desc=f"verify {dataset}", unit="sample") as bar:
@@ -225,3 +234,37 @@ def _apply(work: Any, names: list[str], workers: int) -> Iterable[tuple[str, Any
         return
     with Crew(work, workers, LIMIT_S, _one_thread, preload=["data_prep.stored"]) as crew:
         yield from crew.map(names)
+
+
+# The vocabularies of splits -----------------------------------------------------------------------
+
+
+def check_vocabularies(folder: Path, spec: Spec, shards: dict[str, Shard]) -> list[str]:
+    """Each vocabulary of splits/, made again from the stored texts of its split's train part."""
+    from data_prep.text import build_vocabulary
+
+    texts = {m: kind for m, kind in spec.items() if isinstance(kind, Text) and kind.built}
+    findings = []
+    for path in sorted(folder.glob(f"*{VOCABULARY}")):
+        split = path.with_name(path.name.removesuffix(VOCABULARY) + ".csv")
+        rows, unread = read_csv(split, ("id", "part"))
+        if unread:  # told of the split already
+            continue
+        train = {sample for sample, part in rows if part == "train"}
+        for m, kind in texts.items():
+            try:
+                due = build_vocabulary(_texts_of(shards, m, train), kind.words)
+            except UnicodeDecodeError:  # told of the sample already
+                continue
+            if not path.is_file() or path.read_bytes() != due:
+                findings.append(f"{path.name}: not what the texts of the train part give")
+        if not texts:
+            findings.append(f"splits/{path.name}: no vocabulary is built of these samples")
+    return findings
+
+
+def _texts_of(shards: dict[str, Shard], modality: str, samples: set[str]) -> Iterable[str]:
+    for shard in shards.values():
+        for row, sample in enumerate(shard.column("id")):
+            if sample in samples:
+                yield from (bytes(text).decode() for text in shard.value(row, modality))

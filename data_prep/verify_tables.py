@@ -11,17 +11,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.options import UsageError
+from data_prep.prepared import VOCABULARY, read_pool
 from data_prep.reasons import REASONS
 from data_prep.shards import Shard
-from data_prep.split import PARTS, RULES, declared_part, paper_counts
+from data_prep.split import PARTS, RULES, declared_part, paper_counts, release_parts
 
 MOST = 5  # findings of one kind that are spelled out
 MANIFEST = (
     "id", "label", "label_name", "group", "part", "sources", "duration_s", "n_frames", "flags",
 )  # fmt: skip
 REJECTED = ("id", "source", "reason", "detail")
-SPLIT_NAME = re.compile(rf"({'|'.join(RULES)})(-plain)?-seed\d+", re.ASCII)
-PAIRS_NAME = re.compile(rf"(.+)\.pairs-({'|'.join(PARTS)})", re.ASCII)
+SPLIT_NAME = re.compile(rf"({'|'.join(RULES)})(-plain)?-seed(\d+)", re.ASCII)
+PAIRS_NAME = re.compile(rf"(.+)\.(release-)?pairs-({'|'.join(PARTS)})", re.ASCII)
+POOL = ("id", "key", "lost")
+RELEASE_BATCH = 64  # samples among which the release's pairs are drawn
 
 
 @dataclass
@@ -139,44 +143,55 @@ def check_counts(found: Found, meta: dict) -> list[str]:
     return findings
 
 
+def check_pool(folder: Path) -> list[str]:
+    """pool.csv, the rows of the raw data's lists: an id, its class, and whether it is a header."""
+    rows, wrong = read_csv(folder / "pool.csv", POOL)
+    strange = [k for k, row in enumerate(rows, 2) if not row[0] or row[2] not in ("", "header")]
+    return wrong or [f"pool.csv: line {k}: {','.join(rows[k - 2])!r}" for k in strange[:MOST]]
+
+
 # Splits and pairs ---------------------------------------------------------------------------------
 
 
-def check_splits(folder: Path, found: Found, order: list[str], second: float) -> list[str]:
+def check_splits(folder: Path, found: Found, order: list[str], meta: dict) -> list[str]:
     """All files of splits/: disjoint, complete, as their rule has it; and the pairs of their parts.
 
-    `order` are the modalities, `second` the test part's share of the held-out samples. The paper
-    rule's draw is not repeated, only its sizes are checked: the file decides, whatever drew it.
+    `order` are the modalities. The paper rule's draw is not repeated, only its sizes are checked:
+    the file decides, whatever drew it. The release's draw is repeated from pool.csv. Vocabularies
+    of splits that are here are `verify`'s affair.
     """
     findings, splits = [], {}
     paths = sorted(path for path in folder.glob("*") if not path.name.startswith("."))
     for path in paths:
         match = SPLIT_NAME.fullmatch(path.stem) if path.suffix == ".csv" else None
         if match:
-            splits[path.stem], wrong = check_split(path, match[1], found, second)
+            splits[path.stem], wrong = check_split(path, match, found, meta)
             findings += wrong
     for path in paths:
         match = PAIRS_NAME.fullmatch(path.stem) if path.suffix == ".csv" else None
         if match and match[1] in splits:
-            members = {i for i, part in splits[match[1]].items() if part == match[2]}
-            findings += check_pairs(path, members, found, order)
-        elif path.stem not in splits:
+            members = [i for i, part in splits[match[1]].items() if part == match[3]]
+            check = check_release_pairs if match[2] else check_pairs
+            findings += check(path, members, found, order)
+        elif path.stem not in splits and path.name.removesuffix(VOCABULARY) not in splits:
             findings.append(f"splits/{path.name}: neither a split nor pairs of one that is here")
     return findings
 
 
 def check_split(
-    path: Path, rule: str, found: Found, second: float
+    path: Path, name_parts: re.Match, found: Found, meta: dict
 ) -> tuple[dict[str, str], list[str]]:
-    """The part of each id, and the findings about one split's file."""
+    """The part of each id, and the findings about one split's file, a match of `SPLIT_NAME`."""
     rows, wrong = read_csv(path, ("id", "part"))
     ids, name, parts = found.columns["id"], path.name, {row[0]: row[1] for row in rows}
+    rule, second = name_parts[1], meta["split_second"]
+    allowed = (*PARTS, "") if rule == "release" else PARTS
     if wrong:
         return {}, wrong
     wrong += few(f"{name}: id {i!r} stands there twice" for i in _twice(row[0] for row in rows))
     wrong += few(f"{name}: id {i!r} is no sample" for i in sorted(set(parts) - set(ids)))
     wrong += few(f"{name}: sample {i!r} is missing" for i in sorted(set(ids) - set(parts)))
-    strange = sorted(set(parts.values()) - set(PARTS))
+    strange = sorted(set(parts.values()) - set(allowed))
     wrong += [f"{name}: part {part!r} is none of {', '.join(PARTS)}" for part in strange]
     wrong += [f"{name}: the {part} part is empty" for part in PARTS if part not in parts.values()]
     if wrong:
@@ -185,6 +200,8 @@ def check_split(
         sizes = tuple(Counter(parts.values())[part] for part in PARTS)
         due = paper_counts(len(ids), second)
         wrong += [f"{name}: parts of {sizes} samples instead of {due}"] if sizes != due else []
+    elif rule == "release":
+        wrong += check_release_draw(path, rows, int(name_parts[3]), ids, meta)
     elif rule.startswith("official"):
         declared = zip(ids, (declared_part(value, rule) for value in found.columns["part"]))
         wrong += few(
@@ -201,7 +218,41 @@ def check_split(
     return parts, wrong
 
 
-def check_pairs(path: Path, members: set[str], found: Found, order: list[str]) -> list[str]:
+def check_release_draw(
+    path: Path, rows: list[tuple[str, ...]], seed: int, ids: list[str], meta: dict
+) -> list[str]:
+    """The release's draw, made again from the pool that was stored."""
+    try:
+        pool = read_pool(path.parent.parent / "pool.csv")
+        due = release_parts(pool, ids, seed, meta["split_second"], meta["release_cut"])
+    except (UsageError, KeyError) as error:
+        return [f"{path.name}: the draw cannot be repeated: {one_line(error)}"]
+    if [tuple(row) for row in rows] != due:
+        return [f"{path.name}: not what the release's rule draws from pool.csv"]
+    return []
+
+
+def check_release_pairs(
+    path: Path, members: list[str], found: Found, order: list[str]
+) -> list[str]:
+    """The release's pairs of one part: its samples in order, each with one of its batch of 64."""
+    rows, wrong = read_csv(path, order)
+    if wrong:
+        return wrong
+    position = {sample: k for k, sample in enumerate(found.columns["id"])}
+    if not path.name.startswith("release-"):  # other rules keep a part in the order of ids
+        members = sorted(members, key=position.get)
+    first, second = zip(*rows) if rows else ((), ())
+    if list(first) != members:
+        return [f"{path.name}: the first column is not the part in its order"]
+    for k in range(0, len(members), RELEASE_BATCH):
+        batch = slice(k, k + RELEASE_BATCH)
+        if sorted(second[batch]) != sorted(members[batch]):
+            return [f"{path.name}: line {k + 2} on: not a permutation of these 64 samples"]
+    return []
+
+
+def check_pairs(path: Path, members: list[str], found: Found, order: list[str]) -> list[str]:
     """The misaligned pairs of one part: its samples alone, distinct, of two or more classes."""
     rows, wrong = read_csv(path, order)
     if wrong:
@@ -209,10 +260,11 @@ def check_pairs(path: Path, members: set[str], found: Found, order: list[str]) -
     label, name = dict(zip(found.columns["id"], found.columns["label"])), path.name
     due = len(members) * (2 if len(order) == 2 else 1)
     findings = [f"{name}: {len(rows)} rows instead of {due}"] if len(rows) != due else []
+    inside = set(members)
     if len(order) == 2 and [row[::-1] for row in rows[0::2]] != rows[1::2]:
         findings.append(f"{name}: not every pair stands there in both directions")
     for number, row in enumerate(rows, 2):
-        outside = [i for i in row if i not in members]
+        outside = [i for i in row if i not in inside]
         if outside:
             findings.append(f"{name}: line {number}: {outside[0]!r} is no sample of this part")
         elif len(set(row)) < len(row):

@@ -65,6 +65,19 @@ def sample_times(
     return inside or [start + length / 2]
 
 
+def wanted_times(
+    times: Sequence[int],
+    tick: Fraction,
+    duration: Fraction,
+    spec: Video,
+    window: Sequence[float] | None = None,
+) -> list[int]:
+    """Those of the frames' `times`, in units of `tick`, that `spec` wants."""
+    if spec.first:
+        return list(times[: spec.first])
+    return shown_at(times, tick, sample_times(spec, duration, window))
+
+
 def shown_at(times: Sequence[int], tick: Fraction, seconds: Sequence[Fraction]) -> list[int]:
     """For each of `seconds` after the first of `times` the latest of `times` that is not after."""
     return [times[bisect_right(times, times[0] + second / tick) - 1] for second in seconds]
@@ -151,7 +164,7 @@ def read_clip(path: Path, spec: Video, window: Sequence[float] | None = None) ->
     track = load_track(path)
     if track.sound:
         duration = span(track.times, track.tick)
-        wanted = shown_at(track.times, track.tick, sample_times(spec, duration, window))
+        wanted = wanted_times(track.times, track.tick, duration, spec, window)
         _check_count(path.name, len(track.times), spec)
         try:
             if track.packed:
@@ -161,10 +174,10 @@ def read_clip(path: Path, spec: Video, window: Sequence[float] | None = None) ->
             return Clip([images[t] for t in wanted], (), float(duration), len(track.times))
         except Unexpected:
             pass  # a survey tells what there is
-    limit = float("inf") if spec.positions else max(spec.max_frames / spec.fps, ENOUGH)
+    limit = float("inf") if spec.positions else max(spec.max_frames / (spec.fps or 1), ENOUGH)
     found = salvage(path, track, limit, strict=spec.missing != "fill")
     _check_count(path.name, len(found.times), spec)
-    wanted = shown_at(found.times, track.tick, sample_times(spec, found.duration, window))
+    wanted = wanted_times(found.times, track.tick, found.duration, spec, window)
     try:
         images = _pick_by_number(path, found.times, wanted, spec, losses=[])
     except Unexpected:
@@ -222,7 +235,8 @@ def encode(image: np.ndarray, spec: Video) -> np.ndarray | bytes:
 def extract(paths: Sequence[Path], spec: Video, window: Sequence[float] | None = None) -> Extracted:
     """The stored frames of the first path that decodes, in order of time.
 
-    With a `window` (start, end) in seconds, those shown in it.
+    With a `window` (start, end) in seconds, those shown in it. A folder of pictures may stand in
+    place of the first path where the spec takes one: see `data_prep.frames`.
 
     Flags: "source=<suffix>" (not the first path), "truncated" (a part does not decode, and at
     least 3 s or half of the nominal duration does), "repeated_frames" (the last one, up to
@@ -231,9 +245,13 @@ def extract(paths: Sequence[Path], spec: Video, window: Sequence[float] | None =
     "missing_file".
     """
     try:
+        if spec.of_folder and paths and paths[0].is_dir():
+            from data_prep import frames  # not above: it takes what is stored from here
+
+            return frames.extract(paths[0], spec)
         clip, flags = first_usable(paths, lambda path: read_clip(path, spec, window), "no_video")
-    except Reject:
-        if spec.missing != "fill":
+    except Reject as reject:
+        if spec.missing != "fill" or reject.reason == "lfs_pointer":
             raise
         clip, flags = Clip([scale(np.zeros(BLACK, np.uint8), spec)], ("no_video",), 0.0, 0), ()
     flags += clip.flags

@@ -27,7 +27,7 @@ from data_prep.generate.scenes import RATE, Look, Scene, render
 TRUTH = ("id", "label", "m1_cue", "m2_cue", "corruption", "expected_reason")
 
 # What the two trees hold unless told otherwise: about the real lengths, at a small size.
-CREMAD_LOOK = Look(fps=15, seconds=(1.1, 3.0))
+CREMAD_LOOK = Look(fps=15, seconds=(1.3, 3.0))  # three frames at 2 a second need 1.25 s
 KINETICS_LOOK = Look(fps=10, seconds=(10.0, 10.0))
 
 SENTENCES = ("IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI")

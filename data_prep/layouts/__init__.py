@@ -10,6 +10,7 @@ A layout module defines
 * `normalise(settings)`: modality -> "imagenet", "train" (mean and standard deviation of the
   training part), "none", or the pair (mean, standard deviation);
 * `SPLIT_SECOND`: the share of the held-out samples that becomes the test part;
+* `RELEASE_CUT`: optional, `cut` of `split.split_release`; "test" without it;
 * `SOURCE`: where the download comes from, and what the root must hold, for error messages.
 
 This table is all that a name needs: the module is imported when it is used. A path that ends in

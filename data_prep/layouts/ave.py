@@ -54,7 +54,11 @@ class Settings:
 
 def _as_kinetics(settings: Settings) -> kinetics.Settings:
     """The settings of Kinetics-Sounds that give the same preparation."""
-    return kinetics.Settings("stft", settings.allow_missing, settings.drop_silent)
+    return kinetics.Settings(
+        audio_feature="stft",
+        allow_missing=settings.allow_missing,
+        drop_silent=settings.drop_silent,
+    )
 
 
 def spec(settings: Settings) -> Spec:

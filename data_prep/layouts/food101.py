@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TextIO
 
 from common.options import UsageError
+from data_prep.layouts.release_lists import release_scan
 from data_prep.layouts.walk import count_warnings, is_ignored, walk
-from data_prep.spec import Candidate, Image, PlainView, Rejection, Scan, Spec, VideoView
-from data_prep.text import clean, max_tokens_option, text_spec, vocabulary_option
+from data_prep.spec import Candidate, Image, Listed, PlainView, Rejection, Scan, Spec, VideoView
+from data_prep.text import max_tokens_option, text_clean_option, text_spec, vocabulary_option
 
 # In the order of sorted folder names, which is that of the field's ids.
 LABELS = (
@@ -41,12 +42,14 @@ LABELS = (
 )  # fmt: skip
 IDS = {name: index for index, name in enumerate(LABELS)}
 SPLIT_SECOND = 2 / 3
+RELEASE_CUT = "train"  # the release gives scikit-learn the share of train
 PARTS = ("train", "test")
 VAL_SHARE = 10  # one of so many training samples of a class is the official rule's val part
 SOURCE = (
     "UPMC Food-101 has titles beside its pictures (ETH's Food-101 has none), a copy is at"
     " kaggle.com/datasets/gianmarco96/upmcfood101; the root must hold images/{train,test}/<class>/"
     " and texts/{train,test}_titles.csv."
+    " A tree made for the official MIDAS code does as well."
 )
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 # The names that the three columns bear in lists with a header.
@@ -64,16 +67,18 @@ class Settings:
     """How Food-101 is prepared."""
 
     vocabulary: str = vocabulary_option()
-    max_tokens: int = max_tokens_option(40, "BalanceBenchmark")
+    max_tokens: int = max_tokens_option(512, "official release")
+    text_clean: str = text_clean_option("release")
 
 
 def spec(settings: Settings) -> Spec:
     """The title's tokens, and the picture with a shorter side of at most 256 pixels."""
-    return {"text": text_spec(settings.vocabulary, settings.max_tokens), "image": Image()}
+    text = text_spec(settings.vocabulary, settings.max_tokens, cleaning=settings.text_clean)
+    return {"text": text, "image": Image()}
 
 
 def views(settings: Settings) -> dict[str, PlainView | VideoView]:
-    """All tokens; the whole picture, turned and flipped in training as in BalanceBenchmark."""
+    """All tokens; the whole picture, turned and flipped in training as in the official release."""
     return {"text": PlainView(), "image": VideoView(1, "rotate_flip")}
 
 
@@ -104,20 +109,23 @@ def canonical(name: str) -> str:
 
 def scan(root: Path, settings: Settings) -> Scan:
     """The rows of the lists with their pictures; raises `UsageError` for another tree."""
+    if (found := release_scan(root, "food101")) is not None:
+        return replace(found, candidates=_with_val(found.candidates))
     base = _find_base(root)
     lists = {part: str(PurePosixPath(base, _list_name(part))) for part in PARTS}
     pictures, rejected = _read_tree(root, base, set(lists.values()))
     rows: list[Row] = []
     for part, source in lists.items():
-        found, unread = read_titles(root, source, part)
-        rows += found
+        listed, unread = read_titles(root, source, part)
+        rows += listed
         rejected += unread
-    candidates, unmatched = _match(rows, pictures, lists)
+    candidates, unmatched, samples = _match(rows, pictures, lists)
     candidates = _with_val(sorted(candidates, key=lambda candidate: candidate.id))
     warnings = count_warnings("food101", len(candidates))
     if marred := sum("\ufffd" in row.title for row in rows):
         warnings.append(f"{marred} titles hold bytes that are not UTF-8: U+FFFD in their place")
-    return Scan(LABELS, candidates, rejected + unmatched, warnings)
+    pool = [Listed(sample, IDS[label]) for sample, label in samples if label in IDS]
+    return Scan(LABELS, candidates, rejected + unmatched, warnings, pool)
 
 
 def _list_name(part: str) -> str:
@@ -245,14 +253,15 @@ def _three(fields: list[str], places: tuple[int, ...], width: int) -> tuple[str,
 
 def _match(
     rows: list[Row], pictures: Pictures, lists: dict[str, str]
-) -> tuple[list[Candidate], list[Rejection]]:
-    """The samples, and the rows and pictures that make none.
+) -> tuple[list[Candidate], list[Rejection], list[tuple[str, str]]]:
+    """The samples, the rows and pictures that make none, and (sample, class) of each row in order.
 
     A row whose picture is not in its class's folder has it in another one, if exactly one holds
     that name and no other row has taken it.
     """
     taken: dict[str, Candidate | None] = {}
     rejected, astray = [], []
+    folders_of = {}  # row -> the folder of its picture, where that is another than the row says
     for row in rows:
         found = pictures.get((row.part, row.name), {})
         if row.label in found:
@@ -263,6 +272,7 @@ def _match(
         found = pictures.get((row.part, row.name), {})
         free = [folder for folder, path in found.items() if path not in taken]
         if len(free) == 1:
+            folders_of[row] = free[0]
             _take(row, free[0], found[free[0]], taken, rejected)
         else:
             sample, line = f"{row.part}/{row.label}/{row.name}", f"line {row.line}"
@@ -272,7 +282,11 @@ def _match(
             if path not in taken:
                 sample, detail = f"{part}/{folder}/{name}", f"not in {lists[part]}"
                 rejected.append(Rejection(sample, path, "no_text", detail))
-    return [candidate for candidate in taken.values() if candidate], rejected
+    samples = []
+    for row in rows:
+        folder = folders_of.get(row, row.label)
+        samples.append((f"{row.part}/{folder}/{row.name}", row.label or folder))
+    return [candidate for candidate in taken.values() if candidate], rejected, samples
 
 
 def _take(
@@ -294,7 +308,7 @@ def _take(
         return
     if label != folder:
         rejected.append(Rejection(sample, path, "label_conflict", told))
-    inline = {"text": clean(row.title)}
+    inline = {"text": row.title}
     taken[path] = Candidate(sample, IDS[label], {"image": (path,)}, "", row.part, inline)
 
 

@@ -11,6 +11,16 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from common.options import UsageError, option
+from data_prep.layouts.clips import (
+    CROPS,
+    FBANK,
+    FBANK_CONSTANTS,
+    FOLDER_FRAMES,
+    audio_feature_option,
+    crop_option,
+    frame_choice_option,
+)
+from data_prep.layouts.release_lists import release_scan
 from data_prep.layouts.walk import count_warnings, read_rows, walk
 from data_prep.spec import Audio, AudioView, Candidate, Rejection, Scan, Spec, Video, VideoView
 
@@ -29,6 +39,7 @@ SOURCE = (
     "Kinetics-400 is at github.com/cvdfoundation/kinetics-dataset; the root must hold clips named"
     " <YouTube id>[_<start>[_<end>]].mp4 (or mkv, webm, avi), in folders named by class or with"
     " csv lists (label,youtube_id,time_start,time_end,split)."
+    " A tree made for the official MIDAS code does as well."
 )
 # An id has 11 characters, which may be "_" and "-" at any place: it is cut off by length.
 NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:_(\d{6})_\d{6}|_(\d+))?", re.ASCII)
@@ -41,36 +52,41 @@ ORDER = ("train", "val", "test", "")
 class Settings:
     """How Kinetics-Sounds is prepared."""
 
-    audio_feature: str = option(
-        "fbank", "form of the sound", choices=("fbank", "stft"),
-        source="BalanceBenchmark; stft: OGM-GE and ARL",
+    audio_feature: str = audio_feature_option()
+    sample_rate: int = option(
+        16000, "of the stored sound, Hz", low=8000, high=48000,
+        source="the field; the official release's own files probably have 24000 (an inference)",
     )  # fmt: skip
     allow_missing: bool = option(False, "keep clips without sound, as silence")
     drop_silent: bool = option(False, "leave out clips whose sound track is silent")
     frame_codec: str = option("jpeg", "how frames are stored", choices=("jpeg", "raw"))
+    frame_choice: str = frame_choice_option("segments")
+    crop: str = crop_option()
 
 
 def spec(settings: Settings) -> Spec:
     """10 s of sound, [128, 1024] (fbank) or [129, 1251] (stft); 1 frame a second, at most 10."""
     missing = "fill" if settings.allow_missing else "reject"
-    sound = {"sample_rate": 16000, "seconds": 10.0, "missing": missing}
+    sound = {"sample_rate": settings.sample_rate, "missing": missing}
     sound["drop_silent"] = settings.drop_silent
     if settings.audio_feature == "fbank":
-        audio = Audio("fbank", mels=128, frames=1024, **sound)
+        audio = Audio(**FBANK | sound)
     else:
-        audio = Audio("stft", n_fft=256, hop=128, **sound)
-    return {"audio": audio, "video": Video(fps=1.0, max_frames=10, codec=settings.frame_codec)}
+        audio = Audio("stft", seconds=10.0, n_fft=256, hop=128, **sound)
+    video = Video(fps=1.0, max_frames=10, codec=settings.frame_codec, of_folder=FOLDER_FRAMES)
+    return {"audio": audio, "video": video}
 
 
 def views(settings: Settings) -> dict[str, AudioView | VideoView]:
     """The whole filter bank or 5 s of the STFT, and one frame of each third of the clip."""
     window = 626 if settings.audio_feature == "stft" else None
-    return {"audio": AudioView(window), "video": VideoView(3, "crop_flip")}
+    choice = "kinetics" if settings.frame_choice == "release" else "segments"
+    return {"audio": AudioView(window), "video": VideoView(3, CROPS[settings.crop], choice)}
 
 
 def normalise(settings: Settings) -> dict[str, str | tuple[float, float]]:
-    """The filter bank by the constants of the field's script: (x + 4.503877) / (2 * 5.141276)."""
-    audio = (-4.503877, 10.282552) if settings.audio_feature == "fbank" else "none"
+    """The filter bank by the official release's constants; the STFT stays as the field has it."""
+    audio = FBANK_CONSTANTS if settings.audio_feature == "fbank" else "none"
     return {"audio": audio, "video": "imagenet"}
 
 
@@ -119,6 +135,8 @@ def parse_name(name: str) -> tuple[str, int | None] | None:
 
 def scan(root: Path, settings: Settings) -> Scan:
     """All clips of the 31 classes under `root`; raises `UsageError` where it holds no clip."""
+    if (found := release_scan(root, "kinetics")) is not None:
+        return found
     files, rows, findings = _read_tree(root)
     if not files:
         raise UsageError(f"{root} holds no clip of Kinetics. {SOURCE}")

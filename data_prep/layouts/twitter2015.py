@@ -43,7 +43,7 @@ class Settings:
     """How Twitter2015 is prepared."""
 
     vocabulary: str = vocabulary_option()
-    max_tokens: int = max_tokens_option(64, "our choice: the longest tweet has 40 words")
+    max_tokens: int = max_tokens_option(512, "an inference: Food-101's")
     drop_missing: bool = option(
         False, "leave out samples whose picture is missing or broken (off: a grey one instead)",
         source="the paper's 5,338 samples are all lines there are",

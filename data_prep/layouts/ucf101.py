@@ -18,9 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from common.options import UsageError, option
+from data_prep.layouts.clips import FOLDER_FRAMES, frame_choice_option
 from data_prep.layouts.lines import read_lines
+from data_prep.layouts.release_lists import release_scan
 from data_prep.layouts.walk import count_warnings, is_ignored, walk
-from data_prep.spec import Candidate, Flow, Rejection, Scan, Spec, Video, VideoView
+from data_prep.spec import Candidate, Flow, Listed, Rejection, Scan, Spec, Video, VideoView
 
 # In the order of classInd.txt, which is the alphabet's without regard to case.
 LABELS = (
@@ -44,9 +46,11 @@ LABELS = (
 )  # fmt: skip
 IDS = {name.casefold(): index for index, name in enumerate(LABELS)}
 SPLIT_SECOND = 2 / 3
+RELEASE_CUT = "train"  # the release gives scikit-learn the share of train
 SOURCE = (
     "UCF-101 is at www.crcv.ucf.edu/data/UCF101.php; the root must hold a folder of clips"
     " v_<Class>_gXX_cYY.avi for each of the 101 classes, and may hold ucfTrainTestlist."
+    " A tree made for the official MIDAS code does as well."
 )
 CLIP = re.compile(r"v_([A-Za-z]+)_g(\d\d)_c(\d\d)", re.ASCII)
 LIST = re.compile(r"(train|test)list0([123])\.txt", re.ASCII)
@@ -74,8 +78,18 @@ class Settings:
     )  # fmt: skip
     flow_positions: int = option(10, "stored positions a clip, of flow and frames", low=1, high=25)
     flow_norm: str = option(
-        "none", "flow as 0..1, or center: as -1..1", choices=("none", "center"),
-        source="BalanceBenchmark",
+        "release", "flow by the official release's constants, as 0..1, or center: as -1..1",
+        choices=("release", "none", "center"), source="official release; none: BalanceBenchmark",
+    )  # fmt: skip
+    rgb_frames: str = option(
+        "over_clip", "stored frames: at the positions of the flow, or the first six of the clip",
+        choices=("over_clip", "first6"), source="our choice; first6: official release",
+    )  # fmt: skip
+    frame_choice: str = frame_choice_option("segments")
+    flip: str = option(
+        "together", "training: flow and frames of a sample mirrored together, u negated, or each"
+        " picture apart, u as it is", choices=("together", "apart"),
+        source="our choice; apart: official release",
     )  # fmt: skip
     crop: str = option(
         "none", "training crop: none, or rrc: a random resized crop of each modality",
@@ -84,22 +98,31 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """Flow and frames at the same positions: [2, 240, 320] each pair and [240, 320, 3]."""
-    count = settings.flow_positions
-    flow = Flow(settings.flow_algo, positions=count, stack=settings.flow_stack, bound=BOUND)
-    video = Video(positions=count, max_frames=count, min_decoded=flow.min_decoded)
+    """Flow [2, 240, 320] each pair; frames [240, 320, 3] at its positions, or the first six."""
+    count, folder = settings.flow_positions, {"of_folder": FOLDER_FRAMES}
+    pairs = {"positions": count, "stack": settings.flow_stack, "bound": BOUND}
+    flow = Flow(settings.flow_algo, **pairs, **folder)
+    video = Video(positions=count, max_frames=count, min_decoded=flow.min_decoded, **folder)
+    if settings.rgb_frames == "first6":
+        video = Video(first=6, max_frames=6, min_decoded=6, **folder)
     return {"flow": flow, "video": video}
 
 
 def views(settings: Settings) -> dict[str, VideoView]:
-    """Three positions, mirrored together; BalanceBenchmark crops neither."""
-    view = VideoView(3, {"none": "flip", "rrc": "crop_flip"}[settings.crop])
-    return {"flow": view, "video": view}
+    """Three positions of each."""
+    augment = {"none": "flip", "rrc": "crop_flip"}[settings.crop]
+    augment += "_apart" if settings.flip == "apart" else ""
+    release = settings.frame_choice == "release"
+    return {
+        "flow": VideoView(3, augment, "ucf101_flow" if release else "segments"),
+        "video": VideoView(3, augment, "ucf101" if release else "segments"),
+    }
 
 
 def normalise(settings: Settings) -> dict[str, str | tuple[list[float], list[float]]]:
-    """Flow stays within 0..1 as in BalanceBenchmark, or is centred at no motion."""
-    flow = "none" if settings.flow_norm == "none" else ([0.5], [0.5])
+    """Flow by the setting; frames by ImageNet's constants."""
+    constants = {"none": "none", "center": ([0.5], [0.5]), "release": ([0.1307], [0.3081])}
+    flow = constants[settings.flow_norm]
     return {"flow": flow, "video": "imagenet"}
 
 
@@ -112,10 +135,15 @@ class _Findings:
     rejected: list[Rejection] = field(default_factory=list)
     rows: dict[str, tuple[str, str]] = field(default_factory=dict)  # clip -> (its name, a list)
     parts: dict[str, list[str]] = field(default_factory=dict)  # clip -> its part in each list
+    first: dict[str, dict[str, None]] = field(  # part -> the clips of the first list, in its order
+        default_factory=lambda: {"train": {}, "test": {}}
+    )
 
 
 def scan(root: Path, settings: Settings) -> Scan:
     """All clips of the 101 classes under `root`; raises `UsageError` where it holds none."""
+    if (found := release_scan(root, "ucf101")) is not None:
+        return found
     flow_root = posixpath.normpath(settings.flow_root)
     if posixpath.isabs(flow_root):
         raise UsageError(f"--flow_root {flow_root} must be relative to the raw root {root}")
@@ -143,7 +171,24 @@ def scan(root: Path, settings: Settings) -> Scan:
         pairs = settings.flow_positions * settings.flow_stack
         warnings.append(f"TV-L1 may take {pairs} times 1.5 s a clip: see --limit_s")
     candidates = sorted(findings.clips.values(), key=lambda candidate: candidate.id)
-    return Scan(LABELS, candidates, findings.rejected, warnings)
+    return Scan(LABELS, candidates, findings.rejected, warnings, _pool(findings))
+
+
+def _pool(findings: _Findings) -> list[Listed] | None:
+    """The rows of the first official lists, train then test; None where they lack a clip.
+
+    A class is its number in our order, as in the official lists.
+    """
+    listed = [*findings.first["train"], *findings.first["test"]]
+    if not findings.clips.keys() <= set(listed):
+        return None
+    pool = []
+    for key in listed:
+        clip, name = findings.clips.get(key), findings.rows[key][0]
+        label = clip.label if clip else IDS.get(CLIP.fullmatch(name)[1].casefold())
+        if label is not None:
+            pool.append(Listed(clip.id if clip else name, label))
+    return pool
 
 
 def _files(root: Path, folder: str, apart: set[str]) -> list[str]:
@@ -213,6 +258,8 @@ def _read_list(root: Path, path: str, part: str, number: int, findings: _Finding
             if parts[number] not in ("", part):
                 raise UsageError(f"{root / path} names {match[1]}, which the other list has, too")
             parts[number] = part
+            if number == 0:
+                findings.first[part][key] = None
         elif line is None or line.strip():
             findings.rejected.append(Rejection(f"line {row}", path, "bad_line", (line or "")[:80]))
 
