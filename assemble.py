@@ -12,12 +12,14 @@ import numpy as np
 import torch
 
 import methods
+from common.files import file_digest
 from common.options import UsageError, number
 from data_prep.loader import Loader, train_statistics
 from data_prep.prepare import prepare, prepared_folder
 from data_prep.prepared import Prepared, read_meta
 from data_prep.spec import Flow, Modality, Text
 from experiments.resolve import Run
+from measure import Protocol
 from methods.base import Facts, Method
 from models.build import Choice, Stream, build_classifier
 from models.classifier import Execution
@@ -32,7 +34,8 @@ class Session:
     modalities: list[str]
     loaders: dict[str, Loader]
     ids: dict[str, list[str]]
-    sources: dict[str, np.ndarray]
+    protocols: dict[str, Protocol]
+    vocabulary: Path | None  # where the run has a text: the vocab.txt of its tokens
     hashes: dict[str, str]
     method: Method
 
@@ -108,11 +111,19 @@ def assemble(run: Run, args: Namespace) -> Session:
     modalities = cls.used_modalities(run.hparams, prepared.modalities)
     parts = prepared.split(s.split_rule, s.split_seed, s.stratify)
     hashes = {"split": prepared.split_digest(s.split_rule, s.split_seed, s.stratify)}
-    sources = {}
-    for part in ("val", "test") if len(modalities) > 1 else ():
-        sources[part], hashes[f"pairs_{part}"] = prepared.pairs(
-            s.split_rule, s.split_seed, part, modalities, s.stratify
-        )
+    protocols = {}
+    for part in ("val", "test"):
+        how = (s.split_rule, s.split_seed, part, modalities, s.stratify)
+        sources = release = None
+        if len(modalities) > 1:
+            sources, hashes[f"pairs_{part}"] = prepared.pairs(*how)
+        if len(modalities) == 2 == len(prepared.modalities):
+            release, hashes[f"release_pairs_{part}"] = prepared.release_pairs(*how)
+        protocols[part] = Protocol(sources, release, s.split_rule == "release")
+    vocabulary = None
+    if any(isinstance(prepared.spec[m], Text) for m in modalities):
+        vocabulary = prepared.vocabulary(s.split_rule, s.split_seed, s.stratify)
+        hashes["vocabulary"] = file_digest(vocabulary)
     if len(parts["train"]) < max(2, len(modalities)):
         raise UsageError(f"the train part has {len(parts['train'])} samples, too few")
     workers = (
@@ -122,7 +133,18 @@ def assemble(run: Run, args: Namespace) -> Session:
     )
     views = {m: view for m, view in layout.views(run.prep).items() if m in modalities}
     loaders = {
-        part: Loader(prepared, positions, views, s.size, s.batch_size, run.seed, workers, device)
+        part: Loader(
+            prepared,
+            positions,
+            views,
+            s.size,
+            s.batch_size,
+            run.seed,
+            workers,
+            device,
+            s.last_batch == "keep",
+            vocabulary,
+        )
         for part, positions in parts.items()
     }
     ids = {part: [prepared.ids[p] for p in positions] for part, positions in parts.items()}
@@ -134,7 +156,7 @@ def assemble(run: Run, args: Namespace) -> Session:
         len(parts["train"]),
         device,
     )
-    return Session(run, prepared, modalities, loaders, ids, sources, hashes, method)
+    return Session(run, prepared, modalities, loaders, ids, protocols, vocabulary, hashes, method)
 
 
 def stream_of(kind: Modality, constants: tuple | str | None) -> Stream:
@@ -154,7 +176,7 @@ def build_method(
     model = build_classifier(
         streams,
         classes,
-        Choice(s.encoder, s.spec_pool, s.audio_norm, s.weights, s.text_model),
+        Choice(s.encoder, s.spec_pool, s.audio_norm, s.weights, s.text_model, s.image_width),
         heads=cls.has_unimodal_heads(run.hparams),
         seed=run.seed,
         execution=Execution(device, s.precision, s.compile),

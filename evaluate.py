@@ -14,7 +14,6 @@ from assemble import Session, assemble
 from common.files import file_digest, write_table
 from common.options import Parser, UsageError
 from common.program import run as run_program
-from data_prep.spec import Text
 from experiments.resolve import run_from_config
 from experiments.run_folder import RunFolder
 from measure import collect, confusion, measure, per_class_f1, probabilities
@@ -25,7 +24,7 @@ def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bo
     method, names = session.method, session.prepared.label_names
     method.load_state_dict(folder.load("best.pt")["method"])
     features, labels = collect(method, session.loaders["test"].batches())
-    metrics = measure(method, features, labels, session.sources.get("test"))
+    metrics = measure(method, features, labels, session.protocols["test"])
     p = probabilities(method, features)["fused"]
     guess = p.argmax(1)
     rows = [
@@ -37,8 +36,8 @@ def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bo
     header = ("id", "label", "prediction", "label_name", "prediction_name")
     write_table(folder.file("predictions.csv"), (*header, *(f"p/{n}" for n in names)), rows)
     counts = confusion(guess, labels, len(names))
-    if any(isinstance(kind, Text) for kind in session.prepared.spec.values()):
-        shutil.copyfile(session.prepared.folder / "vocab.txt", folder.file("vocab.txt"))
+    if session.vocabulary:
+        shutil.copyfile(session.vocabulary, folder.file("vocab.txt"))
     if not keep_checkpoints:
         folder.drop_optimizer()
     result = {f"test/{name}": value for name, value in metrics.items()}
@@ -121,9 +120,15 @@ def main(argv: list[str]) -> int:
 
         return predict_files(folder, config, Path(args.predict), args)
     session = assemble(run_from_config(config), args)
+    own = folder.file("vocab.txt")
+    if session.vocabulary and file_digest(own) != session.hashes["vocabulary"]:
+        raise UsageError(
+            f"{own} is not the vocabulary of {session.vocabulary}: the run was made with other data"
+            " (--predict uses the run's own)"
+        )
     session.method.load_state_dict(folder.load("best.pt")["method"])
     features, labels = collect(session.method, session.loaders[args.part].batches())
-    metrics = measure(session.method, features, labels, session.sources.get(args.part))
+    metrics = measure(session.method, features, labels, session.protocols[args.part])
     best = probabilities(session.method, features)["fused"].argmax(1)
     counts = confusion(best, labels, len(session.prepared.label_names))
     print(

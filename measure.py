@@ -5,6 +5,7 @@ all of them: in evaluation mode, recombining features is the same as recombining
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,19 +34,23 @@ def f1_macro(predicted: Tensor, labels: Tensor, classes: int) -> float:
     return per_class_f1(confusion(predicted, labels, classes)).mean().item()
 
 
-def f1_batch(predicted: Tensor, labels: Tensor, classes: int, batch: int = 64) -> float:
-    """Mean over batches of macro-F1 on the labels that occur in the batch, true or predicted.
+def f1_batch(
+    predicted: Tensor, labels: Tensor, classes: int, batch: int = 64, in_order: bool = False
+) -> float:
+    """Mean over batches of macro-F1 on the labels that occur in a batch, true or predicted.
 
-    By all evidence this is what the paper's F1 column holds (an inference: README). The rows, in id
-    order, are permuted by `numpy.random.default_rng(0)`; a short last batch counts like the others.
+    What the paper's F1 column holds: so the official release computes it, each batch weighted by
+    its size. `in_order`: the rows as they come, else permuted by `numpy.random.default_rng(0)`.
     """
-    order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
-    values = []
+    order = torch.arange(len(labels))
+    if not in_order:
+        order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
+    total = 0.0
     for rows in order.split(batch):
         counts = confusion(predicted[rows], labels[rows], classes)
         present = (counts.sum(0) + counts.sum(1)) > 0
-        values.append(per_class_f1(counts)[present].mean())
-    return torch.stack(values).mean().item()
+        total += per_class_f1(counts)[present].mean().item() * len(rows)
+    return total / len(labels)
 
 
 def misaligned_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict[str, float]:
@@ -57,15 +62,49 @@ def misaligned_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict
     the source labels.
     """
     log_p = F.log_softmax(logits, dim=1)
-    wanted = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, k, True)
-    order = log_p.sort(dim=1, descending=True, stable=True).indices
-    within = torch.arange(log_p.shape[1])[None] < wanted.sum(1, keepdim=True)  # the top-k places
-    hit = (wanted.gather(1, order) == within).all(1)
+    hit = likeliest(log_p, k)
     raw, norm = log_p.gather(1, k).exp().mean(0), label_shares(log_p, k).mean(0)
     out = {"acc_mis": hit.double().mean().item()} if log_p.shape[1] > 2 else {}
     for column, m in enumerate(modalities):
         out[f"conf_raw/{m}"], out[f"conf_norm/{m}"] = raw[column].item(), norm[column].item()
     return out
+
+
+def likeliest(log_p: Tensor, k: Tensor) -> Tensor:
+    """[R] whether a row's distinct labels k [R, M] are just the likeliest classes of log_p [R, C].
+
+    Of classes of one probability the lower number goes first.
+    """
+    wanted = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, k, True)
+    order = log_p.sort(dim=1, descending=True, stable=True).indices
+    within = torch.arange(log_p.shape[1])[None] < wanted.sum(1, keepdim=True)  # the top-k places
+    return (wanted.gather(1, order) == within).all(1)
+
+
+def release_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict[str, float]:
+    """Accuracy and confidences on misaligned samples as the official release measures them.
+
+    Logits [N, C] of the first modality of each sample with the second of its partner, k [N, 2]
+    their labels. A pair of one label is never a hit, and stays in all means: `acc_mis_release`,
+    `conf_release/<m>` (mean probability of modality m's own label).
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    hit = likeliest(log_p, k) & (k[:, 0] != k[:, 1])
+    out = {"acc_mis_release": hit.double().mean().item()} if log_p.shape[1] > 2 else {}
+    raw = log_p.gather(1, k).exp().mean(0)
+    return out | {f"conf_release/{m}": raw[c].item() for c, m in enumerate(modalities)}
+
+
+class Protocol(NamedTuple):
+    """What the metrics of a part need beside its samples.
+
+    `sources` [R, M] and `release` [N, 2]: places of the misaligned samples' sources, ours and the
+    release's, None where there are none; `in_order`: F1's batches are cut from the part as it is.
+    """
+
+    sources: np.ndarray | None = None
+    release: np.ndarray | None = None
+    in_order: bool = False
 
 
 def zero_vector_accuracy(features: Features, labels: Tensor, logits: Logits) -> dict[str, float]:
@@ -89,10 +128,8 @@ def collect(method, batches) -> tuple[Features, Tensor]:
 
 
 @torch.no_grad()
-def measure(
-    method, features: Features, labels: Tensor, sources: np.ndarray | None
-) -> dict[str, float]:
-    """All metrics of a part. `sources` [R, M] are the places of the misaligned samples' sources."""
+def measure(method, features: Features, labels: Tensor, protocol: Protocol) -> dict[str, float]:
+    """All metrics of a part."""
     model, device = method.model, method.model.device
 
     def logits(f: Features) -> Tensor:
@@ -105,12 +142,16 @@ def measure(
         "loss": F.cross_entropy(z, labels).item(),
         "acc": (predicted == labels).double().mean().item(),
         "f1_macro": f1_macro(predicted, labels, classes),
-        "f1_batch64": f1_batch(predicted, labels, classes),
+        "f1_batch64": f1_batch(predicted, labels, classes, in_order=protocol.in_order),
     }
-    if sources is not None:
-        rows = torch.from_numpy(sources)
-        mixed = {m: features[m][rows[:, column]] for column, m in enumerate(modalities)}
-        out |= misaligned_metrics(logits(mixed), labels[rows], modalities)
+    for sources, metrics in (
+        (protocol.sources, misaligned_metrics),
+        (protocol.release, release_metrics),
+    ):
+        if sources is not None:
+            rows = torch.from_numpy(sources)
+            mixed = {m: features[m][rows[:, column]] for column, m in enumerate(modalities)}
+            out |= metrics(logits(mixed), labels[rows], modalities)
     zeroed = zero_vector_accuracy(features, labels, logits)
     out |= {f"acc_zero/{kept}": value for kept, value in zeroed.items()}
     # The game of zero-vector accuracies, in which nothing is worth 0.

@@ -2,7 +2,8 @@
 
 The manifest has a column `id` and one a modality: paths relative to the manifest's folder, for text
 the text itself. A run whose texts are pairs (Twitter2015) wants a second column, `target`; one of
-precomputed flow wants the two folders of u and v, joined by ";". The run's folder carries all that
+precomputed flow wants the two folders of u and v, joined by ";", as one of a tree made for the
+official code may have them. The run's folder carries all that
 is needed: preparation spec, vocabulary, normalisation constants, class names.
 """
 
@@ -22,7 +23,7 @@ from common.options import UsageError, number
 from data_prep.layouts.manifest import inside, read_list
 from data_prep.rows import make_crew
 from data_prep.spec import Array, Candidate, Flow, Rejection, Spec, Text, spec_from_json
-from data_prep.transforms import make_input
+from data_prep.transforms import make_input, without_padding
 from data_prep.workers import DONE
 from experiments.resolve import Run, run_from_config
 from experiments.run_folder import RunFolder
@@ -53,7 +54,8 @@ def candidate_of(row: dict[str, str], path: Path, spec: Spec) -> Candidate:
         if isinstance(kind, Text):
             inline[m] = [row[m], row[TARGET]] if kind.pair else row[m]
             continue
-        two = isinstance(kind, Flow) and kind.algorithm == "precomputed"
+        folders = isinstance(kind, Flow) and bool(kind.of_folder) and ";" in row[m]
+        two = folders or isinstance(kind, Flow) and kind.algorithm == "precomputed"
         sources[m] = tuple(row[m].split(";")) if two else (row[m],)
         if two and len(sources[m]) != 2:
             raise UsageError(f"--predict {path}: {m} of {row['id']!r} is not two folders, u;v")
@@ -63,10 +65,13 @@ def candidate_of(row: dict[str, str], path: Path, spec: Spec) -> Candidate:
     return Candidate(row["id"], 0, sources, inline=inline)
 
 
-def inputs_of(row: dict, spec: Spec, run: Run) -> dict[str, np.ndarray]:
-    """The evaluation view of one extracted row."""
-    views = run.layout.views(run.prep)
-    return {m: make_input(row[m], k, views[m], run.settings.size, None) for m, k in spec.items()}
+def inputs_of(row: dict, spec: Spec, run: Run, vocabulary: Path) -> dict[str, np.ndarray]:
+    """The evaluation view of one extracted row, as a batch of one."""
+    views, size = run.layout.views(run.prep), run.settings.size
+    made = {
+        m: make_input(row[m], k, views[m], size, None, False, vocabulary) for m, k in spec.items()
+    }
+    return {m: without_padding(value[None], spec[m]) for m, value in made.items()}
 
 
 def restore(
@@ -103,16 +108,16 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
     spec = {m: spec[m] for m in methods.load(run.method).used_modalities(run.hparams, list(spec))}
     candidates = read_manifest(manifest, spec)
     (method, widths), names = restore(folder, run, spec, result, device), result["label_names"]
-    rows, bad = [], []
+    rows, bad, vocabulary = [], [], folder.file("vocab.txt")
     workers = number("num_workers", args.num_workers or "1", int, 1)
     with make_crew(manifest.parent, spec, workers, 60.0, folder.path) as crew:
         for candidate, (state, row) in zip(candidates, crew.map(candidates)):
-            inputs = inputs_of(row, spec, run) if isinstance(row, dict) else {}
+            inputs = inputs_of(row, spec, run, vocabulary) if isinstance(row, dict) else {}
             why = _unfit(state, row, inputs, widths)
             if why:
                 bad.append((candidate.id, why))
                 continue
-            tensors = {m: torch.from_numpy(v.copy())[None] for m, v in inputs.items()}
+            tensors = {m: torch.from_numpy(v.copy()) for m, v in inputs.items()}
             with torch.no_grad():
                 p = probabilities(method, method.model.encode(tensors))
             rows.append(

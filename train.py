@@ -221,11 +221,11 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
     for epoch, stage, optimizers, schedulers in epochs_to_run(session, folder, saved):
         record = {"epoch": epoch, "lr": optimizers[0].param_groups[0]["lr"]}
         record |= run_epoch(session, epoch, optimizers, stop)
-        for scheduler in schedulers:
+        for scheduler in schedulers if method.counts_for_decay(epoch) else ():
             scheduler.step()
 
         features, labels = collect(method, session.loaders["val"].batches())
-        metrics = measure(method, features, labels, session.sources.get("val"))
+        metrics = measure(method, features, labels, session.protocols["val"])
         record |= {f"val/{name}": value for name, value in metrics.items()}
         if metrics["acc"] > best["acc"]:  # the first of equals, on validation accuracy alone
             best = {"epoch": epoch, "acc": metrics["acc"]}

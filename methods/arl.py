@@ -114,7 +114,7 @@ class ARL(Method):
         )
         warmup_epochs: int = option(
             6,
-            "epochs before gamma and the scaling act, of 70",
+            "epochs before gamma and the scaling act",
             low=0,
             per_epochs=True,
             source="public code: start 5, counted from 0",

@@ -144,6 +144,10 @@ class Method(nn.Module):
         """The passes of training, of which `epochs` is the user's --max_epochs."""
         return [Stage("train", epochs)]
 
+    def counts_for_decay(self, epoch: int) -> bool:
+        """Whether the learning rate's decay (--lr_step) counts this epoch."""
+        return True
+
     def logits(self, features: dict[str, Tensor]) -> Tensor:
         """[B, C] for evaluation."""
         return self.model.fuse(features)

@@ -168,9 +168,7 @@ class GMM(Method):
     class HParams:
         """All are our choices: the paper's values could not be read."""
 
-        warmup_epochs: int = option(
-            10, "epochs without adaptive loss, of 70", low=0, per_epochs=True
-        )
+        warmup_epochs: int = option(10, "epochs without adaptive loss", low=0, per_epochs=True)
         beta: float = option(1.0, "weight of the unimodal losses", low=0)
         lam_gap: float = option(0.1, "weight of the mean gap (aim a)", low=0)
         lam_align: float = option(0.5, "weight of the shift to the balanced mean (aim b)", low=0)
@@ -184,9 +182,7 @@ class GMM(Method):
         tau: float = option(
             0.5, "least posterior of being balanced, for fine-tuning", low=0, high=1
         )
-        finetune_epochs: int = option(
-            10, "epochs of fine-tuning, of 70; 0: none", low=0, per_epochs=True
-        )
+        finetune_epochs: int = option(10, "epochs of fine-tuning; 0: none", low=0, per_epochs=True)
         lr_finetune: float = option(0.1, "learning rate of fine-tuning, times --lr", above=0)
         finetune_adaptive: bool = option(False, "keep the adaptive loss in fine-tuning")
 

@@ -199,8 +199,17 @@ def apart(device: torch.device) -> Iterator:
 def read(train: TrainingSet, indices: Tensor, transforms: str) -> Batch:
     """The samples at `indices` [K] of the training part as one batch."""
     parts = list(train.batches(indices=indices.tolist(), transforms=transforms))
-    inputs = {m: torch.cat([p["inputs"][m] for p in parts]) for m in parts[0]["inputs"]}
+    inputs = {m: _joined([p["inputs"][m] for p in parts]) for m in parts[0]["inputs"]}
     return {"label": torch.cat([p["label"] for p in parts]), "inputs": inputs}
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Batches as one. Texts and vectors are as long as a batch's longest: zeros are padding."""
+    most = [max(sizes) for sizes in zip(*(x.shape for x in parts))]
+    whole = parts[0].new_zeros(sum(map(len, parts)), *most[1:])
+    for rows, x in zip(whole.split([len(x) for x in parts]), parts):
+        rows[tuple(map(slice, x.shape))] = x
+    return whole
 
 
 class LFM(Method):

@@ -11,24 +11,39 @@ by how sure each unimodal classifier is; the weak modality's term and hard sampl
     Eq. 9, 11  `Midas.forward` L = L_align + L_uni + lambda L_mis
     Eq. 10     `misaligned_loss`   (1 + (s + 1) / 2) * [-sum_m alpha_m c_m log p~_{k_m}]
 
-The official code was not available to us: everything that the paper leaves open is our choice and
-an inference, made here once:
+The authors' release (commit d25b225, "the release" below) was read, and run with repairs: it does
+not run as published. Where the paper is silent the defaults follow the release; where the two
+differ the paper is the default, and a switch follows the release. `--recipe official` sets all of
+these switches (docs/recipe.md):
 
-* c and s carry no gradient: targets are targets, and a weight must not be lowered by pushing
-  features of different classes apart. L_mis trains encoders and fusion through p~.
-* Both directions are made from each pair and averaged, so that lambda keeps its scale.
+    question                    the paper (default)           the release (switch)
+    unimodal losses             their sum (Eq. 9)             half the sum: uni_reduce=mean
+    partners                    y_j != y_i (Sec. 3.2)         any: pairing=permutation
+    alpha                       shares, Eq. 5 - 7             ratios: alpha_rule=ratio, ...
+
+Of the epochs that StepLR counts the paper says nothing. The release counts those after the warm-up
+(lr_from=main, the default on cremad, kinetics and ucf101), on food101 all of them.
+
+Further choices, each made here once:
+
+* c and s carry no gradient, both directions are made from each pair and averaged, and alpha
+  persists over the epochs: the release does all three. Algorithm 1 line 11, read literally, resets
+  alpha each epoch, which Figure 4 speaks against (`--alpha_reset epoch`).
 * Algorithm 1 line 17 shuffles without looking at labels, Sec. 3.2 demands y_j != y_i: `uniform`
-  follows Sec. 3.2, `shuffle` is the literal algorithm with invalid pairs dropped.
-* alpha starts at 1 when warm-up ends and then persists; Algorithm 1 line 11, read literally, resets
-  it each epoch, which Figure 4 speaks against (`--alpha_reset epoch`).
-* The number of warm-up epochs is not stated anywhere: 10 of 70.
-* M > 2 (Sec. A.2): one misaligned sample per anchor; a label that several modalities carry divides
-  its fused confidence among them equally.
-* The L2 alternative of Table 4 is given without a formula: s = 2 / (1 + d) - 1.
+  follows Sec. 3.2, `shuffle` shuffles and drops pairs of one class, the release's `permutation`
+  keeps them.
+* M > 2 (Sec. A.2): one misaligned sample per anchor, whatever M is, although Sec. 3.6 speaks of
+  more of them with more modalities; a label that several modalities carry divides its fused
+  confidence among them equally. The release has two modalities only.
+* `--level input` encodes the batch a second time, in training mode like the first, so batch norm
+  updates its running statistics twice a step.
+* The L2 alternative of Table 4 is given without a formula, and the release lacks it:
+  s = 2 / (1 + d) - 1.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +51,7 @@ from torch import Tensor
 
 from common.options import UsageError, option
 from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
-from methods.ops import accuracy, label_shares, unimodal_losses
+from methods.ops import accuracy, label_shares, true_probability, unimodal_losses
 
 Features = dict[str, Tensor]
 
@@ -51,12 +66,13 @@ def choose_partners(
 
     y [B]; `fused` [B, C] logits, for `confusion` only -> (j [B], valid [B], fell_back [B]).
     `uniform`: any such j with equal chance. `shuffle`: a permutation, valid where labels differ.
+    `permutation` (the release): a permutation, valid throughout, be the labels equal or i = j.
     `confusion` (Sec. A.4): y_j must be among i's two likeliest classes, else as `uniform`.
     """
     none = torch.zeros_like(y, dtype=torch.bool)
-    if pairing == "shuffle":
+    if pairing in ("shuffle", "permutation"):
         j = torch.randperm(len(y), generator=generator, device=y.device)
-        return j, y[j] != y, none
+        return j, y[j] != y if pairing == "shuffle" else ~none, none
     other = y[:, None] != y[None, :]
     # The largest of independent uniform noise gives each allowed column an equal chance, and unlike
     # indexing by a mask it needs no host read.
@@ -119,19 +135,75 @@ def update_alpha(alpha: Tensor, c: Tensor, r: Tensor, eta: float) -> tuple[Tenso
     return torch.where(c.isnan().any(), alpha, moved), weakest
 
 
+# The release carries one alpha for whichever modality is weak in this very batch, and compares
+# ratios of batch means where the paper compares shares. `over` is the modality above the line.
+
+
+def unimodal_ratio(logits: Features, y: Tensor, over: int) -> Tensor:
+    """rho: mean probability of the true labels in one modality's head over that in the other's."""
+    q = [true_probability(z.detach(), y).mean() for z in logits.values()]
+    return q[over] / q[1 - over]
+
+
+def carry_alpha(alpha: Tensor, rho: Tensor, over: int) -> tuple[Tensor, Tensor]:
+    """(alpha [2] for this step, mask [2] of the weak modality): its entry is alpha, the other 1."""
+    first_is_weak = rho > 1 if over == 1 else ~(rho > 1)  # at rho = 1 it is the one above the line
+    weakest = torch.stack([first_is_weak, ~first_is_weak])
+    return torch.where(weakest, alpha.max(), 1.0), weakest
+
+
+def update_alpha_by_ratio(
+    alpha: Tensor,
+    weakest: Tensor,
+    rho: Tensor,
+    p: Tensor,
+    eta: float,
+    over: int = 0,
+    inverted: bool = False,
+    cap: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """(new alpha [2], fused ratio r), for alpha and mask [2] as `carry_alpha` gives them.
+
+    p [D, 2]: mean fused probability of each modality's own label in each direction; r is the mean
+    of the directions' ratios. alpha always moves by eta, within 1 and `cap` (0: no cap). `inverted`
+    (kinetics): where rho <= 1, r is turned over and rho is not. NaN leaves alpha as it is.
+    """
+    ratios = p[:, over] / p[:, 1 - over]
+    r = ratios.mean()
+    if inverted:
+        r = torch.where(rho > 1, r, (1 / ratios).mean())
+        rises = r > rho
+    else:
+        rises = torch.where(rho > 1, r > rho, r < rho)
+    step = eta * (2 * rises.to(alpha.dtype) - 1)
+    moved = (alpha.max() + step).clamp(1.0, cap or torch.inf)
+    moved = torch.where(weakest, moved, 1.0)
+    return torch.where((rho + r).isnan(), alpha, moved), r
+
+
 # Sec. 3.5: hard-sample weighting ------------------------------------------------------------------
 
 
 def similarity(
-    features: Features, y: Tensor, sources: Tensor, valid: Tensor, kind: str = "cosine"
+    features: Features,
+    y: Tensor,
+    sources: Tensor,
+    valid: Tensor,
+    kind: str = "cosine",
+    any_label: bool = False,
 ) -> Tensor:
     """Eq. 8: s [R] in [-1, 1], mean over the replaced modalities whose source has another label.
 
     Row r of sources [R, M] belongs to anchor r mod B; `valid` [R]. "l2": 2 / (1 + d) - 1 with the
     Euclidean distance d; "l2_norm" divides d by its mean over the valid rows, one a modality.
+    `any_label` (the release, M = 2): the swapped modality counts whatever its source's label.
     """
-    anchor = torch.arange(len(sources), device=y.device) % len(y)
-    replaced = (y[sources] != y[anchor, None]) & (sources != anchor[:, None])  # [R, M]
+    row = torch.arange(len(sources), device=y.device)
+    anchor = row % len(y)
+    if any_label:  # direction A swaps the second modality, direction B the first
+        replaced = torch.stack([row >= len(y), row < len(y)], dim=1)
+    else:
+        replaced = y[sources] != y[anchor, None]  # [R, M]
     columns = []
     for m, f in enumerate(features.values()):
         old, new = f.detach()[anchor], f.detach()[sources[:, m]]
@@ -150,6 +222,18 @@ def similarity(
 # Sec. 3.6: the loss of misaligned samples ---------------------------------------------------------
 
 
+class Misaligned(NamedTuple):
+    """L_mis, and means over the misaligned samples; NaN means where there is none.
+
+    c [M] unimodal and r [M] fused shares; p [D, M] fused probability of each modality's own label.
+    """
+
+    loss: Tensor
+    c: Tensor
+    r: Tensor
+    p: Tensor
+
+
 def misaligned_loss(
     features: Features,
     y: Tensor,
@@ -163,12 +247,13 @@ def misaligned_loss(
     similarity_kind: str = "cosine",
     reduce: str = "mean",
     per_valid: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Eq. 10, averaged: (L_mis, mean c [M], mean r [M] over the valid misaligned samples).
+    any_label: bool = False,
+) -> Misaligned:
+    """Eq. 10, averaged over the misaligned samples of valid pairs.
 
     features {m: [B, D_m]}, y [B], unimodal_logits {m: [B, C]}, alpha [M], sources [D, B, M] from
     `assign_sources`, valid [B]. `fuse` maps features to fused logits. The sum over valid samples is
-    divided by B (Eq. 11), or with `per_valid` by their number; NaN means where there is none.
+    divided by B (Eq. 11), or with `per_valid` by their number. `any_label`: see `similarity`.
     """
     directions, batch, modalities = sources.shape
     rows = sources.reshape(-1, modalities)
@@ -179,14 +264,15 @@ def misaligned_loss(
     log_p = F.log_softmax(fuse(f_mis), dim=1)
     ce = -(alpha * c * log_p.gather(1, k)).sum(1)  # alpha c is not renormalised
     if hard:
-        ce = (1 + (similarity(features, y, rows, keep, similarity_kind) + 1) / 2) * ce
+        ce = (1 + (similarity(features, y, rows, keep, similarity_kind, any_label) + 1) / 2) * ce
     per_anchor = torch.where(keep, ce, 0.0).view(directions, batch)
     per_anchor = per_anchor.sum(0) if reduce == "sum" else per_anchor.mean(0)
     count = valid.sum()
     loss = per_anchor.sum() / (count.clamp_min(1) if per_valid else batch)
-    r = label_shares(log_p.detach(), k)
-    weight = keep[:, None] / (directions * count)  # 0 / 0 = NaN where no pair is valid
-    return loss, (c * weight).sum(0), (r * weight).sum(0)
+    log_p = log_p.detach()
+    weight = keep[:, None].to(c.dtype) / (directions * count)  # 0 / 0 = NaN: no pair is valid
+    p = (log_p.gather(1, k).exp() * weight * directions).view(directions, batch, modalities)
+    return Misaligned(loss, (c * weight).sum(0), (label_shares(log_p, k) * weight).sum(0), p.sum(1))
 
 
 class Midas(Method):
@@ -197,16 +283,29 @@ class Midas(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the paper, and our choices where it is silent."""
+        """Defaults of the paper, and of the authors' release where it is silent."""
 
         lam: float = option(1.0, "weight lambda of L_mis", low=0, source="Sec. A.3; 5 for kinetics")
         eta: float = option(0.05, "step of alpha", above=0, source="Sec. A.3")
         warmup_epochs: int = option(
             10,
-            "epochs on L_uni alone, of 70",
+            "epochs on L_uni alone",
             low=0,
             per_epochs=True,
-            source="our choice: the paper gives no value",
+            source="official release: 10 of 70, food101 2 of 30 (ucf101 0, against Table 2); the"
+            " paper gives no value",
+        )
+        lr_from: str = option(
+            "start",
+            "epochs that the learning rate's decay counts: all, or those after warm-up",
+            choices=("start", "main"),
+            source="official release: main, but on food101; the paper is silent",
+        )
+        uni_reduce: str = option(
+            "sum",
+            "L_uni: the sum of the unimodal losses, or their mean",
+            choices=("sum", "mean"),
+            source="Eq. 9; mean: official release",
         )
         weak_modality: bool = option(
             True, "weak-modality weighting (off: alpha stays 1)", source="Table 2"
@@ -227,20 +326,34 @@ class Midas(Method):
         pairing: str = option(
             "uniform",
             "how partners are drawn",
-            choices=("uniform", "shuffle", "confusion"),
-            source="Sec. 3.2, Algorithm 1, Sec. A.4",
+            choices=("uniform", "shuffle", "confusion", "permutation"),
+            source="Sec. 3.2, Algorithm 1, Sec. A.4; permutation: official release",
         )
         direction: str = option(
             "mean",
             "the two misaligned samples of a pair (two modalities)",
             choices=("mean", "sum", "a_only"),
-            source="our choice; Sec. 3.2 makes both",
+            source="official release; Sec. 3.2 makes both",
+        )
+        alpha_rule: str = option(
+            "share",
+            "how the weak modality and alpha are found: by shares; by ratios of batch means,"
+            " modality 1 over 2; 2 over 1; or 1 over 2 with the fused ratio inverted where"
+            " modality 2 leads",
+            choices=("share", "ratio", "ratio_2over1", "ratio_inverted"),
+            source="Eq. 5 - 7; official release: ratio, food101 ratio_2over1, kinetics inverted",
+        )
+        alpha_cap: float = option(
+            0.0,
+            "largest alpha under the ratio rules, 0: none",
+            low=0,
+            source="official release: 10 on kinetics",
         )
         alpha_reset: str = option(
             "start",
             "when alpha returns to 1",
             choices=("start", "epoch"),
-            source="Sec. 3.4; Algorithm 1 line 11",
+            source="Sec. 3.4 and official release; epoch: Algorithm 1 line 11",
         )
 
     def __init__(self, model, hparams, facts):
@@ -251,8 +364,19 @@ class Midas(Method):
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
         """Raises `UsageError` where no misaligned sample could ever be made."""
         super().check(hparams, epochs, modalities)
-        if len(modalities) > 2 and hparams.direction != "mean":
-            raise UsageError(f"--direction {hparams.direction} is defined for two modalities only")
+        by_share, release_pairs = hparams.alpha_rule == "share", hparams.pairing == "permutation"
+        for flag, value, two_only in (
+            ("direction", hparams.direction, hparams.direction != "mean"),
+            ("pairing", hparams.pairing, release_pairs),
+            ("alpha_rule", hparams.alpha_rule, not by_share),
+        ):
+            if two_only and len(modalities) > 2:
+                raise UsageError(f"--{flag} {value} is defined for two modalities only")
+        if hparams.alpha_cap and (by_share or hparams.alpha_cap < 1):
+            raise UsageError(
+                f"--alpha_cap {hparams.alpha_cap:g} is refused: it takes 1 or more under the ratio"
+                " rules; --alpha_rule share needs --alpha_cap 0"
+            )
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
         """Algorithm 1, lines 4 and 11."""
@@ -266,54 +390,70 @@ class Midas(Method):
         f = self.model.encode(batch["inputs"])
         z_uni = self.model.unimodal(f)
         l_uni = unimodal_losses(z_uni, y)
+        if hp.uni_reduce == "mean":  # the release: half the sum of two
+            l_uni = l_uni / len(f)
+        logs = {"train/L_uni": l_uni.detach()}
         if self.warming_up:
-            ones = {f"alpha_mean/{m}": self.alpha[k] for k, m in enumerate(f)}
-            return l_uni, {"train/L_uni": l_uni.detach(), **ones}
+            return l_uni, logs
         z = self.model.fuse(f)
         l_align = F.cross_entropy(z, y)
-        logs = {
-            "train/acc": accuracy(z, y),
-            "train/L_align": l_align.detach(),
-            "train/L_uni": l_uni.detach(),
-        }
+        logs |= {"train/acc": accuracy(z, y), "train/L_align": l_align.detach()}
         if len(y) < len(f):  # fewer samples than modalities: no M distinct sources
             return l_align + l_uni, logs
         j, valid, fell_back = choose_partners(y, self.generator, hp.pairing, z)
         sources = assign_sources(j, len(f), hp.direction, self.generator)
         f_mis = f if hp.level == "feature" else self.model.encode(batch["inputs"])
-        l_mis, c, r = misaligned_loss(
+        by_ratio = hp.weak_modality and hp.alpha_rule != "share"
+        alpha = self.alpha
+        if by_ratio:  # the release: this batch's own weak modality gets alpha
+            over = int(hp.alpha_rule == "ratio_2over1")
+            rho = unimodal_ratio(z_uni, y, over)
+            alpha, weakest = carry_alpha(alpha, rho, over)
+        mis = misaligned_loss(
             f_mis,
             y,
             z_uni,
             self.model.fuse,
-            self.alpha,
+            alpha,
             sources,
             valid,
             hard=hp.hard_sample,
             similarity_kind=hp.similarity,
             reduce=hp.direction,
             per_valid=hp.pairing == "shuffle",
+            any_label=hp.pairing == "permutation",
         )
-        logs |= self._weigh(c, r)
-        logs["train/L_mis"] = l_mis.detach()
+        # The new alpha serves from the next step on.
+        if by_ratio:
+            inverted = hp.alpha_rule == "ratio_inverted"
+            new, r = update_alpha_by_ratio(
+                alpha, weakest, rho, mis.p, hp.eta, over, inverted, hp.alpha_cap
+            )
+            logs |= {"train/rho": rho, "train/r": r}
+        else:
+            new, weakest = update_alpha(alpha, mis.c, mis.r, hp.eta)
+        if hp.weak_modality:
+            self.alpha.copy_(new)
+        logs |= self._series(z_uni, y, mis, weakest)
         logs["train/n_valid"] = valid.sum() * len(sources)
         if hp.pairing == "confusion":
             logs["train/n_fallback"] = fell_back.sum()
-        return l_align + l_uni + hp.lam * l_mis, logs
+        return l_align + l_uni + hp.lam * mis.loss, logs
 
-    def _weigh(self, c: Tensor, r: Tensor) -> Logs:
-        """Eq. 5 - 7 on the same c and r as the loss; the new alpha serves from the next step on."""
-        alpha, weakest = update_alpha(self.alpha, c, r, self.hparams.eta)
-        used = self.alpha.clone()
-        if self.hparams.weak_modality:
-            self.alpha.copy_(alpha)
-        logs = {}
-        for m, name in enumerate(self.model.modalities):
-            logs[f"train/conf_uni/{name}"], logs[f"train/conf_fused/{name}"] = c[m], r[m]
+    def _series(self, z_uni: Features, y: Tensor, mis: Misaligned, weakest: Tensor) -> Logs:
+        """What a step after warm-up logs: Figure 3's shares, the raw means beside them, alpha."""
+        logs = {"train/L_mis": mis.loss.detach(), "train/alpha": self.alpha.max()}
+        for m, (name, z) in enumerate(z_uni.items()):
+            logs[f"train/conf_uni/{name}"], logs[f"train/conf_fused/{name}"] = mis.c[m], mis.r[m]
+            logs[f"train/q/{name}"] = true_probability(z.detach(), y).mean()
+            logs[f"train/p/{name}"] = mis.p[:, m].mean()
             logs[f"train/weakest/{name}"] = weakest[m].float()
-            logs[f"alpha_mean/{name}"] = used[m]
         return logs
 
+    def counts_for_decay(self, epoch: int) -> bool:
+        """`--lr_from main`: warm-up epochs do not count."""
+        return self.hparams.lr_from == "start" or self.in_window(epoch)
+
     def end_epoch(self) -> Logs:
-        """alpha as it stands."""
+        """alpha as it stands (Figure 4: the largest of the modalities'; 1 during the warm-up)."""
         return {f"alpha/{name}": self.alpha[m] for m, name in enumerate(self.model.modalities)}

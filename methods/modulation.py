@@ -241,7 +241,7 @@ class OPM(Modulation):
         )
         warmup_epochs: int = option(
             6,
-            "epochs of joint training first, of 70",
+            "epochs of joint training first",
             low=0,
             per_epochs=True,
             source="official code",
@@ -315,7 +315,7 @@ class OGM(Modulation):
 
         warmup_epochs: int = option(
             10,
-            "epochs of joint training first, of 70",
+            "epochs of joint training first",
             low=0,
             per_epochs=True,
             source="BalanceBenchmark",

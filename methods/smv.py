@@ -178,7 +178,7 @@ class SMV(Method):
             "epochs of joint training before the first valuation",
             low=0,
             per_epochs=True,
-            source="the authors' code; BalanceBenchmark 1",
+            source="the authors' code; MIDAS's release: ucf101 10, food101 2 of 30",
         )
         level: str = option(
             "sample",

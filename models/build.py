@@ -39,6 +39,7 @@ class Choice:
     audio_norm: str = "dataset"
     weights: str = "none"  # "none", "pretrained" (the ordinary caches), or a folder
     text_model: str = "tiny"
+    image_width: int = 0  # pictures pass a linear layer to it; 0: none
 
 
 def build_encoder(stream: Stream, choice: Choice) -> nn.Module:
@@ -61,7 +62,7 @@ def build_encoder(stream: Stream, choice: Choice) -> nn.Module:
             raise UsageError(f"--weights {choice.weights} exist for --encoder resnet18 only")
         folder = None if choice.weights == "pretrained" else Path(choice.weights)
         body.load_imagenet(resnet18_state(folder))
-    return PooledEncoder(inputs, body, body.width)
+    return PooledEncoder(inputs, body, choice.image_width if stream.kind == "image" else 0)
 
 
 def build_classifier(

@@ -48,15 +48,18 @@ class FramesInput(nn.Module):
 class PooledEncoder(nn.Module):
     """An input layer, a convolutional trunk, and the mean over time and positions: [B, width].
 
-    Frames pass the trunk as independent images, as in the field's frame-wise ResNet-18.
+    Frames pass the trunk as independent images, as in the field's frame-wise ResNet-18. With
+    `project`, a trained linear layer brings the mean to that width, as the official release does
+    with pictures.
     """
 
-    def __init__(self, inputs: nn.Module, trunk: nn.Module, width: int):
+    def __init__(self, inputs: nn.Module, trunk: nn.Module, project: int = 0):
         super().__init__()
-        self.inputs, self.trunk, self.width = inputs, trunk, width
+        self.inputs, self.trunk, self.width = inputs, trunk, project or trunk.width
+        self.project = nn.Linear(trunk.width, project) if project else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         images, times = self.inputs(x)
         images = images.contiguous(memory_format=torch.channels_last)
-        pooled = self.trunk(images).float().mean((2, 3))  # [B * T, width]
-        return pooled.view(-1, times, self.width).mean(1)
+        pooled = self.trunk(images).float().mean((2, 3))  # [B * T, D]
+        return self.project(pooled.unflatten(0, (-1, times)).mean(1))

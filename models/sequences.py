@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 class TextEncoder(nn.Module):
-    """int32 [B, 3, L] (ids, segments, mask) -> [B, width]: the vector at the first token.
+    """int32 [B, 3, L] (ids, segments, mask) -> [B, width]: the last layer's vector at token 0.
 
-    `body` is a transformers model without a pooler (ELECTRA has none). Its dropout acts in training
-    only, and padding is masked.
+    As in the official release, there is no pooler (ELECTRA has none), and the mask, which is that
+    of the true length, hides the padding: L may be any length that holds the longest text. `body`
+    is a transformers model; its dropout acts in training only.
 
     A body whose configuration says `readout="largest"` (that of `--text_model tiny`) is read as the
     largest value of each feature over the tokens instead, our choice for random weights. At their

@@ -21,8 +21,8 @@ class SmallCNN(nn.Sequential):
 class ResNet18(nn.Module):
     """torchvision's ResNet-18 up to its last stage, for any number of input channels.
 
-    Initialised as BalanceBenchmark does, whose configuration the paper says it follows:
-    convolutions Kaiming normal (fan out), batch-norm weights from N(1, 0.02), biases 0.
+    Initialised as in the official release: convolutions Kaiming normal (fan out), batch-norm
+    weights from N(1, 0.02), biases 0.
     """
 
     width = 512
