@@ -5,6 +5,7 @@
     python -m experiments show demo               the runs and their commands
     python -m experiments run demo --devices cpu  makes what is not done yet
     python -m experiments run demo --dry_run      the commands as a shell script
+    python -m experiments recipe                  docs/recipe.md: paper and release side by side
 
 NAME is a table, a figure, or a group of them.
 """
@@ -139,6 +140,14 @@ def run(args: Any) -> int:
     return launch(reader, tasks, pick_slots(args.devices or cuda_devices(), jobs))
 
 
+def show_recipe(args: Any) -> int:
+    """The page that has both recipes side by side."""
+    from experiments.recipe_page import page  # loads a method, and with it torch
+
+    print(page(), end="")
+    return 0
+
+
 def print_script(tasks: list[Task], reader: Reader, slots: list[str]) -> int:
     """What makes the runs that are not done, a line for those that differ in their seed alone.
 
@@ -165,6 +174,7 @@ VERBS: dict[str, tuple[Callable[[Any], int], str]] = {
     "status": (show_status, "may"),
     "show": (show_runs, "must"),
     "run": (run, "must"),
+    "recipe": (show_recipe, "no"),
 }
 # flags that not every verb takes
 TAKEN_BY = {

@@ -1,7 +1,7 @@
 """What a table or figure is made of: the kinds of entry that the experiments are written in.
 
     Runs      a data set, a method and the settings that are not the defaults; a seed makes it a run
-    Table     rows x columns of cells: runs and a key of result.json, on the test part
+    Table     rows x columns of cells: runs and a key of result.json, or a text
     Figure    panels of bars at the best epoch, or of curves over epochs (keys of log.jsonl)
 
 Nothing is read, drawn or trained here.
@@ -17,6 +17,7 @@ from common.options import format_value
 from experiments.run_folder import RunFolder, run_path, variant_name
 
 SEEDS = (1, 2, 3)
+Change = Callable[["Runs", str], tuple["Runs", str]]  # runs and a key -> others
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,26 @@ class Runs:
 class Cell:
     """A number of runs: `key` of result.json, and which number of the paper it repeats.
 
-    `paper` is (table, dataset, method, variant, metric) of paper_results.csv, by table and cell and
-    never by run, because the paper gives one run several numbers.
+    A key that begins with val/ is read from the log, at the epoch that was chosen. The number of
+    other runs, `minus`, is taken off seed by seed. `paper` is (table, dataset, method, variant,
+    metric) of paper_results.csv, by table and cell and never by run, because the paper gives one
+    run several numbers.
     """
 
     runs: Runs
     key: str
     paper: tuple[str, str, str, str, str] | None = None
+    minus: Runs | None = None
+
+    @property
+    def operands(self) -> tuple[Runs, ...]:
+        """All runs that the number needs."""
+        return (self.runs, self.minus) if self.minus else (self.runs,)
+
+    @property
+    def name(self) -> str:
+        """The runs' names."""
+        return " minus ".join(runs.name for runs in self.operands)
 
 
 @dataclass(frozen=True)
@@ -98,10 +112,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: one cell a column, None where there is none. `ours`: the paper has no such row."""
+    """A row: one cell or text a column, None where there is none.
+
+    `ours`: the paper has no such row.
+    """
 
     label: str
-    cells: tuple[Cell | None, ...]
+    cells: tuple[Cell | str | None, ...]
     ours: bool = False
 
 
@@ -121,35 +138,39 @@ class Table:
     seeds: tuple[int, ...] = SEEDS
 
     def cells(self) -> Iterator[tuple[Row, Column, Cell]]:
-        """All cells, row by row."""
+        """All cells that need runs, row by row."""
         for row in self.rows:
             for column, cell in zip(self.columns, row.cells, strict=True):
-                if cell:
+                if isinstance(cell, Cell):
                     yield row, column, cell
 
     def runs(self) -> list[Runs]:
         """Each set of runs that the table needs, once."""
-        return list(dict.fromkeys(cell.runs for _, _, cell in self.cells()))
+        return list(dict.fromkeys(runs for _, _, cell in self.cells() for runs in cell.operands))
 
-    def mapped(self, change: Callable[[Runs], Runs]) -> "Table":
-        """The table of other runs."""
-        rows = [
-            replace(row, cells=tuple(c and replace(c, runs=change(c.runs)) for c in row.cells))
-            for row in self.rows
-        ]
+    def noted(self, *notes: str) -> "Table":
+        """The table with further notes."""
+        return replace(self, notes=self.notes + notes)
+
+    def mapped(self, change: Change) -> "Table":
+        """The table of other runs and keys."""
+
+        def other(cell: Cell | str | None) -> Cell | str | None:
+            if not isinstance(cell, Cell):
+                return cell
+            runs, key = change(cell.runs, cell.key)
+            return replace(cell, runs=runs, key=key, minus=cell.minus and change(cell.minus, "")[0])
+
+        rows = [replace(row, cells=tuple(map(other, row.cells))) for row in self.rows]
         return replace(self, rows=tuple(rows))
 
 
 @dataclass(frozen=True)
 class Value:
-    """What is plotted of a run: the largest of the log's `keys`.
-
-    `absent` stands for epochs without them; None leaves those epochs out.
-    """
+    """What is plotted of a run: the largest of the log's `keys`, in the epochs that have them."""
 
     runs: Runs
     keys: tuple[str, ...]
-    absent: float | None = None
 
 
 @dataclass(frozen=True)
@@ -195,15 +216,21 @@ class Figure:
         found = [v.runs for panel in self.panels for series in panel.series for v in series.values]
         return list(dict.fromkeys(found + [p.warmup for p in self.panels if p.warmup]))
 
-    def mapped(self, change: Callable[[Runs], Runs]) -> "Figure":
-        """The figure of other runs."""
+    def noted(self, *notes: str) -> "Figure":
+        """The figure with further sentences in its caption."""
+        return replace(self, caption=" ".join([self.caption, *notes]))
+
+    def mapped(self, change: Change) -> "Figure":
+        """The figure of other runs and keys."""
+
+        def other(value: Value) -> Value:
+            keys = tuple(change(value.runs, key)[1] for key in value.keys)
+            return Value(change(value.runs, "")[0], keys)
+
         panels = []
         for panel in self.panels:
-            series = [
-                replace(s, values=tuple(replace(v, runs=change(v.runs)) for v in s.values))
-                for s in panel.series
-            ]
-            warmup = panel.warmup and change(panel.warmup)
+            series = [replace(s, values=tuple(map(other, s.values))) for s in panel.series]
+            warmup = panel.warmup and change(panel.warmup, "")[0]
             panels.append(replace(panel, series=tuple(series), warmup=warmup))
         return replace(self, panels=tuple(panels))
 

@@ -30,10 +30,8 @@ class Point:
 
 
 def epoch_value(run: Finished, line: dict, value: Value) -> float | None:
-    """The largest of the value's keys in a log line, what stands for their absence, or None."""
+    """The largest of the value's keys in a log line, or None where it has none of them."""
     present = [line[key] for key in value.keys if key in line]
-    if not present:
-        return value.absent
     found = [number(x, run.runs, run.seed, "/".join(value.keys)) for x in present]
     return max((x for x in found if x is not None), default=None)
 

@@ -15,18 +15,26 @@ class Filled:
     summary: Summary | None
 
 
+Grid = list[list[Filled | str | None]]
+
+
 def fill(table: Table, reader: Reader, cell: Cell) -> Filled:
     """The values of the cell's finished runs."""
-    values = reader.values(cell.runs, table.seeds, cell.key)
+    values, *others = (reader.values(runs, table.seeds, cell.key) for runs in cell.operands)
+    for less in others:
+        values = {seed: value - less[seed] for seed, value in values.items() if seed in less}
     return Filled(values, summarise(list(values.values())))
 
 
-def grid(table: Table, reader: Reader) -> list[list[Filled | None]]:
-    """Rows of filled cells, None where the table has no cell."""
-    return [[cell and fill(table, reader, cell) for cell in row.cells] for row in table.rows]
+def grid(table: Table, reader: Reader) -> Grid:
+    """Rows of filled cells and texts, None where the table has no cell."""
+    return [
+        [fill(table, reader, cell) if isinstance(cell, Cell) else cell for cell in row.cells]
+        for row in table.rows
+    ]
 
 
-def marks(table: Table, cells: list[list[Filled | None]]) -> dict[tuple[int, int], str]:
+def marks(table: Table, cells: Grid) -> dict[tuple[int, int], str]:
     """(row, column) -> "best" or "second", by the mean as it is shown; equals share a mark.
 
     Rows that the paper does not have take no part, nor does a column with fewer than three of them:

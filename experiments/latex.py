@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from experiments.artifacts import Column, Table
-from experiments.grid import Filled, grid, marks, spans
-from experiments.provenance import footer
+from experiments.grid import Filled, Grid, grid, marks, spans
+from experiments.provenance import footer, spread
 from experiments.reader import Reader
 from experiments.statistics import MISSING, Summary
 from experiments.tables import NOT_THERE, marked_note
@@ -57,7 +57,7 @@ def latex(table: Table, reader: Reader) -> str:
     wide = max(len(part) for part in parts)
     body = [line for k, part in enumerate(parts) for line in panel(table, cells, marked, part, k)]
     notes = [
-        *spread_notes(table),
+        *spread_notes(table, reader),
         *([marked_note(marked)] if marked else []),
         *own_rows_note(table),
         *table.notes,
@@ -96,7 +96,7 @@ def panels(columns: tuple[Column, ...]) -> list[list[int]]:
 
 def panel(
     table: Table,
-    cells: Sequence[Sequence[Filled | None]],
+    cells: Grid,
     marked: dict[tuple[int, int], str],
     places: Sequence[int],
     number: int,
@@ -131,10 +131,10 @@ def heading(first: str, columns: tuple[Column, ...]) -> Iterator[str]:
     yield " & ".join([escape(first), *(escape(column.header) for column in columns)]) + r" \\"
 
 
-def cell(filled: Filled | None, column: Column, mark: str, seeds: int) -> str:
-    """Mean, spread, and how many runs they are over where it is not every seed."""
-    if filled is None:
-        return NOT_THERE
+def cell(filled: Filled | str | None, column: Column, mark: str, seeds: int) -> str:
+    """Mean, spread, and how many runs they are over where it is not every seed; or a text."""
+    if not isinstance(filled, Filled):
+        return escape(filled or NOT_THERE)
     if filled.summary is None:
         return MISSING
     summary: Summary = filled.summary.scaled(100.0 if column.percent else 1.0)
@@ -144,12 +144,14 @@ def cell(filled: Filled | None, column: Column, mark: str, seeds: int) -> str:
     return text if summary.n == seeds else f"{text} ({summary.n})"
 
 
-def spread_notes(table: Table) -> tuple[str, str]:
+def spread_notes(table: Table, reader: Reader) -> list[str]:
     """What the cells show."""
     if len(table.seeds) == 1:
-        return "One training seed.", NO_RUN
-    many = f"Mean ± sample standard deviation (n - 1) over {len(table.seeds)} training seeds."
-    return many, f"Where fewer runs are there, their number stands in parentheses. {NO_RUN}"
+        return ["One seed.", NO_RUN]
+    many = f"Mean ± sample standard deviation (n - 1) over {len(table.seeds)} seeds."
+    held = spread([run for runs in table.runs() for run in reader.finished(runs, table.seeds)])
+    fewer = f"Where fewer runs are there, their number stands in parentheses. {NO_RUN}"
+    return [many, *([held] if held else []), fewer]
 
 
 def own_rows_note(table: Table) -> list[str]:

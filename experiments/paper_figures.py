@@ -60,7 +60,9 @@ FIGURE_2 = figure(
 FIGURE_3 = figure(
     3,
     "CREMA-D, training part, misaligned samples, epoch means. Share of each modality's own label in"
-    " the unimodal heads (Uni) and in the fused output (Multi); A audio, V video.",
+    " the unimodal heads (Uni) and in the fused output (Multi); A audio, V video. Normalised,"
+    " as the paper's caption says; its authors' release records raw means, Uni on aligned samples"
+    " and Multi in one direction alone. Our logs have raw means as train/q and train/p.",
     "curves",
     share_curves(
         "(a) without weak-modality weighting",
@@ -71,7 +73,8 @@ FIGURE_3 = figure(
 )
 FIGURE_4 = figure(
     4,
-    "Training part, epoch means. The weight alpha of the weak modality, 1 during the warm-up.",
+    "Training part. The weight alpha of the weak modality at the end of each epoch, the largest of"
+    " the modalities'; 1 during the warm-up.",
     "curves",
     Panel(
         "weight of the weak modality",

@@ -5,8 +5,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from common.options import format_value
 from experiments.artifacts import Artifact, Runs
 from experiments.reader import HINTS, Finished, Reader
+from experiments.settings import DATASET_DEFAULTS
 
-PLUS_MINUS = "± is the sample standard deviation (n - 1) over the n training seeds in parentheses."
+PLUS_MINUS = "± is the sample standard deviation (n - 1) over the n seeds in parentheses."
+# whether the seeds of a cell have splits of their own -> what its ± holds
+HOLDS = {
+    (True,): "the spread between test parts as well as between trainings (a split a seed)",
+    (False,): "the spread between trainings alone (one split for all seeds)",
+    (False, True): "the spread between test parts in those columns alone where each seed has its"
+    " own split",
+}
 SELECTION = (
     "Each run's epoch is chosen on validation accuracy alone (the first of equals); the test part"
     " is read once, at the end, whole."
@@ -36,29 +44,72 @@ def one_or_mixed(what: str, sets: Iterable[dict]) -> str:
 
 def settings_of(run: Finished) -> dict:
     """Settings and preparation that should be the same in all runs of a data set."""
-    apart = dict(run.runs.overrides)
+    dataset, apart = run.runs.dataset, dict(run.runs.overrides)
     both = run.config["settings"] | run.config["prep"]
-    return {f"{run.runs.dataset}.{key}": value for key, value in both.items() if key not in apart}
+    follows = DATASET_DEFAULTS.get(dataset, {}).get("split_seed", 0) is None
+    if follows and both.get("split_seed") == run.seed:
+        both["split_seed"] = "the run's seed"
+    return {f"{dataset}.{key}": value for key, value in both.items() if key not in apart}
+
+
+def split_of(run: Finished) -> tuple:
+    """What decides a run's split; a declared one has no seed."""
+    rule, *drawn = map(run.config["settings"].get, ("split_rule", "split_seed", "stratify"))
+    return (rule,) if str(rule).startswith("official") else (rule, *drawn)
+
+
+def by_dataset(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
+    """The runs of each data set."""
+    found: dict[str, list[Finished]] = {}
+    for run in runs:
+        found.setdefault(run.runs.dataset, []).append(run)
+    return found
+
+
+def spread(runs: Sequence[Finished]) -> str:
+    """What ± holds, for each data set of which a cell has several seeds; "" for none."""
+    held: dict[str, list[str]] = {}
+    for dataset, own in by_dataset(runs).items():
+        cells: dict[Runs, list[tuple]] = {}
+        for run in own:
+            cells.setdefault(run.runs, []).append(split_of(run))
+        kinds = {len(set(splits)) > 1 for splits in cells.values() if len(splits) > 1}
+        if kinds:
+            held.setdefault(HOLDS[tuple(sorted(kinds))], []).append(dataset)
+    told = [f"of {', '.join(datasets)} holds {what}" for what, datasets in held.items()]
+    return f"± {'; that '.join(told)}." if told else ""
+
+
+def hashes_of(dataset: str, runs: Sequence[Finished]) -> str:
+    """The hashes of a data set's runs; those that each split has for itself are counted."""
+    found: dict[str, dict[tuple, set[str]]] = {}
+    for run in runs:
+        for start in run.starts:
+            spec, named = start.get("spec_hash", "unknown"), start.get("hashes")
+            found.setdefault("spec", {}).setdefault((), set()).add(str(spec)[:12])
+            for key, value in (named if isinstance(named, dict) else {}).items():
+                found.setdefault(key, {}).setdefault(split_of(run), set()).add(str(value)[:12])
+    parts, each = [], []
+    for key, by_split in sorted(found.items()):
+        values = sorted(set().union(*by_split.values()))
+        if len(values) > 1 and all(len(own) == 1 for own in by_split.values()):
+            each.append(key)
+        else:
+            parts.append(f"{key} {' and '.join(values)}")
+    varied = f"; for each of {len(found[each[0]])} splits its own {', '.join(each)}" if each else ""
+    return f"Hashes of {dataset}: {', '.join(parts)}{varied}."
 
 
 def provenance(runs: Sequence[Finished]) -> list[str]:
-    """Sentences on what the runs share and what they do not."""
+    """Sentences on what ± holds, what the runs share and what they do not.
+
+    The hashes are whole in each run's env.json.
+    """
     if not runs:
         return ["No finished run yet."]
     starts = [start for run in runs for start in run.starts]
-    lines = []
-    for dataset in dict.fromkeys(run.runs.dataset for run in runs):
-        of_set = [run for run in runs if run.runs.dataset == dataset]
-        found: dict[str, set] = {}
-        for run in of_set:
-            for start in run.starts:
-                hashes = start.get("hashes")
-                hashes = hashes if isinstance(hashes, dict) else {}
-                found.setdefault("spec", set()).add(str(start.get("spec_hash", "unknown"))[:12])
-                for key, value in hashes.items():
-                    found.setdefault(key, set()).add(str(value)[:12])
-        parts = [f"{key} {' and '.join(sorted(values))}" for key, values in sorted(found.items())]
-        lines.append(f"Hashes of {dataset}: {', '.join(parts)}.")
+    lines = [spread(runs)] if spread(runs) else []
+    lines += [hashes_of(dataset, own) for dataset, own in by_dataset(runs).items()]
     lines.append(
         "Commit: " + ", ".join(sorted({str(s.get("commit", "unknown")) for s in starts})) + "."
     )

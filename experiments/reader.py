@@ -76,11 +76,15 @@ class Reader:
         return [run for run in found if run is not None]
 
     def values(self, runs: Runs, seeds: Iterable[int], key: str) -> dict[int, float]:
-        """Seed -> number of result.json; a run that lacks it is named once on stderr."""
+        """Seed -> number of result.json; a run that lacks it is named once on stderr.
+
+        Keys that begin with val/ are the log's, at the epoch that was chosen.
+        """
         for run in self.finished(runs, seeds):
             place = (runs, run.seed, key)
             if place not in self._values:
-                self._values[place] = number(run.result.get(key), runs, run.seed, key)
+                source = run.best if key.startswith("val/") else run.result
+                self._values[place] = number(source.get(key), runs, run.seed, key)
         found = {seed: self._values.get((runs, seed, key)) for seed in seeds}
         return {seed: value for seed, value in found.items() if value is not None}
 

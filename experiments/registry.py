@@ -7,12 +7,12 @@ experiments` know of an artifact, and two artifacts that name the same runs shar
 from collections.abc import Iterable, Iterator
 
 from common.options import match_name
-from experiments import demo, extra_tables, paper_figures, paper_tables
+from experiments import demo, extra_tables, paper_figures, paper_tables, text_tables
 from experiments.artifacts import Artifact, Runs
 
 # Several entries under one name.
 GROUPS: dict[str, tuple[Artifact, ...]] = {
-    "paper": (*paper_tables.ARTIFACTS, *paper_figures.ARTIFACTS),
+    "paper": (*paper_tables.ARTIFACTS, *text_tables.ARTIFACTS, *paper_figures.ARTIFACTS),
     "extra": extra_tables.ARTIFACTS,
     "demo": demo.ARTIFACTS,
     "demo-short": demo.SHORT,

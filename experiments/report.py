@@ -37,8 +37,8 @@ PAPER_SPREAD = (
     " tested."
 )
 CONTRADICTS = (
-    "Where the paper's text and tables contradict one another or themselves. No verdict above"
-    " should be read without them."
+    "Where the paper's text and tables, and the authors' released code, contradict one another or"
+    " themselves. No verdict above should be read without them."
 )
 
 

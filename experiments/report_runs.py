@@ -1,11 +1,11 @@
 """The runs behind a number of the report: commands, folders, environments, and what is missing."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
 from experiments.artifacts import Artifact, Cell, Column, Runs
 from experiments.estimate import duration, left
-from experiments.grid import Filled
 from experiments.reader import HINTS, Finished, Reader
 from experiments.report_page import Html, listing, markup, tag
 from experiments.statistics import exact
@@ -21,30 +21,30 @@ Times = Callable[[Runs, int], float | None]  # seconds that a run will take, Non
 
 
 def runs_behind(
-    seeds: Sequence[int], column: Column, cell: Cell, filled: Filled, reader: Reader, times: Times
+    seeds: Sequence[int], column: Column, cell: Cell, reader: Reader, times: Times
 ) -> Html:
-    """What opens below a cell: for each seed its value, command and folder; then environments."""
+    """What opens below a cell: for each run its value, command and folder; then environments."""
     scale = 100.0 if column.percent else 1.0
     items = []
-    for seed in seeds:
-        state = reader.run(cell.runs, seed)[1]
+    for runs, seed in product(cell.operands, seeds):
+        state = reader.run(runs, seed)[1]
         if state != "done":
-            items.append(missing_run(cell.runs, seed, reader, times))
+            items.append(missing_run(runs, seed, reader, times))
             continue
-        value = filled.values.get(seed)
+        value = reader.values(runs, [seed], cell.key).get(seed)
         shown = "no such number" if value is None else exact(value * scale)
         items.append(
             markup(
                 f"seed {seed}: ",
                 tag("strong", shown),
                 ", ",
-                tag("code", reader.command(cell.runs, seed)),
+                tag("code", reader.command(runs, seed)),
                 ", in ",
-                tag("code", folder_of(cell.runs, seed)),
+                tag("code", folder_of(runs, seed)),
             )
         )
-    done = reader.finished(cell.runs, seeds)
-    head = f"{cell.runs.name}, {cell.key}: {len(done)} of {len(seeds)} runs"
+    done = [run for runs in cell.operands for run in reader.finished(runs, seeds)]
+    head = f"{cell.name}, {cell.key}: {len(done)} of {len(items)} runs"
     return tag("details", tag("summary", head), listing(items), *environments(done))
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from experiments.artifacts import Column, Table
+from experiments.artifacts import Cell, Column, Table
 from experiments.compare import Comparison, counts
-from experiments.grid import Filled, grid, marks, spans
+from experiments.grid import Filled, Grid, grid, marks, spans
 from experiments.reader import Reader
 from experiments.report_page import Html, markup, prose, scroller, tag
 from experiments.report_runs import Times, runs_behind
@@ -57,9 +57,7 @@ def cell_id(table: Table, row: int, column: int) -> str:
     return f"{table.id}-{row}-{column}"
 
 
-def grid_table(
-    table: Table, cells: list[list[Filled | None]], marked: dict[tuple[int, int], str]
-) -> Html:
+def grid_table(table: Table, cells: Grid, marked: dict[tuple[int, int], str]) -> Html:
     """Rows and columns; each number leads to its runs."""
     blocks = spans(table.columns)
     starts = {sum(n for _, n in blocks[:k]) for k in range(1, len(blocks))}
@@ -94,12 +92,12 @@ def grid_head(table: Table, blocks: list[tuple[str, int]], starts: set[int]) -> 
 
 
 def grid_cell(
-    table: Table, filled: Filled | None, place: tuple[int, int], mark: str, is_first: bool
+    table: Table, filled: Filled | str | None, place: tuple[int, int], mark: str, is_first: bool
 ) -> Html:
-    """A number and its mark, or that there is none."""
+    """A number and its mark, a text, or that there is none."""
     looks = {"class_": "first"} if is_first else {}
-    if filled is None:
-        return tag("td", tag("span", NOT_THERE, class_="none"), **looks)
+    if not isinstance(filled, Filled):
+        return tag("td", filled or tag("span", NOT_THERE, class_="none"), **looks)
     column = table.columns[place[1]]
     text = show(filled.summary, column.percent, column.digits)
     shown = tag(WRAPS[mark], text) if mark else text
@@ -108,7 +106,7 @@ def grid_cell(
 
 def cells_table(
     table: Table,
-    cells: list[list[Filled | None]],
+    cells: Grid,
     comparisons: Sequence[Comparison],
     reader: Reader,
     times: Times,
@@ -119,7 +117,7 @@ def cells_table(
     bodies = []
     for r, row in enumerate(table.rows):
         for c, cell in enumerate(row.cells):
-            if cell is None:
+            if not isinstance(cell, Cell):
                 continue
             column, filled = table.columns[c], cells[r][c]
             numbers = [tag("th", row.label, scope="row", data_v=str(r))]
@@ -127,7 +125,7 @@ def cells_table(
             numbers.append(summary_cell(filled, column))
             if comparisons:
                 numbers += beside(next(compared) if cell.paper else None, column)
-            behind = runs_behind(table.seeds, column, cell, filled, reader, times)
+            behind = runs_behind(table.seeds, column, cell, reader, times)
             under = tag("td", behind, class_="runs", colspan=str(len(heads)))
             rows = (tag("tr", *numbers), tag("tr", under))
             bodies.append(tag("tbody", *rows, id=cell_id(table, r, c)))

@@ -5,21 +5,22 @@ torch, so `--help` shows them only beside an explicit `--method`.
 """
 
 import argparse
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import methods
-from common.options import Parser, add_flags, collect, match_name, number
+from common.options import Parser, UsageError, add_flags, collect, match_name, number
 from data_prep import layouts
 from data_prep.spec import spec_hash, spec_json
+from experiments import recipe as recipes
 from experiments.run_folder import run_path
 from experiments.settings import (
     DATASET_DEFAULTS,
     Settings,
     assert_distinct,
     build,
-    dataset_source,
+    dataset_sources,
     differing,
     method_defaults,
 )
@@ -75,10 +76,24 @@ class Run:
 
 
 def run_from_config(config: dict) -> Run:
-    """The run that a config.json describes."""
+    """The run that a config.json describes.
+
+    Raises `UsageError` where it lacks a setting: today's default need not be what the run had.
+    """
     source = config["manifest"] or config["dataset"]
     layout = layouts.load(source, config["spec"]["order"])
     method = methods.load(config["method"])
+    for part, cls in (
+        ("settings", Settings),
+        ("prep", layout.Settings),
+        ("hparams", method.HParams),
+    ):
+        missing = [f.name for f in fields(cls) if f.name not in config[part]]
+        if missing:
+            raise UsageError(
+                f"the run was made by an older version, which had no setting {missing[0]}: run its"
+                " train.py command again with --overwrite, or evaluate it with that version"
+            )
     return Run(
         config["dataset"],
         config["method"],
@@ -173,12 +188,17 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
         "-h", "--help", action="store_true", help="this text; with --method also its flags"
     )
     add_run_flags(parser)
+    chosen = _recipe(argv)
+    shared, own_of_method = recipes.values(chosen, dataset, method)
     special = DATASET_DEFAULTS.get(dataset, {}) | own
     common = {f.name: f.default for f in fields(Settings)} | special
-    origin = "the manifest" if own else dataset_source(dataset)
+    common |= {name: value for name, value in shared.items() if name in common}
+    origin = dataset_sources(dataset) | dict.fromkeys(own, "the manifest")
+    origin |= dict.fromkeys(shared, "official release")
     add_flags(parser, f"training, defaults for {dataset}", Settings, common, origin)
     prep_defaults = {f.name: f.default for f in fields(layout.Settings)}
-    add_flags(parser, f"preparation of {dataset}", layout.Settings, prep_defaults)
+    prep_defaults |= {name: value for name, value in shared.items() if name in prep_defaults}
+    add_flags(parser, f"preparation of {dataset}", layout.Settings, prep_defaults, origin)
     if (wants_help and not named) or "--list" in argv:
         print(listing() if "--list" in argv else parser.format_help())
         return None, argparse.Namespace()
@@ -190,15 +210,20 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
         parser,
         f"{method}, defaults for {dataset} at {epochs} epochs",
         cls.HParams,
-        method_defaults(cls.HParams, dataset, method, epochs),
+        method_defaults(cls.HParams, dataset, method, epochs, own_of_method),
+        dict.fromkeys(own_of_method, "official release"),
     )
     args = parser.parse_strictly(argv)
     if args.help:
         print(parser.format_help())
         return None, args
-    settings = build(Settings, special, collect(args, Settings))
-    prep = build(layout.Settings, collect(args, layout.Settings))
-    defaults = method_defaults(cls.HParams, dataset, method, settings.max_epochs)
+    settings = build(Settings, common, collect(args, Settings))
+    if not settings.stratify and settings.split_rule != "paper":
+        raise UsageError(
+            f"--stratify off has an effect with --split_rule paper only, not {settings.split_rule}"
+        )
+    prep = build(layout.Settings, prep_defaults, collect(args, layout.Settings))
+    defaults = method_defaults(cls.HParams, dataset, method, settings.max_epochs, own_of_method)
     hparams = build(cls.HParams, defaults, collect(args, cls.HParams))
     modalities = cls.used_modalities(hparams, list(layout.spec(prep)))
     cls.check(hparams, settings.max_epochs, modalities)
@@ -206,4 +231,15 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
         differing(settings, common) | differing(prep, prep_defaults) | differing(hparams, defaults)
     )
     seed, manifest = number("seed", args.seed, int, 0), source if source != dataset else ""
+    if settings.split_seed is None:  # a split a seed
+        settings = replace(settings, split_seed=seed)
     return Run(dataset, method, seed, settings, prep, hparams, apart, manifest, layout), args
+
+
+def _recipe(argv: list[str]) -> str:
+    """The recipe of a command line: it decides the defaults of all other settings."""
+    first = Parser(add_help=False)
+    first.add_argument("--recipe", default="paper")
+    field = next(f for f in fields(Settings) if f.name == "recipe")
+    seen = first.parse_known_args(argv)[0].recipe
+    return match_name("recipe", seen, field.metadata["choices"])

@@ -1,7 +1,7 @@
 """A table as Markdown, its exact numbers as CSV: a pure function of registry and results."""
 
 from common.files import csv_text
-from experiments.artifacts import Table
+from experiments.artifacts import Cell, Column, Table
 from experiments.compare import FOOTNOTE, Comparison, compare, counts
 from experiments.grid import Filled, fill, grid, marks
 from experiments.provenance import footer, to_fill
@@ -23,8 +23,7 @@ def markdown(table: Table, reader: Reader) -> str:
         shown = []
         for c, column in enumerate(table.columns):
             filled = cells[r][c]
-            text = show(filled.summary, column.percent, column.digits) if filled else NOT_THERE
-            shown.append(WRAPS[marked.get((r, c), "")].format(text))
+            shown.append(WRAPS[marked.get((r, c), "")].format(in_words(filled, column)))
         body.append(" | ".join([f"| {row.label}", *shown]) + " |")
     missing = [
         f"- `{command}`" + (f" ({hint})" if hint else "")
@@ -46,6 +45,13 @@ def markdown(table: Table, reader: Reader) -> str:
     return "\n".join(lines) + "\n"
 
 
+def in_words(filled: Filled | str | None, column: Column) -> str:
+    """A cell's number as it is shown, its text, or that there is none."""
+    if isinstance(filled, Filled):
+        return show(filled.summary, column.percent, column.digits)
+    return filled or NOT_THERE
+
+
 def marked_note(marked: dict[tuple[int, int], str]) -> str:
     """What bold and underlined mean, as far as they occur."""
     return f"{BOLD}; underlined: second best." if "second" in marked.values() else f"{BOLD}."
@@ -60,12 +66,16 @@ def beside_the_paper(comparisons: list[Comparison]) -> list[str]:
 
 
 def numbers_csv(table: Table, reader: Reader) -> str:
-    """One line a cell, in the unit of result.json, with each seed's own value."""
+    """One line a cell: a text, or in the unit of result.json each seed's own value."""
     header = ("row", "column", "runs", "metric", "mean", "std", "n", "seeds", "values")
     rows = []
-    for row, column, cell in table.cells():
-        own = fields(fill(table, reader, cell))
-        rows.append((row.label, column.name, cell.runs.name, cell.key, *own))
+    for row in table.rows:
+        for column, cell in zip(table.columns, row.cells, strict=True):
+            if isinstance(cell, Cell):
+                own = (cell.name, cell.key, *fields(fill(table, reader, cell)))
+                rows.append((row.label, column.name, *own))
+            elif cell:
+                rows.append((row.label, column.name, *[""] * 6, cell))
     return csv_text(header, rows)
 
 
@@ -89,7 +99,7 @@ def comparison_csv(table: Table, reader: Reader) -> str:
             (
                 c.row.label,
                 c.column.name,
-                c.cell.runs.name,
+                c.cell.name,
                 exact(ours and ours.mean),
                 exact(ours and ours.std),
                 str(ours.n if ours else 0),
