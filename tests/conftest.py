@@ -57,8 +57,9 @@ def tiny_batch(modalities=("audio", "video"), size=8, classes=4, seed=0):
 class TinySet:
     """A training part in memory, as methods and the loop see one."""
 
-    def __init__(self, modalities=("audio", "video"), size=40, batch=8, seed=0):
+    def __init__(self, modalities=("audio", "video"), size=40, batch=8, seed=0, keep_last=False):
         self.data, self.batch = tiny_batch(modalities, size, seed=seed), batch
+        self.keep_last = keep_last
 
     def __len__(self):
         return len(self.data["index"])
@@ -76,7 +77,8 @@ class TinySet:
         indices = torch.arange(len(self)) if plan is None else plan.indices
         places = torch.randperm(len(indices), generator=torch.Generator().manual_seed(epoch))
         size = min(self.batch, len(places))
-        for part in places[: len(places) // size * size].split(size):
+        end = len(places) if self.keep_last else len(places) // size * size
+        for part in places[:end].split(size):
             columns = {} if plan is None else {k: v[part] for k, v in plan.columns.items()}
             yield self.take(indices[part]) | columns
 

@@ -49,11 +49,13 @@ def full_log(seed, dataset="demo"):
     """Every key that the figures read, with values that differ by epoch and seed."""
 
     def line(epoch):
-        keys = {"val/acc_mis": 0.1 * seed}
+        keys = {"val/acc_mis": 0.1 * seed, "val/acc_mis_release": 0.05 * seed}
         for place, m in enumerate(LETTERS[dataset]):
             keys[f"val/conf_raw/{m}"] = (epoch + 10 * seed + place) / 100
+            keys[f"val/conf_release/{m}"] = keys[f"val/conf_raw/{m}"] / 2
+            keys[f"alpha/{m}"] = 1.0
             if epoch > 1:  # after the warm-up
-                keys[f"alpha_mean/{m}"] = 1 + place * epoch * seed / 10
+                keys[f"alpha/{m}"] += place * epoch * seed / 10
                 keys[f"train/conf_uni/{m}"] = keys[f"train/conf_fused/{m}"] = 0.5
         return keys
 

@@ -22,7 +22,7 @@ WRITERS = {
     "kinetics": (partial(write_kinetics, classes=6, **SCENES), 24),
     "cremad": (partial(write_cremad, **SCENES), 24),
     "ucf101": (
-        partial(write_ucf101, classes=6, look=UcfLook(48, 36, 10, (0.5, 0.5)), workers=1),
+        partial(write_ucf101, classes=6, look=UcfLook(48, 36, 10, (0.7, 0.7)), workers=1),
         36,
     ),
     "food101": (partial(write_food101, classes=6, look=FoodLook(24, 24), workers=1), 48),

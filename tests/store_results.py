@@ -18,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from small_trees import WRITERS, prepared  # noqa: E402
-from test_configurations import CHOSEN, SMALL  # noqa: E402
+from small_trees import WRITERS  # noqa: E402
+from test_configurations import CHOSEN, SMALL, prepared_for_all  # noqa: E402
 
 import train  # noqa: E402
 from common.program import run as run_program  # noqa: E402
@@ -89,8 +89,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         results, lines = Path(place) / "results", []
         for dataset in WRITERS:
-            text = dataset in ("food101", "sarcasm", "twitter2015")
-            data = prepared(Path(place), dataset, **({"vocabulary": "build"} if text else {}))
+            data = prepared_for_all(Path(place), dataset)
             flags = ["--data_dir", str(data), "--results_dir", str(results), "--devices", "cpu"]
             for runs, seed in [one for one in runs_to_store() if one[0].dataset == dataset]:
                 status = run_program(train.main, [*runs.arguments(seed), *flags, "--threads", "1"])

@@ -59,6 +59,10 @@ REFUSED = [
     (["--method", "Unimodal"], "needs --modality; allowed: audio, video"),
     (["--method", "Unimodal", "--modality", "smell"], "Allowed: audio, video"),
     (["--method", "Joint", "--lam", "3"], "unknown flag '--lam'"),
+    (["--recipe", "offical"], "Did you mean 'official'?"),
+    (["--recipe", "official"], "the official release has no demo; it has cremad, kinetics"),
+    (["--alpha_cap", "10"], "--alpha_rule share needs --alpha_cap 0"),
+    (["--dataset", "mosi", "--pairing", "permutation"], "defined for two modalities only"),
     (["--dataset", "cremad"], "--dataset_root <raw folder> prepares it"),
     (["--dataset", "cremad", "--dataset_root", "/nowhere"], "/nowhere is not a folder"),
     (["extra"], "unexpected argument 'extra'"),
@@ -92,17 +96,85 @@ def test_print_config_shows_the_resolved_run():
 
 
 @pytest.mark.parametrize(
-    ("own", "dataset", "epochs", "expected"),
-    [
-        (10, "cremad", 70, 10),
-        (10, "cremad", 40, 6),
-        (10, "cremad", 3, 1),
-        (3, "food101", 30, 3),
-        (0, "cremad", 3, 0),
-    ],
+    ("own", "of", "epochs", "expected"),
+    [(10, 70, 70, 10), (10, 70, 40, 6), (10, 70, 3, 1), (2, 30, 30, 2), (0, 70, 3, 0)],
 )
-def test_warm_up_scales_with_the_training_length(own, dataset, epochs, expected):
-    assert scaled_epochs(own, dataset, epochs) == expected
+def test_warm_up_scales_with_the_training_length(own, of, epochs, expected):
+    assert scaled_epochs(own, of, epochs) == expected
+
+
+@pytest.mark.parametrize("recipe", ["paper", "official"])
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "expected"),
+    [("food101", 30, 2), ("food101", 60, 4), ("cremad", 70, 10), ("cremad", 35, 5)],
+)
+def test_a_data_sets_warm_up_belongs_to_its_own_training_length(dataset, epochs, expected, recipe):
+    run = official(dataset, "--max_epochs", str(epochs), recipe=recipe)
+    assert run.hparams.warmup_epochs == expected
+
+
+# What the release has for each set, beside what is common to all: its own page of facts.
+COMMON = {"split_rule": "release", "split_seed": 2, "last_batch": "keep"}
+COMMON |= {"uni_reduce": "mean", "pairing": "permutation", "direction": "mean", "alpha_cap": 0.0}
+COMMON |= {"alpha_rule": "ratio", "alpha_reset": "start", "similarity": "cosine", "lam": 1.0}
+COMMON |= {"lr_gamma": 0.1, "batch_size": 64, "eta": 0.05, "hard_sample": True}
+LONG = {"warmup_epochs": 10, "lr_from": "main", "max_epochs": 70, "lr_step": 50}
+CLIPS = LONG | {"audio_feature": "fbank", "crop": "frame", "frame_choice": "release", "lr": 1e-3}
+OFFICIAL = {
+    "cremad": COMMON | CLIPS,
+    "kinetics": COMMON
+    | CLIPS
+    | {"lam": 5.0, "alpha_rule": "ratio_inverted", "alpha_cap": 10.0, "sample_rate": 16000},
+    "ucf101": COMMON
+    | LONG
+    | {"lr": 1e-2, "rgb_frames": "first6", "flip": "apart", "flow_norm": "release"}
+    | {"frame_choice": "release", "weights": "none", "crop": "none"},
+    "food101": COMMON
+    | {"warmup_epochs": 2, "lr_from": "start", "max_epochs": 30, "lr_step": 15, "lr": 1e-3}
+    | {"text_model": "google/electra-small-discriminator", "max_tokens": 512, "image_width": 256}
+    | {"text_clean": "release", "weights": "pretrained", "alpha_rule": "ratio_2over1"},
+}
+
+
+def official(dataset, *words, method="Midas", recipe="official"):
+    words = ["--dataset", dataset, "--method", method, "--recipe", recipe, *words]
+    return resolve(words, "")[0]
+
+
+@pytest.mark.parametrize("dataset", OFFICIAL)
+def test_the_official_recipe_is_the_releases(dataset):
+    run = official(dataset)
+    values = vars(run.settings) | vars(run.prep) | vars(run.hparams)
+    assert {name: values[name] for name in OFFICIAL[dataset]} == OFFICIAL[dataset]
+    assert run.differing == {"recipe": "official"}
+
+
+def test_other_methods_get_the_shared_part_of_the_recipe():
+    run, paper = official("ucf101", method="SMV"), official("ucf101", method="SMV", recipe="paper")
+    assert (run.settings.split_rule, run.prep.flip) == ("release", "apart")
+    assert run.hparams == paper.hparams
+
+
+def test_a_flag_beside_the_recipe_wins_and_names_the_folder(tmp_path):
+    run = official("cremad", "--uni_reduce", "sum", "--split_rule", "paper", "--crop", "none")
+    assert (run.hparams.uni_reduce, run.settings.split_rule) == ("sum", "paper")
+    assert (run.prep.crop, run.hparams.pairing) == ("none", "permutation")
+    name = "crop=none,recipe=official,split_rule=paper,uni_reduce=sum"
+    assert run.default_folder(tmp_path).parts[-2:] == (name, "seed2")
+
+
+def test_the_split_follows_the_seed_on_the_papers_sets_alone():
+    for dataset, expected in (("cremad", 7), ("mosi", 7), ("demo", 1), ("ave", 0)):
+        run, _ = resolve(["--dataset", dataset, "--seed", "7"], "")
+        assert run.settings.split_seed == expected and run.differing == {}
+    run, _ = resolve(["--dataset", "cremad", "--seed", "7", "--split_seed", "3"], "")
+    assert run.settings.split_seed == 3 and run.differing == {"split_seed": 3}
+
+
+def test_a_draw_that_nothing_can_stratify_otherwise_is_refused():
+    for rule in ("release", "group", "official"):
+        with pytest.raises(UsageError, match=f"--split_rule paper only, not {rule}"):
+            resolve(["--dataset", "cremad", "--split_rule", rule, "--stratify", "off"], "")
 
 
 def test_folder_names_are_stable_and_readable(tmp_path):

@@ -12,6 +12,7 @@ from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 
 from experiments import registry, schematic
+from experiments.adapt import RELEASE_PAIRS, adapted
 from experiments.artifacts import Figure, Runs
 from experiments.demo import JOINT, MIDAS
 from experiments.figures import (
@@ -30,6 +31,7 @@ from make_tables import make_figure
 
 FIGURES = [a for a in registry.ARTIFACTS if isinstance(a, Figure)]
 PLOTS = [figure for figure in FIGURES if figure.panels]
+OFFICIAL = {"recipe": "official"}
 KINETICS, UCF = (Runs(d, "Joint") for d in ("kinetics", "ucf101"))
 
 
@@ -51,7 +53,7 @@ def rows(figure, points):
 def full(tmp_path_factory):
     """Three seeds of every run that a figure needs."""
     results = tmp_path_factory.mktemp("full")
-    fill(results, PLOTS)
+    fill(results, PLOTS + adapted(PLOTS, OFFICIAL))
     return results
 
 
@@ -91,11 +93,30 @@ def test_curves_end_where_their_runs_end(tmp_path):
     assert ends == {"Food-101": "3", "CREMA-D": "5"}
 
 
-def test_alpha_is_the_largest_and_one_before_it_is_logged(full):
+def test_alpha_is_the_largest_at_each_epochs_end(full):
     figure, points, reader = points_of(full, "demo-figure4")
     assert [p.y.mean for p in points] == pytest.approx([1.0, 1.4, 1.6, 1.8])
     assert points[0].y.std == 0.0 and points[1].y.std == pytest.approx(0.2)
     assert warmup_epochs(figure.panels[0], figure, reader) == 1
+
+
+@pytest.mark.parametrize("name", ["figure1", "figure5", "figure6", "figure7"])
+def test_figures_measure_by_their_recipe_and_say_so(full, name):
+    """The release's values are half of ours in these runs."""
+    ours, (theirs,) = named(name), adapted([named(name)], OFFICIAL)
+    sentence = f" {RELEASE_PAIRS}"
+    assert sentence not in ours.caption and theirs.caption.endswith(sentence)
+    means = [
+        [p.y.mean for p in figure_points(f, Reader(full)) if p.x != "aligned"]
+        for f in (ours, theirs)
+    ]
+    assert len(means[0]) == len(means[1]) > 0
+    assert [2 * x for x in means[1]] == pytest.approx(means[0])
+
+
+def test_figures_of_the_training_part_are_the_same_by_any_recipe():
+    for name in ("figure3", "figure4"):
+        assert adapted([named(name)], OFFICIAL)[0].caption == named(name).caption
 
 
 def test_shares_begin_after_the_warm_up(full):

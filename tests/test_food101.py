@@ -21,10 +21,12 @@ from data_prep.loader import Loader
 from data_prep.prepare import prepare
 from data_prep.prepared import Prepared
 from data_prep.reasons import KEPT_REASONS
-from data_prep.spec import PlainView, VideoView
+from data_prep.spec import PlainView, Text, VideoView
+from data_prep.text import extract
+from data_prep.transforms import tokens
 from experiments.run_folder import RunFolder
 
-SETTINGS = food101.Settings(vocabulary="build")
+SETTINGS = food101.Settings(vocabulary="build", max_tokens=40)
 TRAIN, TEST = "texts/train_titles.csv", "texts/test_titles.csv"
 
 
@@ -88,15 +90,21 @@ def test_commas_that_nobody_quoted_belong_to_the_title(tmp_path, header):
     assert titles(found) == {PIE: "One, two, three"} and found.rejected == []
 
 
-def test_titles_are_cleaned(tmp_path):
-    title = " Caf\u00e9&nbsp;&amp; Co\t | http://example.com/pie?a=1 caf\u0065\u0301 \u200b\u0007 "
+def test_titles_stay_as_they_are_and_are_cleaned_when_they_are_stored(tmp_path):
+    title = " Caf\u00e9&nbsp;&amp; Co\t #1 | http://a.com/pie?a=1 caf\u0065\u0301 \u200b\u0007 "
     found = scan(tree(tmp_path, f'apple_pie_0.jpg,"{title}",apple_pie\n', PIE))
-    assert titles(found) == {PIE: "Café & Co | café"}
+    assert titles(found) == {PIE: title}
+    for rule, stored in (
+        ("release", " Café&nbsp;&amp; Co\t 1 | "),
+        ("plain", "Café & Co #1 | café"),
+    ):
+        kind = food101.spec(food101.Settings("build", text_clean=rule))["text"]
+        assert extract(title, kind, tmp_path).payload == [stored.encode()]
 
 
 def test_a_quoted_title_may_hold_line_ends(tmp_path):
     content = 'apple_pie_0.jpg,"One\ntwo\r\nthree",apple_pie\n' + PLAIN.splitlines()[1]
-    assert titles(scan(tree(tmp_path, content, PIE, SUSHI)))[PIE] == "One two three"
+    assert titles(scan(tree(tmp_path, content, PIE, SUSHI)))[PIE] == "One\ntwo\r\nthree"
 
 
 def test_empty_and_long_titles_are_kept(tmp_path):
@@ -344,7 +352,7 @@ def test_the_official_val_part_is_a_tenth_of_each_class_of_train(tmp_path):
 def test_specs_and_views():
     spec = food101.spec(SETTINGS)
     assert list(spec) == ["text", "image"] == list(food101.views(SETTINGS))
-    assert spec["text"].max_tokens == 40 and not spec["text"].pair
+    assert spec["text"] == Text("build", 4000, 40, False, "release")
     assert (spec["image"].short_side, spec["image"].quality, spec["image"].missing) == (
         256,
         90,
@@ -353,7 +361,7 @@ def test_specs_and_views():
     assert food101.spec(food101.Settings("build", 24))["text"].max_tokens == 24
     assert food101.views(SETTINGS) == {"text": PlainView(), "image": VideoView(1, "rotate_flip")}
     assert food101.normalise(SETTINGS) == {"text": None, "image": "imagenet"}
-    assert food101.Settings() == food101.Settings("electra", 40)
+    assert food101.Settings() == food101.Settings("electra", 512, "release")
 
 
 # --- the fixture, and all the way -----------------------------------------------------------------
@@ -410,21 +418,24 @@ def test_batches_hold_tokens_and_one_picture(fixture):
     prepared = Prepared(fixture[2])
     views = food101.views(SETTINGS)
     positions = prepared.split("paper", 0)["train"]
-    loader = Loader(prepared, positions, views, 32, 16, 0, 0, torch.device("cpu"))
+    words, device = prepared.vocabulary("paper", 0), torch.device("cpu")
+    loader = Loader(prepared, positions, views, 32, 16, 0, 0, device, vocabulary=words)
     batch = next(loader.epoch(1))
     text, image = batch["inputs"]["text"], batch["inputs"]["image"]
-    assert text.shape == (16, 3, 40) and image.shape == (16, 1, 3, 32, 32)
-    assert image.dtype == torch.uint8 and 4 <= int(text[:, 2].sum(1).max()) <= 40
+    longest = int(text[:, 2].sum(1).max())
+    assert text.shape == (16, 3, longest) and 4 <= longest <= 40
+    assert image.shape == (16, 1, 3, 32, 32) and image.dtype == torch.uint8
 
 
 def test_long_titles_are_cut_and_empty_ones_are_two_tokens(fixture):
     _, truth, folder = fixture
     prepared = Prepared(folder)
-    lengths = {}
+    lengths, words = {}, prepared.vocabulary("paper", 0)
     for page in truth:
         if page["corruption"] in ("long_title", "empty_title"):
             stored = prepared.value(prepared.ids.index(page["id"]), "text")
-            lengths.setdefault(page["corruption"], []).append(len(stored[0]) // 2)
+            mask = tokens(stored, prepared.spec["text"], words)[2]
+            lengths.setdefault(page["corruption"], []).append(int(mask.sum()))
     assert lengths == {"long_title": [40, 40], "empty_title": [2, 2]}
 
 
@@ -456,7 +467,7 @@ def test_both_forms_of_the_lists_give_equal_shards(tmp_path):
         )
     one, two = folders
     names = sorted(str(path.relative_to(one)) for path in one.rglob("*.*") if path.is_file())
-    assert {"manifest.csv", "vocab.txt", "samples-00000.arrow"} <= set(names)
+    assert {"manifest.csv", "samples-00000.arrow"} <= set(names)
     for name in names:
         if not name.endswith(".lock"):
             assert file_digest(one / name) == file_digest(two / name), name
@@ -511,3 +522,8 @@ def test_from_titles_and_pictures_to_a_result(tmp_path):
     assert result["count/n_train"] == 353 and 0 <= result["test/acc_mis"] <= 1
     assert all(np.isfinite(line["train/loss"]) for line in run.read_log())
     assert run.read_log()[-1]["train/n_valid"] > 0
+    (words,) = (tmp_path / "data").rglob("*vocab.txt")
+    assert words.name == "paper-seed2.vocab.txt"
+    assert (tmp_path / "run" / "vocab.txt").read_bytes() == words.read_bytes()
+    (start,) = run.read_json("env.json")["starts"]
+    assert start["hashes"]["vocabulary"] == file_digest(words) == result["hashes"]["vocabulary"]

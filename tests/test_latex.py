@@ -48,7 +48,8 @@ JointUni & -- & n/a \\
 \end{tabular}}
 \par\smallskip
 {\footnotesize\raggedright
-Mean $\pm$ sample standard deviation (n - 1) over 3 training seeds.
+Mean $\pm$ sample standard deviation (n - 1) over 3 seeds.
+$\pm$ of demo holds the spread between trainings alone (one split for all seeds).
 Where fewer runs are there, their number stands in parentheses. A dash: no run yet.
 Bold: best mean of the paper's rows; underlined: second best.
 The paper has no rows like those below the rule.

@@ -141,11 +141,27 @@ def test_cremad_wrong_root_says_what_it_looked_for(tmp_path):
 
 def test_cremad_spec():
     kept, dropped = cremad.spec(cremad.Settings()), cremad.spec(cremad.Settings(keep_all=False))
-    assert kept["audio"].shape == (257, 188)
+    stft = cremad.Settings(audio_feature="stft")
+    assert kept["audio"].shape == (128, 1024) and cremad.spec(stft)["audio"].shape == (257, 188)
     assert list(kept) == ["audio", "video"] == list(cremad.views(cremad.Settings()))
     assert {m.missing for m in kept.values()} == {"fill"}
     assert {m.missing for m in dropped.values()} == {"reject"}
-    assert kept["video"].max_frames / kept["video"].fps == 10
+    assert kept["video"].max_frames / kept["video"].fps == 10 and kept["video"].min_frames == 3
+    constants = {"audio": pytest.approx((-4.503877, 2 * 5.141276)), "video": "imagenet"}
+    assert cremad.normalise(cremad.Settings()) == constants
+    assert cremad.normalise(stft)["audio"] == "none"
+
+
+@pytest.mark.parametrize("layout", [cremad, kinetics])
+def test_how_frames_of_a_clip_are_cropped_is_a_setting(layout):
+    augment = {"frame": "crop_flip_apart", "clip": "crop_flip", "none": "none"}
+    for crop, expected in augment.items():
+        view = layout.views(layout.Settings(crop=crop))["video"]
+        assert (view.frames, view.augment) == (3, expected)
+    assert layout.Settings().crop == "frame"
+    name = layout.__name__.split(".")[-1]
+    for choice, rule in (("segments", "segments"), ("release", name)):
+        assert layout.views(layout.Settings(frame_choice=choice))["video"].choice == rule
 
 
 # --- Kinetics-Sounds ------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from methods.lfm import (
     matching_loss,
     mixed,
     mixture_divergence,
+    read,
 )
 from models.build import Choice, Stream, build_classifier
 from models.classifier import Classifier, Execution
@@ -552,3 +553,18 @@ def test_a_training_part_too_small_for_the_held_out_samples_is_refused():
     with pytest.raises(UsageError, match="--held_out 16 leaves too few of 17"):
         make(size=17)
     assert make(size=18).learns and not make(size=17, alpha_mode="fixed").learns
+
+
+def test_held_out_samples_of_several_batches_become_one_batch():
+    whole = TinySet(("tokens", "vectors"), size=10)
+    batches = [whole.take(torch.arange(6)), whole.take(torch.arange(6, 10))]
+    inputs = batches[1]["inputs"]  # as the loader cuts the padding of each batch
+    inputs["tokens"], inputs["vectors"] = inputs["tokens"][:, :, :7], inputs["vectors"][:, :4]
+    whole.batches = lambda indices, transforms: iter(batches)
+    found = read(whole, torch.arange(10), "eval")
+    assert torch.equal(found["label"], whole.data["label"])
+    for m, x in whole.data["inputs"].items():
+        assert torch.equal(found["inputs"][m][:6], x[:6])
+    assert torch.equal(found["inputs"]["tokens"][6:, :, :7], inputs["tokens"])
+    assert not found["inputs"]["tokens"][6:, :, 7:].any()
+    assert not found["inputs"]["vectors"][6:, 4:].any()

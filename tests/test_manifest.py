@@ -178,6 +178,7 @@ def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path)
         vectors = rng.standard_normal((int(rng.integers(2, 6)), 4)).astype(np.float32)
         np.save(own / f"{name}.npy", vectors)
         text = f"a {'round' if row['label'] in '0689' else 'straight'} digit"
+        text += " indeed" * (len(rows) % 4)
         rows.append([name, row["label"], f"{name}.wav", f"{name}.avi", text, f"{name}.npy"])
     path = write(own / "digits.csv", ("id", "label", "audio", "video", "text", "array"), rows)
     small = ("--encoder", "small", "--size", "32", "--text_model", "tiny", "--vocabulary", "build")
@@ -189,6 +190,8 @@ def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path)
     log = RunFolder(tmp_path / "run").read_log()
     assert log[-1]["train/n_valid"] > 0 and "val/acc_zero/array" in log[-1]
 
+    tested = {row["id"]: row for row in read_table(tmp_path / "run" / "predictions.csv")}
+    rows = [row for row in rows if row[0] in tested]
     shutil.rmtree(tmp_path / "data")
     np.save(own / "wide.npy", np.ones((3, 5), np.float32))
     wide = ["wide", *rows[0][2:5], "wide.npy"]
@@ -203,3 +206,7 @@ def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path)
     assert "wide: array has 5 values a vector, the run's data had 4" in told.stderr
     assert [row["id"] for row in read_table(out)] == [row[0] for row in rows[:3]]
     assert "text/prediction" in read_table(out)[0]
+    for row in read_table(out):  # one by one, without padding, as in the test part's batches
+        for name in "0123456789":
+            expected = float(tested[row["id"]][f"p/{name}"])
+            assert abs(float(row[f"fused/p/{name}"]) - expected) < 1e-5

@@ -7,14 +7,16 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import soundfile
 from clips import cut, index_of, noise, pack, rejection, texture, write_clip
 
 from data_prep import audio, flow, track, video
 from data_prep.extracted import extract_sample, is_lfs_pointer, open_container
-from data_prep.spec import Audio, Candidate, Flow, Video
-from data_prep.transforms import decode_frame, frame_bytes
+from data_prep.spec import Audio, Candidate, Flow, Video, VideoView
+from data_prep.transforms import choose_frames, clip, decode_frame, frame_bytes, resize
+from data_prep.transforms import flow as flow_view
 
 
 def indices(path: Path, **spec) -> list[int]:
@@ -390,3 +392,90 @@ def test_a_raw_frame_comes_back_in_its_own_size(spec):
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     stored = frame_bytes(image[:, ::-1], spec)
     assert np.array_equal(decode_frame(stored, spec), image[:, ::-1])
+
+
+# --- views ----------------------------------------------------------------------------------------
+
+RAW = Video(codec="raw", short_side=None)
+
+
+def views_of(augment, seeds=range(12)):
+    """Training views of a clip whose three frames are one and the same texture."""
+    image = np.repeat(texture(40, 60)[:, :, None], 3, axis=2)
+    stored, view = [frame_bytes(image, RAW)] * 3, VideoView(3, augment)
+    draws = [np.random.default_rng(seed) for seed in seeds]
+    return image, [clip(stored, RAW, view, 32, rng, bool(k % 2)) for k, rng in enumerate(draws)]
+
+
+def alike(frames):
+    return all(np.array_equal(frames[0], frame) for frame in frames)
+
+
+@pytest.mark.parametrize("augment", ["crop_flip", "flip", "none"])
+def test_frames_of_a_clip_share_their_crop_and_flip(augment):
+    _, views = views_of(augment)
+    assert all(alike(frames) for frames in views)
+    assert alike(views) == (augment == "none")
+
+
+def test_frames_cropped_apart_differ():
+    _, views = views_of("crop_flip_apart")
+    assert not any(alike(frames) for frames in views)
+
+
+def test_frames_flipped_apart_toss_a_coin_each_and_are_whole():
+    image, views = views_of("flip_apart")
+    whole = resize(image, 32).transpose(2, 0, 1)
+    mirrored = resize(np.ascontiguousarray(image[:, ::-1]), 32).transpose(2, 0, 1)
+    coins = []
+    for frames in views:
+        turned = [np.array_equal(frame, mirrored) for frame in frames]
+        assert all(t or np.array_equal(f, whole) for t, f in zip(turned, frames))
+        coins.append(tuple(turned))
+    assert {t for turned in coins for t in turned} == {True, False}
+    assert any(len(set(turned)) == 2 for turned in coins)
+
+
+@pytest.mark.parametrize("augment", ["flip_apart", "flip"])
+def test_u_changes_its_sign_with_a_shared_flip_alone(augment):
+    levels = np.full((2, 8, 8), 200, np.uint8)  # even: a mirrored picture is the picture
+    stored = [cv2.imencode(".png", level)[1].tobytes() for level in levels] * 3
+    out = flow_view(stored, Flow(), VideoView(3, augment), 8, np.random.default_rng(0), flip=True)
+    u = 55 if augment == "flip" else 200
+    assert (out[:, 0] == u).all() and (out[:, 1] == 200).all()
+
+
+def test_nothing_is_drawn_in_evaluation():
+    image, _ = views_of("crop_flip_apart", seeds=())
+    view = VideoView(3, "crop_flip_apart")
+    out = clip([frame_bytes(image, RAW)] * 3, RAW, view, 32, None, flip=True)
+    assert alike([*out, resize(image, 32).transpose(2, 0, 1)])
+
+
+@pytest.mark.parametrize("size", [(240, 320), (48, 64), (224, 224)])
+def test_pictures_are_resized_as_pillow_does(size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = PIL.Image.fromarray(image).resize((224, 224), PIL.Image.Resampling.BILINEAR)
+    assert np.array_equal(resize(image, 224), np.asarray(expected))
+
+
+def test_equal_segments_cover_every_frame():
+    for stored in range(3, 12):
+        draws = [choose_frames(stored, 3, np.random.default_rng(s)) for s in range(200)]
+        assert {k for places in draws for k in places} == set(range(stored))
+    assert [choose_frames(n, 3, None) for n in (1, 2, 10)] == [[0, 0, 0], [0, 1, 1], [1, 5, 8]]
+
+
+def test_kinetics_frames_are_those_of_the_release():
+    """The rule of the release's loader: n > 6, s = n // 3, i s + 1 to i s + s, at most 9."""
+    for stored, train, chosen in (
+        (6, [[1], [1], [1]], [1, 1, 1]),
+        (8, [[1, 2], [3, 4], [5, 6]], [1, 3, 5]),
+        (10, [[1, 2, 3], [4, 5, 6], [7, 8, 9]], [1, 4, 7]),
+        (9, [[1, 2, 3], [4, 5, 6], [7, 8]], [1, 4, 7]),  # it would ask for a tenth: the last
+        (30, [list(range(1, 10)), [9], [9]], [5, 15, 25]),
+        (1, [[0], [0], [0]], [0, 0, 0]),
+    ):
+        draws = [choose_frames(stored, 3, np.random.default_rng(s), "kinetics") for s in range(300)]
+        assert [sorted(set(places)) for places in zip(*draws)] == train, stored
+        assert choose_frames(stored, 3, None, "kinetics") == chosen, stored

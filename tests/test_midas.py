@@ -9,11 +9,13 @@ from common.options import UsageError
 from methods.midas import (
     Midas,
     assign_sources,
+    carry_alpha,
     choose_partners,
     misaligned_loss,
     similarity,
     unimodal_shares,
     update_alpha,
+    update_alpha_by_ratio,
 )
 from methods.ops import label_shares
 
@@ -50,26 +52,34 @@ def make(epochs=10, batch_seed=0, modalities=("audio", "video"), epoch=9, **valu
 
 
 def test_golden_losses():
-    loss, c, r = golden_loss()
-    assert loss.item() == pytest.approx(1.622072, abs=1e-5)
-    assert c.tolist() == pytest.approx([0.735979, 0.264021], abs=1e-5)
-    assert r.tolist() == pytest.approx([0.527083, 0.472917], abs=1e-5)
-    assert golden_loss(reduce="sum")[0].item() == pytest.approx(3.244144, abs=1e-5)
-    assert golden_loss(hard=False)[0].item() == pytest.approx(1.055468, abs=1e-5)
-    a_only, c_a, r_a = golden_loss(direction="a_only")
-    assert a_only.item() == pytest.approx(1.448361, abs=1e-5)
-    assert c_a.tolist() == pytest.approx([0.737566, 0.262434], abs=1e-5)
-    assert r_a.tolist() == pytest.approx([0.467104, 0.532896], abs=1e-5)
-    assert golden_loss(direction="a_only", hard=False)[0].item() == pytest.approx(
-        1.072046, abs=1e-5
-    )
+    both = golden_loss()
+    assert both.loss.item() == pytest.approx(1.622072, abs=1e-5)
+    assert both.c.tolist() == pytest.approx([0.735979, 0.264021], abs=1e-5)
+    assert both.r.tolist() == pytest.approx([0.527083, 0.472917], abs=1e-5)
+    assert golden_loss(reduce="sum").loss.item() == pytest.approx(3.244144, abs=1e-5)
+    assert golden_loss(hard=False).loss.item() == pytest.approx(1.055468, abs=1e-5)
+    a = golden_loss(direction="a_only")
+    assert a.loss.item() == pytest.approx(1.448361, abs=1e-5)
+    assert a.c.tolist() == pytest.approx([0.737566, 0.262434], abs=1e-5)
+    assert a.r.tolist() == pytest.approx([0.467104, 0.532896], abs=1e-5)
+    plain = golden_loss(direction="a_only", hard=False)
+    assert plain.loss.item() == pytest.approx(1.072046, abs=1e-5)
+
+
+def test_fused_probabilities_of_each_direction_by_hand():
+    p = golden_loss().p
+    for d, (first, second) in enumerate(((range(3), J), (J, range(3)))):
+        z = [fuse({"a": FEATURES["a"][i][None], "v": FEATURES["v"][j][None]})[0].softmax(0)
+             for i, j in zip(first, second)]  # fmt: skip
+        mean = [sum(q[Y[k]] for q, k in zip(z, source)) / 3 for source in (first, second)]
+        assert p[d].tolist() == pytest.approx([float(value) for value in mean])
 
 
 def test_golden_total_for_two_lambdas():
     l_align = F.cross_entropy(fuse(FEATURES), Y)
     l_uni = sum(F.cross_entropy(z, Y) for z in LOGITS.values())
     assert (l_align.item(), l_uni.item()) == pytest.approx((0.998808, 2.085143), abs=1e-5)
-    l_mis = golden_loss()[0]
+    l_mis = golden_loss().loss
     assert (l_align + l_uni + l_mis).item() == pytest.approx(4.706024, abs=1e-5)
     assert (l_align + l_uni + 5 * l_mis).item() == pytest.approx(11.194311, abs=1e-5)
 
@@ -128,12 +138,56 @@ def test_three_modalities_golden():
     assert ce == pytest.approx([0.846395, 0.853326], abs=1e-5)
 
 
+def test_the_releases_alpha_goes_over_to_whichever_modality_is_weak():
+    alpha, high, low = torch.tensor([1.0, 1.3]), torch.tensor(2.0), torch.tensor(0.5)
+    for over, weak_if_high in ((0, 1), (1, 0)):
+        for rho, weak in ((high, weak_if_high), (low, 1 - weak_if_high), (torch.tensor(1.0), over)):
+            carried, weakest = carry_alpha(alpha, rho, over)
+            assert weakest.tolist() == [weak == 0, weak == 1]
+            assert carried.tolist() == pytest.approx([1.3 if weak == k else 1.0 for k in (0, 1)])
+
+
+@pytest.mark.parametrize(
+    ("rho", "p", "how", "expected"),
+    [
+        (2.0, [(0.6, 0.2), (0.6, 0.2)], {}, 1.55),  # r = 3 leans further than 2
+        (2.0, [(0.3, 0.2), (0.3, 0.2)], {}, 1.45),
+        (2.0, [(0.4, 0.2), (0.4, 0.2)], {}, 1.45),  # equal is not further
+        (0.5, [(0.1, 0.4), (0.1, 0.4)], {}, 1.55),
+        (0.5, [(0.4, 0.4), (0.4, 0.4)], {}, 1.45),
+        (0.5, [(0.4, 0.4), (0.4, 0.4)], {"inverted": True}, 1.55),  # 1 > 0.5
+        (0.5, [(0.6, 0.2), (0.6, 0.2)], {"inverted": True}, 1.45),  # 1/3 < 0.5
+        (2.0, [(0.3, 0.2), (0.3, 0.2)], {"inverted": True}, 1.45),
+        (2.0, [(0.6, 0.2), (0.6, 0.2)], {"cap": 1.5}, 1.5),
+        (2.0, [(0.6, 0.2), (0.3, 0.3)], {}, 1.45),  # the mean of the directions' ratios, 2
+        (2.0, [(0.3, 0.2), (0.3, 0.2)], {"eta": 0.7}, 1.0),
+        (2.0, [(float("nan"), 0.2), (0.3, 0.2)], {}, 1.5),
+    ],
+)
+def test_alpha_by_ratio(rho, p, how, expected):
+    alpha, weakest = carry_alpha(torch.tensor([1.0, 1.5]), torch.tensor(rho), 0)
+    how = {"eta": 0.05, **how}
+    moved, _ = update_alpha_by_ratio(alpha, weakest, torch.tensor(rho), torch.tensor(p), **how)
+    assert moved[weakest].item() == pytest.approx(expected)
+    assert moved[~weakest].item() == 1.0
+
+
 @pytest.mark.parametrize("pairing", ["uniform", "shuffle", "confusion"])
 def test_partners_have_another_label(pairing):
     y, fused = torch.arange(40) % 5, torch.randn(40, 5)
     j, valid, _ = choose_partners(y, torch.Generator().manual_seed(1), pairing, fused)
     assert (y[j] != y)[valid].all()
     assert valid.all() or pairing == "shuffle"
+
+
+def test_the_permutation_of_the_release_keeps_pairs_of_one_label():
+    y = torch.tensor([0, 0, 0, 1])
+    j, valid, fell_back = choose_partners(y, torch.Generator().manual_seed(0), "permutation")
+    assert sorted(j.tolist()) == [0, 1, 2, 3] and valid.all() and not fell_back.any()
+    method, batch = make(pairing="permutation"), tiny_batch()
+    batch["label"][:] = 2
+    _, logs = method(batch)
+    assert logs["train/n_valid"] == 2 * 8 and logs["train/L_mis"] > 0
 
 
 def test_uniform_partners_are_uniform():
@@ -177,7 +231,7 @@ def test_without_weights_the_loss_is_soft_cross_entropy():
     c, k = unimodal_shares(LOGITS, Y, rows), Y[rows]
     soft = torch.zeros(6, 3, dtype=torch.float64).scatter_add(1, k, c)
     z = fuse({m: f[rows[:, n]] for n, (m, f) in enumerate(FEATURES.items())})
-    assert golden_loss(hard=False)[0].item() == pytest.approx(F.cross_entropy(z, soft).item())
+    assert golden_loss(hard=False).loss.item() == pytest.approx(F.cross_entropy(z, soft).item())
 
 
 def test_equal_features_weigh_twice_and_scale_changes_l2_only():
@@ -205,16 +259,24 @@ def test_lambda_zero_is_align_plus_unimodal():
     assert loss.item() == (logs["train/L_align"] + logs["train/L_uni"]).item()
 
 
+@pytest.mark.parametrize("modalities", [("audio", "video"), ("text", "audio", "video")])
+def test_the_mean_of_the_unimodal_losses_is_their_share(modalities):
+    of = {}
+    for how in ("sum", "mean"):
+        of[how] = make(modalities=modalities, uni_reduce=how)(tiny_batch(modalities))[1]
+    ratio = of["sum"]["train/L_uni"] / of["mean"]["train/L_uni"]
+    assert ratio.item() == pytest.approx(len(modalities))
+
+
 def test_heads_get_no_gradient_from_the_misaligned_loss():
     method, batch = make(), tiny_batch()
     method.model.eval()
     f = method.model.encode(batch["inputs"])
     sources = assign_sources(choose_partners(batch["label"], method.generator)[0], 2, "mean", None)
-    loss, _, _ = misaligned_loss(
+    misaligned_loss(
         f, batch["label"], method.model.unimodal(f), method.model.fuse, method.alpha, sources,
         torch.ones(8, dtype=torch.bool),
-    )  # fmt: skip
-    loss.backward()
+    ).loss.backward()  # fmt: skip
     assert all(p.grad is None for p in method.model.heads.parameters())
     assert all(p.grad.abs().sum() > 0 for p in method.model.encoders.parameters() if p.ndim > 1)
 
@@ -249,16 +311,18 @@ def test_encoder_calls_a_step(level, calls):
     assert len(seen) == calls
 
 
-def test_switches_move_what_they_name():
+@pytest.mark.parametrize("rule", ["share", "ratio"])
+def test_switches_move_what_they_name(rule):
     alphas = {}
     for on in (True, False):
-        method = make(weak_modality=on)
-        for seed in range(5):
+        method, alphas[on] = make(weak_modality=on, alpha_rule=rule), []
+        for seed in range(24):
             _, logs = method(tiny_batch(seed=seed))
-        alphas[on] = method.alpha.max().item()
+            alphas[on].append(method.alpha.max().item())
+            assert logs["train/alpha"] == alphas[on][-1]
         assert logs["train/conf_uni/audio"] + logs["train/conf_uni/video"] == pytest.approx(1.0)
-    assert alphas[True] >= 1.0 and alphas[False] == 1.0
-    method = make(alpha_reset="epoch")
+    assert max(alphas[True]) > 1.0 and alphas[False] == [1.0] * 24
+    method = make(alpha_reset="epoch", alpha_rule=rule)
     method.alpha.fill_(1.4)
     method.begin_epoch(5, None)
     assert method.alpha.tolist() == [1.0, 1.0]
@@ -275,6 +339,18 @@ def test_gradient_reaches_each_encoder(modalities, values):
         assert all(p.grad is not None for p in method.model.encoder_parameters(m))
     shares = sum(logs[f"train/conf_fused/{m}"] for m in modalities)
     assert shares.item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_log_has_the_means_of_raw_probabilities_beside_the_shares():
+    method, batch = make(), tiny_batch()
+    method.model.eval()  # batch norm
+    with torch.no_grad():
+        f = method.model.encode(batch["inputs"])
+        _, logs = method(batch)
+        for m, z in method.model.unimodal(f).items():
+            own = z.softmax(1).gather(1, batch["label"][:, None]).mean()
+            assert logs[f"train/q/{m}"].item() == pytest.approx(own.item(), abs=1e-6)
+            assert 0 < logs[f"train/p/{m}"] < 1
 
 
 def test_a_batch_smaller_than_the_modalities_has_no_misaligned_part():
@@ -302,7 +378,15 @@ def test_state_survives_a_round_trip():
     [
         ({"warmup_epochs": 3}, ["a", "v"], "leaves no epoch"),
         ({}, ["a"], "2 or more modalities"),
-        ({"direction": "sum"}, ["a", "v", "t"], "two modalities only"),
+        ({"direction": "sum"}, ["a", "v", "t"], "direction sum is defined for two modalities only"),
+        ({"pairing": "permutation"}, ["a", "v", "t"], "pairing permutation is defined for two"),
+        ({"alpha_rule": "ratio"}, ["a", "v", "t"], "alpha_rule ratio is defined for two"),
+        ({"alpha_cap": 10.0}, ["a", "v"], "alpha_cap 10 is refused: .* --alpha_rule share needs"),
+        (
+            {"alpha_cap": 0.5, "alpha_rule": "ratio"},
+            ["a", "v"],
+            "alpha_cap 0.5 is refused: it takes 1 or more",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(values, modalities, words):
@@ -310,9 +394,16 @@ def test_impossible_settings_are_refused(values, modalities, words):
         Midas.check(Midas.HParams(**{"warmup_epochs": 0, **values}), 3, modalities)
 
 
-@pytest.mark.parametrize("modalities", [("audio", "video"), ("text", "audio", "video")])
-def test_no_host_read_in_a_step(modalities):
-    method, batch = make(modalities=modalities), tiny_batch(modalities)
+@pytest.mark.parametrize(
+    ("modalities", "values"),
+    [
+        (("audio", "video"), {}),
+        (("text", "audio", "video"), {}),
+        (("audio", "video"), {"pairing": "permutation", "alpha_rule": "ratio_inverted"}),
+    ],
+)
+def test_no_host_read_in_a_step(modalities, values):
+    method, batch = make(modalities=modalities, **values), tiny_batch(modalities)
     method(batch)
     assert host_reads(lambda: method(batch)[0].backward()) == 0
 
@@ -332,11 +423,10 @@ def test_gradients_are_equal_to_the_last_bit_with_several_threads():
     def gradient():
         f = {m: v.clone().requires_grad_() for m, v in values.items()}
         logits = {m: v[:, :6] for m, v in f.items()}
-        loss, _, _ = misaligned_loss(
+        misaligned_loss(
             f, y, logits, lambda f: torch.cat(list(f.values()), 1) @ weight.T, torch.ones(2),
             sources, torch.ones(64, dtype=torch.bool),
-        )  # fmt: skip
-        loss.backward()
+        ).loss.backward()  # fmt: skip
         return torch.cat([v.grad for v in f.values()], 1)
 
     first = gradient()

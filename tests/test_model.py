@@ -15,10 +15,11 @@ from measure import (
     f1_macro,
     misaligned_metrics,
     per_class_f1,
+    release_metrics,
 )
 from methods.joint import Joint, JointUni, Unimodal
 from models.build import Choice, Stream, build_classifier
-from models.inputs import SpectrogramInput
+from models.inputs import PooledEncoder, SpectrogramInput
 
 TRIO = ("text", "audio", "video")
 
@@ -107,6 +108,18 @@ def test_resnet_features_and_initial_weights():
     assert norms.std().item() == pytest.approx(0.02, rel=0.1)
 
 
+def test_pictures_but_not_frames_pass_a_trained_layer_to_the_width_asked_for():
+    streams = {"image": Stream("image", "imagenet"), "video": Stream("video", "imagenet")}
+    model = build_classifier(streams, 3, Choice("small", image_width=7))
+    assert model.widths == {"image": 7, "video": 48} and model.fusion.weight.shape == (3, 55)
+    picture = torch.randint(0, 256, (2, 1, 3, 16, 16), dtype=torch.uint8)
+    encoder = model.encoders["image"].eval()
+    plain = PooledEncoder(encoder.inputs, encoder.trunk).eval()
+    assert torch.allclose(encoder(picture), encoder.project(plain(picture)))
+    encoder(picture).sum().backward()
+    assert encoder.project.weight.grad.abs().sum() > 0
+
+
 def test_bf16_features_come_back_in_float32():
     from models.classifier import Execution
 
@@ -143,6 +156,15 @@ def test_batch_f1_by_hand_in_its_fixed_order(monkeypatch):
     assert f1_batch(guess[undo], y[undo], 4, batch=4) == pytest.approx(0.611111, abs=1e-6)
 
 
+def test_batch_f1_in_the_parts_own_order_weighs_a_batch_by_its_size():
+    y = torch.tensor([0, 0, 1, 1, 2])
+    guess = torch.tensor([0, 1, 1, 1, 2])
+    both = (2 / 3 + 0.8) / 2  # the first four; the last sample alone has 1
+    assert f1_batch(guess, y, 3, 4, in_order=True) == pytest.approx((4 * both + 1) / 5)
+    turned = f1_batch(guess.flip(0), y.flip(0), 3, 4, in_order=True)
+    assert turned == pytest.approx((4 * (1 + 0.8 + 0) / 3 + 1) / 5)
+
+
 def test_f1_agrees_with_scikit_learn():
     from sklearn.metrics import f1_score
 
@@ -170,6 +192,15 @@ def test_of_two_classes_no_misaligned_accuracy_is_told():
     p = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
     out = misaligned_metrics(p.log(), torch.tensor([[0, 1], [1, 0]]), ["a", "v"])
     assert sorted(out) == ["conf_norm/a", "conf_norm/v", "conf_raw/a", "conf_raw/v"]
+
+
+def test_pairs_of_one_label_are_misses_and_count_in_the_releases_means():
+    p = torch.tensor([[0.5, 0.3, 0.2], [0.9, 0.06, 0.04], [0.2, 0.5, 0.3]])
+    k = torch.tensor([[0, 1], [0, 0], [0, 1]])
+    out = release_metrics(p.log(), k, ["a", "v"])
+    assert out["acc_mis_release"] == pytest.approx(1 / 3)
+    assert out["conf_release/a"] == pytest.approx((0.5 + 0.9 + 0.2) / 3)
+    assert out["conf_release/v"] == pytest.approx((0.3 + 0.9 + 0.5) / 3)
 
 
 def test_three_modalities_need_as_many_hits_as_labels():

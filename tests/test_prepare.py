@@ -240,12 +240,12 @@ def test_a_split_that_is_not_disjoint_is_refused(tmp_path, demo_data):
         Prepared(folder).split("paper", 0)
 
 
-def make_loader(demo_data, workers, part="train", seed=1):
+def make_loader(demo_data, workers, part="train", seed=1, batch=64, keep_last=True):
     prepared = Prepared(next((demo_data[1] / "demo").iterdir()))
     layout = layouts.load("demo")
     positions = prepared.split("paper", 0)[part]
     views = layout.views(layout.Settings())
-    return Loader(prepared, positions, views, 32, 64, seed, workers, CPU)
+    return Loader(prepared, positions, views, 32, batch, seed, workers, CPU, keep_last)
 
 
 def flat(batches):
@@ -269,12 +269,39 @@ def test_batches_are_equal_with_and_without_workers(demo_data):
     assert not same(flat(here.epoch(3)), flat(here.epoch(4)))
 
 
-def test_evaluation_reads_everything_in_order_and_training_drops_the_tail(demo_data):
+def test_evaluation_reads_everything_in_order(demo_data):
     loader = make_loader(demo_data, 0)
     seen = [i for indices, *_ in flat(loader.batches()) for i in indices]
     assert seen == list(range(210))
-    train = [i for indices, *_ in flat(loader.epoch(1)) for i in indices]
-    assert len(train) == len(set(train)) == 192 == 64 * loader.steps()
+
+
+@pytest.mark.parametrize(
+    ("batch", "keep", "sizes"),
+    [
+        (64, True, [64, 64, 64, 18]),
+        (64, False, [64, 64, 64]),
+        (105, False, [105, 105]),
+        (19, True, [19] * 10 + [20]),  # a tail of one joins the batch before it
+        (19, False, [19] * 11),
+        (209, True, [210]),
+        (300, True, [210]),
+        (300, False, [210]),
+    ],
+)
+def test_the_tail_of_an_epoch_is_kept_or_dropped(demo_data, batch, keep, sizes):
+    loader = make_loader(demo_data, 0, batch=batch, keep_last=keep)
+    batches = [b["index"].tolist() for b in loader.epoch(1)]
+    assert [len(b) for b in batches] == sizes and loader.steps() == len(sizes)
+    seen = [k for b in batches for k in b]
+    assert len(set(seen)) == len(seen) and seen != sorted(seen)
+
+
+def test_the_tail_of_a_plan_is_kept_too(demo_data):
+    from methods.base import EpochPlan
+
+    loader, plan = make_loader(demo_data, 0), EpochPlan(torch.arange(129) % 5, {})
+    assert [len(b["index"]) for b in loader.epoch(1, plan)] == [64, 65]
+    assert loader.steps(plan) == 2
 
 
 def test_a_plan_replaces_the_list_and_its_columns_follow(demo_data):
@@ -296,7 +323,7 @@ def test_augmentation_depends_on_seed_epoch_and_place_alone(tmp_path):
     first = [flat(loader.epoch(2)) for loader in loaders]
     assert same(*first)
     shapes = {m: tuple(x.shape) for m, x in first[0][0][2].items()}
-    assert shapes == {"audio": (8, 1, 257, 188), "video": (8, 2, 3, 64, 64)}
+    assert shapes == {"audio": (8, 1, 128, 1024), "video": (8, 3, 3, 64, 64)}
     again = flat(loaders[0].epoch(3))
     assert not same(first[0], again)
 

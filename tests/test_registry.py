@@ -1,20 +1,20 @@
 """The registry: every entry resolves, every number of the paper has its cell."""
 
 import pytest
+from conftest import ROOT, program
 
 from common.options import UsageError
-from experiments import extra_tables, paper_figures, paper_tables
-from experiments.adapt import adapted, read_settings
+from experiments import demo, extra_tables, paper_figures, paper_tables, recipe
+from experiments.adapt import RELEASE_PAIRS, adapted, read_settings
 from experiments.artifacts import Runs, Table
 from experiments.compare import cells_of_the_paper, paper_results
 from experiments.paper_tables import midas
 from experiments.registry import ARTIFACTS, find, needed
-from experiments.resolve import resolve
+from experiments.resolve import resolve, run_from_config
+from experiments.shapes import TAKEN_BACK
 
 ALL_RUNS = sorted({runs for runs, _ in needed(ARTIFACTS)}, key=lambda runs: runs.name)
 TABLES = [a for a in ARTIFACTS if isinstance(a, Table)]
-# Not cells of a table: what Figure 1 shows, and differences that Sec. 4.2 states.
-ELSEWHERE = {"fig1a", "text_4.2"}
 
 
 def test_every_run_is_what_train_would_call_it():
@@ -37,8 +37,7 @@ def test_the_tables_and_figures_of_the_paper_are_all_there():
 
 def test_each_number_of_the_paper_has_its_cell_and_each_cell_its_number():
     used = list(cells_of_the_paper(TABLES))
-    wanted = {place for place in paper_results() if place[0] not in ELSEWHERE}
-    assert set(used) == wanted
+    assert set(used) == set(paper_results())
     assert len(used) == len(set(used))
 
 
@@ -72,6 +71,40 @@ def test_runs_are_shared_between_tables():
         Runs(d, "Midas") for d in paper_tables.FOUR
     }
     assert {c.runs for c in table2.rows[-1].cells} == {c.runs for c in table1.rows[-1].cells}
+
+
+def test_the_late_control_decays_where_midas_does():
+    for row in extra_tables.CONTROLS.rows:
+        for cell in filter(None, row.cells):
+            run, _ = resolve(cell.runs.arguments(1), "")
+            warmup = run.hparams.warmup_epochs if row.label == "MIDAS" else 0
+            first = 15 if cell.runs.dataset == "food101" else 50
+            late = row.label in ("MIDAS", "Joint, lr_step 60") and first == 50
+            assert run.settings.lr_step + warmup * late == (60 if late else first)
+
+
+def test_the_recipe_table_takes_back_one_difference_a_row():
+    paper, release, *backs = extra_tables.RECIPE.rows
+    for place, default in enumerate(paper.cells):
+        runs = [row.cells[place] and row.cells[place].runs for row in (release, *backs)]
+        wants = resolve(default.runs.arguments(1), "")[0].hparams
+        has = resolve(runs[0].arguments(1), "")[0].hparams
+        for (key, value), one in zip(TAKEN_BACK.values(), runs[1:], strict=True):
+            if one is None:
+                assert getattr(has, key) == value and default.runs.dataset == "food101"
+                continue
+            own = resolve(one.arguments(1), "")[0].hparams
+            changed = {k for k, v in vars(own).items() if v != getattr(has, k)}
+            assert changed - {"alpha_cap"} == {key} and getattr(own, key) == value
+            assert key == "lr_from" or getattr(wants, key) == value
+
+
+def test_the_demos_recipe_is_the_releases_but_for_what_differs_between_its_sets():
+    own = dict(demo.DEMO_RECIPE.rows[1].cells[0].runs.overrides)
+    assert own == {key: recipe.MIDAS["cremad"][key] for key in own}
+    assert set(own) == {key for key, _ in TAKEN_BACK.values()}
+    taken = [row.cells[0].runs.overrides for row in demo.DEMO_RECIPE.rows[2:]]
+    assert [set(own) - set(dict(one)) for one in taken] == [{k} for k, _ in TAKEN_BACK.values()]
 
 
 def test_a_default_lambda_names_the_default_runs():
@@ -115,7 +148,46 @@ def test_settings_are_read_with_their_values_as_they_stand():
     assert read_settings(["--size=32", "weights=/a=b"]) == {"size": "32", "weights": "/a=b"}
 
 
+def test_the_official_recipe_reaches_the_sets_of_the_release_alone():
+    counts, accuracy, others = (find(n)[0] for n in ("table5", "text-figure1", "table7"))
+    given = {"recipe": "official", "max_epochs": "3"}
+    table5, figure1, table7 = adapted([counts, accuracy, others], given)
+    names = {cell.runs.name for _, _, cell in table5.cells()}
+    assert {"cremad/Joint/max_epochs=3,recipe=official", "mosi/Joint/max_epochs=3"} < names
+    assert "no mosi, sarcasm, twitter2015" in table5.notes[-1]
+    assert "no sarcasm, twitter2015" in table7.notes[-1]
+    assert figure1.rows[0].cells[1].key == "val/acc_mis_release"
+    assert figure1.notes == (*accuracy.notes, RELEASE_PAIRS)
+    assert adapted([accuracy], {"max_epochs": "3"})[0].notes == accuracy.notes
+    with pytest.raises(UsageError, match="has this setting; the authors' release has cremad, kin"):
+        adapted([others], {"recipe": "official"})
+
+
+def test_the_page_of_both_recipes_is_what_the_command_prints():
+    made = program("-m", "experiments", "recipe")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert (ROOT / "docs" / "recipe.md").read_text("utf-8") == made.stdout
+    assert "| **`alpha_cap`** | **0** | **10** |" in made.stdout
+
+
 def test_no_entry_beside_the_papers_compares_with_it():
     others = [*extra_tables.ARTIFACTS, *find("demo")]
     assert list(cells_of_the_paper([t for t in others if isinstance(t, Table)])) == []
     assert all(not figure.seeds == () for figure in paper_figures.ARTIFACTS)
+
+
+def test_an_entry_that_varies_a_setting_is_left_out_where_others_take_it(capsys):
+    kept = adapted([paper_tables.TABLE_1, extra_tables.RECIPE], {"recipe": "official"})
+    assert [artifact.id for artifact in kept] == ["table1"]
+    assert "note: extra-recipe is left out: --set recipe" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="the entry varies it itself"):
+        adapted([extra_tables.RECIPE], {"recipe": "official"})
+
+
+def test_a_run_of_an_older_version_is_not_evaluated_under_todays_defaults():
+    config = resolve(["--dataset", "cremad"], "")[0].config()
+    assert run_from_config(config).config() == config
+    for part, name in (("settings", "last_batch"), ("prep", "crop"), ("hparams", "alpha_rule")):
+        older = config | {part: {k: v for k, v in config[part].items() if k != name}}
+        with pytest.raises(UsageError, match=f"an older version, which had no setting {name}"):
+            run_from_config(older)

@@ -64,6 +64,9 @@ def test_a_run_leaves_what_it_promises(finished):
     assert log[-1]["train/n_valid"] > 0 and "train/L_mis" not in log[0]  # 1 epoch of warm-up
     for key in ("val/acc_mis", "val/conf_norm/audio", "val/acc_zero/video", "alpha/video"):
         assert key in log[-1]
+    for key in ("val/acc_mis_release", "val/conf_release/audio", "train/alpha", "train/q/audio"):
+        assert key in log[-1]
+    assert {r["train/n_items"] for r in log} == {result["count/n_train"]}  # no tail is dropped
     best = max(log, key=lambda r: (r["val/acc"], -r["epoch"]))
     assert result["best_epoch"] == best["epoch"] and result["val/acc"] == best["val/acc"]
     rows = read_table(finished / "predictions.csv")
@@ -72,6 +75,18 @@ def test_a_run_leaves_what_it_promises(finished):
     assert sum(result["test/shapley/" + m] for m in ("audio", "video")) == pytest.approx(hits)
     state = torch.load(finished / "last.pt", weights_only=True)
     assert "optimizers" not in state
+
+
+@pytest.mark.parametrize(
+    ("counted", "rates"), [("main", [1, 1, 1, 0.1]), ("start", [1, 0.1, 0.01, 1e-3])]
+)
+def test_the_decay_counts_the_epochs_that_it_is_told_to(demo_data, tmp_path, counted, rates):
+    how = ("--lr_from", counted, "--warmup_epochs", "2", "--lr_step", "1", "--lr", "0.01")
+    done = program(*words(demo_data, tmp_path / "run", *how))
+    assert done.returncode == 0, done.stderr
+    log = RunFolder(tmp_path / "run").read_log()
+    assert [r["lr"] for r in log] == pytest.approx([0.01 * rate for rate in rates])
+    assert ["train/L_mis" in r for r in log] == [False, False, True, True]
 
 
 @pytest.mark.slow

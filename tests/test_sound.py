@@ -14,6 +14,7 @@ from data_prep import audio, video
 from data_prep.spec import Audio, Video
 
 SILENCE = math.log(1e-7)
+BANK = Audio("fbank", 16000, 10.255)  # 1,024 windows
 
 
 # --- spectrograms ---------------------------------------------------------------------------------
@@ -145,11 +146,28 @@ def test_extract_stft_tiles_and_clips(tmp_path):
 
 @pytest.mark.parametrize("samples", [1, 10, 100000])
 @pytest.mark.parametrize("spec", [
-    Audio(), Audio("fbank", 16000, 10.0), Audio("stft", 16000, 10.0, 256, 128),
+    Audio(), BANK, Audio("stft", 16000, 10.0, 256, 128),
 ])  # fmt: skip
 def test_extract_of_any_length(tmp_path, samples, spec):
     soundfile.write(tmp_path / "a.wav", np.full(samples, 0.1), 11025)
     assert audio.extract([tmp_path / "a.wav"], spec).payload.shape == spec.shape
+
+
+def test_extract_fbank_pads_with_zeros_and_neither_tiles_nor_clips(tmp_path):
+    wave = noise(0.75, 1, 16000)[0] * 20  # beyond [-1, 1]
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    found = audio.extract([tmp_path / "a.wav"], BANK)
+    expected = audio.fbank(torch.from_numpy(wave), 16000, 128, 1024)
+    assert np.abs(found.payload - expected.numpy()).max() < 0.01
+    assert (found.payload[:, 73:] == 0).all() and (found.payload[:, :73] != 0).any(0).all()
+    assert (found.n_frames, found.duration_s) == (75, 0.75)
+
+
+def test_of_a_long_wave_the_first_1024_windows_are_kept(tmp_path):
+    wave = torch.from_numpy(noise(12, 1, 16000)[0])
+    whole = audio.fbank(wave, 16000, 128, 2000)
+    # The mean of what is cut off is not taken off: each window loses its own in any case.
+    assert torch.allclose(audio.feature(wave, BANK), whole[:, :1024], atol=1e-3)
 
 
 def test_silence(tmp_path):
@@ -177,8 +195,8 @@ def test_missing_sound_is_filled_when_asked(tmp_path):
     found = audio.extract([path], Audio(missing="fill"))
     assert found.flags == ("no_audio", "silent") and found.n_frames == 0
     assert np.allclose(found.payload, SILENCE, atol=0.01)
-    bank = audio.extract([path], Audio("fbank", 16000, 10.0, missing="fill"))
-    assert bank.payload.shape == (128, 1024)
+    bank = audio.extract([path], Audio("fbank", 16000, 10.255, missing="fill"))
+    assert bank.payload.shape == (128, 1024) and (bank.payload < -15).all()
     assert rejection(audio.extract, [path], Audio(missing="fill", drop_silent=True)) == "silent"
 
 

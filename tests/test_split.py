@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from common.options import UsageError
-from data_prep.split import PARTS, make_split, misaligned_sources, paper_counts, split_paper
+from data_prep.spec import Listed
+from data_prep.split import (
+    PARTS,
+    make_split,
+    misaligned_sources,
+    paper_counts,
+    release_partners,
+    release_parts,
+    split_paper,
+    split_release,
+)
 
 TABLE_5 = [  # N, share of the second cut, the paper's sizes
     (7442, 2 / 3, (5209, 744, 1489)),  # CREMA-D
@@ -119,3 +129,68 @@ def test_sources_of_three_modalities_are_distinct_with_two_labels():
 def test_pairs_need_two_classes():
     with pytest.raises(UsageError, match="two or more classes"):
         misaligned_sources(np.zeros(5, dtype=int), 2)
+
+
+# The draw of the release; its golden numbers are in test_official.py ------------------------------
+
+
+def pool(n=60, classes=3, lost=()):
+    return [Listed(f"s{k:02d}", k % classes, k in lost) for k in range(n)]
+
+
+def drawn(rows, seed=0, cut="test"):
+    return split_release(rows, seed, 2 / 3, cut)
+
+
+@pytest.mark.parametrize("cut", ["test", "train"])
+def test_the_releases_split_is_stratified_and_each_seed_has_another(cut):
+    rows = drawn(pool(), cut=cut)
+    assert [part for _, part in rows] == ["train"] * 42 + ["val"] * 6 + ["test"] * 12
+    assert sorted(sample for sample, _ in rows) == [row.id for row in pool()]
+    for part, count in zip(PARTS, (14, 2, 4)):
+        counts = Counter(int(sample[1:]) % 3 for sample, p in rows if p == part)
+        assert set(counts.values()) == {count}
+    assert drawn(pool(), cut=cut) == rows != drawn(pool(), seed=1, cut=cut)
+
+
+def test_the_releases_parts_keep_the_order_of_the_draw():
+    train = [sample for sample, part in drawn(pool()) if part == "train"]
+    assert train != sorted(train)
+
+
+def test_a_row_taken_for_a_header_is_in_no_part_and_moves_the_draw():
+    lost = drawn(pool(lost=(0,)))
+    assert lost == drawn(pool()[1:]) and "s00" not in dict(lost)
+
+
+def test_a_sample_without_a_file_changes_no_others_part():
+    ids = [f"s{k:02d}" for k in range(60) if k % 7]
+    parts = release_parts(pool(), ids, 0, 2 / 3, "test")
+    assert parts == [(sample, part) for sample, part in drawn(pool()) if sample in ids]
+
+
+def test_a_sample_that_no_row_names_comes_last_in_no_part():
+    parts = release_parts(pool(), [row.id for row in pool()] + ["new"], 0, 2 / 3, "test")
+    assert parts == [*drawn(pool()), ("new", "")]
+
+
+def test_a_sample_that_the_lists_have_twice_is_where_it_was_drawn_first():
+    rows = drawn(pool() + pool())
+    first = dict(reversed(rows))
+    assert first != dict(rows)
+    parts = release_parts(pool() + pool(), [row.id for row in pool()], 0, 2 / 3, "test")
+    assert dict(parts) == first and len(parts) == 60
+
+
+def test_a_class_too_small_for_the_releases_draw_is_refused():
+    with pytest.raises(UsageError, match="--split_rule release cannot draw from 10 samples"):
+        drawn([Listed(str(k), int(k == 9)) for k in range(10)])
+
+
+def test_partners_of_the_release_are_a_permutation_within_each_batch_of_64():
+    places = release_partners(150)
+    for start in (0, 64, 128):
+        batch = places[start : start + 64]
+        assert sorted(batch) == list(range(start, min(start + 64, 150)))
+        assert (batch != np.sort(batch)).any()
+    assert (places == release_partners(150)).all()

@@ -8,9 +8,11 @@ from conftest import ROOT, cpu_of_children, program
 from fake_runs import fake_run, fill
 
 from experiments import demo, registry
-from experiments.artifacts import Cell, Column, Row, Table
+from experiments.artifacts import Cell, Column, Row, Runs, Table
 from experiments.demo import JOINT, MIDAS
+from experiments.latex import latex
 from experiments.reader import Reader
+from experiments.report import report
 from experiments.tables import markdown, numbers_csv
 
 TABLE = Table(
@@ -51,9 +53,10 @@ To fill:
 - `python train.py --dataset demo --method Midas --seed 3{places}`
 
 Each run's epoch is chosen on validation accuracy alone (the first of equals); the test part is \
-read once, at the end, whole. ± is the sample standard deviation (n - 1) over the n training seeds \
-in parentheses. Hashes of demo: spec feed, split 0123456789ab. Commit: abc. Environments: mixed \
-(threads: 1, 2). Settings: one.
+read once, at the end, whole. ± is the sample standard deviation (n - 1) over the n seeds in \
+parentheses. ± of demo holds the spread between trainings alone (one split for all seeds). Hashes \
+of demo: spec feed, split 0123456789ab. Commit: abc. Environments: mixed (threads: 1, 2). \
+Settings: one.
 """
 
 GOLDEN_CSV = """row,column,runs,metric,mean,std,n,seeds,values
@@ -93,6 +96,74 @@ def test_mixed_settings_and_hashes_are_told(tmp_path):
     text, _ = texts(tmp_path)
     assert "Settings: mixed (demo.max_epochs: 4, 5)." in text
     assert "split 0123456789ab and other" in text
+
+
+CREMAD = Runs("cremad", "Joint")
+ONE_SPLIT = Runs("cremad", "Joint", (("split_seed", 0),))
+
+
+def split_run(results, runs, seed, split, **more):
+    """A run of a split of its own, as its configuration and hashes tell."""
+    folder = fake_run(results, runs, seed, hashes={"split": f"hash{split}", "part": "same"}, **more)
+    config = folder.read_json("config.json")
+    config["settings"] |= {"split_rule": "paper", "split_seed": split}
+    folder.write_json("config.json", config)
+
+
+def test_a_split_a_seed_is_no_mixture_and_is_told(tmp_path):
+    for seed in (1, 2, 3):
+        split_run(tmp_path, CREMAD, seed, seed)
+    row = Row("Joint", (Cell(CREMAD, "test/acc"),))
+    text, _ = texts(tmp_path, Table("t", "T.", (Column("x"),), (row,)))
+    assert "± of cremad holds the spread between test parts as well as between trainings" in text
+    assert "part same, spec feed; for each of 3 splits its own split. Commit" in text
+    assert "Settings: one." in text
+
+
+def test_one_split_beside_a_split_a_seed_is_told(tmp_path):
+    for seed in (1, 2, 3):
+        split_run(tmp_path, CREMAD, seed, seed)
+        split_run(tmp_path, ONE_SPLIT, seed, 0)
+    row = Row("Joint", (Cell(CREMAD, "test/acc"), Cell(ONE_SPLIT, "test/acc")))
+    text, _ = texts(tmp_path, Table("t", "T.", (Column("x"), Column("y")), (row,)))
+    assert "± of cremad holds the spread between test parts in those columns alone" in text
+    assert "spec feed; for each of 4 splits its own split." in text and "Settings: one." in text
+
+
+def test_runs_of_one_split_that_have_different_ones_are_told(tmp_path):
+    split_run(tmp_path, CREMAD, 1, 1)
+    split_run(tmp_path, CREMAD, 2, 1)
+    folder = CREMAD.folder(tmp_path, 2)
+    env = folder.read_json("env.json")
+    env["starts"][0]["hashes"]["split"] = "other"
+    folder.write_json("env.json", env)
+    row = Row("Joint", (Cell(CREMAD, "test/acc"),))
+    text, _ = texts(tmp_path, Table("t", "T.", (Column("x"),), (row,)))
+    assert "split hash1 and other" in text
+    assert "Settings: mixed (cremad.split_seed: 1, the run's seed)." in text
+    assert "holds the spread between trainings alone" in text
+
+
+def test_texts_differences_and_the_chosen_epochs_values_are_cells(tmp_path):
+    for seed, acc in ((1, 0.9), (2, 0.95)):
+        fake_run(tmp_path, MIDAS, seed, acc=acc, log=lambda epoch: {"val/x": epoch / 10})
+        fake_run(tmp_path, JOINT, seed, acc=0.85)
+    fake_run(tmp_path, JOINT, 3, acc=0.1)
+    difference = Cell(MIDAS, "test/acc", minus=JOINT)
+    columns = (Column("points", digits=1), Column("x", digits=1), Column("words", lower=None))
+    rows = (Row("a", (difference, Cell(MIDAS, "val/x"), "some & words")),)
+    table = Table("t", "T.", columns, rows)
+    text, comma = texts(tmp_path, table)
+    assert "| a | 7.5 ± 3.5 (2) | 30.0 ± 0.0 (2) | some & words |" in text
+    assert table.runs() == [MIDAS, JOINT]
+    name = "demo/Midas/default minus demo/Joint/default"
+    assert f"a,points,{name},test/acc,0.075,0.03535533906,2,1 2,0.05 0.1\n" in comma
+    assert "a,words,,,,,,,some & words\n" in comma
+    reader = Reader(tmp_path)
+    assert r"& 30.0 $\pm$ 0.0 (2) & some \& words \\" in latex(table, reader)
+    page = report([table], reader, {})
+    assert "<td>some &amp; words</td>" in page
+    assert f"{name}, test/acc: 5 of 6 runs" in page
 
 
 def damage_result(folder):
@@ -248,10 +319,10 @@ def test_a_thousand_runs_take_seconds_and_a_part_of_a_gigabyte(tmp_path):
     assert float(made.stderr.split()[-1]) < 1024  # MiB
     told = program("-m", "experiments", "status", "--results_dir", tmp_path)
     asked = cpu_of_children()
-    assert told.stdout.splitlines()[-1].startswith("429 done"), told.stdout[-300:]
+    assert told.stdout.splitlines()[-1].startswith("537 done"), told.stdout[-300:]
     assert asked - after < 2
     table = (tmp_path / "out/tables/table1.md").read_text(encoding="utf-8")
-    assert "Against the paper, cell by cell: " in table and "--" not in table.split("|---")[-1]
+    assert "Against the paper, cell by cell: " in table and "| --" not in table
     assert (tmp_path / "out/tables/table1.paper.csv").read_text().count("\n") == 57
     assert (tmp_path / "out/report.html").exists()
 

@@ -67,9 +67,9 @@ def test_there_are_101_classes_in_the_order_of_the_official_numbers():
 def test_flow_and_frames_share_their_positions_and_come_in_this_order():
     spec = ucf101.spec(Settings(flow_positions=7, flow_stack=10, flow_algo="tvl1"))
     assert list(spec) == ["flow", "video"]
-    assert spec["flow"] == Flow("tvl1", positions=7, stack=10, bound=20.0)
+    assert spec["flow"] == Flow("tvl1", 7, 10, 20.0, of_folder=30)
     assert spec["video"].positions == 7 and spec["video"].min_decoded == 4
-    assert ucf101.spec(Settings())["flow"] == Flow("dis", 10, 1)
+    assert ucf101.spec(Settings())["flow"] == Flow("dis", 10, 1, of_folder=30)
 
 
 def test_what_changes_stored_samples_changes_their_folder_and_views_do_not():
@@ -85,8 +85,17 @@ def test_views_and_constants():
     plain, other = Settings(), Settings(crop="rrc", flow_norm="center")
     assert {(v.frames, v.augment) for v in ucf101.views(plain).values()} == {(3, "flip")}
     assert {(v.frames, v.augment) for v in ucf101.views(other).values()} == {(3, "crop_flip")}
-    assert ucf101.normalise(plain) == {"flow": "none", "video": "imagenet"}
+    assert ucf101.normalise(plain) == {"flow": ([0.1307], [0.3081]), "video": "imagenet"}
     assert ucf101.normalise(other)["flow"] == ([0.5], [0.5])
+    assert ucf101.normalise(Settings(flow_norm="none"))["flow"] == "none"
+    apart = {v.augment for crop in ("none", "rrc") for v in views(flip="apart", crop=crop)}
+    assert apart == {"flip_apart", "crop_flip_apart"}
+    assert [v.choice for v in views(frame_choice="release")] == ["ucf101_flow", "ucf101"]
+    assert [v.choice for v in views()] == ["segments"] * 2
+
+
+def views(**settings):
+    return list(ucf101.views(Settings(**settings)).values())
 
 
 @pytest.mark.parametrize("wrong", [

@@ -38,7 +38,7 @@ from data_prep.stats import NOT_BY_RULE, TABLE_5, aligned, stats, text
 from data_prep.stored import fault
 from data_prep.transforms import frame_bytes
 from data_prep.verify import verify
-from data_prep.verify_tables import MOST, Found, check_pairs, check_split, few
+from data_prep.verify_tables import MOST, SPLIT_NAME, Found, check_pairs, check_split, few
 
 FIRST, SECOND = "samples-00000.arrow", "samples-00001.arrow"  # of 256 and of 44 digits
 SPLIT, PAIRS = "splits/paper-seed0.csv", "splits/paper-seed0.pairs-test.csv"
@@ -313,7 +313,7 @@ def found(n=12, **columns):
 def splits_findings(tmp_path, rule, parts, facts):
     path = tmp_path / f"{rule}-seed0.csv"
     write_table(path, ("id", "part"), zip(facts.columns["id"], parts))
-    return check_split(path, rule, facts, 2 / 3)[1]
+    return check_split(path, SPLIT_NAME.fullmatch(path.stem), facts, {"split_second": 2 / 3})[1]
 
 
 def test_a_group_in_two_parts_is_found(tmp_path):
@@ -341,6 +341,48 @@ def test_an_empty_part_is_found(tmp_path):
     assert splits_findings(tmp_path, "official", parts, found(part=parts)) == [
         "official-seed0.csv: the test part is empty"
     ]
+
+
+@pytest.fixture
+def released(folder):
+    """The folder with the release's split and its pairs of the validation part."""
+    prepared = Prepared(folder)
+    prepared.split("release", 2)
+    prepared.release_pairs("release", 2, "val", prepared.modalities)
+    return folder
+
+
+@pytest.mark.parametrize(("file", "change", "words"), [
+    ("splits/release-seed2.csv", lambda rows: swap(rows, 1, 2),
+     "release-seed2.csv: not what the release's rule draws"),
+    ("pool.csv", lambda rows: swap(rows, 1, 11), "release-seed2.csv: not what the release"),
+    ("pool.csv", lambda lines: [*lines[:-1], ",3,"], "pool.csv: line 301: ',3,'"),
+    ("pool.csv", lambda lines: lines[:20], "release-seed2.csv: the draw cannot be repeated"),
+    ("splits/release-seed2.release-pairs-val.csv", lambda rows: swap(rows, 1, 2),
+     "release-seed2.release-pairs-val.csv: the first column is not the part in its order"),
+    ("splits/release-seed2.release-pairs-val.csv", lambda lines: [*lines[:-1], lines[-1][:9] * 2],
+     "release-seed2.release-pairs-val.csv"),
+])  # fmt: skip
+def test_the_release_s_draw_is_repeated(released, file, change, words):
+    assert verify(released, "demo") == []
+    edit_lines(released / file, change)
+    assert any(finding.startswith(words) for finding in verify(released, "demo"))
+
+
+def test_a_partner_from_outside_the_batch_is_found(released):
+    path = released / "splits/release-seed2.release-pairs-val.csv"
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    rows[1][1] = rows[1][0] if rows[1][1] != rows[1][0] else rows[2][0]
+    path.write_text("\n".join(map(",".join, rows)) + "\n")
+    assert verify(released, "demo") == [f"{path.name}: line 2 on: not a permutation of these 64"
+                                        " samples"]  # fmt: skip
+
+
+def test_a_missing_pool_is_found_and_refused(folder):
+    (folder / "pool.csv").unlink()
+    assert any(finding.startswith("pool.csv: cannot be read") for finding in verify(folder, "demo"))
+    with pytest.raises(UsageError, match="pool.csv is missing"):
+        Prepared(folder).split("release", 0)
 
 
 GOOD = ("s0", "s1", "s2")
@@ -413,6 +455,11 @@ SHAPE = np.asarray([4, 5], np.int32).tobytes()
     ([b"", b""], Text(), "0 tokens instead of 1 to 40"),
     ([IDS, bytes(3)], Text(max_tokens=2), "3 tokens instead of 1 to 2"),
     ([b"\xff\x00", b"\0"], Text(), "token 255 of a vocabulary of 10"),
+    ([b"pie", "é".encode()], Text("build", pair=True), ""),
+    ([b""], Text("build"), ""),
+    ([b"pie", b"best"], Text("build"), "2 texts instead of 1"),
+    ([IDS, bytes(3)], Text("build"), "2 texts instead of 1"),
+    (["é".encode()[:1]], Text("build"), "a text that is not UTF-8"),
     ([SHAPE, VECTORS], Array(), ""),
     ([SHAPE, VECTORS], Array(max_length=3), "the shape [4, 5], at most 3 vectors"),
     ([SHAPE, VECTORS[4:]], Array(), "76 bytes instead of float32 [4, 5]"),
@@ -441,15 +488,15 @@ def folder_of(tmp_path, spec, values):
     scan = Scan(("no", "yes"), [Candidate(row["id"], row["label"], {}) for row in rows])
     meta = spec_json("texts", spec) | {
         "spec_hash": folder.name, "complete": False, "label_names": ["no", "yes"],
-        "candidates": len(rows), "candidates_hash": "", "split_second": 2 / 3, "shard_size": 256,
-        "tools": {},
+        "candidates": len(rows), "candidates_hash": "", "split_second": 2 / 3,
+        "release_cut": "test", "shard_size": 256, "tools": {},
     }  # fmt: skip
     finish(folder, scan, spec, meta, 0.0)
     return folder
 
 
 def test_texts_need_their_vocabulary(tmp_path):
-    spec = {"text": Text("build", 10, 40), "more": Array()}
+    spec = {"text": Text("0123456789ab", 10, 40), "more": Array()}
     folder = folder_of(tmp_path, spec, [([IDS, bytes(3)], [SHAPE, VECTORS])] * 20)
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join("abcdefghij") + "\n")
@@ -460,6 +507,28 @@ def test_texts_need_their_vocabulary(tmp_path):
     assert verify(folder, "texts") == ["vocab.txt: 11 lines, the spec of text has 10"]
     vocabulary.unlink()
     assert verify(folder, "texts")[0] == "vocab.txt: 0 lines, the spec of text has 10"
+    vocabulary.write_text("\n".join("abcdefghij") + "\n")
+    Prepared(folder).split("paper", 0)
+    shutil.copy(vocabulary, folder / "splits" / "paper-seed0.vocab.txt")
+    told = ["splits/paper-seed0.vocab.txt: no vocabulary is built of these samples"]
+    assert verify(folder, "texts") == told
+
+
+def test_built_vocabularies_are_made_again_from_the_stored_texts(tmp_path):
+    spec = {"text": Text("build", 100, 40, pair=True), "more": Array()}
+    values = [([f"plum{k} pie".encode(), b"best"], [SHAPE, VECTORS]) for k in range(20)]
+    folder = folder_of(tmp_path, spec, values)
+    assert verify(folder, "texts") == []
+    vocabulary = Prepared(folder).vocabulary("paper", 0)
+    content = vocabulary.read_bytes()
+    assert verify(folder, "texts") == [] and stats(folder)["disk"]["vocabulary"] == len(content)
+    for damaged in (content[:-3], content.replace(b"pie\n", b""), b"", b"\xff" + content):
+        vocabulary.write_bytes(damaged)
+        told = f"{vocabulary.name}: not what the texts of the train part give"
+        assert damaged != content and verify(folder, "texts") == [told]
+    vocabulary.rename(vocabulary.with_name("paper-seed1.vocab.txt"))
+    told = "splits/paper-seed1.vocab.txt: neither a split nor pairs of one that is here"
+    assert verify(folder, "texts") == [told]
 
 
 def test_vectors_of_several_widths_end_no_preparation_and_are_found(tmp_path):
