@@ -52,7 +52,8 @@ def learnable(reader: Reader, truth: Path) -> Iterator[tuple[str, float, float]]
 
     The ceiling is that of the test part itself: its samples' cues as they were drawn.
     """
-    for m, runs in ALONE.items():
+    for runs in ALONE.values():
+        m = dict(runs.overrides)["modality"]
         found = all_seeds(reader, runs)
         if found:
             rows = read_table(

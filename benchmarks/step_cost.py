@@ -35,6 +35,10 @@ VARIANTS = {
     "Joint": ("Joint", {}),
     "JointUni": ("JointUni", {}),
     "Midas, feature level": ("Midas", {}),
+    "Midas, release": (
+        "Midas",
+        {"uni_reduce": "mean", "pairing": "permutation", "alpha_rule": "ratio"},
+    ),
     "Midas, input level": ("Midas", {"level": "input"}),
     "SMV": ("SMV", {}),
     "OPM": ("OPM", {}),
