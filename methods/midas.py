@@ -14,15 +14,17 @@ by how sure each unimodal classifier is; the weak modality's term and hard sampl
 The authors' release (commit d25b225, "the release" below) was read, and run with repairs: it does
 not run as published. Where the paper is silent the defaults follow the release; where the two
 differ the paper is the default, and a switch follows the release. `--recipe official` sets all of
-these switches (docs/recipe.md):
+these switches (docs/recipe.md); the lines are those of its models/model_midas_cremad.py:
 
-    question                    the paper (default)           the release (switch)
-    unimodal losses             their sum (Eq. 9)             half the sum: uni_reduce=mean
-    partners                    y_j != y_i (Sec. 3.2)         any: pairing=permutation
-    alpha                       shares, Eq. 5 - 7             ratios: alpha_rule=ratio, ...
+    question           the paper (default)     the release (switch)
+    unimodal losses    their sum (Eq. 9)       half the sum, 115-117: uni_reduce=mean
+    partners           y_j != y_i (Sec. 3.2)   any, 122: pairing=permutation
+    alpha              shares, Eq. 5 - 7       ratios, 124-169: alpha_rule=ratio
 
-Of the epochs that StepLR counts the paper says nothing. The release counts those after the warm-up
-(lr_from=main, the default on cremad, kinetics and ucf101), on food101 all of them.
+Its file for kinetics inverts a ratio and caps alpha (127-162: alpha_rule=ratio_inverted and
+alpha_cap=10), that for food101 has the ratio the other way round (124: alpha_rule=ratio_2over1). Of
+the epochs that StepLR counts the paper says nothing; the release counts those after the warm-up
+(296-298: lr_from=main, the default on cremad, kinetics and ucf101), on food101 all of them.
 
 Further choices, each made here once:
 
