@@ -29,11 +29,12 @@ and the 400 classes of its kinetics configuration (the paper has 31). The releas
 frames in the order of an unsorted listing, which depends on the file system: here they are sorted.
 
 The release reads extracted frames and wav files, and does not say how they were extracted. From a
-tree prepared for it these files are read; sound is resampled to 16 kHz. Of more than 30 frames a
-clip 30 evenly spread ones are stored, and the choice is made among them, so there it is not exactly
-the release's (whose training on kinetics takes no frame after the tenth, however many there are).
-From a download we extract frames and flow: 2 frames a second on cremad, 1 on kinetics, flow by
-`--flow_algo` on ucf101. There `--keep_all` also keeps clips of cremad that the release's loader
+tree prepared for it these files are read. Sound is resampled to 16 kHz, and of several channels the
+mean is taken (the release takes the file's own rate and the first channel). Of more than 30 frames
+a clip 30 evenly spread ones are stored, and the choice is made among them, so there it is not
+exactly the release's (whose training on kinetics takes no frame after the tenth, however many there
+are). From a download we extract frames and flow: 2 frames a second on cremad, 1 on kinetics, flow
+by `--flow_algo` on ucf101. There `--keep_all` also keeps clips of cremad that the release's loader
 would leave out.
 
 The tables below have every setting, preparation flag and hyper-parameter of MIDAS; rows that differ
