@@ -128,10 +128,7 @@ def recipe_runs(dataset: str, *back: tuple[str, str]) -> Runs | None:
     own = MIDAS[dataset]
     if any(own[key] == value for key, value in back):
         return None
-    changed = {"recipe": "official", **dict(back)}
-    if changed.get("alpha_rule") == "share" and own.get("alpha_cap"):
-        changed["alpha_cap"] = 0.0  # there is no cap under this rule
-    return Runs(dataset, "Midas", tuple(sorted(changed.items())))
+    return Runs(dataset, "Midas", tuple(sorted({"recipe": "official", **dict(back)}.items())))
 
 
 RECIPE = Table(

@@ -72,3 +72,13 @@ def values(recipe: str, dataset: str, method: str) -> tuple[dict[str, Any], dict
             f"--recipe {recipe}: the official release has no {dataset}; it has {', '.join(SHARED)}"
         )
     return SHARED[dataset], MIDAS[dataset] if method == "Midas" else {}
+
+
+def beside(hparams: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's hyper-parameters beside the flags `given`, which win.
+
+    The cap of alpha belongs to the ratio rules: it goes where a flag asks for the other rule.
+    """
+    if given.get("alpha_rule") == "share":
+        return {name: value for name, value in hparams.items() if name != "alpha_cap"}
+    return hparams

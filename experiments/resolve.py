@@ -223,8 +223,10 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
             f"--stratify off has an effect with --split_rule paper only, not {settings.split_rule}"
         )
     prep = build(layout.Settings, prep_defaults, collect(args, layout.Settings))
+    given = collect(args, cls.HParams)
+    own_of_method = recipes.beside(own_of_method, given)
     defaults = method_defaults(cls.HParams, dataset, method, settings.max_epochs, own_of_method)
-    hparams = build(cls.HParams, defaults, collect(args, cls.HParams))
+    hparams = build(cls.HParams, defaults, given)
     modalities = cls.used_modalities(hparams, list(layout.spec(prep)))
     cls.check(hparams, settings.max_epochs, modalities)
     apart = (

@@ -163,6 +163,13 @@ def test_a_flag_beside_the_recipe_wins_and_names_the_folder(tmp_path):
     assert run.default_folder(tmp_path).parts[-2:] == (name, "seed2")
 
 
+def test_another_rule_for_alpha_takes_the_recipes_cap_away():
+    run = official("kinetics", "--alpha_rule", "share")
+    assert run.hparams.alpha_cap == 0
+    assert run.differing == {"recipe": "official", "alpha_rule": "share"}
+    assert official("kinetics", "--alpha_rule", "ratio").hparams.alpha_cap == 10
+
+
 def test_the_split_follows_the_seed_on_the_papers_sets_alone():
     for dataset, expected in (("cremad", 7), ("mosi", 7), ("demo", 1), ("ave", 0)):
         run, _ = resolve(["--dataset", dataset, "--seed", "7"], "")
