@@ -12,12 +12,15 @@ import numpy as np
 import torch
 
 import methods
-from common.files import file_digest
+from common.files import digest, file_digest
 from common.options import UsageError, number
+from data_prep import layouts
+from data_prep.checksums import read_local
 from data_prep.loader import Loader, train_statistics
-from data_prep.prepare import prepare, prepared_folder
+from data_prep.prepare import check_source, prepare, prepared_folder
 from data_prep.prepared import Prepared, read_meta
 from data_prep.spec import Flow, Modality, Text
+from data_prep.split import NoPairs
 from experiments.resolve import Run
 from measure import Protocol
 from methods.base import Facts, Method
@@ -73,31 +76,32 @@ def make_deterministic() -> None:
 def find_data(run: Run, args: Namespace) -> Prepared:
     """The run's prepared samples; prepares them first from --dataset_root where needed.
 
-    Raises `UsageError` naming both ways out when there is neither.
+    What is prepared is held against the root or the manifest that the user names. Raises
+    `UsageError` where it was made from other files, and where there is nothing to prepare from.
     """
-    data_dir = Path(args.data_dir)
+    data_dir, source = Path(args.data_dir), run.manifest or run.dataset
     folder = prepared_folder(data_dir, run.dataset, run.spec)
-    if not read_meta(folder).get("complete"):
-        root = Path(args.dataset_root) if args.dataset_root else None
-        if root is None and run.manifest:
-            root = Path(run.manifest).parent
-        if root is None and run.dataset == "demo":
-            from data_prep.generate.digits import ensure_digits
-
-            root = ensure_digits(data_dir)
-        if root is None:
+    root = Path(args.dataset_root) if args.dataset_root else None
+    if read_meta(folder).get("complete"):
+        # The csv of a run that is only evaluated may have changed since, or be gone.
+        if root or (run.manifest and _names(run.manifest) == run.dataset):
+            check_source(folder, source, root, run.prep)
+    else:
+        if root is None and not run.manifest and run.dataset != "demo":
             raise UsageError(
                 f"no prepared {run.dataset} in {folder}; --dataset_root <raw folder> prepares it"
                 f" first, or --data_dir <where it is>. {run.layout.SOURCE}"
             )
-        prepare(
-            run.manifest or run.dataset,
-            root,
-            data_dir,
-            run.prep,
-            max_bad=number("max_bad", args.max_bad, float, 0, 1),
-        )
+        max_bad = number("max_bad", args.max_bad, float, 0, 1)
+        prepare(source, root, data_dir, run.prep, max_bad=max_bad)
     return Prepared(folder, run.spec_hash)
+
+
+def _names(manifest: str) -> str:
+    try:
+        return layouts.public_name(manifest)
+    except UsageError:
+        return ""
 
 
 def assemble(run: Run, args: Namespace) -> Session:
@@ -110,13 +114,17 @@ def assemble(run: Run, args: Namespace) -> Session:
     layout, cls, s = run.layout, methods.load(run.method), run.settings
     modalities = cls.used_modalities(run.hparams, prepared.modalities)
     parts = prepared.split(s.split_rule, s.split_seed, s.stratify)
-    hashes = {"split": prepared.split_digest(s.split_rule, s.split_seed, s.stratify)}
+    hashes = {"data": digest(prepared.meta["shards"], 64)}
+    hashes |= {"split": prepared.split_digest(s.split_rule, s.split_seed, s.stratify)}
     protocols = {}
     for part in ("val", "test"):
         how = (s.split_rule, s.split_seed, part, modalities, s.stratify)
         sources = release = None
         if len(modalities) > 1:
-            sources, hashes[f"pairs_{part}"] = prepared.pairs(*how)
+            try:
+                sources, hashes[f"pairs_{part}"] = prepared.pairs(*how)
+            except NoPairs as why:
+                print(f"note: no misaligned figures of the {part} part: {why}", file=sys.stderr)
         if len(modalities) == 2 == len(prepared.modalities):
             release, hashes[f"release_pairs_{part}"] = prepared.release_pairs(*how)
         protocols[part] = Protocol(sources, release, s.split_rule == "release")
@@ -205,6 +213,10 @@ def environment(session: Session) -> dict:
         "spec_hash": session.run.spec_hash,
         "hashes": session.hashes,
         "data_tools": session.prepared.meta["tools"],
+        "raw": {
+            "root": read_local(session.prepared.folder).get("root", "unknown"),
+            "candidates": session.prepared.meta["candidates_hash"],
+        },
     }
 
 

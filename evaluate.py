@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from assemble import Session, assemble
-from common.files import file_digest, write_table
+from common.files import file_digest, harmless, write_table
 from common.options import Parser, UsageError
 from common.program import run as run_program
 from experiments.resolve import run_from_config
@@ -22,7 +22,13 @@ from measure import collect, confusion, measure, per_class_f1, probabilities
 def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bool) -> int:
     """Ends a run: loads the best epoch, reads the test part once, writes predictions and result."""
     method, names = session.method, session.prepared.label_names
-    method.load_state_dict(folder.load("best.pt")["method"])
+    state = folder.load("best.pt")
+    if state["epoch"] != best["epoch"]:
+        raise UsageError(
+            f"best.pt of {folder.path} is of epoch {state['epoch']} and not {best['epoch']}, the"
+            " best one: --overwrite starts anew"
+        )
+    method.load_state_dict(state["method"])
     features, labels = collect(method, session.loaders["test"].batches())
     metrics = measure(method, features, labels, session.protocols["test"])
     p = probabilities(method, features)["fused"]
@@ -34,7 +40,8 @@ def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bo
         )
     ]
     header = ("id", "label", "prediction", "label_name", "prediction_name")
-    write_table(folder.file("predictions.csv"), (*header, *(f"p/{n}" for n in names)), rows)
+    heads = (*header, *(f"p/{n}" for n in names))
+    write_table(folder.file("predictions.csv"), heads, harmless(rows))
     counts = confusion(guess, labels, len(names))
     if session.vocabulary:
         shutil.copyfile(session.vocabulary, folder.file("vocab.txt"))
@@ -101,7 +108,10 @@ def main(argv: list[str]) -> int:
         "--out", metavar="CSV", help="where --predict writes (default: standard output)"
     )
     parser.add_argument("--data_dir", default="data", help="prepared data (default data)")
-    parser.add_argument("--dataset_root", help="raw data, if it must be prepared first")
+    parser.add_argument(
+        "--dataset_root",
+        help="raw data, if it must be prepared first; with --predict, where the new files are",
+    )
     parser.add_argument("--devices", default="0", help="a CUDA device's number, or cpu")
     parser.add_argument("--threads", help="CPU threads")
     parser.add_argument("--num_workers", help="loader processes")
@@ -109,7 +119,8 @@ def main(argv: list[str]) -> int:
         "--max_bad", default="0.05", help="share of rejected files that preparation allows"
     )
     args = parser.parse_args(argv)
-    folder = RunFolder(Path(args.run))
+    path = Path(args.run)
+    folder = RunFolder(path.parent if path.is_file() else path)  # best.pt names its run as well
     config = folder.read_json("config.json")
     if folder.state != "done":
         raise UsageError(
@@ -119,14 +130,12 @@ def main(argv: list[str]) -> int:
         from predict import predict_files
 
         return predict_files(folder, config, Path(args.predict), args)
-    session = assemble(run_from_config(config), args)
-    own = folder.file("vocab.txt")
-    if session.vocabulary and file_digest(own) != session.hashes["vocabulary"]:
-        raise UsageError(
-            f"{own} is not the vocabulary of {session.vocabulary}: the run was made with other data"
-            " (--predict uses the run's own)"
-        )
-    session.method.load_state_dict(folder.load("best.pt")["method"])
+    result, session = folder.read_json("result.json"), assemble(run_from_config(config), args)
+    then, now = result["hashes"], dict(session.hashes)
+    if now.pop("data") != then.get("data"):
+        print("note: the samples were prepared anew since the run", file=sys.stderr)
+    folder.check_data(then, now)
+    session.method.load_state_dict(folder.load_best(result))
     features, labels = collect(session.method, session.loaders[args.part].batches())
     metrics = measure(session.method, features, labels, session.protocols[args.part])
     best = probabilities(session.method, features)["fused"].argmax(1)

@@ -17,7 +17,7 @@ from common.files import atomic, write_text
 from common.options import Parser
 from common.program import run as run_program
 from experiments.adapt import adapted, read_settings
-from experiments.artifacts import Artifact, Figure, Table
+from experiments.artifacts import Artifact, Figure, Table, told_settings
 from experiments.latex import latex
 from experiments.provenance import to_fill
 from experiments.reader import Reader
@@ -71,13 +71,18 @@ def make(artifact: Artifact, reader: Reader, out: Path) -> str:
     return make_figure(artifact, reader, out)
 
 
-def make_report(artifacts: list[Artifact], names: list[str], reader: Reader, out: Path) -> str:
+def make_report(
+    artifacts: list[Artifact], names: list[str], given: dict[str, str], reader: Reader, out: Path
+) -> str:
     """Writes the report of what was made; returns the line that tells of it."""
     from experiments.report import report
 
     drawn = {a.id: out / "figures" / f"{a.id}.png" for a in artifacts if isinstance(a, Figure)}
     pictures = {name: path.read_bytes() for name, path in drawn.items() if path.exists()}
-    path = out / ("-".join(["report", *names]) + ".html")
+    name = "-".join(["report", *names])
+    if given:
+        name, _ = told_settings(name, given)
+    path = out / f"{name}.html"
     write_text(path, report(artifacts, reader, pictures))
     return f"report: {path}"
 
@@ -116,7 +121,8 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_strictly(argv)
 
-    artifacts = adapted(select(args.names), read_settings(args.set))
+    given = read_settings(args.set)
+    artifacts = adapted(select(args.names), given)
     reader, out = Reader(Path(args.results_dir)), Path(args.out)
     if args.missing:
         print("".join(f"{command}\n" for command, _ in to_fill(artifacts, reader)), end="")
@@ -128,7 +134,7 @@ def main(argv: list[str]) -> int:
         )
         return 1
     made = [make(artifact, reader, out) for artifact in artifacts]
-    made.append(make_report(artifacts, args.names, reader, out))
+    made.append(make_report(artifacts, args.names, given, reader, out))
     print("\n".join([*made, *filter(None, [missing_text(artifacts, args.names, reader)])]))
     return 0
 

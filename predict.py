@@ -1,10 +1,10 @@
 """Predictions for new files: `evaluate.py RUN --predict manifest.csv`.
 
-The manifest has a column `id` and one a modality: paths relative to the manifest's folder, for text
-the text itself. A run whose texts are pairs (Twitter2015) wants a second column, `target`; one of
-precomputed flow wants the two folders of u and v, joined by ";", as one of a tree made for the
-official code may have them. The run's folder carries all that
-is needed: preparation spec, vocabulary, normalisation constants, class names.
+The manifest has a column `id` and one a modality: paths relative to the manifest's folder (or to
+--dataset_root), for text the text itself. A run whose texts are pairs (Twitter2015) wants a second
+column, `target`; one of precomputed flow wants the two folders of u and v, joined by ";", as one of
+a tree made for the official code may have them. The run's folder carries all that is needed:
+preparation spec, vocabulary, normalisation constants, class names.
 """
 
 import sys
@@ -18,9 +18,10 @@ import torch
 
 import methods
 from assemble import build_method, pick_device, stream_of
-from common.files import write_table
+from common.files import harmless, write_table
 from common.options import UsageError, number
-from data_prep.layouts.manifest import inside, read_list
+from data_prep.layouts.manifest import find, read_table
+from data_prep.layouts.own_files import Files
 from data_prep.rows import make_crew
 from data_prep.spec import Array, Candidate, Flow, Rejection, Spec, Text, spec_from_json
 from data_prep.transforms import make_input, without_padding
@@ -33,21 +34,29 @@ from methods.base import Method
 TARGET = "target"  # the second text of a pair
 
 
-def read_manifest(path: Path, spec: Spec) -> list[Candidate]:
-    """The manifest's rows; raises `UsageError` for a missing column or a path outside."""
-    rows = read_list(path, "--predict")
+def read_manifest(
+    path: Path, spec: Spec, root: Path | None = None
+) -> tuple[list[Candidate], list[tuple[str, str]]]:
+    """The manifest's rows, and (id, why) of those that are none.
+
+    `root`: where the files are, the manifest's folder without it. Raises `UsageError` for a missing
+    column or a path outside.
+    """
     pair = any(isinstance(kind, Text) and kind.pair for kind in spec.values())
     needed = ["id", *spec, *([TARGET] if pair else [])]
-    missing = [name for name in needed if rows and name not in rows[0]]
-    if not rows or missing:
-        raise UsageError(
-            f"--predict {path} has no {'column ' + missing[0] if missing else 'rows'};"
-            f" it needs the columns {', '.join(needed)}"
-        )
-    return [candidate_of(row, path, spec) for row in rows]
+    files, rejected = Files(root or path.parent, root is not None), []
+    table = read_table(path, "--predict", needed, needed, rejected, files)
+    candidates = [candidate_of(row, line, path, spec, files) for line, row in table.rows]
+    if not candidates and not rejected:
+        raise UsageError(f"--predict {path} has no rows; it needs {', '.join(needed)}")
+    for note in table.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return candidates, [(r.source, f"{r.reason}: {r.detail}") for r in rejected]
 
 
-def candidate_of(row: dict[str, str], path: Path, spec: Spec) -> Candidate:
+def candidate_of(
+    row: dict[str, str], line: int, table: Path, spec: Spec, files: Files
+) -> Candidate:
     """One row as a candidate without a label."""
     sources, inline = {}, {}
     for m, kind in spec.items():
@@ -56,12 +65,11 @@ def candidate_of(row: dict[str, str], path: Path, spec: Spec) -> Candidate:
             continue
         folders = isinstance(kind, Flow) and bool(kind.of_folder) and ";" in row[m]
         two = folders or isinstance(kind, Flow) and kind.algorithm == "precomputed"
-        sources[m] = tuple(row[m].split(";")) if two else (row[m],)
-        if two and len(sources[m]) != 2:
-            raise UsageError(f"--predict {path}: {m} of {row['id']!r} is not two folders, u;v")
-        for name in sources[m]:
-            if not inside(path.parent, name):
-                raise UsageError(f"--predict {path}: {name!r} leaves the manifest's folder")
+        names = row[m].split(";") if two else [row[m]]
+        if two and len(names) != 2:
+            raise UsageError(f"--predict {table}: {m} of {row['id']!r} is not two folders, u;v")
+        # What is not there is named once the row is read.
+        sources[m] = tuple(find(files, table, line, name)[0] for name in names)
     return Candidate(row["id"], 0, sources, inline=inline)
 
 
@@ -81,7 +89,7 @@ def restore(
 
     Normalisation constants come with the weights.
     """
-    state = folder.load("best.pt")["method"]
+    state = folder.load_best(result)
     streams, widths = {}, {}
     for m, kind in spec.items():
         # The constants come with the weights: here they only need the right number of entries.
@@ -106,11 +114,12 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
     device = pick_device(args.devices)
     spec = spec_from_json(config["spec"])
     spec = {m: spec[m] for m in methods.load(run.method).used_modalities(run.hparams, list(spec))}
-    candidates = read_manifest(manifest, spec)
+    root = Path(args.dataset_root) if args.dataset_root else None
+    candidates, bad = read_manifest(manifest, spec, root)
     (method, widths), names = restore(folder, run, spec, result, device), result["label_names"]
-    rows, bad, vocabulary = [], [], folder.file("vocab.txt")
+    rows, vocabulary = [], folder.file("vocab.txt")
     workers = number("num_workers", args.num_workers or "1", int, 1)
-    with make_crew(manifest.parent, spec, workers, 60.0, folder.path) as crew:
+    with make_crew(root or manifest.parent, spec, workers, 60.0, folder.path) as crew:
         for candidate, (state, row) in zip(candidates, crew.map(candidates)):
             inputs = inputs_of(row, spec, run, vocabulary) if isinstance(row, dict) else {}
             why = _unfit(state, row, inputs, widths)
@@ -128,7 +137,7 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
         "id",
         *(c for h in heads for c in (f"{h}/prediction", *(f"{h}/p/{n}" for n in names))),
     ]
-    write_table(Path(args.out) if args.out else None, header, rows)
+    write_table(Path(args.out) if args.out else None, header, harmless(rows))
     for name, why in bad:
         print(f"not predicted: {name}: {why}", file=sys.stderr)
     return 3 if bad else 0

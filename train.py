@@ -7,7 +7,6 @@ python train.py --method Midas --help                            MIDAS's own fla
 """
 
 import importlib.util
-import signal
 import sys
 import time
 import traceback
@@ -17,38 +16,14 @@ from typing import Any
 
 from common.files import to_json
 from common.options import UsageError
+from common.program import MachineFault, explain
 from common.program import run as run_program
+from common.stop import Stop, follow_launcher
+from experiments.estimate import duration
 from experiments.resolve import resolve
 from experiments.run_folder import RunFolder
 
 CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the device
-
-
-class Stopped(UsageError):
-    """Ctrl-C or SIGTERM: the run goes on from its last checkpoint when it is started again."""
-
-    prefix = ""
-
-    def __init__(self, number: int):
-        super().__init__("stopped; the same command goes on from the last finished epoch")
-        self.exit_status = 128 + number
-
-
-class Stop:
-    """Turns SIGINT and SIGTERM into a `Stopped` between two steps."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, _: Any) -> None:
-        self.number = number
-
-    def check(self) -> None:
-        """Raises `Stopped` once a signal has come."""
-        if self.number:
-            raise Stopped(self.number)
 
 
 class Meter:
@@ -193,15 +168,17 @@ def load_best(folder: RunFolder, saved: dict | None) -> dict:
     return state["method"]
 
 
-def train(session: Any, folder: RunFolder, args: Any) -> int:
-    """The loop: epochs until the last, each trained, validated, logged and saved; then the test."""
+def train(session: Any, folder: RunFolder, saved: dict | None, args: Any) -> int:
+    """The loop: epochs until the last, each trained, validated, logged and saved; then the test.
+
+    `saved` is the checkpoint of a run that was begun before.
+    """
     import torch
 
     from evaluate import finish
     from measure import collect, measure
 
     method, stop = session.method, Stop()
-    saved = folder.load_last()
     if saved:
         method.load_state_dict(saved["method"])
         print(f"resuming after epoch {saved['epoch']} of {folder.path}", file=sys.stderr)
@@ -211,13 +188,15 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
                 " the last digits may differ from an undisturbed run",
                 file=sys.stderr,
             )
-    folder.cut_log(saved["epoch"] if saved else 0)
+    records = list(saved["log"]) if saved else []
+    folder.restore_log(records)
     best = saved["best"] if saved else {"epoch": 0, "acc": -1.0}
     if saved and best["epoch"] == saved["epoch"]:  # a kill may have come before best.pt
         folder.save("best.pt", {"method": saved["method"], "epoch": saved["epoch"]})
     board = open_board(folder) if args.tensorboard else None
     total = sum(stage.epochs for stage in method.stages(session.run.settings.max_epochs))
 
+    first, begun = saved["epoch"] if saved else 0, time.perf_counter()
     for epoch, stage, optimizers, schedulers in epochs_to_run(session, folder, saved):
         record = {"epoch": epoch, "lr": optimizers[0].param_groups[0]["lr"]}
         record |= run_epoch(session, epoch, optimizers, stop)
@@ -230,11 +209,13 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
         if metrics["acc"] > best["acc"]:  # the first of equals, on validation accuracy alone
             best = {"epoch": epoch, "acc": metrics["acc"]}
 
+        records.append(record)
         folder.append_log(record)
         if board:
             for name, value in record.items():
                 board.add_scalar(name, value, epoch)
-        print(epoch_line(record, total, session.modalities), flush=True)
+        left = (total - epoch) * (time.perf_counter() - begun) / (epoch - first)
+        print(epoch_line(record, total, session.modalities, left), flush=True)
         folder.save(
             "last.pt",
             {
@@ -245,6 +226,8 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
                 "optimizers": [o.state_dict() for o in optimizers],
                 "schedulers": [s.state_dict() for s in schedulers],
                 "threads": torch.get_num_threads(),
+                "hashes": session.hashes,
+                "log": records,
             },
             keep_previous=True,
         )
@@ -254,11 +237,13 @@ def train(session: Any, folder: RunFolder, args: Any) -> int:
 
     if board:
         board.close()
+    if folder.read_log() != records:
+        folder.restore_log(records)
     return finish(session, folder, best, args.keep_checkpoints)
 
 
-def epoch_line(record: dict, total: int, modalities: list[str]) -> str:
-    """The epoch's key figures in aligned columns."""
+def epoch_line(record: dict, total: int, modalities: list[str], left: float) -> str:
+    """The epoch's key figures in aligned columns, and the seconds that are `left` in words."""
     cells = [f"epoch {record['epoch']:3d}/{total}", f"loss {record['train/loss']:8.4f}"]
     cells.append(f"val/acc {record['val/acc']:.4f}")
     if "val/acc_mis" in record:
@@ -267,7 +252,8 @@ def epoch_line(record: dict, total: int, modalities: list[str]) -> str:
     if "train/n_valid" in record:
         cells.append(f"pairs {record['train/n_valid']:.0f}")
     cells += [f"alpha/{m} {record[f'alpha/{m}']:.2f}" for m in modalities if f"alpha/{m}" in record]
-    return "  ".join([*cells, f"{record['time/epoch_s']:.1f} s"])
+    cells.append(f"{record['time/epoch_s']:.1f} s")
+    return "  ".join([*cells, *[f"about {duration(left)} left"] * (left > 0)])
 
 
 def open_board(folder: RunFolder) -> Any:
@@ -279,6 +265,7 @@ def open_board(folder: RunFolder) -> Any:
 
 def main(argv: list[str]) -> int:
     """Resolves the run, then trains it; torch is imported only once there is something to do."""
+    follow_launcher()
     run, args = resolve(argv, __doc__)
     if run is None:
         return 0
@@ -299,16 +286,22 @@ def main(argv: list[str]) -> int:
     session = assemble(run, args)
     with folder.lock():
         folder.claim(run.config(), args.overwrite)
+        saved = folder.load_last()
+        if saved:
+            folder.check_data(saved["hashes"], session.hashes)
         folder.note_start(environment(session))
         try:
-            return train(session, folder, args)
+            return train(session, folder, saved, args)
         except FloatingPointError as error:
             folder.fail(str(error))
             raise UsageError(f"stopped: {error}") from None
         except UsageError:
             raise
-        except Exception:
-            folder.fail(traceback.format_exc())
+        except Exception as error:
+            why = explain(error)
+            folder.fail(why or traceback.format_exc())
+            if why:
+                raise MachineFault(f"{why}. {folder.kept()}") from None
             raise
 
 

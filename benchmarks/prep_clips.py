@@ -4,6 +4,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+if __name__ == "__main__":
+    raise SystemExit("the program is prep_throughput.py, which reads this file")
+
 import av
 import cv2
 import numpy as np

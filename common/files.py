@@ -2,28 +2,48 @@
 
 import contextlib
 import csv
-import fcntl
+import glob
 import hashlib
 import io
 import json
 import os
+import platform
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
+import psutil
+
 from common.options import UsageError
+
+TEMPORARY = ".*.tmp"  # the names under which files are written
+# What spreadsheets take for a formula and run; a name that only begins with a minus is none.
+FORMULA = re.compile(r"[\t\r ]*(?:[=@]|[+-].*[(|!])", re.DOTALL)
+HOST = re.sub(r"\W", "-", platform.node()) or "host"
 
 
 class Busy(UsageError):
-    """Another living process holds the lock."""
+    """Another living process holds the lock; status as sysexits.h's EX_TEMPFAIL."""
+
+    exit_status = 75
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; on success fsynced and renamed to `path`, else removed."""
+    """A temporary name beside `path`; on success fsynced and renamed to `path`, else removed.
+
+    What killed writers of this machine left of the same file is removed first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    stem = f".{path.name}.{HOST}."
+    temporary = path.with_name(f"{stem}{os.getpid()}.tmp")
+    for left in path.parent.glob(f"{glob.escape(stem)}*.tmp"):
+        writer = left.name.removeprefix(stem).removesuffix(".tmp")
+        if writer.isdecimal() and not psutil.pid_exists(int(writer)):
+            left.unlink(missing_ok=True)
     try:
         yield temporary
         with open(temporary, "rb") as handle:
@@ -36,12 +56,14 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes what killed writers left under temporary names; call it under the folder's lock."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink()
+    for path in folder.glob(TEMPORARY):
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` survive a power cut."""
+    if os.name == "nt":  # where a folder cannot be opened
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -65,12 +87,27 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, to_json(value))
 
 
-def digest(value: Any, length: int = 12) -> str:
-    """A short SHA-256 of a JSON-able value."""
-    text = json.dumps(
+def canonical(value: Any) -> str:
+    """The shortest JSON text of a value, keys sorted."""
+    return json.dumps(
         value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
     )
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises `UsageError` for damaged content, `OSError` without one."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number without an end
+        raise UsageError(f"{path} is damaged ({error})") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} is damaged: an object was expected, not {type(value).__name__}")
+    return value
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """A short SHA-256 of a JSON-able value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
 
 
 def file_digest(path: Path) -> str:
@@ -88,6 +125,11 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     return text.getvalue()
 
 
+def harmless(rows: Iterable[Sequence]) -> list[list]:
+    """Rows for people's eyes: a text that a spreadsheet would run as a formula begins with '."""
+    return [[f"'{c}" if isinstance(c, str) and FORMULA.match(c) else c for c in r] for r in rows]
+
+
 def write_table(path: Path | None, header: Sequence[str], rows: Iterable[Sequence]) -> None:
     """`csv_text` written atomically; to standard output when `path` is None."""
     if path is None:
@@ -96,27 +138,49 @@ def write_table(path: Path | None, header: Sequence[str], rows: Iterable[Sequenc
         write_text(path, csv_text(header, rows))
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, by the names of its header; a byte order mark is passed over."""
+def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of a CSV file of ours, by the names of its header; a byte order mark is passed over.
+
+    Raises `UsageError` naming the line for an open quote, for a row of another length than the
+    header, and for a header that lacks one of `columns`.
+    """
     with open(path, encoding="utf-8-sig", newline="") as handle:
-        return list(csv.DictReader(handle))
+        reader = csv.reader(handle, strict=True)
+        try:
+            header = next(reader, [])
+            rows = [dict(zip(header, row)) for row in reader if _fits(path, reader, header, row)]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}, line {reader.line_num}: {error}") from None
+    for name in columns:
+        if name not in header:
+            raise UsageError(f"{path} has no column {name!r}, but {', '.join(header)[:200]}")
+    return rows
+
+
+def _fits(path: Path, reader: Any, header: list[str], row: list[str]) -> bool:
+    """Whether a row is one; raises `UsageError` for one of another length than the header's."""
+    if row and len(row) != len(header):
+        cells = f"{len(row)} cells where the header has {len(header)}"
+        raise UsageError(f"{path}, line {reader.line_num}: {cells}")
+    return bool(row)
 
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     """Holds an exclusive lock on the file `path`, which a kill of the process frees.
 
-    While another process has it: raises `Busy(busy)`, or with `wait` says so and waits. A record
-    lock (lockf) and not flock: loader workers are forked, and a child that outlives its killed
-    parent for some seconds would still hold an flock.
+    While another process has it: raises `Busy(busy)`, or with `wait` says so and waits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as handle:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            if not wait:
-                raise Busy(busy) from None
-            print(f"note: {busy}; waiting", file=sys.stderr)
-            fcntl.lockf(handle, fcntl.LOCK_EX)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        if not wait:
+            raise Busy(busy) from None
+        print(f"note: {busy}; waiting", file=sys.stderr)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

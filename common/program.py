@@ -1,8 +1,12 @@
 """How every program ends: a mistake of the user's is one line on stderr and a status."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
 
 from common.options import UsageError
 
@@ -15,6 +19,62 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+# What went wrong with the machine, by the system's number, and what to do about it.
+FAULTS = {
+    errno.ENOSPC: "no space is left on the disk: make room",
+    errno.EDQUOT: "the disk quota is used up: make room",
+    errno.EIO: "the disk fails to read or write (I/O error): see the system's log",
+    errno.EROFS: "the file system is read-only: give another folder",
+    errno.EACCES: "the system denies access: see the permissions, or give another folder",
+    errno.EPERM: "the system denies access: see the permissions, or give another folder",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
+    errno.ENOTDIR: "a file stands where a folder is needed: give another path",
+    errno.EEXIST: "a file stands where a folder is needed: give another path",
+    errno.EISDIR: "a folder stands where a file is needed: give another path",
+    errno.ENOENT: "there is no such file or folder",
+    errno.ENAMETOOLONG: "the name is too long for the file system: give another path",
+}
+MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+
+
+class MachineFault(UsageError):
+    """The machine failed, and not the user or this program; status as sysexits.h's EX_IOERR."""
+
+    exit_status = 74
+
+
+def explain(error: BaseException) -> str | None:
+    """One line about a fault of the machine and what to do; None for any other error."""
+    seen: BaseException | None = error
+    while seen is not None:  # libraries wrap the system's errors in their own
+        if isinstance(seen, OSError) and seen.errno in FAULTS:
+            place = f"{seen.filename}: " if seen.filename else ""
+            return f"{place}{FAULTS[seen.errno]}"
+        seen = seen.__cause__ or seen.__context__
+    text = str(error)
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in MEMORY):
+        return "the memory is used up: a smaller --batch_size, --size or --num_workers needs less"
+    if "DataLoader worker" in text:
+        return (
+            f"a loader process died ({text.splitlines()[0][:100]}), most often for want of memory:"
+            " fewer --num_workers need less"
+        )
+    return None
+
+
+def free_memory() -> int:
+    """Bytes that may still be taken: of the machine, or of this process's control group."""
+    free = psutil.virtual_memory().available
+    try:
+        most = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        counts = Path("/sys/fs/cgroup/memory.stat").read_text().split()
+        cached = int(counts[counts.index("inactive_file") + 1])
+    except (OSError, ValueError, IndexError):  # no such group, or none with a limit
+        return free
+    return min(free, most - used + cached)
 
 
 def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
@@ -30,12 +90,19 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except (ImportError, OSError, RuntimeError) as error:
-        if not any(words in str(error) for words in MISMATCH):
+    except (ImportError, OSError, RuntimeError, MemoryError) as error:
+        if any(words in str(error) for words in MISMATCH):
+            print(
+                f"error: torch, torchvision and torchaudio do not belong together ({error});"
+                " install the three pinned versions: pip install -r requirements.txt",
+                file=sys.stderr,
+            )
+            return 2
+        why = explain(error)
+        if why is None:
             raise
         print(
-            f"error: torch, torchvision and torchaudio do not belong together ({error});"
-            " install the three pinned versions: pip install -r requirements.txt",
+            f"error: {why}. Finished files are whole and stay: the same command goes on from there",
             file=sys.stderr,
         )
-        return 2
+        return MachineFault.exit_status

@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     layout = layouts.load(name)
     args = make_parser(name, layout).parse_strictly(argv)
     given = collect(args, layout.Settings)
-    settings = layout.Settings(**given)
+    settings = layout.Settings(**layouts.detected(layout, args.dataset_root) | given)
     check(settings)
     verb, data_dir = refuse_useless(args), Path(args.data_dir or "data")
     workers = number("num_workers", args.num_workers or str(cores()), int, 1)
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
         return show_findings(folder, public, workers)
     folder = prepare(
         name if layouts.is_manifest(name) else public,
-        raw_root(args, name, layout),
+        Path(args.dataset_root) if args.dataset_root else None,
         data_dir,
         settings,
         workers=workers,
@@ -100,19 +100,6 @@ def main(argv: list[str]) -> int:
     )
     print(f"ready: {folder}")
     return 0
-
-
-def raw_root(args: Namespace, name: str, layout: Any) -> Path:
-    """Where the raw data stand; writes those of the demo set."""
-    if args.dataset_root:
-        return Path(args.dataset_root)
-    if layouts.is_manifest(name):
-        return Path(name).parent
-    if layouts.public_name(name) == "demo":
-        from data_prep.generate.digits import ensure_digits
-
-        return ensure_digits(Path(args.data_dir or "data"))
-    raise UsageError(f"--dataset {name} needs --dataset_root <raw folder>. {layout.SOURCE}")
 
 
 # What is prepared ---------------------------------------------------------------------------------

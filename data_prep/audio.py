@@ -6,6 +6,7 @@ the script behind BalanceBenchmark's Kinetics-Sounds files). Waves are float32 t
 n] or mono [n].
 """
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from fractions import Fraction
@@ -26,7 +27,16 @@ from data_prep.spec import Audio
 LOG_FLOOR = 1e-7  # inside the logarithm; the field's scripts. Silence is ln(1e-7) = -16.118
 SILENT_RMS = 1e-4  # our choice
 SILENT_ZEROS = 0.99  # share of samples that are exactly zero; our choice
+CLIPPED = 0.01  # share of samples beyond full scale, as of floats in 16-bit units; our choice
+SHIFT = 0.1  # seconds; the priming of encoders and rounding are less
+MOST_SHIFT = 60.0  # seconds; a header that tells more is not believed. Our choice
 MOST_CHANNELS = 8
+MOST_TRACKS = 8
+PLACEHOLDER = 1_900_000_000  # bytes of sound, about 3 hours of CD quality; our choice
+_BYTES = {
+    "PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
+    "ULAW": 1, "ALAW": 1,
+}  # bytes of a sample  # fmt: skip
 RATES = range(1000, 768_001)  # Hz; a header that tells others is not believed. Our choice
 LARGEST_FILTER = 1 << 24  # values; rates in use need up to 14 million (22,254 Hz to 22,050)
 WINDOW = 25  # milliseconds of a filter bank's window
@@ -34,15 +44,20 @@ MARGIN = 0.25  # seconds decoded beyond those stored, for the resampling filter'
 
 
 class Sound(NamedTuple):
-    """A decoded track: `wave` float32 [channels, n], `rate` in Hz, whether all of it decoded."""
+    """A decoded track: `wave` float32 [channels, n], `rate` in Hz, whether all of it decoded.
+
+    `flags`: "other_track" where it is not the first one, "shifted" where it was aligned with the
+    picture.
+    """
 
     wave: torch.Tensor
     rate: int
     complete: bool
+    flags: tuple[str, ...] = ()
 
 
 def read(path: Path, max_seconds: float | None = None) -> Sound:
-    """The file's first audio track, in its own rate and channels.
+    """The file's first audio track that is not silent, in its own rate and channels.
 
     A damaged file gives what decodes. Raises `Reject` where nothing does: "no_audio", "unreadable",
     "truncated" or "missing_file".
@@ -50,8 +65,13 @@ def read(path: Path, max_seconds: float | None = None) -> Sound:
     sound = None
     if path.suffix.lower() in (".wav", ".flac"):
         sound = _read_soundfile(path, max_seconds)
-    # Also for a .wav that is none: many a download carries a wrong extension.
-    sound = sound or _read_container(path, max_seconds)
+    if sound is None or not sound.wave.shape[1]:
+        # A .wav that is none, as many a download has it, or one whose header tells no length.
+        try:
+            sound = _read_container(path, max_seconds)
+        except Reject:
+            if sound is None:
+                raise
     if not sound.wave.shape[1]:
         reason = "no_audio" if sound.complete else "truncated"
         raise Reject(reason, f"{path.name}: the track holds no sound that decodes")
@@ -65,9 +85,31 @@ def _read_soundfile(path: Path, max_seconds: float | None) -> Sound | None:
             _check_rate(path, file.samplerate)
             count = -1 if max_seconds is None else int(max_seconds * file.samplerate)
             samples = file.read(count, dtype="float32", always_2d=True)  # [n, channels]
-            return Sound(torch.from_numpy(samples.T.copy()), file.samplerate, True)
+            frame = file.channels * _BYTES.get(file.subtype, 0)
+            cut = len(samples) != count and frame and _lost_bytes(path) >= frame
+            return Sound(torch.from_numpy(samples.T.copy()), file.samplerate, not cut)
     except soundfile.SoundFileError:
         return None
+
+
+def _lost_bytes(path: Path) -> int:
+    """How many bytes of sound a WAV's header announces and the file does not have.
+
+    0 for lengths of about 2 or 4 GB: programs that write into a pipe put them there.
+    """
+    with open(path, "rb") as handle:
+        size, at = handle.seek(0, 2), 12
+        handle.seek(0)
+        if handle.read(4) != b"RIFF":
+            return 0
+        while at + 8 <= size:
+            handle.seek(at)
+            head = handle.read(8)
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return max(0, at + 8 + length - size) if length < PLACEHOLDER else 0
+            at += 8 + length + length % 2
+    return 0
 
 
 def _check_rate(path: Path, rate: int) -> None:
@@ -76,23 +118,54 @@ def _check_rate(path: Path, rate: int) -> None:
 
 
 def _read_container(path: Path, max_seconds: float | None) -> Sound:
+    """The first track, or the loudest of the others where it is silent."""
+    first, tracks = _read_track(path, 0, max_seconds)
+    if tracks == 1 or not is_silent(mono(first.wave)):
+        return first
+    others = []
+    for number in range(1, min(tracks, MOST_TRACKS)):
+        with contextlib.suppress(Reject):
+            others.append(_read_track(path, number, max_seconds)[0])
+    loudest = max(others, key=lambda sound: float(mono(sound.wave).square().sum()), default=first)
+    if is_silent(mono(loudest.wave)):
+        return first
+    return loudest._replace(flags=(*loudest.flags, "other_track"))
+
+
+def _read_track(path: Path, number: int, max_seconds: float | None) -> tuple[Sound, int]:
+    """An audio track, counted from 0, and the number of them."""
     with open_container(path) as container:
-        if not container.streams.audio:
+        tracks = container.streams.audio
+        if not tracks:
             raise Reject("no_audio", f"{path.name}: no audio track")
-        stream = container.streams.audio[0]
+        stream = tracks[number]
         if not stream.codec_context or not stream.codec_context.sample_rate:
             raise Reject("unreadable", f"{path.name}: no decoder for the audio track")
         stream.codec_context.thread_count = 1  # files are the unit of parallel work
         rate = stream.codec_context.sample_rate
         _check_rate(path, rate)
         limit = float("inf") if max_seconds is None else max_seconds * rate
-        parts, complete = _decode_packets(container, stream, rate, limit)
+        offset, count = _offset(container, stream), len(tracks)
+        parts, complete = _decode_packets(container, stream, rate, limit - min(0, offset) * rate)
     if len({part.shape[0] for part in parts}) > 1:  # the track changes its channels half-way
         parts = [part.mean(axis=0, keepdims=True) for part in parts]
     wave = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
+    shift = round(offset * rate)
+    if shift and wave.shape[1]:
+        wave = np.pad(wave, ((0, 0), (shift, 0))) if shift > 0 else wave[:, -shift:]
     if max_seconds is not None:
         wave = wave[:, : int(limit)]
-    return Sound(torch.from_numpy(np.ascontiguousarray(wave)), rate, complete)
+    wave = torch.from_numpy(np.ascontiguousarray(wave))
+    return Sound(wave, rate, complete, ("shifted",) * bool(shift)), count
+
+
+def _offset(container: av.container.InputContainer, stream: av.AudioStream) -> float:
+    """Seconds by which a track begins after the picture, 0 where it is too little to matter."""
+    for video in container.streams.video[:1]:
+        if None not in (video.start_time, stream.start_time, video.time_base):
+            seconds = stream.start_time * stream.time_base - video.start_time * video.time_base
+            return float(seconds) if SHIFT < abs(seconds) < MOST_SHIFT else 0.0
+    return 0.0
 
 
 def _decode_packets(container, stream, rate: int, limit: float) -> tuple[list[np.ndarray], bool]:
@@ -212,6 +285,8 @@ def feature(wave: torch.Tensor, spec: Audio) -> torch.Tensor:
 
 def is_silent(wave: torch.Tensor) -> bool:
     """Whether a wave holds no sound worth the name."""
+    if not wave.shape[0]:
+        return True
     rms = wave.square().mean().sqrt().item()
     return rms < SILENT_RMS or (wave == 0).float().mean().item() > SILENT_ZEROS
 
@@ -219,9 +294,13 @@ def is_silent(wave: torch.Tensor) -> bool:
 def extract(paths: Sequence[Path], spec: Audio) -> Extracted:
     """The stored spectrogram, float16 [F, T] = `spec.shape`, of the first path that decodes.
 
-    Flags: "source=<suffix>" (not the first path), "truncated" (parts do not decode), "silent", and
-    with `missing="fill"` "no_audio" for the silence that stands in for a missing track. Of a long
-    file only the first `spec.seconds` are decoded; `duration_s` says how much of them there is.
+    Flags: "source=<suffix>" (not the first path), "truncated" (parts do not decode), "silent",
+    "one_channel" (the loudest: their mix is silent), "other_track" (the first one is silent),
+    "shifted" (the track begins more than 0.1 s before or after the picture: cut, or silence first),
+    "cut" (it goes on for 0.25 s or more), "clipped" (more than 1 % of the samples are beyond full
+    scale), and with `missing="fill"` "no_audio" for the silence that stands in for a missing track.
+    Of a long file only the first `spec.seconds` are decoded; `duration_s` says how much of them
+    there is.
     Raises `Reject`: "silent" (with `drop_silent`), "bad_values", and the reasons of `read`.
     """
     try:
@@ -234,10 +313,20 @@ def extract(paths: Sequence[Path], spec: Audio) -> Extracted:
         flags, seconds = ("no_audio",), 0.0
     else:
         seconds = min(sound.wave.shape[1] / sound.rate, spec.seconds)
-    if not sound.complete:
-        flags += ("truncated",)
+    flags += sound.flags + ("truncated",) * (not sound.complete)
+    longest = int((spec.seconds + MARGIN) * sound.rate)
+    flags += ("cut",) * (sound.wave.shape[1] >= longest)
     wave = mono(sound.wave)
-    if is_silent(wave):
+    silent = is_silent(wave)
+    if silent and len(sound.wave) > 1:  # channels of opposite phase
+        loudest = sound.wave[sound.wave.square().sum(1).argmax()]
+        silent = is_silent(loudest)
+        if not silent:
+            wave, flags = loudest, (*flags, "one_channel")
+    low, high = wave.aminmax()
+    if max(-low, high) > 1 and (wave.abs() > 1).float().mean() > CLIPPED:
+        flags += ("clipped",)
+    if silent:
         if spec.drop_silent:
             raise Reject("silent", ", ".join(path.name for path in paths))
         flags += ("silent",)

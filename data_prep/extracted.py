@@ -7,7 +7,7 @@
 import importlib
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +16,17 @@ import numpy as np
 
 from data_prep.mp4 import check_index
 from data_prep.reasons import Reject
-from data_prep.spec import Array, Audio, Candidate, Flow, Image, Spec, Text, Video
+from data_prep.spec import (
+    Array,
+    Audio,
+    Candidate,
+    Flow,
+    Image,
+    Modality,
+    Spec,
+    Text,
+    Video,
+)
 
 T = TypeVar("T")
 
@@ -50,13 +60,15 @@ class Extracted:
     [H, W, 3]; for flow a list of images' bytes; for text [uint16 ids, uint8 segments], or the UTF-8
     of one or two texts; for an array [int32 (L, D), float32 values]. `duration_s`: seconds found in
     the file, 0 where there is no time. `n_frames`: frames, columns, tokens (words of a text that is
-    stored itself) or vectors found, 0 where the modality was filled.
+    stored itself) or vectors found, 0 where the modality was filled. `used`: which of several files
+    it is from.
     """
 
     payload: np.ndarray | list
     flags: tuple[str, ...]
     duration_s: float
     n_frames: int
+    used: int = 0
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -171,15 +183,73 @@ def extract_sample(
             raise Reject("lfs_pointer", path.name)
         if path.exists() and not path.is_file() and not path.is_dir():
             raise Reject("unreadable", f"{path.name}: a pipe, socket or device, not a file")
-    sample = {}
-    for name, modality in spec.items():
-        extract = importlib.import_module(EXTRACTORS[type(modality)]).extract
+
+    def extract(name: str, paths: Sequence[Path], modality: Modality) -> Extracted:
+        read = importlib.import_module(EXTRACTORS[type(modality)]).extract
         if isinstance(modality, Text):
-            sample[name] = extract(candidate.inline[name], modality, assets)
-        elif isinstance(modality, Array | Video):
-            sample[name] = extract(sources[name], modality, candidate.inline.get(name))
+            return read(candidate.inline[name], modality, assets)
+        if isinstance(modality, Array | Video):
+            return read(paths, modality, candidate.inline.get(name))
+        return read(paths, modality)
+
+    sample: dict[str, Extracted] = {}
+    for name, modality in spec.items():
+        paths = sources[name]
+        if name in sample:
+            continue
+        if len(paths) < 2 or _is_pair(modality, paths):
+            sample[name] = extract(name, paths, modality)
         else:
-            sample[name] = extract(sources[name], modality)
+            same = [m for m in spec if sources[m] == paths]
+            sample |= _of_one_file({m: spec[m] for m in same}, paths, extract)
     if not any(part.n_frames for part in sample.values()):
         raise Reject("unreadable", "nothing decodes in any modality")
-    return sample
+    return {name: sample[name] for name in spec}
+
+
+def _is_pair(modality: Modality, paths: Sequence[Path]) -> bool:
+    """Whether the paths are the folders of u and v of precomputed flow, which belong together."""
+    if not isinstance(modality, Flow):
+        return False
+    return modality.algorithm == "precomputed" or bool(modality.of_folder and paths[0].is_dir())
+
+
+def _of_one_file(
+    spec: Spec, paths: Sequence[Path], extract: Callable[[str, Sequence[Path], Modality], Extracted]
+) -> dict[str, Extracted]:
+    """The modalities that the same files hold, of the first file that gives them all.
+
+    Only where no file does, stand-ins for what is missing are allowed. Raises `Reject`: the reason
+    of the first file, which is the one to repair, and the details of all.
+    """
+    failures = []
+    for fill in (False, True):
+        usable = []
+        for number, path in enumerate(paths):
+            try:
+                found = {
+                    name: extract(name, [path], m if fill else _strict(m))
+                    for name, m in spec.items()
+                }
+            except Reject as failure:
+                failures.append(failure)
+                continue
+            more = (f"source={path.suffix[1:].lower()}",) if number else ()
+            usable.append(
+                {
+                    name: replace(part, flags=part.flags + more, used=number)
+                    for name, part in found.items()
+                }
+            )
+            if not fill:
+                return usable[0]
+        if usable:  # the one with the fewest stand-ins
+            return max(usable, key=lambda found: sum(p.n_frames > 0 for p in found.values()))
+        if not any(getattr(m, "missing", "") == "fill" for m in spec.values()):
+            break
+    details = [failure.detail or failure.reason for failure in failures[: len(paths)]]
+    raise Reject(failures[0].reason, "; ".join(details))
+
+
+def _strict(modality: Modality) -> Modality:
+    return replace(modality, missing="reject") if hasattr(modality, "missing") else modality

@@ -4,7 +4,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from common.files import write_json, write_table
+from common.files import harmless, write_json, write_table
 from common.options import UsageError
 from data_prep.prepared import Prepared, write_pool
 from data_prep.reasons import KEPT_REASONS, REASONS
@@ -21,9 +21,19 @@ class TooManyRejects(UsageError):
     exit_status = 3
 
 
-def finish(folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float) -> None:
+def finish(
+    folder: Path,
+    scan: Scan,
+    spec: Spec,
+    meta: dict,
+    max_bad: float,
+    count_filled: bool,
+    rule: str = "paper",
+) -> None:
     """Writes manifest.csv, rejected.csv, pool.csv and meta.json, and says what was prepared.
 
+    `count_filled`: samples with a stand-in count as rejects do, since nobody asked for them;
+    `rule`: of the split that training takes unless told otherwise.
     Marks the folder complete unless it raises: `TooManyRejects`, or `UsageError` for a class
     without any sample and for feature vectors of several widths.
     """
@@ -39,7 +49,7 @@ def finish(folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float) -> 
     write_table(
         folder / "rejected.csv",
         ("id", "source", "reason", "detail"),
-        [tuple(vars(r).values()) for r in listed],
+        harmless(tuple(vars(r).values()) for r in listed),
     )
     pool = scan.pool or [Listed(c.id, c.label) for c in scan.candidates]
     write_pool(folder / "pool.csv", pool)
@@ -51,31 +61,59 @@ def finish(folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float) -> 
         "per_class": {name: counts[name] for name in scan.label_names},
         "flags": dict(Counter(f for text in columns["flags"] for f in text.split(";") if f)),
     }
-    report(folder, meta, listed)
+    report(folder, meta, listed, scan.listed)
     write_json(folder / "meta.json", meta)
-    _check_share(folder, meta, max_bad)
+    _check_filled(folder, meta)
+    filled = [f for f in columns["flags"] if FILLED.keys() & set(f.split(";"))]
+    _check_share(folder, meta, len(filled) if count_filled else 0, scan.listed, max_bad)
     for name in scan.label_names:
         if not counts[name]:
             raise UsageError(
                 f"every file of class {name!r} was rejected: see {folder / 'rejected.csv'}"
             )
-    _check_filled(folder, meta)
     _check_widths(folder, spec, shards)
     write_json(folder / "meta.json", {**meta, "complete": True})
+    tell_split(folder, rule)
+
+
+def tell_split(folder: Path, rule: str) -> None:
+    """Says on stderr where the default split cannot be made, or lacks a class in some part."""
+    prepared = Prepared(folder)
     try:
-        Prepared(folder).split("paper", 0)
+        parts = prepared.split(rule, 0)
     except UsageError as error:  # a run that asks for it is refused with the same words
         print(f"note: the default split cannot be made: {error}", file=sys.stderr)
+        return
+    for part, positions in parts.items():
+        present = set(prepared.labels[positions].tolist())
+        absent = [name for k, name in enumerate(prepared.label_names) if k not in present]
+        if absent:
+            more = f" nor of {len(absent) - 1} other classes" if absent[1:] else ""
+            print(
+                f"note: the {part} part of the default split has no sample of class"
+                f" {absent[0]!r}{more}: what is measured there says nothing of it",
+                file=sys.stderr,
+            )
 
 
-def _check_share(folder: Path, meta: dict, max_bad: float) -> None:
-    """Raises `TooManyRejects` above the share of rejects that is allowed."""
-    share = meta["rejected"] / meta["candidates"]
+def _check_share(folder: Path, meta: dict, filled: int, listed: int, max_bad: float) -> None:
+    """Raises `TooManyRejects` above the share that is allowed of samples that are none.
+
+    `filled`: samples in which something stands for a modality; `listed`: as in `Scan`.
+    """
+    total = max(listed, meta["candidates"])
+    kinds = {
+        "were rejected": meta["rejected"],
+        "have a stand-in for a modality that cannot be read": filled,
+        "are rows that make no sample": total - meta["candidates"],
+    }
+    share = sum(kinds.values()) / total
     if share > max_bad:
+        told = ", ".join(f"{count} {what}" for what, count in kinds.items() if count)
         raise TooManyRejects(
-            f"{meta['rejected']} of {meta['candidates']} samples ({share:.1%}) were rejected, more"
-            f" than --max_bad {max_bad:g}: see {folder}/rejected.csv; mend them, remove {folder},"
-            " or run again with a higher --max_bad (the finished shards are kept)"
+            f"of {total} samples {told}: {share:.1%}, more than --max_bad {max_bad:g}. See"
+            f" {folder}/rejected.csv and the flags in manifest.csv; mend them, remove {folder}, or"
+            " run again with a higher --max_bad (the finished shards are kept)"
         )
 
 
@@ -108,12 +146,11 @@ def _check_widths(folder: Path, spec: Spec, shards: list[Shard]) -> None:
             )
 
 
-def report(folder: Path, meta: dict, listed: list[Rejection]) -> None:
+def report(folder: Path, meta: dict, rejected: list[Rejection], listed: int) -> None:
     """Says on stderr what was prepared and what was not, grouped by reason."""
-    print(
-        f"{meta['samples']} of {meta['candidates']} samples prepared in {folder}", file=sys.stderr
-    )
-    for reason, count in sorted(Counter(r.reason for r in listed).items()):
+    total = max(listed, meta["candidates"])
+    print(f"{meta['samples']} of {total} samples prepared in {folder}", file=sys.stderr)
+    for reason, count in sorted(Counter(r.reason for r in rejected).items()):
         kept = " (kept)" if reason in KEPT_REASONS else ""
         print(f"  {count:6d} {reason}{kept}: {REASONS[reason]}", file=sys.stderr)
     for flag, count in sorted(meta["flags"].items()):

@@ -5,24 +5,30 @@ error pages, under .jpg. What a file claims is checked before any of it is decod
 """
 
 import contextlib
+import functools
 import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
+import PIL.features
 import PIL.Image
 import PIL.ImageFile
 
 from data_prep.extracted import Extracted, first_usable
+from data_prep.mend import mended
 from data_prep.reasons import Reject
 from data_prep.spec import Image
 
 # Pillow's names of what is read; its many other decoders stay shut to files from the web.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 MAX_BYTES = 1 << 29  # an uncompressed picture of 100 million pixels, with alpha, has 400 MB
+MENDED_BYTES = 1 << 26  # of a file that is looked through for what is not picture
+HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 MAX_SIDE = 65500  # pixels of a side, the limit of JPEG encoders
 ORIENTATION = 0x0112  # the EXIF tag
 # EXIF orientation -> (rows and columns change places, then upside down, then mirrored).
@@ -73,19 +79,50 @@ def read_picture(path: Path, spec: Image) -> np.ndarray:
         if size > MAX_BYTES:
             raise Reject("bad_image", f"{path.name}: {size} bytes, more than {MAX_BYTES}")
         try:
-            with PIL.Image.open(handle, formats=FORMATS) as picture:
-                _check_size(path.name, picture.size, spec)
-                picture.load()
-                turn = _orientation(picture)
-                image = on_white(picture)
-        except PIL.UnidentifiedImageError:  # its text holds the path
-            raise Reject("unreadable", f"{path.name}: none of {', '.join(FORMATS)}") from None
-        except (Reject, MemoryError):  # the latter tells of this machine, not of the file
-            raise
-        except Exception as error:  # a decoder raises whatever hostile bytes lead it to
-            detail = f"{path.name}: {type(error).__name__}: {error}"
-            raise Reject("bad_image", detail[:300]) from None
+            return _decode(path.name, handle, spec)
+        except Reject as reject:
+            handle.seek(0)
+            data = mended(handle.read(MENDED_BYTES)) if size <= MENDED_BYTES else None
+            if data is None:
+                raise
+            try:
+                return _decode(path.name, io.BytesIO(data), spec)
+            except Reject:
+                raise reject from None
+
+
+def _decode(name: str, handle: BinaryIO, spec: Image) -> np.ndarray:
+    """The picture in an open file; raises `Reject`."""
+    try:
+        with PIL.Image.open(handle, formats=_formats()) as picture:
+            _check_size(name, picture.size, spec)
+            picture.load()
+            turn = _orientation(picture)
+            image = on_white(picture)
+    except PIL.UnidentifiedImageError:  # its text holds the path
+        handle.seek(4)
+        if handle.read(8)[4:] in HEIC and handle.seek(4) and handle.read(4) == b"ftyp":
+            what = "a HEIC picture: `pip install pillow-heif` reads it"
+        else:
+            what = f"none of {', '.join(_formats())}"
+        raise Reject("unreadable", f"{name}: {what}") from None
+    except (Reject, MemoryError):  # the latter tells of this machine, not of the file
+        raise
+    except Exception as error:  # a decoder raises whatever hostile bytes lead it to
+        raise Reject("bad_image", f"{name}: {type(error).__name__}: {error}"[:300]) from None
     return np.ascontiguousarray(upright(shrink(image, spec.short_side), turn))
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """What can be read here: AVIF where Pillow was built with it, HEIC with pillow-heif."""
+    found = FORMATS + (("AVIF",) if PIL.features.check("avif") else ())
+    try:
+        from pillow_heif import register_heif_opener  # not above: it may be absent
+    except ImportError:
+        return found
+    register_heif_opener()
+    return (*found, "HEIF")
 
 
 def _check_size(name: str, size: tuple[int, int], spec: Image) -> None:

@@ -7,20 +7,24 @@ splits/. A shard appears under its name only when it is whole; a stopped prepara
 the first missing one. `meta.json` says `"complete": true` last of all, and only then is it read.
 """
 
+import hashlib
 import platform
+import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from common.files import digest, locked, remove_leftovers, write_json
+from common.files import canonical, file_digest, locked, remove_leftovers, write_json
 from common.options import UsageError, check
 from common.program import cores
 from data_prep import layouts
+from data_prep.checksums import damaged, read_local, remember
 from data_prep.finish import finish
 from data_prep.prepared import read_meta
 from data_prep.rows import make_crew, rejection
@@ -57,7 +61,7 @@ def scan_root(
         raise UsageError(f"--dataset_root {root} is not a folder. {layout.SOURCE}")
     scan = with_printable_names(layout.scan(root, settings))
     if not scan.candidates:
-        raise UsageError(f"no sample of {dataset} found under {root}. {layout.SOURCE}")
+        raise UsageError(f"no sample of {dataset} found under {root}{_why(scan)}. {layout.SOURCE}")
     present = {candidate.label for candidate in scan.candidates}
     missing = [name for label, name in enumerate(scan.label_names) if label not in present]
     if missing and not allow_missing_classes:
@@ -67,6 +71,33 @@ def scan_root(
             " To leave such classes out: python -m data_prep --allow_missing_classes"
         )
     return without_classes(scan, missing)
+
+
+def _why(scan: Scan) -> str:
+    """What was found instead of samples: the counts by reason, and the first two of each."""
+    told = []
+    for reason, count in Counter(r.reason for r in scan.rejected).most_common():
+        first = [r for r in scan.rejected if r.reason == reason][:2]
+        shown = "; ".join(f"{r.source}: {r.detail}" if r.detail else r.source for r in first)
+        told.append(f"{count} {reason} ({shown})")
+    return f": {', '.join(told)}" if told else ""
+
+
+def raw_root(dataset: str, layout: Any, given: Path | None, data_dir: Path) -> Path:
+    """The folder of the raw data: the one given, a manifest's own, or the demo's, which it writes.
+
+    Raises `UsageError` where there is none.
+    """
+    if layouts.is_manifest(dataset):
+        layout.anywhere = given is not None
+        return given or layout.path.parent
+    if given is None and layouts.public_name(dataset) == "demo":
+        from data_prep.generate.digits import ensure_digits
+
+        return ensure_digits(data_dir)
+    if given is None:
+        raise UsageError(f"--dataset {dataset} needs --dataset_root <raw folder>. {layout.SOURCE}")
+    return given
 
 
 def without_classes(scan: Scan, missing: Sequence[str]) -> Scan:
@@ -112,17 +143,19 @@ def candidates_hash(root: Path, candidates: list[Candidate]) -> str:
         except OSError:
             return -1
 
-    return digest(
-        [
-            [vars(c), [size(path) for paths in c.sources.values() for path in paths]]
-            for c in candidates
-        ]
-    )
+    # As `digest` of the whole list, without its text: a manifest may have a million rows.
+    text = hashlib.sha256(b"[")
+    for k, c in enumerate(candidates):
+        entry = {field.name: getattr(c, field.name) for field in fields(c)}
+        sizes = [size(path) for paths in c.sources.values() for path in paths]
+        text.update((b"," if k else b"") + canonical([entry, sizes]).encode())
+    text.update(b"]")
+    return text.hexdigest()[:12]
 
 
 def prepare(
     dataset: str,
-    root: Path,
+    root: Path | None,
     data_dir: Path,
     settings: Any,
     *,
@@ -134,14 +167,16 @@ def prepare(
 ) -> Path:
     """Prepares a data set and returns its folder; a finished one is only checked.
 
-    `dataset` is a name, or the path of a manifest. `workers`: processes, one a core when None;
-    `limit_s`: the time that one sample may take; `ray`: a cluster's address, in place of `workers`;
+    `dataset` is a name, or the path of a manifest; for `root` None see `raw_root`. `workers`:
+    processes, one a core when None; `limit_s`: the time that one sample may take; `ray`: a
+    cluster's address, in place of `workers`;
     `allow_missing_classes`: a class without any file is left out of the set, and not refused.
     Raises `UsageError` for a root that is not this data set's or has changed since the preparation
     began, and `TooManyRejects`. Waits while another process prepares the same folder.
     """
     check(settings)
-    layout = layouts.load(dataset)
+    layout, given, source = layouts.load(dataset), root, dataset
+    root = raw_root(dataset, layout, given, data_dir)
     spec, dataset = layout.spec(settings), layouts.public_name(dataset)
     folder = prepared_folder(data_dir, dataset, spec)
     scan = scan_root(layout, dataset, root, settings, allow_missing_classes)
@@ -152,25 +187,33 @@ def prepare(
         "spec_hash": spec_hash(dataset, spec),
         "complete": False,
         "label_names": list(scan.label_names),
-        "candidates": len(scan.candidates),
-        "candidates_hash": candidates_hash(root, scan.candidates),
+        **_source_of(scan, root),
+        "missing_classes": allow_missing_classes,
         "split_second": float(layout.SPLIT_SECOND),
         "release_cut": getattr(layout, "RELEASE_CUT", "test"),
         "shard_size": SHARD_SIZE,
         "tools": {"python": platform.python_version(), **{t: version(t) for t in TOOLS}},
     }
     with locked(folder / ".lock", f"another process is preparing {folder}", wait=True):
-        _check_same_candidates(folder, meta, root)
+        before = read_meta(folder)
+        _check_same_candidates(folder, before, meta, _again(folder, source, given))
+        meta["shards"] = before.get("shards", {})
         shards = -(-len(scan.candidates) // SHARD_SIZE)
-        if read_meta(folder).get("complete") and not _missing(folder, shards):
+        if before.get("complete") and not _missing(folder, shards, meta["shards"]):
             return folder
         remove_leftovers(folder)
         _check_lfs(scan, root, max_bad)
+        for name in damaged(folder, meta["shards"]):
+            print(f"WARNING: {folder / name} is damaged, and made anew", file=sys.stderr)
+            del meta["shards"][name]
         write_json(folder / "meta.json", meta)
         _place_vocabulary(folder, spec, settings)
         crew = make_crew(root, spec, workers or cores(), limit_s, folder, ray)
-        _write_shards(folder, dataset, spec, scan, crew)
-        finish(folder, scan, spec, meta, max_bad)
+        _write_shards(folder, dataset, spec, scan, crew, meta)
+        count_filled = not getattr(settings, "allow_missing", False)
+        rule = getattr(layout, "SPLIT_RULE", "paper")
+        finish(folder, scan, spec, meta, max_bad, count_filled, rule)
+        remember(folder, meta["shards"], root=str(root.resolve()), named_root=given is not None)
     return folder
 
 
@@ -183,14 +226,48 @@ def _place_vocabulary(folder: Path, spec: Spec, settings: Any) -> None:
             place_vocabulary(folder / "vocab.txt", modality, settings.vocabulary)
 
 
-def _check_same_candidates(folder: Path, meta: dict, root: Path) -> None:
-    before = read_meta(folder)
-    if before and before["candidates_hash"] != meta["candidates_hash"]:
-        raise UsageError(
-            f"{folder} was begun from other files ({before['candidates']} candidates then,"
-            f" {meta['candidates']} now under {root}); the two are not mixed:"
-            " give the former root, another --data_dir, or remove that folder"
+def _check_same_candidates(folder: Path, before: dict, now: dict, again: str) -> None:
+    """Raises `UsageError` where a folder was made from other files than those of today."""
+    keys = ("candidates", "candidates_hash")
+    if before and [before.get(key) for key in keys] != [now[key] for key in keys]:
+        then, today = (
+            f"{meta.get('candidates')} candidates (hash {meta.get('candidates_hash')})"
+            for meta in (before, now)
         )
+        root = read_local(folder).get("root", "an unknown root")
+        raise UsageError(
+            f"{folder} was prepared from other files: {then} in {root} then, {today} now; the two"
+            f" are not mixed. Give the former files, another --data_dir, or prepare anew: {again}"
+        )
+
+
+def check_source(folder: Path, dataset: str, root: Path | None, settings: Any) -> None:
+    """Holds a finished folder against the raw data that a run is given.
+
+    Raises `UsageError` with the command that prepares anew where they are not those it was made of.
+    A manifest's files are looked for where they were, unless `root` says where.
+    """
+    layout, meta, local = layouts.load(dataset), read_meta(folder), read_local(folder)
+    if root is None and local.get("named_root"):
+        root = Path(local["root"])
+    place = raw_root(dataset, layout, root, folder.parent.parent)
+    scan = scan_root(layout, dataset, place, settings, bool(meta.get("missing_classes")))
+    _check_same_candidates(folder, meta, _source_of(scan, place), _again(folder, dataset, root))
+
+
+def _source_of(scan: Scan, root: Path) -> dict[str, Any]:
+    """What meta.json says of where the samples are from."""
+    return {
+        "candidates": len(scan.candidates),
+        "candidates_hash": candidates_hash(root, scan.candidates),
+    }
+
+
+def _again(folder: Path, dataset: str, root: Path | None) -> str:
+    where = ["--dataset_root", str(root)] if root else []
+    words = ["python", "-m", "data_prep", "--dataset", dataset, *where]
+    words += ["--data_dir", str(folder.parent.parent)]
+    return f"rm -r {shlex.quote(str(folder))} && {shlex.join(words)} (with the preparation flags)"
 
 
 def _check_lfs(scan: Scan, root: Path, max_bad: float) -> None:
@@ -207,14 +284,18 @@ def _check_lfs(scan: Scan, root: Path, max_bad: float) -> None:
         )
 
 
-def _missing(folder: Path, shards: int) -> list[int]:
-    """The numbers of the shards that are still to be written."""
-    return [k for k in range(shards) if not (folder / shard_name(k)).exists()]
+def _missing(folder: Path, shards: int, sums: dict[str, str]) -> list[int]:
+    """The numbers of the shards that are still to be written, or whose checksum is not noted."""
+    names = [shard_name(k) for k in range(shards)]
+    return [k for k, n in enumerate(names) if n not in sums or not (folder / n).exists()]
 
 
-def _write_shards(folder: Path, dataset: str, spec: Spec, scan: Scan, crew: Any) -> None:
+def _write_shards(
+    folder: Path, dataset: str, spec: Spec, scan: Scan, crew: Any, meta: dict
+) -> None:
+    """Writes the missing shards, and the checksum of each into meta.json once it is there."""
     runs = [scan.candidates[k : k + SHARD_SIZE] for k in range(0, len(scan.candidates), SHARD_SIZE)]
-    missing = _missing(folder, len(runs))
+    missing = _missing(folder, len(runs), meta["shards"])
     columns = schema(dataset, spec)
     done = len(scan.candidates) - sum(len(runs[k]) for k in missing)
     bar = tqdm(total=len(scan.candidates), initial=done, desc=f"prepare {dataset}", unit="clip")
@@ -233,3 +314,5 @@ def _write_shards(folder: Path, dataset: str, spec: Spec, scan: Scan, crew: Any)
                 writer.abandon()
                 raise
             writer.close(rejected)
+            meta["shards"][shard_name(k)] = file_digest(folder / shard_name(k))
+            write_json(folder / "meta.json", meta)

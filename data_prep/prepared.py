@@ -3,15 +3,15 @@
 Refuses what is not complete or was made with another spec, and names the command that repairs it.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.files import file_digest, read_table, write_table, write_text
+from common.files import file_digest, read_object, read_table, write_table, write_text
 from common.options import UsageError
+from data_prep.checksums import check_changed
 from data_prep.shards import Shard
 from data_prep.spec import Listed, Text, spec_from_json
 from data_prep.split import (
@@ -29,13 +29,11 @@ VOCABULARY = ".vocab.txt"  # behind a split's name: the vocabulary of its train 
 def read_meta(folder: Path) -> dict:
     """The folder's meta.json, or an empty dictionary."""
     try:
-        return json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        return read_object(folder / "meta.json")
     except FileNotFoundError:
         return {}
-    except json.JSONDecodeError as error:
-        raise UsageError(
-            f"{folder}/meta.json is damaged ({error}); remove {folder} and prepare again"
-        ) from None
+    except UsageError as error:
+        raise UsageError(f"{error}; remove {folder} and prepare again") from None
 
 
 def write_pool(path: Path, pool: list[Listed]) -> None:
@@ -48,7 +46,7 @@ def read_pool(path: Path) -> list[Listed]:
     """What `write_pool` wrote; classes that are all whole numbers are numbers again."""
     if not path.exists():
         raise UsageError(f"{path} is missing: remove {path.parent} and prepare again")
-    rows = read_table(path)
+    rows = read_table(path, ("id", "key", "lost"))
     whole = all(row["key"].isdecimal() for row in rows)
     return [
         Listed(row["id"], int(row["key"]) if whole else row["key"], bool(row["lost"]))
@@ -63,11 +61,11 @@ class Prepared:
     says or than `expected_hash`.
     """
 
-    def __init__(self, folder: Path, expected_hash: str | None = None):
+    def __init__(self, folder: Path, expected_hash: str | None = None, check: bool = True):
         self.folder, self.meta = Path(folder), read_meta(Path(folder))
         again = "prepare again: python -m data_prep --dataset {} --dataset_root <raw folder>"
         again = again.format(self.meta.get("dataset", "<name>"))
-        if not self.meta.get("complete"):
+        if not self.meta.get("complete") or "shards" not in self.meta:
             raise UsageError(f"{folder} is not a finished prepared folder; {again}")
         if expected_hash not in (None, self.meta["spec_hash"]):
             raise UsageError(
@@ -76,10 +74,16 @@ class Prepared:
         self.spec = spec_from_json(self.meta)
         self.modalities = list(self.spec)
         self.label_names = self.meta["label_names"]
+        if check:
+            check_changed(self.folder, self.meta["shards"])
         self._open()
 
     def _open(self) -> None:
-        self.shards = [Shard(path) for path in sorted(self.folder.glob("samples-*.arrow"))]
+        names = sorted(self.meta["shards"])
+        lost = [name for name in names if not (self.folder / name).exists()]
+        if lost:
+            raise UsageError(f"{self.folder / lost[0]} is missing: data_prep makes it anew")
+        self.shards = [Shard(self.folder / name) for name in names]
         self.starts = np.cumsum([0, *map(len, self.shards)])
         if int(self.starts[-1]) != self.meta["samples"]:
             raise UsageError(
@@ -95,11 +99,11 @@ class Prepared:
         return len(self.ids)
 
     def __getstate__(self) -> dict:
-        # Memory maps are opened anew in each process.
+        # Memory maps are opened anew in each process; the checksums were looked at in the first.
         return {"folder": self.folder}
 
     def __setstate__(self, state: dict) -> None:
-        self.__init__(state["folder"])
+        self.__init__(state["folder"], check=False)
 
     def value(self, position: int, modality: str) -> Any:
         """The stored bytes of one sample's modality (a list of them for frames)."""
@@ -119,8 +123,14 @@ class Prepared:
         path = self._split_path(rule, seed, stratify)
         if not path.exists():
             write_table(path, ("id", "part"), self._draw(rule, seed, stratify))
-        rows = read_table(path)
+        rows = read_table(path, ("id", "part"))
         position = {sample: k for k, sample in enumerate(self.ids)}
+        parts = (*PARTS, "") if rule == "release" else PARTS
+        for line, row in enumerate(rows, 2):
+            if row["part"] not in parts:
+                raise UsageError(
+                    f"{path}, line {line}: part {row['part']!r} is none of {', '.join(PARTS)}"
+                )
         unknown = [row["id"] for row in rows if row["id"] not in position]
         if unknown or len({row["id"] for row in rows}) != len(rows) or len(rows) != len(self.ids):
             raise UsageError(
@@ -215,7 +225,7 @@ class Prepared:
     ) -> tuple[np.ndarray, str]:
         """A file of ids, one column a modality, as places within the part, and its SHA-256."""
         place = {self.ids[position]: k for k, position in enumerate(positions)}
-        rows = read_table(path)
+        rows = read_table(path, modalities)
         try:
             sources = np.asarray(
                 [[place[row[m]] for m in modalities] for row in rows], dtype=np.int64

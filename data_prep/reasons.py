@@ -19,14 +19,16 @@ REASONS = {
     "no_text": "no list gives it a text that can be read",
     "label_conflict": "list and folder tell different classes: the list was taken",
     "bad_line": "a line of a list that has not the form of this data set's lines",
+    "open_quote": "a line of a list opens a quote that nothing closes: it was read to its own end",
     "header_line": "the first line of a list, which names its columns and no sample",
     "outside_root": "a list names a path that leads out of its folder",
     "filtered": "its text holds a word that the data set's authors filter out",
     "duplicate": "the same id stands elsewhere: the first was taken",
+    "second_file": "another file of the same sample: read only where those before it do not decode",
     "empty_event": "the list gives the event no length, or no times that are numbers",
 }
 # Findings that are written to rejected.csv although the sample itself is kept.
-KEPT_REASONS = ("label_conflict",)
+KEPT_REASONS = ("label_conflict", "open_quote", "second_file")
 
 
 class Reject(Exception):

@@ -34,7 +34,9 @@ def extract_row(
         "label": candidate.label,
         "group": candidate.group,
         "part": candidate.part,
-        "sources": SEPARATOR.join(paths[0] for paths in candidate.sources.values()),
+        "sources": SEPARATOR.join(
+            paths[parts[m].used if m in parts else 0] for m, paths in candidate.sources.items()
+        ),
         "duration_s": round(max(p.duration_s for p in parts.values()), 3),
         "n_frames": max(
             (parts[m].n_frames for m in parts if not isinstance(spec[m], Audio)), default=0

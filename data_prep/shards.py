@@ -25,18 +25,21 @@ def shard_name(number: int) -> str:
     return f"samples-{number:05d}.arrow"
 
 
+FACTS = {
+    "id": pa.string(),
+    "label": pa.int16(),
+    "group": pa.string(),
+    "part": pa.string(),
+    "sources": pa.string(),
+    "duration_s": pa.float64(),
+    "n_frames": pa.int32(),
+    "flags": pa.string(),
+}
+
+
 def schema(dataset: str, spec: Spec) -> pa.Schema:
     """Columns: id, label, what the manifest tells, and one column a modality."""
-    fields = [
-        pa.field("id", pa.string()),
-        pa.field("label", pa.int16()),
-        pa.field("group", pa.string()),
-        pa.field("part", pa.string()),
-        pa.field("sources", pa.string()),
-        pa.field("duration_s", pa.float64()),
-        pa.field("n_frames", pa.int32()),
-        pa.field("flags", pa.string()),
-    ]
+    fields = [pa.field(name, kind) for name, kind in FACTS.items()]
     for name, modality in spec.items():
         if isinstance(modality, Audio):
             rows, columns = modality.shape
@@ -91,24 +94,39 @@ class ShardWriter:
 
 
 class Shard:
-    """A shard read through a memory map: rows without a copy."""
+    """A shard read through a memory map: rows without a copy.
+
+    Raises `UsageError` for a file that is none. Its offsets are checked here, once: Arrow reads
+    wherever they point to.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            *self.batches, last = (
-                reader.get_batch_with_custom_metadata(k) for k in range(reader.num_record_batches)
-            )
-        except (pa.ArrowInvalid, OSError, ValueError) as error:
+            self._open()
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise UsageError(
-                f"{path} is not a readable shard ({error}); remove it and prepare again"
+                f"{path} is not a readable shard ({reason}); remove it and prepare again"
             ) from None
-        self.batches = [batch for batch, _ in self.batches]
-        rejected = json.loads(last.custom_metadata[b"rejected"])
-        self.rejected = [Rejection(**entry) for entry in rejected]
-        self.spec = json.loads(reader.schema.metadata[b"spec"])
         self.starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])
+
+    def _open(self) -> None:
+        reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
+        batches = [
+            reader.get_batch_with_custom_metadata(k) for k in range(reader.num_record_batches)
+        ]
+        if not batches:
+            raise ValueError("it has no record batch")
+        for name, kind in FACTS.items():
+            if reader.schema.field(name).type != kind:
+                raise ValueError(f"its column {name} is no {kind}")
+        for batch, _ in batches:
+            batch.validate(full=True)
+        self.batches = [batch for batch, _ in batches[:-1]]
+        metadata = batches[-1].custom_metadata or {}
+        self.rejected = [Rejection(**entry) for entry in json.loads(metadata[b"rejected"])]
+        self.spec = json.loads(reader.schema.metadata[b"spec"])
 
     def __len__(self) -> int:
         return int(self.starts[-1])

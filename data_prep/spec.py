@@ -143,7 +143,7 @@ Spec = dict[str, Modality]
 KINDS = {kind.__name__.lower(): kind for kind in (Audio, Video, Image, Flow, Text, Array)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a list may have a million
 class Candidate:
     """One sample of a raw tree before decoding.
 
@@ -189,7 +189,9 @@ class Listed:
 class Scan:
     """What a layout found under a root: candidates in id order, and what it could not use.
 
-    `pool` are the rows of the raw data's lists in their order; None where it has none.
+    `pool` are the rows of the raw data's lists in their order; None where it has none. `listed` is
+    the number of samples that an own manifest names, usable or not; 0 for downloads, of which
+    something is always missing.
     """
 
     label_names: tuple[str, ...]
@@ -197,6 +199,7 @@ class Scan:
     rejected: list[Rejection] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     pool: list[Listed] | None = None
+    listed: int = 0
 
 
 @dataclass(frozen=True)

@@ -213,19 +213,23 @@ def check_parts(
             raise UsageError(f"the {part} part is empty: {len(parts)} samples are too few to split")
 
 
+class NoPairs(UsageError):
+    """A part has no misaligned pairs: what they measure is left out there."""
+
+
 def misaligned_sources(labels: np.ndarray, modalities: int, seed: int = 0) -> np.ndarray:
     """Sources of the misaligned samples of one part: [R, M] positions, one column a modality.
 
     M = 2: for each i one j with another label, uniform, and both directions (i, j) and (j, i), so
     R = 2N (paper Sec. 1; the draw is our choice). M >= 3: j_1 has another label, the others are
     drawn without replacement from the rest, and a random permutation assigns them (Sec. A.2),
-    R = N. Raises `UsageError` where no sample has a partner.
+    R = N. Raises `NoPairs` where no sample has a partner.
     """
     n, rng, rows = len(labels), np.random.default_rng(seed), []
     if n < modalities or len(set(labels.tolist())) < 2:
-        raise UsageError(
-            f"misaligned pairs need {modalities} or more samples of two or more classes in the"
-            f" validation and the test part; one has {n} of {len(set(labels.tolist()))}"
+        raise NoPairs(
+            f"misaligned pairs need {modalities} or more samples of two or more classes, there are"
+            f" {n} of {len(set(labels.tolist()))}"
         )
     for i in range(n):
         others = np.flatnonzero(labels != labels[i])

@@ -238,7 +238,8 @@ def _digits(content: bytes) -> str:
 def extract(inline: str | list[str], spec: Text, assets: Path) -> "Extracted":
     """What is stored of a text or a pair: tokens, or the cleaned texts themselves in UTF-8.
 
-    Tokens are those of assets/vocab.txt. A sample without any word counts as filled.
+    Tokens are those of assets/vocab.txt. A sample without any word counts as filled. Flags:
+    "empty_text", "cut" (more than `max_tokens` hold), "cut_text" (of a text of megabytes).
     """
     from data_prep.extracted import Extracted
 
@@ -253,14 +254,17 @@ def extract(inline: str | list[str], spec: Text, assets: Path) -> "Extracted":
     ) if holds]  # fmt: skip
     if spec.built:
         payload, found = [text.encode() for text in cleaned], sum(words)
+        # A word is one token or more, and there are marks beside them.
+        cut = sum(words) + 2 + spec.pair > spec.max_tokens
     else:
-        payload = tokenise(cleaned, spec, assets / "vocab.txt")
+        payload, cut = tokenise(cleaned, spec, assets / "vocab.txt")
         found = len(payload[1]) if any(words) else 0
+    flags += ["cut"] * cut
     return Extracted(payload, tuple(flags), 0.0, found)
 
 
-def tokenise(cleaned: Sequence[str], spec: Text, vocabulary: Path) -> list[bytes]:
-    """[uint16 ids, uint8 segments] as bytes of one or two cleaned texts, by a vocab.txt.
+def tokenise(cleaned: Sequence[str], spec: Text, vocabulary: Path) -> tuple[list[bytes], bool]:
+    """([uint16 ids, uint8 segments] as bytes, whether some were cut) of one or two cleaned texts.
 
     [CLS] a [SEP], or for a pair [CLS] a [SEP] b [SEP] with the segments 0 and 1. What is more than
     `spec.max_tokens` is cut from the end of whichever text is the longer one then, as BERT's own
@@ -277,7 +281,8 @@ def tokenise(cleaned: Sequence[str], spec: Text, vocabulary: Path) -> list[bytes
     for segment, (text, length) in enumerate(zip(found, kept)):
         ids += text[:length] + separator
         segments += [segment] * (length + 1)
-    return [np.asarray(ids, np.uint16).tobytes(), np.asarray(segments, np.uint8).tobytes()]
+    stored = [np.asarray(ids, np.uint16).tobytes(), np.asarray(segments, np.uint8).tobytes()]
+    return stored, sum(kept) < sum(map(len, found))
 
 
 def split_words(text: str) -> list[str]:

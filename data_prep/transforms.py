@@ -95,7 +95,7 @@ def tokens(stored: list[bytes], spec: Text, vocabulary: Path | None = None) -> n
     """
     if spec.built:
         assert vocabulary, "texts are stored: a vocabulary must be given"
-        stored = tokenise([bytes(text).decode() for text in stored], spec, vocabulary)
+        stored, _ = tokenise([bytes(text).decode() for text in stored], spec, vocabulary)
     ids = np.frombuffer(stored[0], dtype=np.uint16)
     out = np.zeros((3, spec.max_tokens), dtype=np.int32)
     out[0, : len(ids)], out[2, : len(ids)] = ids, 1

@@ -1,315 +1,107 @@
-"""Pickles of numpy arrays, read as data: no class is looked up, no function of the file is called.
+"""Pickles of numpy arrays, read as data by a process of its own that is limited and knows no numpy.
 
-This is an interpreter of its own for the opcodes that arrays, dict, list, tuple, str, bytes and
-numbers are written with (protocols 0 to 5, Python 2's too). The few functions that such a file
-names (numpy's `_reconstruct`, `_frombuffer`, `scalar`, `dtype`, and `_codecs.encode`) stand for
-operations of `data_prep.pickled_arrays`; any other name ends the reading, before anything happens.
-
-The file is mapped, not read: an array is a read-only view into the map, and costs no memory beyond
-the pages in use. Only text is decoded; Python 3 writes the bytes of an array as text under the
-protocols 0 to 2, and those are copied, at most as many as the file has.
+`data_prep.unpickle_child` reads the file with the standard library's `Unpickler`, in which every
+name stands for a plain record or ends the reading. It leaves the bytes of the arrays in one file,
+which is mapped here, and the rest as a pickle in which no name at all is allowed.
 """
 
-import codecs
+import math
 import mmap
-import struct
-from collections.abc import Callable
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.options import UsageError
-from data_prep.pickled_arrays import (
-    MAX_NAME,
-    NAMES,
-    Damaged,
-    Name,
-    Pending,
-    Refused,
-    array,
-    finished,
-    ordered,
-)
 
 MAX_BYTES = 1 << 30  # of a file; CMU-MOSI's largest has about 0.5 GB
-MAX_STEPS = 5_000_000  # opcodes; its files have some ten thousand
-SHORT = 255  # bytes; longer byte strings stay in the file
+MEMORY = 1 << 30  # bytes that reading may take
+SECONDS = 60.0
+CHILD = Path(__file__).with_name("unpickle_child.py")
 
 
 def load(path: Path) -> Any:
     """The content of a pickle file: builtins and numpy arrays.
 
-    Arrays are read-only; a byte string of more than 255 bytes is a memoryview; an array of objects
-    is a list (nested as its shape says) of str, bytes and numbers. Raises `UsageError` for a file
-    that is not whole, larger than 1 GiB, or names anything else, and says what.
+    Arrays are read-only views of a mapped file; those of objects are lists, nested as their shape
+    says, and numpy's scalars plain numbers. Raises `UsageError` for a file that is damaged, holds
+    anything else, or needs more than 1 GiB or 60 s.
     """
-    try:
-        with open(path, "rb") as handle:
-            size = handle.seek(0, 2)
-            if not size:
-                raise Damaged("it is empty")
-            if size > MAX_BYTES:
-                raise Damaged(f"it has {size} bytes, more than the {MAX_BYTES} that are read")
-            data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-        if data[:23] == b"version https://git-lfs":
-            raise Damaged("it is a git-lfs pointer: run `git lfs pull` in its folder")
-        return Machine(data).run()
-    except Refused as error:
-        raise UsageError(
-            f"{path} asks for {printable(error)}, which is no data: the file is refused, and"
-            " nothing of it was run; take it from its authors"
-        ) from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        what = f"{path} is no whole pickle file ({printable(error)})"
-        raise UsageError(f"{what}; fetch it again") from None
-
-
-def printable(error: Exception) -> str:
-    """The message on one line: a file may name anything, line feeds and control codes included."""
-    return str(error).encode("unicode_escape").decode()
-
-
-class Machine:
-    """The state of one reading: position, stack, marks, memo, and what may still be decoded."""
-
-    def __init__(self, data: mmap.mmap):
-        self.data, self.view, self.at = data, memoryview(data), 0
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        self.allowance = len(data)  # bytes that may be copied out of text, elements checked
-
-    def run(self) -> Any:
-        """Executes the opcodes up to STOP and returns what is left on the stack."""
-        for _ in range(MAX_STEPS):
-            code = self.take(1)[0]
-            if code == 0x2E:  # STOP
-                return self.pop()
-            if code not in OPCODES:
-                raise Damaged(f"byte {self.at - 1} is {code:#04x}, no opcode that data need")
-            OPCODES[code](self)
-        raise Damaged(f"it has more than {MAX_STEPS} steps")
-
-    # Reading ------------------------------------------------------------------------------------
-
-    def take(self, count: int) -> memoryview:
-        """The next `count` bytes, not copied."""
-        if not 0 <= count <= len(self.data) - self.at:
-            raise Damaged(f"byte {self.at} announces {count} bytes, and the file ends before them")
-        self.at += count
-        return self.view[self.at - count : self.at]
-
-    def number(self, form: str) -> Any:
-        """A number of a fixed width: `form` as in `struct`."""
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
-
-    def line(self, longest: int = MAX_NAME) -> bytes:
-        """The bytes up to the next line feed, which is passed over."""
-        end = self.data.find(b"\n", self.at)
-        if end < 0 or end - self.at > longest:
-            raise Damaged(f"the line at byte {self.at} does not end")
-        line = bytes(self.take(end - self.at))
-        self.at += 1
-        return line
-
-    def charge(self, amount: int) -> None:
-        """Counts what is copied: a few bytes of a file must not ask for any amount of work."""
-        self.allowance -= amount
-        if self.allowance < 0:
-            raise Damaged("it decodes to more than its own size")
-
-    # Stack --------------------------------------------------------------------------------------
-
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
-    def top(self) -> Any:
-        """The uppermost value, which stays; never one below the last mark."""
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise Damaged(f"nothing is on the stack at byte {self.at}")
-        return self.stack[-1]
-
-    def pop(self) -> Any:
-        """The uppermost value, an array in place of what stood for it."""
-        self.top()
-        return finished(self.stack.pop())
-
-    def pop_marked(self) -> list:
-        """All values above the last mark."""
-        if not self.marks:
-            raise Damaged(f"no mark at byte {self.at}")
-        start = self.marks.pop()
-        values = [finished(value) for value in self.stack[start:]]
-        del self.stack[start:]
-        return values
-
-    def extend(self, values: list) -> None:
-        """Appends to the list on top."""
-        if not isinstance(self.top(), list):
-            raise Damaged(f"no list at byte {self.at}")
-        self.stack[-1].extend(values)
-
-    def update(self, values: list) -> None:
-        """Puts keys and values into the dict on top; a key is a str, bytes or an int."""
-        if not isinstance(self.top(), dict) or len(values) % 2:
-            raise Damaged(f"no dict at byte {self.at}")
-        if not all(isinstance(key, (str, bytes, int)) for key in values[::2]):
-            raise Damaged(f"a key at byte {self.at} is neither text nor a number")
-        self.stack[-1].update(zip(values[::2], values[1::2]))
-
-    def marked_dict(self) -> None:
-        values = self.pop_marked()
-        self.push({})
-        self.update(values)
-
-    def remember(self, index: int) -> None:
-        """Puts the uppermost value into the memo, an array before it is filled."""
-        self.memo[index] = self.top()
-
-    def recall(self, index: int) -> None:
-        if index not in self.memo:
-            raise Damaged(f"value {index} is not known at byte {self.at}")
-        self.push(self.memo[index])
-
-    def join(self, count: int) -> None:
-        """A tuple of the uppermost values."""
-        self.push(tuple([self.pop() for _ in range(count)][::-1]))
-
-    # Numbers and text ---------------------------------------------------------------------------
-
-    def check_protocol(self) -> None:
-        protocol = self.number("B")
-        if protocol > 5:
-            raise Damaged(f"protocol {protocol} is unknown")
-
-    def check_frame(self) -> None:
-        length = self.number("<Q")
-        if length > len(self.data) - self.at:
-            raise Damaged(f"the frame at byte {self.at} announces {length} bytes")
-
-    def decimal(self) -> None:
-        """A whole number in digits, or a truth value under protocol 0."""
-        line = self.line().rstrip(b"L")
-        self.push({b"00": False, b"01": True}.get(line) if line in (b"00", b"01") else int(line))
-
-    def string(self, count: int) -> None:
-        """A byte string: in the file where it is long."""
-        value = self.take(count)
-        self.push(bytes(value) if count <= SHORT else value)
-
-    def python2_string(self, count: int) -> None:
-        """Python 2's str is text here where it is short (keys), bytes where it is long (arrays)."""
-        value = self.take(count)
-        self.push(str(value, "latin-1") if count <= SHORT else value)
-
-    def quoted_string(self) -> None:
-        """Python 2's str under protocol 0: a literal in quotes."""
-        line = self.line(len(self.data))
-        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in b"\"'":
-            raise Damaged(f"the string before byte {self.at} has no quotes")
-        self.push(codecs.escape_decode(line[1:-1])[0].decode("latin-1"))
-
-    # Objects ------------------------------------------------------------------------------------
-
-    def find(self, module: Any, name: Any) -> None:
-        """Pushes what stands for a name; raises `Refused` for all that is not in `NAMES`."""
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise Damaged(f"a name at byte {self.at} is no text")
-        if (module, name) not in NAMES:
-            raise Refused(f"{module[:MAX_NAME]}.{name[:MAX_NAME]}")
-        self.push(NAMES[module, name])
-
-    def line_name(self) -> None:
-        module, name = self.line().decode(), self.line().decode()
-        self.find(module, name)
-
-    def refuse_instance(self) -> None:
-        """The opcode that makes an instance of a class of protocol 0."""
-        module, name = self.line().decode(), self.line().decode()
-        raise Refused(f"{module}.{name}")
-
-    def stack_name(self) -> None:
-        name, module = self.pop(), self.pop()
-        self.find(module, name)
-
-    def reduce(self) -> None:
-        arguments, function = self.pop(), self.pop()
-        if not isinstance(function, Name) or function.call is None:
-            raise Refused(f"a call of {type(function).__name__}")
-        if not isinstance(arguments, tuple):
-            raise Damaged(f"a call at byte {self.at} has no arguments")
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise UsageError(f"{path} has {size} bytes, more than the {MAX_BYTES} that are read")
+    with open(path, "rb") as handle:
+        head = handle.read(1 << 16)
+    if head.startswith(b"version https://git-lfs"):
+        raise UsageError(f"{path} is a git-lfs pointer: run `git lfs pull` in its folder")
+    # Where it is mapped, a file lives on without its name; Windows keeps it until the process ends.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        why = _run_child(path, Path(folder))
+        if why and head.count(b"\n") > 2 and head.count(b"\n") == head.count(b"\r\n"):
+            why += "; its line ends were converted, as by a transfer in text mode: fetch it again"
+        if why:
+            raise UsageError(f"{path} is refused: {why}")
         try:
-            self.push(function.call(self.charge, *arguments))
-        except TypeError:
-            raise Damaged(f"a call at byte {self.at} has other arguments") from None
-
-    def build(self) -> None:
-        """Fills an array, or sets a dtype's byte order."""
-        state, target = self.pop(), self.top()
-        if not isinstance(target, Pending) or not isinstance(state, tuple):
-            raise Refused(f"a state of {type(target).__name__}")
-        if isinstance(target.value, np.dtype):
-            target.value = ordered(target.value, state)
-        elif target.value is None and len(state) in (4, 5):  # the oldest lack a version
-            shape, dtype, fortran, content = state[-4:]
-            target.value = array(self.charge, content, dtype, shape, "F" if fortran else "C")
-        else:
-            raise Damaged(f"an array is filled in an unknown way at byte {self.at}")
+            return _read_result(Path(folder))
+        except (ValueError, pickle.UnpicklingError, MemoryError) as error:
+            raise UsageError(f"{path} is refused: {error}") from None
 
 
-# opcode -> what it does; the names are those of the standard library's pickletools
-OPCODES: dict[int, Callable[[Machine], Any]] = {
-    0x80: Machine.check_protocol,
-    0x95: Machine.check_frame,
-    b"("[0]: lambda m: m.marks.append(len(m.stack)),
-    b"N"[0]: lambda m: m.push(None),
-    0x88: lambda m: m.push(True),
-    0x89: lambda m: m.push(False),
-    b"I"[0]: Machine.decimal,
-    b"L"[0]: Machine.decimal,
-    b"J"[0]: lambda m: m.push(m.number("<i")),
-    b"K"[0]: lambda m: m.push(m.number("B")),
-    b"M"[0]: lambda m: m.push(m.number("<H")),
-    0x8A: lambda m: m.push(int.from_bytes(m.take(m.number("B")), "little", signed=True)),
-    b"F"[0]: lambda m: m.push(float(m.line())),
-    b"G"[0]: lambda m: m.push(m.number(">d")),
-    b"S"[0]: Machine.quoted_string,
-    b"T"[0]: lambda m: m.python2_string(m.number("<i")),
-    b"U"[0]: lambda m: m.python2_string(m.number("B")),
-    b"B"[0]: lambda m: m.string(m.number("<I")),
-    b"C"[0]: lambda m: m.string(m.number("B")),
-    0x8E: lambda m: m.string(m.number("<Q")),  # BINBYTES8
-    0x96: lambda m: m.string(m.number("<Q")),  # BYTEARRAY8: a writable array under protocol 5
-    b"V"[0]: lambda m: m.push(str(m.line(len(m.data)), "raw-unicode-escape")),
-    b"X"[0]: lambda m: m.push(str(m.take(m.number("<I")), "utf-8")),
-    0x8C: lambda m: m.push(str(m.take(m.number("B")), "utf-8")),
-    0x8D: lambda m: m.push(str(m.take(m.number("<Q")), "utf-8")),
-    b"]"[0]: lambda m: m.push([]),
-    b"l"[0]: lambda m: m.push(m.pop_marked()),
-    b"a"[0]: lambda m: m.extend([m.pop()]),
-    b"e"[0]: lambda m: m.extend(m.pop_marked()),
-    b")"[0]: lambda m: m.push(()),
-    b"t"[0]: lambda m: m.push(tuple(m.pop_marked())),
-    0x85: lambda m: m.join(1),
-    0x86: lambda m: m.join(2),
-    0x87: lambda m: m.join(3),
-    b"}"[0]: lambda m: m.push({}),
-    b"d"[0]: Machine.marked_dict,
-    b"s"[0]: lambda m: m.update([m.pop(), m.pop()][::-1]),
-    b"u"[0]: lambda m: m.update(m.pop_marked()),
-    b"p"[0]: lambda m: m.remember(int(m.line())),
-    b"q"[0]: lambda m: m.remember(m.number("B")),
-    b"r"[0]: lambda m: m.remember(m.number("<I")),
-    0x94: lambda m: m.remember(len(m.memo)),
-    b"g"[0]: lambda m: m.recall(int(m.line())),
-    b"h"[0]: lambda m: m.recall(m.number("B")),
-    b"j"[0]: lambda m: m.recall(m.number("<I")),
-    b"c"[0]: Machine.line_name,
-    b"i"[0]: Machine.refuse_instance,
-    0x93: Machine.stack_name,
-    b"R"[0]: Machine.reduce,
-    b"b"[0]: Machine.build,
-}
+def _run_child(path: Path, folder: Path) -> str:
+    """Why the child could not read the file, or ""."""
+    command = [sys.executable, "-I", "-S", str(CHILD), str(path), str(folder), str(MEMORY)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"reading it takes more than {SECONDS:g} s"
+    if done.returncode == 0:
+        return ""
+    words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    told = words[-1] if done.returncode == 3 and words else ""
+    printable = "".join(c if c.isprintable() else "?" for c in told)[:300]
+    return printable or f"its reader ended with the status {done.returncode}"
+
+
+class _Plain(pickle.Unpickler):
+    """Builtins, and the arrays that the child left in `data`; any name is refused."""
+
+    def __init__(self, handle: Any, data: Any):
+        super().__init__(handle)
+        self.data, self.seen = data, {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no data")
+
+    def persistent_load(self, pid: tuple) -> Any:
+        kind, number, *rest = pid
+        if number not in self.seen:
+            self.seen[number] = self._array(*rest) if kind == "array" else nested(*rest)
+        return self.seen[number]
+
+    def _array(self, code: str, shape: tuple, fortran: bool, at: int, scalar: bool) -> Any:
+        kind, count = np.dtype(code), math.prod(shape)
+        values = np.frombuffer(self.data, kind, count, at) if count else np.zeros(0, kind)
+        values = values.reshape(shape, order="F" if fortran else "C")
+        return values.item() if scalar else values
+
+
+def nested(shape: tuple, values: list) -> Any:
+    """The elements of an array of objects as lists, one in the other."""
+    for length in reversed(shape[1:]):
+        values = [values[k : k + length] for k in range(0, len(values), length)] if length else []
+    return values if shape else values[0]
+
+
+def _read_result(folder: Path) -> Any:
+    with open(folder / "data", "rb") as handle:
+        empty = not os.fstat(handle.fileno()).st_size
+        data = b"" if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    with open(folder / "tree", "rb") as handle:
+        return _Plain(handle, data).load()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.files import harmless
 from common.options import UsageError
 from data_prep.prepared import VOCABULARY, read_pool
 from data_prep.reasons import REASONS
@@ -68,7 +69,7 @@ def read_csv(path: Path, header: Sequence[str]) -> tuple[list[list[str]], list[s
     """The rows below the expected header, or why they cannot be read."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
-            rows = list(csv.reader(handle))
+            rows = list(csv.reader(handle, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return [], [f"{path.name}: cannot be read: {one_line(error)}"]
     if not rows or rows[0] != list(header):
@@ -113,7 +114,7 @@ def check_rejected(folder: Path, found: Found) -> list[str]:
         return findings
     unknown = sorted({row[2] for row in rows} - set(REASONS))
     findings += [f"rejected.csv: the reason {reason!r} does not exist" for reason in unknown]
-    lost = Counter(found.rejected) - Counter(tuple(row) for row in rows)
+    lost = Counter(map(tuple, harmless(found.rejected))) - Counter(tuple(row) for row in rows)
     findings += [f"rejected.csv: lacks {row[0]!r}, {row[2]}, of the shards" for row in sorted(lost)]
     return few(findings)
 

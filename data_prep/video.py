@@ -33,6 +33,7 @@ from data_prep.track import (
 )
 
 ENOUGH = 3.0  # seconds of a damaged clip that make it worth keeping; our choice
+DARK = 16  # of 255, the highest value of a frame that is called black; our choice
 BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips of which nothing decodes
 
 
@@ -232,6 +233,15 @@ def encode(image: np.ndarray, spec: Video) -> np.ndarray | bytes:
     return data.tobytes()
 
 
+def looks(images: list[np.ndarray]) -> tuple[str, ...]:
+    """The flag "black" of frames that show nothing, "still" of several that are the same."""
+    if all(image.max() <= DARK for image in images):
+        return ("black",)
+    first = images[0]
+    same = all(i.shape == first.shape and cv2.norm(i, first, cv2.NORM_L1) <= i.size for i in images)
+    return ("still",) if len(images) > 1 and same else ()
+
+
 def extract(paths: Sequence[Path], spec: Video, window: Sequence[float] | None = None) -> Extracted:
     """The stored frames of the first path that decodes, in order of time.
 
@@ -240,9 +250,9 @@ def extract(paths: Sequence[Path], spec: Video, window: Sequence[float] | None =
 
     Flags: "source=<suffix>" (not the first path), "truncated" (a part does not decode, and at
     least 3 s or half of the nominal duration does), "repeated_frames" (the last one, up to
-    `min_frames`), and with `missing="fill"` "no_video" for the black frames that stand in for a
-    missing track. Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames",
-    "missing_file".
+    `min_frames`), "black" and "still" (see `looks`), "cut" (longer than `max_frames` tell), and
+    with `missing="fill"` "no_video" for the black frames that stand in for a missing track.
+    Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file".
     """
     try:
         if spec.of_folder and paths and paths[0].is_dir():
@@ -254,7 +264,9 @@ def extract(paths: Sequence[Path], spec: Video, window: Sequence[float] | None =
         if spec.missing != "fill" or reject.reason == "lfs_pointer":
             raise
         clip, flags = Clip([scale(np.zeros(BLACK, np.uint8), spec)], ("no_video",), 0.0, 0), ()
-    flags += clip.flags
+    flags += clip.flags + (looks(clip.images) if clip.found else ())
+    every = not (spec.first or spec.positions or window)  # frames are taken at a rate
+    flags += ("cut",) * (every and clip.duration > (spec.max_frames + 0.5) / spec.fps)
     size = clip.images[0].shape[1::-1]  # of all: a stream may change its size half-way
     images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in clip.images]
     if len(images) < spec.min_frames:

@@ -72,8 +72,10 @@ class Crew:
         preload: Sequence[str] = (),
     ):
         self.work, self.prepare, self.limit_s = work, prepare, limit_s
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(list(preload))
+        forks = "forkserver" in multiprocessing.get_all_start_methods()  # Windows has none
+        self.context = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            self.context.set_forkserver_preload(list(preload))
         self.size = max(1, workers)
         self.crew: list[_Worker] = []
 

@@ -1,7 +1,8 @@
 """The same tables and figures of runs with other settings: `--set max_epochs=3 size=32`.
 
 A smaller protocol for all runs at once: to try the whole on a small machine, or to see what a
-shorter training does. Such runs have folders of their own, and each table's footer tells it.
+shorter training does. Such runs have folders of their own, and so have the tables and figures made
+of them, whose names and captions tell the settings.
 
 With `--set recipe=official`, misaligned accuracy and confidence are read as the authors' release
 measures them, and captions and notes say so. Runs of data sets that the release lacks stay as they
@@ -91,7 +92,8 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
     changed = []
     for artifact in artifacts:
         try:
-            changed.append(artifact.mapped(lambda runs, key: (change(runs), key)))
+            other = artifact.mapped(lambda runs, key: (change(runs), key))
+            changed.append(other.with_settings(given))
         except VariesItself as error:
             if len(artifacts) == 1:
                 raise

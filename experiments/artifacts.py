@@ -7,8 +7,9 @@
 Nothing is read, drawn or trained here.
 """
 
+import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,8 @@ class Row:
 class Table:
     """A table; a cell is mean ± sample standard deviation over `seeds`.
 
-    `first` heads the rows' labels; `notes` are footnotes.
+    `first` heads the rows' labels; `notes` are footnotes; `changed` are the settings that all runs
+    were given beside the paper's.
     """
 
     id: str
@@ -136,6 +138,7 @@ class Table:
     notes: tuple[str, ...] = ()
     first: str = "method"
     seeds: tuple[int, ...] = SEEDS
+    changed: tuple[tuple[str, str], ...] = ()
 
     def cells(self) -> Iterator[tuple[Row, Column, Cell]]:
         """All cells that need runs, row by row."""
@@ -148,9 +151,20 @@ class Table:
         """Each set of runs that the table needs, once."""
         return list(dict.fromkeys(runs for _, _, cell in self.cells() for runs in cell.operands))
 
+    @property
+    def repeats(self) -> bool:
+        """Whether it repeats numbers of the paper, so that rows which the paper lacks stand out."""
+        return any(cell.paper for _, _, cell in self.cells())
+
     def noted(self, *notes: str) -> "Table":
         """The table with further notes."""
         return replace(self, notes=self.notes + notes)
+
+    def with_settings(self, given: Mapping[str, str]) -> "Table":
+        """The table of runs with these settings, under a name of its own."""
+        name, told = told_settings(self.id, given)
+        caption, changed = f"{self.caption} {told}", tuple(sorted(given.items()))
+        return replace(self, id=name, caption=caption, changed=changed)
 
     def mapped(self, change: Change) -> "Table":
         """The table of other runs and keys."""
@@ -210,6 +224,7 @@ class Figure:
     kind: str
     panels: tuple[Panel, ...] = ()
     seeds: tuple[int, ...] = SEEDS
+    changed: tuple[tuple[str, str], ...] = ()
 
     def runs(self) -> list[Runs]:
         """Each set of runs that the figure needs, once."""
@@ -219,6 +234,12 @@ class Figure:
     def noted(self, *notes: str) -> "Figure":
         """The figure with further sentences in its caption."""
         return replace(self, caption=" ".join([self.caption, *notes]))
+
+    def with_settings(self, given: Mapping[str, str]) -> "Figure":
+        """The figure of runs with these settings, under a name of its own."""
+        name, told = told_settings(self.id, given)
+        caption, changed = f"{self.caption} {told}", tuple(sorted(given.items()))
+        return replace(self, id=name, caption=caption, changed=changed)
 
     def mapped(self, change: Change) -> "Figure":
         """The figure of other runs and keys."""
@@ -236,3 +257,10 @@ class Figure:
 
 
 Artifact = Table | Figure
+
+
+def told_settings(name: str, given: Mapping[str, str]) -> tuple[str, str]:
+    """The name of an artifact whose runs have these settings, and the sentence that says so."""
+    words = [f"{key}={value}" for key, value in sorted(given.items())]
+    safe = re.sub(r"[^A-Za-z0-9_=.,+-]+", "-", ",".join(words))
+    return f"{name}-{safe}", f"All runs with {', '.join(words)}."

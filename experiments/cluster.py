@@ -17,22 +17,22 @@ from common.cluster import connected
 from experiments.reader import Reader
 from experiments.run_folder import RunFolder
 from experiments.sweep import sweep
-from experiments.tasks import TRAIN, Ended, Task, look, open_log, start_child
+from experiments.tasks import BUSY, TRAIN, Ended, Task, look, open_log, start_child, tail
 
 POLL_S = 0.1
 PATIENCE_S = 60.0  # for a child that was told to stop: it does so between two steps
 
 
-def make_run(script: str, words: list[str], here: str, folder: str, log: str) -> Ended | None:
-    """On whatever machine: makes one run and tells how it ended; None: another process is at it.
+def make_run(script: str, words: list[str], here: str, folder: str, log: str) -> Ended | str:
+    """On whatever machine: makes one run and tells how it ended, or why it has to wait.
 
     The end is judged here and not by the launcher, to whose machine a shared file system may show
     a new file late. `ray.cancel` arrives as a KeyboardInterrupt, the end of the launcher as SIGTERM
     or, from the kernel, as the child's.
     """
-    handle, begun = open_log(Path(log)), time.monotonic()
+    handle, begun = open_log(Path(log), RunFolder(Path(folder))), time.monotonic()
     if handle is None:
-        return None
+        return BUSY
     with handle:
         child = start_child(Path(script), words, handle, Path(here))
     try:
@@ -40,8 +40,8 @@ def make_run(script: str, words: list[str], here: str, folder: str, log: str) ->
             time.sleep(POLL_S)  # not `wait()`, which `ray.cancel` does not interrupt
     finally:
         end_child(child)
-    why = f"exit status {child.returncode}" if child.returncode else ""
-    return look(RunFolder(Path(folder)), Path(log), why, time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    return look(RunFolder(Path(folder)), Path(log), child.returncode, seconds)
 
 
 def end_child(child: subprocess.Popen) -> None:
@@ -94,7 +94,7 @@ class RayCrew:
         )
         self.running[ref], self.begun[ref] = task, time.monotonic()
 
-    def ended(self) -> Iterator[tuple[Task, Ended | None]]:
+    def ended(self) -> Iterator[tuple[Task, Ended | str]]:
         """What came back from the cluster."""
         refs = list(self.running)
         if not refs:
@@ -116,8 +116,9 @@ class RayCrew:
             why = str(error).strip().splitlines()[-1]
         else:
             why = f"its worker died ({type(error).__name__})"
-        folder = task.runs.folder(self.results, task.seed)
-        return look(folder, task.log_path(self.results), why, seconds)
+        folder, log = task.runs.folder(self.results, task.seed), task.log_path(self.results)
+        done = folder.state == "done"
+        return Ended(done, why, seconds, () if done else tail(log))
 
     def stop(self, number: int) -> None:
         """Cancels everything: children stop between two steps, at the second call at once.

@@ -6,6 +6,8 @@ Where each seed has its own split, our ± includes the spread between test parts
 if its runs used the authors' release, and then Welch's test compares like with like.
 Two-sided tests at level 0.05, corrected by Holm over the family: all testable cells of one metric
 in one table. Where a deviation is missing, or both are 0, a cell is untestable, not "agreeing".
+Runs with other settings than the paper's, or of more than 2 % more or fewer samples, are not
+comparable (our choice: UCF-101's download has 13,320 clips, the paper counts 13,085).
 """
 
 import functools
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from common.files import read_table
 from common.options import UsageError
+from data_prep.layouts import DATASETS
 from experiments.artifacts import Cell, Column, Row, Table
 from experiments.grid import Filled, fill
 from experiments.reader import Reader
@@ -23,6 +26,8 @@ from experiments.statistics import Summary, Welch, holm, welch
 PAPER_FILE = Path(__file__).with_name("paper_results.csv")
 PAPER_SEEDS = 3
 LEVEL = 0.05
+TOLERANCE = 0.02  # of the paper's number of samples
+OFFICIAL = ("recipe", "official")  # the settings of the authors' own code
 FOOTNOTE = (
     "Difference is ours minus the paper's, with Welch's 95 % interval; verdicts are Holm-corrected"
     " over the table's cells of one metric at level 0.05. The paper does not say whether its ± is"
@@ -58,8 +63,8 @@ def paper_results(path: Path = PAPER_FILE) -> dict[tuple[str, ...], Summary]:
 class Comparison:
     """One cell beside the paper's; numbers in the paper's unit (percent where it has percent).
 
-    `verdict`: agrees, higher, lower, untestable, or missing where no run is there. `p_holm` is
-    None where nothing was tested.
+    `verdict`: agrees, higher, lower, untestable, not comparable, or missing where no run is there.
+    `p_holm` is None where nothing was tested; `differs` says what makes it not comparable.
     """
 
     row: Row
@@ -70,6 +75,7 @@ class Comparison:
     test: Welch | None = None
     p_holm: float | None = None
     verdict: str = "missing"
+    differs: str = ""
 
     @property
     def difference(self) -> float | None:
@@ -77,7 +83,20 @@ class Comparison:
         return None if self.ours is None else self.ours.mean - self.paper.mean
 
 
-def first_look(row: Row, column: Column, cell: Cell, filled: Filled) -> Comparison:
+def differences(table: Table, reader: Reader, cell: Cell) -> str:
+    """In what a cell's runs differ from the paper's: settings, and the number of samples; or ""."""
+    told = [f"{key}={value}" for key, value in table.changed if (key, value) != OFFICIAL]
+    for runs in cell.operands:
+        due = DATASETS[runs.dataset][1]
+        for run in reader.finished(runs, table.seeds):
+            seen = [run.result.get(f"count/n_{part}") for part in ("train", "val", "test")]
+            total = sum(n for n in seen if isinstance(n, int))
+            if due and abs(total - due) > TOLERANCE * due:
+                told.append(f"{total:,} of {due:,} samples of {runs.dataset}")
+    return ", ".join(dict.fromkeys(told))
+
+
+def first_look(row: Row, column: Column, cell: Cell, filled: Filled, differs: str) -> Comparison:
     """The cell's two numbers and its test, before the family is corrected."""
     paper = paper_results()[cell.paper]
     ours = filled.summary and filled.summary.scaled(100.0 if column.percent else 1.0)
@@ -87,13 +106,15 @@ def first_look(row: Row, column: Column, cell: Cell, filled: Filled) -> Comparis
         words = {0: "agrees", 1: "higher", -1: "lower"}
         sign = (ours.mean > paper.mean) - (ours.mean < paper.mean)
         return Comparison(row, column, cell, ours, paper, verdict=words[sign])
+    if differs:
+        return Comparison(row, column, cell, ours, paper, verdict="not comparable", differs=differs)
     return Comparison(row, column, cell, ours, paper, welch(ours, paper), verdict="untestable")
 
 
 def compare(table: Table, reader: Reader) -> list[Comparison]:
     """All cells of the table for which the paper has a number."""
     found = [
-        first_look(row, column, cell, fill(table, reader, cell))
+        first_look(row, column, cell, fill(table, reader, cell), differences(table, reader, cell))
         for row, column, cell in table.cells()
         if cell.paper
     ]
@@ -116,8 +137,14 @@ def _verdict(comparison: Comparison, p: float) -> str:
 
 def counts(comparisons: list[Comparison]) -> dict[str, int]:
     """How many cells have each verdict."""
-    order = ("agrees", "higher", "lower", "untestable", "missing")
+    order = ("agrees", "higher", "lower", "untestable", "not comparable", "missing")
     return {v: n for v in order if (n := sum(c.verdict == v for c in comparisons))}
+
+
+def differing(comparisons: list[Comparison]) -> str:
+    """What makes cells not comparable, as a sentence with a blank behind it; "" for none."""
+    told = list(dict.fromkeys(c.differs for c in comparisons if c.differs))
+    return f"Not comparable: {'; '.join(told)}. " if told else ""
 
 
 def cells_of_the_paper(tables: list[Table]) -> Iterator[tuple[str, ...]]:

@@ -37,8 +37,8 @@ def grid(table: Table, reader: Reader) -> Grid:
 def marks(table: Table, cells: Grid) -> dict[tuple[int, int], str]:
     """(row, column) -> "best" or "second", by the mean as it is shown; equals share a mark.
 
-    Rows that the paper does not have take no part, nor does a column with fewer than three of them:
-    a second of two is no distinction.
+    In a table of the paper's, rows that it does not have take no part. Of fewer than three means
+    there is no second: one of two is no distinction.
     """
     found = {}
     for c, column in enumerate(table.columns):
@@ -47,7 +47,7 @@ def marks(table: Table, cells: Grid) -> dict[tuple[int, int], str]:
         means = {
             r: round(cells[r][c].summary.mean * (100.0 if column.percent else 1.0), column.digits)
             for r, row in enumerate(table.rows)
-            if not row.ours and cells[r][c] and cells[r][c].summary
+            if not (row.ours and table.repeats) and cells[r][c] and cells[r][c].summary
         }
         order = sorted(set(means.values()), reverse=not column.lower)
         names = ("best", "second") if len(means) > 2 else ("best",)

@@ -58,7 +58,7 @@ def latex(table: Table, reader: Reader) -> str:
     body = [line for k, part in enumerate(parts) for line in panel(table, cells, marked, part, k)]
     notes = [
         *spread_notes(table, reader),
-        *([marked_note(marked)] if marked else []),
+        *([marked_note(table, marked)] if marked else []),
         *own_rows_note(table),
         *table.notes,
     ]

@@ -3,6 +3,7 @@
 What is skipped, shown and reported is in `sweep.py`, what a child is in `tasks.py`.
 """
 
+import signal
 import subprocess
 import sys
 import time
@@ -11,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.options import UsageError
-from common.program import cores
+from common.program import cores, free_memory
 from experiments.reader import Reader
 from experiments.sweep import sweep
-from experiments.tasks import TRAIN, Ended, Task, look, open_log, start_child
+from experiments.tasks import BUSY, TRAIN, Ended, Task, look, open_log, start_child
+
+SPARE = 1 << 30  # bytes of memory that stay free while several runs work; our choice
 
 
 @dataclass(eq=False)
@@ -38,6 +41,8 @@ class LocalCrew:
         self.threads = max(1, cores() // len(slots))
         self.running: dict[Child, Task] = {}
         self.busy: list[Task] = []  # another process is at these runs
+        self.most = len(slots)  # fewer once the memory was short
+        self.put_off: set[Child] = set()  # told to stop for want of memory
         self.about = (
             f"devices {','.join(sorted(set(slots)))}, {len(slots)} at a time,"
             f" {self.threads} CPU threads each"
@@ -45,13 +50,13 @@ class LocalCrew:
 
     def has_room(self) -> bool:
         """Whether a slot is free."""
-        return len(self.running) < len(self.slots)
+        return len(self.running) < self.most
 
     def start(self, task: Task) -> None:
         """Starts a child in a free slot, unless another process is at that run."""
         taken = {child.slot for child in self.running}
         slot = next(place for place in range(len(self.slots)) if place not in taken)
-        log = open_log(task.log_path(self.results))
+        log = open_log(task.log_path(self.results), task.runs.folder(self.results, task.seed))
         if log is None:
             self.busy.append(task)
             return
@@ -60,16 +65,32 @@ class LocalCrew:
             process = start_child(self.script, words, log, Path.cwd())
         self.running[Child(process, slot)] = task
 
-    def ended(self) -> Iterator[tuple[Task, Ended | None]]:
+    def ended(self) -> Iterator[tuple[Task, Ended | str]]:
         """Takes the ended children out of their slots."""
+        self.spare_memory()
         while self.busy:
-            yield self.busy.pop(), None
+            yield self.busy.pop(), BUSY
         for child in [c for c in self.running if c.process.poll() is not None]:
             task, status = self.running.pop(child), child.process.returncode
             folder = task.runs.folder(self.results, task.seed)
-            why = f"exit status {status}" if status else ""
             seconds = time.monotonic() - child.begun
-            yield task, look(folder, task.log_path(self.results), why, seconds)
+            found = look(folder, task.log_path(self.results), status, seconds)
+            if child in self.put_off and isinstance(found, Ended) and not found.done:
+                found = f"the memory is short, {self.most} runs work at a time"
+            yield task, found
+
+    def spare_memory(self) -> None:
+        """Stops the youngest of several children where memory is about to run out.
+
+        The system would kill one of them, or of other people's programs. The run goes on from its
+        last epoch once another has ended.
+        """
+        at_work = [child for child in self.running if child not in self.put_off]
+        if len(at_work) > 1 and free_memory() < SPARE:
+            youngest = max(at_work, key=lambda child: child.begun)
+            self.put_off.add(youngest)
+            self.most = len(at_work) - 1
+            youngest.process.send_signal(signal.SIGTERM)
 
     def stop(self, number: int) -> None:
         """Gives the signal to every child."""

@@ -113,7 +113,7 @@ def provenance(runs: Sequence[Finished]) -> list[str]:
     lines.append(
         "Commit: " + ", ".join(sorted({str(s.get("commit", "unknown")) for s in starts})) + "."
     )
-    apart = ("commit", "spec_hash", "hashes")
+    apart = ("commit", "spec_hash", "hashes", "raw")
     machines = [{k: v for k, v in start.items() if k not in apart} for start in starts]
     methods = [{run.runs.name: run.config["hparams"]} for run in runs]
     settings = [settings_of(run) | more for run, more in zip(runs, methods)]

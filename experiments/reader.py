@@ -5,7 +5,6 @@ damaged, half-written or another run's is named on stderr, treated as missing, a
 """
 
 import hashlib
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from experiments.artifacts import Artifact, Runs
 from experiments.registry import needed
 from experiments.run_folder import RunFolder
 
+HUGE = 1e100
 HINTS = {
     "partial": "begun: it goes on where it stopped",
     "failed": "it stopped with an error: see error.txt in its folder",
@@ -133,8 +133,8 @@ def read_finished(folder: RunFolder, runs: Runs, seed: int, config: dict) -> Fin
     result = as_dict(folder.read_json("result.json"), "result.json")
     best, epochs = result.get("best_epoch"), config["settings"].get("max_epochs", 1)
     for name, value in (("best_epoch", best), ("max_epochs", epochs)):
-        if not isinstance(value, int) or value < 1:
-            raise UsageError(f"damaged: {name} is {value!r}")
+        if not isinstance(value, int) or not 1 <= value < 10**9:
+            raise UsageError(f"damaged: {name} is {str(value)[:40]}")
     check_finite(result)
     lines = checked_log(folder, result.get("log"), max(best, epochs))
     starts = [as_dict(start, "env.json") for start in starts]
@@ -149,7 +149,8 @@ def checked_log(folder: RunFolder, known: str | None, epochs: int) -> list[dict]
     """
     text = folder.file("log.jsonl").read_bytes() if folder.file("log.jsonl").exists() else b""
     damaged = bool(known) and known != hashlib.sha256(text).hexdigest()
-    if known and not damaged and b"NaN" not in text and b"Infinity" not in text:
+    plain = b"NaN" not in text and b"Infinity" not in text
+    if known and not damaged and plain and text.count(b"\n") >= epochs:
         return None
     log = folder.read_log()
     numbers = [line.get("epoch") if isinstance(line, dict) else None for line in log]
@@ -161,10 +162,10 @@ def checked_log(folder: RunFolder, known: str | None, epochs: int) -> list[dict]
 
 
 def check_finite(line: dict) -> None:
-    """Raises `UsageError` for a number that is not finite."""
+    """Raises `UsageError` for a number that is not finite, or so large that sums of it are not."""
     for key, value in line.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{key} is {value}")
+        if isinstance(value, int | float) and not abs(value) < HUGE:
+            raise UsageError(f"damaged: {key} is {str(value)[:40]}")
 
 
 def as_dict(value: Any, what: str) -> dict:

@@ -1,10 +1,11 @@
 """The runs behind a number of the report: commands, folders, environments, and what is missing."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
-from experiments.artifacts import Artifact, Cell, Column, Runs
+from experiments.artifacts import Artifact, Cell, Column, Runs, told_settings
 from experiments.estimate import duration, left
 from experiments.reader import HINTS, Finished, Reader
 from experiments.report_page import Html, listing, markup, tag
@@ -116,7 +117,10 @@ def to_fill(artifact: Artifact, reader: Reader, times: Times) -> list[Html]:
 
 def launch_command(artifact: Artifact, reader: Reader) -> str:
     """What makes all that the artifact lacks."""
-    usual = reader.results == Path("results")
-    return f"python -m experiments run {artifact.id}" + (
-        "" if usual else f" --results_dir {reader.results}"
-    )
+    settings = [f"{key}={value}" for key, value in artifact.changed]
+    suffix = told_settings("", dict(artifact.changed))[0] if settings else ""
+    words = ["python", "-m", "experiments", "run", artifact.id.removesuffix(suffix)]
+    words += ["--set", *settings] if settings else []
+    if reader.results != Path("results"):
+        words += ["--results_dir", str(reader.results)]
+    return shlex.join(words)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from experiments.artifacts import Cell, Column, Table
-from experiments.compare import Comparison, counts
+from experiments.compare import Comparison, counts, differing
 from experiments.grid import Filled, Grid, grid, marks, spans
 from experiments.reader import Reader
 from experiments.report_page import Html, markup, prose, scroller, tag
@@ -28,14 +28,15 @@ def table_body(
     yield tag("p", prose(table.caption))
     yield scroller(grid_table(table, cells, marked), f"{table.id}, table")
     if marked:
-        yield tag("p", marked_note(marked), class_="small")
+        yield tag("p", marked_note(table, marked), class_="small")
     if any(row.ours for row in table.rows):
         yield tag("p", OWN_ROWS, class_="small")
     for note in table.notes:
         yield tag("p", prose(note), class_="small")
     yield tag("h4", "Cell by cell")
     if comparisons:
-        yield tag("p", "Against the paper: ", verdict_counts(comparisons), ". ", COMMENT)
+        why = differing(comparisons)
+        yield tag("p", "Against the paper: ", verdict_counts(comparisons), f". {why}", COMMENT)
     else:
         yield tag("p", "The paper has none of these numbers. ", COMMENT)
     yield scroller(
@@ -46,7 +47,7 @@ def table_body(
 def verdict_counts(comparisons: Sequence[Comparison]) -> Html:
     """How many cells have each verdict."""
     parts = [
-        markup(f"{n} ", tag("span", verdict, class_=f"verdict {verdict}"))
+        markup(f"{n} ", tag("span", verdict, class_=look(verdict)))
         for verdict, n in counts(list(comparisons)).items()
     ]
     return markup(*(part if k == 0 else markup(", ", part) for k, part in enumerate(parts)))
@@ -159,8 +160,13 @@ def beside(comparison: Comparison | None, column: Column) -> list[Html]:
         value_cell(interval, test and test.low),
         value_cell(probability(test and test.p), test and test.p),
         value_cell(probability(comparison.p_holm), comparison.p_holm),
-        tag("td", comparison.verdict, class_=f"text verdict {comparison.verdict}"),
+        tag("td", comparison.verdict, class_=look(comparison.verdict), title=comparison.differs),
     ]
+
+
+def look(verdict: str) -> str:
+    """The classes of a verdict."""
+    return f"text verdict {verdict.replace(' ', '-')}"
 
 
 def plain(summary: Summary, digits: int) -> str:

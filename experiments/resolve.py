@@ -198,6 +198,7 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     add_flags(parser, f"training, defaults for {dataset}", Settings, common, origin)
     prep_defaults = {f.name: f.default for f in fields(layout.Settings)}
     prep_defaults |= {name: value for name, value in shared.items() if name in prep_defaults}
+    prep_defaults |= layouts.detected(layout, _early(argv, "--dataset_root"))
     add_flags(parser, f"preparation of {dataset}", layout.Settings, prep_defaults, origin)
     if (wants_help and not named) or "--list" in argv:
         print(listing() if "--list" in argv else parser.format_help())
@@ -240,8 +241,12 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
 
 def _recipe(argv: list[str]) -> str:
     """The recipe of a command line: it decides the defaults of all other settings."""
-    first = Parser(add_help=False)
-    first.add_argument("--recipe", default="paper")
     field = next(f for f in fields(Settings) if f.name == "recipe")
-    seen = first.parse_known_args(argv)[0].recipe
-    return match_name("recipe", seen, field.metadata["choices"])
+    return match_name("recipe", _early(argv, "--recipe") or "paper", field.metadata["choices"])
+
+
+def _early(argv: list[str], flag: str) -> str | None:
+    """The value of a flag on which the defaults of others depend."""
+    first = Parser(add_help=False)
+    first.add_argument(flag, dest="value")
+    return first.parse_known_args(argv)[0].value

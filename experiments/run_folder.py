@@ -9,19 +9,48 @@
 Reading needs neither torch nor the data; only the checkpoint functions import torch.
 """
 
+import fnmatch
 import json
 import os
 import shutil
 import sys
 import urllib.parse
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common.files import atomic, digest, locked, remove_leftovers, write_json, write_text
+from common.files import (
+    TEMPORARY,
+    Busy,
+    atomic,
+    digest,
+    file_digest,
+    locked,
+    read_object,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 from common.options import UsageError, format_value
 
 LOCK = ".lock"
+# What a run writes beside config.json; a result that stands without the rest would look done.
+FILES = (
+    "result.json", "error.txt", "last.pt", "prev.pt", "best.pt", "log.jsonl", "env.json",
+    "predictions.csv", "vocab.txt",
+)  # fmt: skip
+BOARD = "tensorboard"
+# What the entries of a run's "hashes" are, for messages.
+HASHED = {
+    "split": "the split's file",
+    "pairs_val": "the misaligned pairs of the val part",
+    "pairs_test": "the misaligned pairs of the test part",
+    "release_pairs_val": "the release's pairs of the val part",
+    "release_pairs_test": "the release's pairs of the test part",
+    "vocabulary": "the vocabulary",
+    "data": "the prepared samples",
+}
 
 
 def variant_name(differing: dict[str, Any]) -> str:
@@ -66,16 +95,24 @@ class RunFolder:
             f"another process works on {self.path}: wait, stop it, or give another --output_dir",
         )
 
+    def busy(self) -> bool:
+        """Whether another process works on the run."""
+        if not self.file(LOCK).exists():
+            return False
+        try:
+            with self.lock():
+                return False
+        except Busy:
+            return True
+
     def read_json(self, name: str) -> dict:
         """A JSON file of the folder; raises `UsageError` when it is absent or damaged."""
         try:
-            return json.loads(self.file(name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            return read_object(self.file(name))
+        except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"{self.path} has no {name}: it is not a run's folder, or it has not begun"
             ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{self.file(name)} is damaged ({error})") from None
 
     def write_json(self, name: str, value: dict) -> None:
         """Writes a JSON file of the folder atomically."""
@@ -91,7 +128,10 @@ class RunFolder:
         return "partial" if self.file("config.json").exists() else "new"
 
     def check(self, config: dict | None) -> None:
-        """Raises `UsageError` if it is no run's folder, or (unless None) another config's."""
+        """Raises `UsageError` if it is no run's folder, or (unless None) another config's.
+
+        Nothing is deleted before this has passed. What a killed writer left does not count.
+        """
         if self.file("config.json").exists():
             if config is None:
                 return
@@ -108,18 +148,31 @@ class RunFolder:
                     f"{self.path} belongs to another configuration ({what});"
                     " give another --output_dir, or --overwrite to start anew"
                 )
-        elif self.path.exists() and any(p.name != LOCK for p in self.path.iterdir()):
+        elif strange := self._strangers():
             raise UsageError(
-                f"{self.path} holds files and no config.json: it is not a run's folder;"
+                f"{self.path} holds {strange[0]} and no config.json: it is not a run's folder;"
                 " give another --output_dir"
             )
 
+    def _strangers(self) -> list[str]:
+        """What is there beside a lock and the leftovers of killed writers."""
+        if not self.path.exists():
+            return []
+        names = sorted(entry.name for entry in self.path.iterdir())
+        return [n for n in names if n != LOCK and not fnmatch.fnmatch(n, TEMPORARY)]
+
     def claim(self, config: dict, overwrite: bool) -> None:
-        """Makes the folder this configuration's; raises `UsageError` if it is another's."""
+        """Makes the folder this configuration's; raises `UsageError` if it is another's.
+
+        With `overwrite` the files of an earlier run go, and others stay. config.json is there at
+        every moment: without it nobody could tell that the folder is a run's.
+        """
+        self.check(None if overwrite else config)
         if overwrite:
-            self.clear()
-        self.check(config)
-        if not self.file("config.json").exists():
+            for name in FILES:
+                self.file(name).unlink(missing_ok=True)
+            shutil.rmtree(self.file(BOARD), ignore_errors=True)
+        if overwrite or not self.file("config.json").exists():
             self.write_json("config.json", config)
         self.file("error.txt").unlink(missing_ok=True)
         remove_leftovers(self.path)
@@ -129,28 +182,33 @@ class RunFolder:
         starts = self.read_json("env.json")["starts"] if self.file("env.json").exists() else []
         self.write_json("env.json", {"starts": [*starts, environment]})
 
-    def fail(self, why: str) -> None:
-        """Notes why the run stopped with an error."""
-        write_text(self.file("error.txt"), why.rstrip() + "\n")
+    def check_data(self, then: dict[str, str], now: dict[str, str]) -> None:
+        """Raises `UsageError` where the run was begun with another split or other samples.
 
-    def clear(self) -> None:
-        """Removes the files of an earlier run, and nothing that is not one."""
-        if self.path.exists() and not self.file("config.json").exists():
-            return
-        names = (
-            "result.json",
-            "error.txt",
-            "log.jsonl",
-            "last.pt",
-            "prev.pt",
-            "best.pt",
-            "env.json",
-            "predictions.csv",
-            "vocab.txt",
-            "config.json",
-        )
-        for name in names:
-            self.file(name).unlink(missing_ok=True)
+        It would go on with samples in training that it is tested on later.
+        """
+        for name, text in now.items():
+            before = then.get(name, text)
+            if before != text:
+                raise UsageError(
+                    f"{self.path} was begun with other data: {HASHED[name]} had the SHA-256"
+                    f" {before[:12]}... then, and {text[:12]}... now. Put the former files back, or"
+                    " start anew with --overwrite"
+                )
+
+    def kept(self) -> str:
+        """What a run that met a fault can go on from, and how."""
+        last = next((n for n in ("last.pt", "prev.pt") if self.file(n).exists()), None)
+        if last is None:
+            return "No epoch was finished: the same command begins again"
+        return f"{self.file(last)} is kept: the same command goes on from the last finished epoch"
+
+    def fail(self, why: str) -> None:
+        """Notes why the run stopped; that the note cannot be written does not hide the reason."""
+        try:
+            write_text(self.file("error.txt"), why.rstrip() + "\n")
+        except OSError as error:
+            print(f"note: error.txt cannot be written ({error.strerror})", file=sys.stderr)
 
     # The log --------------------------------------------------------------------------------------
 
@@ -164,21 +222,27 @@ class RunFolder:
     def read_log(self) -> list[dict]:
         """All whole lines; a half-written last line (a kill) is left out."""
         try:
-            text = self.file("log.jsonl").read_text(encoding="utf-8")
+            text = self.file("log.jsonl").read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
         lines = text.splitlines()
         try:  # in one piece: quicker, and all lines share their keys
             values = json.loads(f"[{','.join(lines)}]")
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             values = []
-        return values if len(values) == len(lines) else list(_whole_lines(lines))
+        if len(values) == len(lines) and all(isinstance(value, dict) for value in values):
+            return values
+        return list(_whole_lines(lines))
 
-    def cut_log(self, epoch: int) -> None:
-        """Keeps the lines up to `epoch`."""
-        kept = [record for record in self.read_log() if record["epoch"] <= epoch]
-        with atomic(self.file("log.jsonl")) as temporary:
-            temporary.write_text("".join(json.dumps(r, sort_keys=True) + "\n" for r in kept))
+    def restore_log(self, records: list[dict]) -> None:
+        """Makes the log what it was at a checkpoint: later lines go, lost ones come back."""
+        if self.read_log()[: len(records)] != records:
+            print(
+                f"WARNING: {self.file('log.jsonl')} is damaged; the checkpoint has its lines",
+                file=sys.stderr,
+            )
+        text = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
+        write_text(self.file("log.jsonl"), text)
 
     # Checkpoints ----------------------------------------------------------------------------------
 
@@ -191,7 +255,8 @@ class RunFolder:
         import torch
 
         with atomic(self.file(name)) as temporary:
-            torch.save(state, temporary)
+            with open(temporary, "wb") as handle:  # torch would write a path's name into the file
+                torch.save(state, handle)
             if keep_previous and self.file(name).exists():
                 second = self.file(".prev.pt.tmp")
                 second.unlink(missing_ok=True)
@@ -200,17 +265,41 @@ class RunFolder:
                 except OSError:  # a file system without hard links
                     shutil.copyfile(self.file(name), second)
                 os.replace(second, self.file("prev.pt"))
+                second.unlink(missing_ok=True)  # still there where both were the same file
 
     def load(self, name: str) -> dict:
-        """A checkpoint of tensors and plain values; raises `UsageError` when it is damaged."""
+        """A checkpoint of tensors and plain values.
+
+        Raises `UsageError` when it is missing, or damaged: the archive holds a CRC-32 of each of
+        its entries, which torch itself does not look at.
+        """
         import torch
 
         try:
-            return torch.load(self.file(name), map_location="cpu", weights_only=True)
+            with zipfile.ZipFile(self.file(name)) as archive:
+                wrong = archive.testzip()
+            if wrong:
+                raise ValueError(f"the checksum of {wrong} is wrong")
+            state = torch.load(self.file(name), map_location="cpu", weights_only=True)
+            if not isinstance(state, dict):
+                raise TypeError(f"it holds {type(state).__name__}")
+            return state
         except FileNotFoundError:
             raise UsageError(f"{self.file(name)} is missing") from None
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise UsageError(f"{self.file(name)} is damaged ({type(error).__name__})") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # zipfile and torch raise many kinds for a damaged file
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise UsageError(f"{self.file(name)} is damaged ({reason})") from None
+
+    def load_best(self, result: dict) -> dict:
+        """The weights that result.json speaks of; raises `UsageError` where others are there."""
+        if file_digest(self.file("best.pt")) != result.get("checkpoint"):
+            raise UsageError(
+                f"{self.file('best.pt')} is not the file that result.json was written with (its"
+                " SHA-256 is another): --overwrite with the run's train.py command makes it anew"
+            )
+        return self.load("best.pt")["method"]
 
     def drop_optimizer(self) -> None:
         """Makes a finished run small: last.pt without optimizers, no previous checkpoint."""
@@ -231,6 +320,10 @@ class RunFolder:
             except UsageError as error:
                 print(f"WARNING: {error}; trying the previous checkpoint", file=sys.stderr)
                 continue
+            if not {"hashes", "log"} <= state.keys():
+                raise UsageError(
+                    f"{self.file(name)} was written by an older version: --overwrite starts anew"
+                )
             if name != names[0]:
                 print(f"WARNING: going on from {name}, epoch {state['epoch']}", file=sys.stderr)
             return state
@@ -242,9 +335,12 @@ class RunFolder:
 def _whole_lines(lines: list[str]) -> Iterator[dict]:
     for line in lines:
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
             return
+        if not isinstance(value, dict):
+            return
+        yield value
 
 
 def find_runs(results: Path) -> list[RunFolder]:

@@ -36,8 +36,8 @@ class Crew(Protocol):
     def start(self, task: Task) -> None:
         """Starts the child of a task."""
 
-    def ended(self) -> Iterator[tuple[Task, Ended | None]]:
-        """What ended since the last call; None: another process is at that run."""
+    def ended(self) -> Iterator[tuple[Task, Ended | str]]:
+        """What ended since the last call; a text: why the run has to wait."""
 
     def stop(self, number: int) -> None:
         """Passes a signal on to every child."""
@@ -124,13 +124,13 @@ class Sweep:
             del self.waiting[task]
             self.crew.start(task)
 
-    def judge(self, task: Task, ended: Ended | None) -> None:
+    def judge(self, task: Task, ended: Ended | str) -> None:
         """Notes how a child ended."""
-        if ended is None:
+        if isinstance(ended, str):
             self.waiting[task] = time.monotonic() + RETRY_S
             if task not in self.noted:
                 self.noted.add(task)
-                tqdm.write(f"note: another process is at {task.name}; waiting", file=sys.stderr)
+                tqdm.write(f"note: {ended}; {task.name} waits", file=sys.stderr)
             return
         stopped = self.stopped_by and ended.why and not ended.done
         if not stopped:

@@ -2,7 +2,7 @@
 
 from common.files import csv_text
 from experiments.artifacts import Cell, Column, Table
-from experiments.compare import FOOTNOTE, Comparison, compare, counts
+from experiments.compare import FOOTNOTE, Comparison, compare, counts, differing
 from experiments.grid import Filled, fill, grid, marks
 from experiments.provenance import footer, to_fill
 from experiments.reader import Reader
@@ -10,7 +10,6 @@ from experiments.statistics import exact, show
 
 NOT_THERE = "n/a"  # the table has no such cell
 WRAPS = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
-BOLD = "Bold: best mean of the paper's rows"
 
 
 def markdown(table: Table, reader: Reader) -> str:
@@ -36,7 +35,7 @@ def markdown(table: Table, reader: Reader) -> str:
         "|---" * (len(headers) + 1) + "|",
         *body,
         "",
-        *([marked_note(marked), ""] if marked else []),
+        *([marked_note(table, marked), ""] if marked else []),
         *(line for note in table.notes for line in (note, "")),
         *beside_the_paper(compare(table, reader)),
         *(["To fill:", "", *missing, ""] if missing else []),
@@ -52,9 +51,11 @@ def in_words(filled: Filled | str | None, column: Column) -> str:
     return filled or NOT_THERE
 
 
-def marked_note(marked: dict[tuple[int, int], str]) -> str:
+def marked_note(table: Table, marked: dict[tuple[int, int], str]) -> str:
     """What bold and underlined mean, as far as they occur."""
-    return f"{BOLD}; underlined: second best." if "second" in marked.values() else f"{BOLD}."
+    apart = table.repeats and any(row.ours for row in table.rows)
+    best = "Bold: best mean" + (" of the paper's rows" if apart else " of the column")
+    return f"{best}; underlined: second best." if "second" in marked.values() else f"{best}."
 
 
 def beside_the_paper(comparisons: list[Comparison]) -> list[str]:
@@ -62,7 +63,7 @@ def beside_the_paper(comparisons: list[Comparison]) -> list[str]:
     if not comparisons:
         return []
     told = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
-    return [f"Against the paper, cell by cell: {told}. {FOOTNOTE}", ""]
+    return [f"Against the paper, cell by cell: {told}. {differing(comparisons)}{FOOTNOTE}", ""]
 
 
 def numbers_csv(table: Table, reader: Reader) -> str:
@@ -90,7 +91,7 @@ def comparison_csv(table: Table, reader: Reader) -> str:
     """Ours beside the paper's, one line a cell, in the paper's unit."""
     header = (
         "row", "column", "runs", "ours", "ours_std", "ours_n", "paper", "paper_std", "paper_n",
-        "difference", "low", "high", "p", "p_holm", "verdict",
+        "difference", "low", "high", "p", "p_holm", "verdict", "differs",
     )  # fmt: skip
     rows = []
     for c in compare(table, reader):
@@ -112,6 +113,7 @@ def comparison_csv(table: Table, reader: Reader) -> str:
                 exact(test and test.p),
                 exact(c.p_holm),
                 c.verdict,
+                c.differs,
             )  # fmt: skip
         )
     return csv_text(header, rows)

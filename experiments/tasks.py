@@ -1,14 +1,13 @@
 """One run to be made, as the launcher and a cluster's machines see it: its child, its log, its end.
 
 A child is the plain `train.py` command that anybody could type. Its output goes to
-<results>/launch/<dataset>-<method>-<variant>-seed<k>.log, on which it holds a lock until it has
-ended: whoever wants to make the same run meanwhile waits for it instead of failing on it.
+<results>/launch/<dataset>-<method>-<variant>-seed<k>.log. The run's folder is locked while it
+works: whoever wants to make the same run meanwhile waits for it instead of failing on it.
 
 When the process that started it dies without a word (SIGKILL), the child must not train on unseen:
-on Linux the kernel sends it SIGTERM then, which `train.py` obeys between two steps.
+it looks after its launcher, and ends as at SIGTERM.
 """
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -17,23 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from common.files import Busy
+from common.stop import PARENT
 from experiments.artifacts import Runs
 from experiments.run_folder import RunFolder
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 TAIL_LINES = 5
-
-# Becomes the command after it has asked for SIGTERM at its parent's death. A program of its own and
-# not a `preexec_fn`: that one may hang in a process with several threads, as Ray's workers are. The
-# parent may have died before the question: hence the second look. 1: PR_SET_PDEATHSIG.
-GUARD = """
-import ctypes, os, signal, sys
-parent, *command = sys.argv[1:]
-ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
-if os.getppid() != int(parent):
-    os.kill(os.getpid(), signal.SIGTERM)
-os.execv(command[0], command)
-"""
 
 
 @dataclass(frozen=True)
@@ -87,17 +76,12 @@ class Failure:
         )
 
 
-def open_log(path: Path) -> IO[bytes] | None:
-    """The emptied log, locked; None while another process that writes it is alive."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = open(path, "ab")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
+def open_log(path: Path, folder: RunFolder) -> IO[bytes] | None:
+    """The emptied log; None while another process works on the run."""
+    if folder.busy():
         return None
-    handle.truncate(0)
-    return handle
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "wb")
 
 
 def start_child(
@@ -107,23 +91,31 @@ def start_child(
 
     It has a process group of its own: Ctrl-C reaches it once, through us.
     """
-    command = [sys.executable, str(script), *words]
-    if sys.platform.startswith("linux"):
-        guard = [sys.executable, "-I", "-S", "-c", GUARD, str(os.getpid())]
-        command = [*guard, *command]
+    if os.name == "nt":
+        apart: dict[str, int] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    else:
+        apart = {"process_group": 0}
     return subprocess.Popen(
-        command,
+        [sys.executable, str(script), *words],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
         cwd=folder,
-        process_group=0,
+        env=os.environ | {PARENT: str(os.getpid())},
+        **apart,
     )
 
 
-def look(folder: RunFolder, log: Path, why: str, seconds: float) -> Ended:
-    """What there is of a run whose child has ended."""
-    done = folder.state == "done"
+BUSY = "another process is at it"
+
+
+def look(folder: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:
+    """What there is of a run whose child has ended; `BUSY` where another process works on it."""
+    if status == Busy.exit_status:
+        return BUSY
+    done, why = folder.state == "done", f"exit status {status}" if status else ""
+    if status == -9:
+        why += ": killed, most often by the system for want of memory; fewer --jobs need less"
     return Ended(done, why, seconds, () if done else tail(log))
 
 

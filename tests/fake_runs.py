@@ -1,6 +1,7 @@
 """Made-up runs of a results folder, for the tests of what reads them."""
 
 from common.files import file_digest
+from data_prep.layouts import DATASETS
 from experiments import demo
 from experiments.paper_figures import LETTERS as PAPER_LETTERS
 from experiments.registry import needed
@@ -16,11 +17,23 @@ START = {
 
 
 def fake_run(
-    results, runs, seed, *, acc=0.9, epochs=4, best=3, log=None, done=True, known_log=False, **start
+    results,
+    runs,
+    seed,
+    *,
+    acc=0.9,
+    epochs=4,
+    best=3,
+    log=None,
+    done=True,
+    known_log=False,
+    samples=None,
+    **start,
 ):
     """A run's folder as train.py leaves it; `log(epoch)` adds keys to the log's lines.
 
-    With `known_log` the result knows the log's digest, as train.py notes it.
+    `samples`: of all parts, as many as the paper has without it. With `known_log` the result knows
+    the log's digest, as train.py notes it.
     """
     folder = runs.folder(results, seed)
     hparams = {"lam": 1.0, "warmup_epochs": 1} if runs.method == "Midas" else {}
@@ -41,6 +54,8 @@ def fake_run(
     if done:
         digest = {"log": file_digest(folder.file("log.jsonl"))} if known_log else {}
         result = {"best_epoch": best, "test/acc": acc, "time": 2.5, "val/acc": acc} | digest
+        if samples := samples or DATASETS[runs.dataset][1]:
+            result |= {"count/n_train": samples, "count/n_val": 0, "count/n_test": 0}
         folder.write_json("result.json", result)
     return folder
 

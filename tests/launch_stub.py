@@ -13,19 +13,32 @@ from experiments.tasks import Task
 
 EPOCHS = 4
 
-# Makes EPOCHS epochs, going on where its log ends, and stops on SIGTERM between two epochs. Seed 6
-# ends badly after its result, 7 fails, 8 leaves no result, 9 works until it is told to stop, 11 and
-# 12 wait for each other's beginning, 20 and more take their time and stay before their third epoch
-# while a file hold<seed> stands among the results: what a test does then, it does in the middle.
+# Holds the run's lock, makes EPOCHS epochs, going on where its log ends, and stops on SIGTERM
+# between two epochs. Seed 6 ends badly after its result, 7 fails, 8 leaves no result, 9 works until
+# it is told to stop, 11 and 12 wait for each other's beginning, 20 and more take their time and
+# stay before their third epoch while a file hold<seed> stands among the results: what a test does
+# then, it does in the middle.
 SCRIPT = """
 import json, os, pathlib, signal, sys, time
 
+sys.path.insert(0, ROOT)
+from common.files import Busy
+from common.stop import follow_launcher
+from experiments.run_folder import RunFolder
+
+follow_launcher()
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 results, seed = pathlib.Path(flags["--results_dir"]), int(flags["--seed"])
 stopped = []
 signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
 signal.signal(signal.SIGINT, lambda number, _: stopped.append(number))
 results.mkdir(parents=True, exist_ok=True)
+folder = results / "runs" / flags["--dataset"] / flags["--method"] / "default" / f"seed{seed}"
+lock = RunFolder(folder).lock()
+try:
+    lock.__enter__()
+except Busy as error:
+    sys.exit(error.exit_status)
 
 def write(name, value):
     part = folder / (name + ".part")
@@ -47,8 +60,6 @@ while seed == 9:
 while seed in (11, 12) and not (results / f"pid{23 - seed}").exists():
     time.sleep(0.02)
 if seed != 8:
-    folder = results / "runs" / flags["--dataset"] / flags["--method"] / "default" / f"seed{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
     config = {"dataset": flags["--dataset"], "method": flags["--method"], "seed": seed}
     config |= {"settings": {"max_epochs": EPOCHS}, "prep": {}, "hparams": {}, "differing": {}}
     write("config.json", config)
@@ -65,7 +76,7 @@ if seed != 8:
             handle.write(json.dumps({"epoch": epoch, "time/epoch_s": 0.1}) + "\\n")
     write("result.json", {"best_epoch": 1})
 sys.exit(seed == 6)
-""".replace("EPOCHS", str(EPOCHS))
+""".replace("EPOCHS", str(EPOCHS)).replace("ROOT", repr(str(ROOT)))
 
 # Launches Joint with the seeds given: in two slots of this machine, or on a Ray cluster.
 LAUNCHER = """

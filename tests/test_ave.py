@@ -36,8 +36,8 @@ def plant(root: Path, *names: str, base: str = "", **lists: str) -> Path:
     return root
 
 
-def scan(root: Path):
-    found = ave.scan(root, ave.Settings())
+def scan(root: Path, **settings):
+    found = ave.scan(root, ave.Settings(**settings))
     assert all(rejection.reason in REASONS for rejection in found.rejected)
     return found
 
@@ -113,6 +113,20 @@ def test_first_row_of_a_video_counts_and_train_comes_first(tmp_path):
     )
 
 
+def test_rows_of_videos_with_several_events_are_counted_and_can_be_kept(tmp_path):
+    rows = [f"Bark&{LONE}&good&0&3\n", f"Cat&{LONE}&good&4&9\n", f"Bus&{OTHER}&good&0&9\n"]
+    lists = {"Annotations": "".join(rows), "trainSet": "".join(rows[1:]), "testSet": rows[0]}
+    found = scan(plant(tmp_path, f"{LONE}.mp4", f"{OTHER}.mp4", **lists))
+    (note,) = found.warnings
+    assert "(2 of 2 train, 0 of 1 test rows stay); --every_event on" in note
+    found = scan(tmp_path, every_event=True)
+    assert kept(found) == {
+        f"{LONE}_1": ("Cat", "train"), f"{LONE}_2": ("Bark", "test"), OTHER: ("Bus", "train"),
+    }  # fmt: skip
+    assert [c.group for c in found.candidates] == [LONE, LONE, OTHER]
+    assert not found.rejected and not found.warnings
+
+
 def test_equal_rows_of_two_parts_are_told(tmp_path):
     row = f"Bark&{LONE}&good&0&3\n"
     found = scan(plant(tmp_path, f"{LONE}.mp4", trainSet=row, testSet=row, Annotations=row))
@@ -156,7 +170,7 @@ def test_files_and_rows_without_their_counterpart(tmp_path):
         (LONE, f"AVE/{LONE}.mp4", "no_label"),
         ("01234567890", "valSet.txt", "missing_file"),
         ("ReadMe", "ReadMe.txt", "unknown_name"),
-        (OTHER, f"AVE/{OTHER}.webm", "duplicate"),
+        (OTHER, f"AVE/{OTHER}.webm", "second_file"),
         ("a b", "AVE/a b.mp4", "unknown_name"),
         ("notes", "AVE/notes.txt", "unknown_name"),
     ]
@@ -245,7 +259,8 @@ def test_every_kind_of_damage_ends_as_the_truth_says(tree):
         else:
             assert sample, clip
         # The first of two files and of two events is a sample all the same.
-        assert bool(sample) == (reason in ("", "duplicate") or reason.startswith("flag:")), clip
+        kept = reason in ("", "duplicate", "second_file") or reason.startswith("flag:")
+        assert bool(sample) == kept, clip
         if sample:
             assert sample["label_name"] == clip["label"]
 

@@ -7,7 +7,7 @@ from fake_runs import fake_run
 
 from experiments import compare as module
 from experiments.artifacts import Cell, Column, Row, Runs, Table
-from experiments.compare import Comparison, compare, counts, paper_results
+from experiments.compare import Comparison, compare, counts, differing, paper_results
 from experiments.reader import Reader
 from experiments.statistics import Summary, holm, welch
 
@@ -145,3 +145,23 @@ def test_a_missing_comparison_has_no_difference():
     cell = Cell(JOINT, "test/acc", ("t", "cremad", "Joint", "", "acc"))
     one = Comparison(Row("x", (cell,)), Column("Acc"), cell, None, Summary(1.0, None, 1))
     assert one.difference is None
+
+
+def test_runs_of_few_samples_or_other_settings_are_not_comparable(tmp_path, paper):
+    """Issue F, 20: no verdict from 24 of 7,442 samples, nor from three epochs."""
+    for seed, acc in ((1, 0.74), (2, 0.75), (3, 0.76)):
+        fake_run(tmp_path, JOINT, seed, acc=acc, samples=24)
+        fake_run(tmp_path, MIDAS, seed, acc=acc, samples=7400)
+    paper("t,cremad,Joint,,acc,70.0,1.0", "t,cremad,Midas,,acc,80.0,1.0")
+    first, second = compare(table(), Reader(tmp_path))
+    assert (first.verdict, first.differs) == ("not comparable", "24 of 7,442 samples of cremad")
+    assert first.test is None and first.difference == pytest.approx(5.0)
+    assert (second.verdict, second.differs) == ("lower", "")
+    changed = table().with_settings({"max_epochs": "3"})
+    assert (changed.id, changed.caption) == ("t-max_epochs=3", "T. All runs with max_epochs=3.")
+    found = compare(changed, Reader(tmp_path))
+    assert {c.verdict for c in found} == {"not comparable"}
+    told = differing(found)
+    assert "max_epochs=3, 24 of 7,442" in told and told.endswith(" ")
+    official = table().with_settings({"recipe": "official"})
+    assert compare(official, Reader(tmp_path))[1].verdict == "lower"

@@ -51,7 +51,7 @@ JointUni & -- & n/a \\
 Mean $\pm$ sample standard deviation (n - 1) over 3 seeds.
 $\pm$ of demo holds the spread between trainings alone (one split for all seeds).
 Where fewer runs are there, their number stands in parentheses. A dash: no run yet.
-Bold: best mean of the paper's rows; underlined: second best.
+Bold: best mean of the column; underlined: second best.
 The paper has no rows like those below the rule.
 See \`{}-{}-lam\`{} \textasciitilde{} 10\textasciicircum{}2.
 \par}

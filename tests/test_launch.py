@@ -3,9 +3,9 @@
 import os
 import pty
 import signal
-import sys
 import termios
 
+import psutil
 import pytest
 from conftest import program
 from fake_runs import fake_run
@@ -26,16 +26,11 @@ from launch_stub import (
 )
 
 from common.options import UsageError
-from common.program import cores
+from common.program import cores, free_memory
 from experiments.demo import JOINT
-from experiments.launch import launch, pick_slots
+from experiments.launch import SPARE, LocalCrew, launch, pick_slots
 from experiments.reader import Reader
 from experiments.sweep import Progress
-from experiments.tasks import open_log
-
-LINUX = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's"
-)
 
 
 @pytest.fixture
@@ -99,7 +94,6 @@ def test_a_signal_is_passed_on_and_nothing_new_is_started(tmp_path, script, numb
     assert not JOINT.folder(tmp_path, 1).path.exists()
 
 
-@LINUX
 def test_children_end_when_the_launcher_is_killed(tmp_path, script):
     process = start_launcher(tmp_path, script, 9)
     child = started(tmp_path)
@@ -110,15 +104,39 @@ def test_children_end_when_the_launcher_is_killed(tmp_path, script):
 
 
 def test_a_run_that_another_launcher_is_at_is_waited_for(tmp_path, script):
-    other = open_log(tasks_for(tmp_path, 1)[0].log_path(tmp_path))
-    process = start_launcher(tmp_path, script, 1, 2)
-    wait_for(lambda: state(tmp_path, 2) == "done")  # the rest is not held up
-    assert process.poll() is None and state(tmp_path, 1) == "new"
-    other.close()
+    with JOINT.folder(tmp_path, 1).lock():
+        process = start_launcher(tmp_path, script, 1, 2)
+        wait_for(lambda: state(tmp_path, 2) == "done")  # the rest is not held up
+        assert process.poll() is None and state(tmp_path, 1) == "new"
     out, error = process.communicate(timeout=120)
     assert process.returncode == 0
-    assert error.count("another process is at demo/Joint/default/seed1; waiting") == 1
+    assert error.count("another process is at it; demo/Joint/default/seed1 waits") == 1
     assert "2 done, 0 failed" in out
+
+
+def test_runs_that_do_not_fit_the_memory_take_turns(tmp_path, script, monkeypatch, capsys):
+    free = [SPARE - 1]
+    monkeypatch.setattr("experiments.launch.free_memory", lambda: free[0])
+    hold(tmp_path, 20, 21)
+    crew = LocalCrew(tmp_path, ["cpu", "cpu"], script)
+    crew.start(tasks_for(tmp_path, 20)[0])
+    in_the_middle(tmp_path, 20)
+    assert not list(crew.ended()) and not crew.put_off  # one alone is never stopped
+    crew.start(tasks_for(tmp_path, 21)[0])
+    in_the_middle(tmp_path, 21)
+    found = []
+    wait_for(lambda: found.extend(crew.ended()) or found)
+    ((task, why),) = found
+    assert (task.seed, why) == (21, "the memory is short, 1 runs work at a time")
+    assert not crew.has_room() and state(tmp_path, 21) == "partial"
+    free[0] = SPARE + 1
+    let_go(tmp_path)
+    wait_for(lambda: found.extend(crew.ended()) or len(found) == 2)
+    assert found[1][1].done and crew.has_room()
+
+
+def test_free_memory_is_no_more_than_the_machine_has():
+    assert 0 < free_memory() <= psutil.virtual_memory().total
 
 
 def test_slots():
@@ -136,7 +154,6 @@ def test_slots():
 SEEDS = range(20, 26)
 
 
-@LINUX
 def test_a_launcher_killed_in_the_middle_loses_and_repeats_nothing(tmp_path, script):
     hold(tmp_path, 22)
     process = start_launcher(tmp_path, script, *SEEDS)
@@ -163,7 +180,7 @@ def test_a_child_killed_in_the_middle_costs_itself_alone(tmp_path, script):
     out, error = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "5 done, 1 failed" in out
-    assert "FAILED demo/Joint/default/seed21: exit status -9\n" in error
+    assert "seed21: exit status -9: killed, most often by the system for want of memory" in error
     assert epochs(tmp_path, 21) == [1, 2]
     let_go(tmp_path)
     done = [seed for seed in SEEDS if seed != 21]

@@ -21,8 +21,8 @@ from launch_stub import (
 
 from common.options import UsageError
 from experiments.cluster import launch, split
+from experiments.demo import JOINT
 from experiments.reader import Reader
-from experiments.tasks import open_log
 
 
 @pytest.fixture(scope="module")
@@ -118,16 +118,14 @@ def test_a_worker_that_dies_costs_its_own_run_alone(tmp_path, script, address):
 
 @pytest.mark.slow
 def test_a_run_that_another_launcher_is_at_is_waited_for(tmp_path, script, address):
-    other = open_log(tasks_for(tmp_path, 1)[0].log_path(tmp_path))
     note, errors = (
-        "note: another process is at demo/Joint/default/seed1; waiting\n",
+        "note: another process is at it; demo/Joint/default/seed1 waits\n",
         tmp_path / "err",
     )
-    with open(errors, "w") as file:
+    with open(errors, "w") as file, JOINT.folder(tmp_path, 1).lock():
         process = start_launcher(tmp_path, script, 1, 2, address=address, stderr=file)
-    wait_for(lambda: state(tmp_path, 2) == "done" and errors.read_text() == note)
-    assert process.poll() is None and state(tmp_path, 1) == "new"
-    other.close()
+        wait_for(lambda: state(tmp_path, 2) == "done" and errors.read_text() == note)
+        assert process.poll() is None and state(tmp_path, 1) == "new"
     out, _ = process.communicate(timeout=180)
     assert process.returncode == 0 and errors.read_text() == note
     assert "2 done, 0 failed" in out

@@ -16,7 +16,7 @@ from clips import rejection, write_clip
 from official import cases
 
 from assemble import stream_of
-from common.files import write_json
+from common.files import file_digest, write_json
 from data_prep import audio, flow, layouts, video
 from data_prep.prepared import Prepared, write_pool
 from data_prep.shards import ShardWriter, schema, shard_name
@@ -176,7 +176,8 @@ def prepared_pool(folder, dataset, labels, lost):
     write_pool(
         folder / "pool.csv", [Listed(*row, k in lost) for k, row in enumerate(zip(ids, labels))]
     )
-    meta = {"complete": True, "samples": len(ids), "spec_hash": spec_hash(dataset, spec)}
+    meta = {"complete": True, "shards": {shard_name(0): file_digest(folder / shard_name(0))}}
+    meta |= {"samples": len(ids), "spec_hash": spec_hash(dataset, spec)}
     meta |= {"label_names": sorted(map(str, set(labels))), "split_second": layout.SPLIT_SECOND}
     meta["release_cut"] = getattr(layout, "RELEASE_CUT", "test")
     write_json(folder / "meta.json", spec_json(dataset, spec) | meta)

@@ -120,7 +120,10 @@ def test_all_runs_take_other_settings_where_they_have_them():
     names = {runs.name for runs, _ in needed(changed)}
     assert "kinetics/Midas/max_epochs=3,size=32" in names
     assert "food101/SMV/max_epochs=3,size=32,vocabulary=build,weights=none" in names
-    assert [a.id for a in changed] == [a.id for a in chosen]
+    # Files of their own, whose captions tell the settings: the tables without them stay.
+    settings = "max_epochs=3,size=32,vocabulary=build,weights=none"
+    assert [a.id for a in changed] == [f"{a.id}-{settings}" for a in chosen]
+    assert all(a.caption.endswith(f"{settings.replace(',', ', ')}.") for a in changed)
     assert adapted(chosen, {}) == chosen
     assert set(needed([changed[1]])) < set(needed([changed[0]]))  # still shared
 
@@ -178,7 +181,7 @@ def test_no_entry_beside_the_papers_compares_with_it():
 
 def test_an_entry_that_varies_a_setting_is_left_out_where_others_take_it(capsys):
     kept = adapted([paper_tables.TABLE_1, extra_tables.RECIPE], {"recipe": "official"})
-    assert [artifact.id for artifact in kept] == ["table1"]
+    assert [artifact.id for artifact in kept] == ["table1-recipe=official"]
     assert "note: extra-recipe is left out: --set recipe" in capsys.readouterr().err
     with pytest.raises(UsageError, match="the entry varies it itself"):
         adapted([extra_tables.RECIPE], {"recipe": "official"})

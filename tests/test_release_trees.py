@@ -33,7 +33,7 @@ from data_prep.spec import Flow, Listed, Video
 from data_prep.transforms import choose_frames
 from data_prep.verify import verify
 from experiments.run_folder import RunFolder
-from predict import candidate_of
+from predict import read_manifest
 
 SETS = ["cremad", "ucf101", "food101", "kinetics"]
 GOLDEN = json.loads((Path(__file__).parent / "golden_midas_official.json").read_text("utf-8"))
@@ -118,12 +118,15 @@ def test_a_list_of_that_name_in_a_download_is_no_release_tree(tmp_path, dataset,
     assert find(tmp_path, dataset) is None
 
 
-def test_predictions_read_folders_of_flow_where_the_run_did():
-    row = {"id": "a", "flow": "flows_u/a;flows_v/a"}
+def test_predictions_read_folders_of_flow_where_the_run_did(tmp_path):
     spec = {"flow": Flow("dis", of_folder=30)}
-    assert candidate_of(row, Path("new.csv"), spec).sources["flow"] == ("flows_u/a", "flows_v/a")
-    one = candidate_of(row | {"flow": "a.avi"}, Path("new.csv"), spec)
-    assert one.sources["flow"] == ("a.avi",)
+    for cell, due in (
+        ("flows_u/a;flows_v/a", ("flows_u/a", "flows_v/a")),
+        ("a.avi", ("a.avi",)),
+    ):
+        (tmp_path / "new.csv").write_text(f'id,flow\na,"{cell}"\n')
+        (candidate,), bad = read_manifest(tmp_path / "new.csv", spec)
+        assert candidate.sources["flow"] == due and not bad
 
 
 @pytest.mark.parametrize("dataset", SETS)

@@ -42,7 +42,7 @@ GOLDEN = """**small.** A caption.
 | Joint | 91.0 ± 1.0 (3) | 2.50 ± 0.00 (3) |
 | Midas | **96.0 (1)** | 2.50 (1) |
 
-Bold: best mean of the paper's rows.
+Bold: best mean of the column.
 
 A note.
 
@@ -205,7 +205,7 @@ def make_infinite(folder):
     [
         (damage_result, "result.json is damaged"),
         (damage_log, "log.jsonl is damaged: 4 epochs expected, 2 whole lines"),
-        (damage_log_bytes, "can't decode"),
+        (damage_log_bytes, "log.jsonl is damaged: 4 epochs expected, 0 whole lines"),
         (lose_environment, "has no env.json"),
         (make_foreign, "config.json is another run's: method is 'Midas', not 'Joint'"),
         (make_a_list, "config.json is damaged: an object was expected, not list"),

@@ -311,7 +311,7 @@ def test_a_long_text_keeps_its_beginning_and_ends_with_the_separator(tmp_path):
     ids, segments = arrays(extracted)
     expected = ["[CLS]", *["apple"] * 5, "pie", "pie", "[SEP]"]
     assert [words[k] for k in ids] == expected and segments == [0] * 9
-    assert (extracted.n_frames, extracted.duration_s, extracted.flags) == (9, 0.0, ())
+    assert (extracted.n_frames, extracted.duration_s, extracted.flags) == (9, 0.0, ("cut",))
 
 
 @pytest.mark.parametrize("first", [0, 1, 4, 5, 6, 11, 30])
@@ -356,8 +356,13 @@ def test_special_tokens_inside_of_a_text_are_words(tmp_path):
 def test_a_text_beyond_all_measure_is_cut_and_flagged(tmp_path):
     built(tmp_path)
     spec = text_spec(str(tmp_path), 40)
-    assert extract("pie " * (MAX_CHARACTERS // 4), spec, tmp_path).flags == ()
-    assert extract("pie " * (MAX_CHARACTERS // 4) + "x", spec, tmp_path).flags == ("cut_text",)
+    assert extract("pie " * (MAX_CHARACTERS // 4), spec, tmp_path).flags == ("cut",)
+    assert extract("pie " * 38, spec, tmp_path).flags == ()
+    assert extract("pie " * 39, spec, tmp_path).flags == ("cut",)
+    assert extract("pie " * (MAX_CHARACTERS // 4) + "x", spec, tmp_path).flags == (
+        "cut_text",
+        "cut",
+    )
 
 
 def test_a_vocabulary_replaced_under_the_same_name_is_noticed(tmp_path):

@@ -138,8 +138,8 @@ def test_the_class_whose_files_spell_it_otherwise(tmp_path, folder):
 def test_files_that_are_no_clips_of_the_set(tmp_path):
     found = scan(plant(
         tmp_path, *PAIR, "Archery/v_Archery_g1_c01.avi", "Archery/v_Archery_g01_c02.avi.part",
-        "Archery/-v_Archery_g01_c03.avi", "Archery/v_Archery_g01_c04.mp4", "readme.txt",
-        "Abseiling/v_Abseiling_g01_c01.avi", "YoYo/v_Archery_g02_c01.avi", "v_Archery_g03_c01.avi",
+        "Archery/-v_Archery_g01_c03.avi", "Archery/v_Archery_g01_c04.txt", "readme.txt",
+        "Abseiling/v_Abseiling_g01_c01.avi", "YoYo/v_Archery_g02_c01.avi", "v_Opera_g03_c01.avi",
         "copy/Archery/v_Archery_g01_c01.avi", "Archery/.v_Archery_g01_c05.avi", "YoYo/Thumbs.db",
         "__MACOSX/YoYo/v_YoYo_g01_c01.avi",
     ))  # fmt: skip
@@ -148,19 +148,33 @@ def test_files_that_are_no_clips_of_the_set(tmp_path):
         ("Archery/v_Archery_g1_c01.avi", "unknown_name"),
         ("Archery/v_Archery_g01_c02.avi.part", "unknown_name"),
         ("Archery/-v_Archery_g01_c03.avi", "unknown_name"),
-        ("Archery/v_Archery_g01_c04.mp4", "unknown_name"),
+        ("Archery/v_Archery_g01_c04.txt", "unknown_name"),
         ("readme.txt", "unknown_name"),
         ("Abseiling/v_Abseiling_g01_c01.avi", "no_label"),
         ("YoYo/v_Archery_g02_c01.avi", "unknown_name"),
-        ("v_Archery_g03_c01.avi", "no_label"),
-        ("copy/Archery/v_Archery_g01_c01.avi", "duplicate"),
+        ("v_Opera_g03_c01.avi", "no_label"),
+        ("copy/Archery/v_Archery_g01_c01.avi", "second_file"),
     }
 
 
-def test_upper_case_endings_are_clips_and_another_case_is_a_duplicate(tmp_path):
+def test_upper_case_endings_are_clips_and_another_case_is_a_second_file(tmp_path):
     found = scan(plant(tmp_path, "Archery/v_ARCHERY_g01_c01.AVI", "Archery/v_Archery_g01_c01.avi"))
     assert kept(found) == {"v_ARCHERY_g01_c01": "Archery"}
-    assert [r.reason for r in found.rejected] == ["duplicate"]
+    assert [r.reason for r in found.rejected] == ["second_file"]
+    (clip,) = found.candidates
+    paths = "Archery/v_ARCHERY_g01_c01.AVI", "Archery/v_Archery_g01_c01.avi"
+    assert clip.sources == {"flow": paths, "video": paths}
+
+
+def test_converted_clips_in_one_folder_are_read_by_their_names(tmp_path):
+    plant(tmp_path, "videos/v_Archery_g01_c01.mp4", "videos/v_YoYo_g25_c07.mp4")
+    lists = tmp_path / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "trainlist01.txt").write_text("Archery/v_Archery_g01_c01.avi 3\n")
+    (lists / "testlist01.txt").write_text("YoYo/v_YoYo_g25_c07.mp4\n")
+    found = scan(tmp_path)
+    assert kept(found) == {"v_Archery_g01_c01": "Archery", "v_YoYo_g25_c07": "YoYo"}
+    assert [c.part for c in found.candidates] == ["train", "test"] and not found.rejected
 
 
 def test_extracted_frames_are_told_as_one_line_a_clip(tmp_path):
@@ -457,7 +471,7 @@ def test_every_kind_of_damage_ends_as_the_truth_says(tree, ready, way):
             assert reason in found, (clip, found)
         else:
             assert sample and not sample["flags"], clip
-        assert bool(sample) == (reason in ("", "duplicate") or reason.startswith("flag:")), clip
+        assert bool(sample) == (reason in ("", "second_file") or reason.startswith("flag:")), clip
         if sample:
             assert sample["label_name"] == clip["label"]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 from collections import Counter
@@ -11,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from common.files import read_table, write_json, write_table
+from common.files import file_digest, read_table, write_json, write_table
 from common.options import UsageError, option
 from common.program import run as run_program
-from data_prep import layouts
+from data_prep import checksums, layouts
 from data_prep.__main__ import differences, find_folder, main
 from data_prep.finish import finish
 from data_prep.prepared import Prepared, read_meta
@@ -81,6 +82,7 @@ def edit_shard(folder, name, change):
     for row in change(rows):
         writer.append(row)
     writer.close(shard.rejected)
+    edit_meta(folder, shards=meta["shards"] | {name: file_digest(folder / name)})
 
 
 # The whole folder ---------------------------------------------------------------------------------
@@ -91,6 +93,56 @@ def test_a_sound_folder_has_no_findings_and_is_not_touched(sound, workers):
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in sound.parent.rglob("*")}
     assert verify(sound, "demo", workers) == []
     assert before == {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in sound.parent.rglob("*")}
+
+
+def flip(path, at, bit=0):
+    """Changes one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1 << bit
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9, 0.999])
+def test_a_flipped_bit_of_a_shard_is_found_when_it_is_opened_and_verified(folder, share):
+    path = folder / SECOND
+    flip(path, int(path.stat().st_size * share))
+    with pytest.raises(UsageError, match=f"{SECOND} changed since it was prepared"):
+        Prepared(folder)
+    assert f"{SECOND}: changed since it was prepared: its SHA-256 is another" in verify(
+        folder, "demo"
+    )
+
+
+def test_a_shard_is_hashed_when_it_may_have_changed_and_not_else(folder, monkeypatch):
+    hashed = []
+    real = checksums.file_digest
+    monkeypatch.setattr(checksums, "file_digest", lambda p: hashed.append(p.name) or real(p))
+    Prepared(folder)
+    assert sorted(hashed) == [FIRST, SECOND]  # a copy: other inodes
+    Prepared(folder)
+    assert len(hashed) == 2
+    os.utime(folder / FIRST)
+    Prepared(folder)
+    assert hashed[2:] == [FIRST]
+
+
+def test_metadata_of_any_damage_end_in_an_error(folder, tmp_path):
+    """Arrow follows offsets wherever they point to, so they are checked first."""
+    data = (folder / SECOND).read_bytes()
+    draw, refused = random.Random(1), 0
+    at = len(data) - int.from_bytes(data[-10:-6], "little") - 10  # the footer, the schema in it
+    for turn in range(400):
+        place = draw.randrange(at, len(data)) if turn % 2 else draw.randrange(5000)
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << draw.randrange(8)
+        (tmp_path / "s.arrow").write_bytes(damaged)
+        try:
+            shard = Shard(tmp_path / "s.arrow")
+            for name in ("id", "label", "flags"):
+                shard.column(name)
+        except UsageError as error:
+            refused += "is not a readable shard" in str(error)
+    assert refused > 100
 
 
 def swap(lines, a, b):
@@ -490,8 +542,9 @@ def folder_of(tmp_path, spec, values):
         "spec_hash": folder.name, "complete": False, "label_names": ["no", "yes"],
         "candidates": len(rows), "candidates_hash": "", "split_second": 2 / 3,
         "release_cut": "test", "shard_size": 256, "tools": {},
+        "shards": {FIRST: file_digest(folder / FIRST)},
     }  # fmt: skip
-    finish(folder, scan, spec, meta, 0.0)
+    finish(folder, scan, spec, meta, 0.0, count_filled=True)
     return folder
 
 

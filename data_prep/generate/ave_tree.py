@@ -36,7 +36,7 @@ FILE_DAMAGE = (
 # What must become of each kind: see `corrupt.EXPECTED`. Files as in Kinetics-Sounds; then the
 # lists' own mistakes, of which two_events and empty_first leave the video a sample.
 EXPECTED = {kind: corrupt.EXPECTED["kinetics"][kind] for kind in FILE_DAMAGE} | {
-    "duplicate": "duplicate",  # a second file of one id
+    "duplicate": "second_file",  # a second file of one id
     "two_events": "duplicate",  # the test list names it again, with another class
     "empty_event": "empty_event",  # from 0 to 0
     "empty_first": "",  # an empty event, then a good one

@@ -34,7 +34,7 @@ EXPECTED = {
         "folder": "missing_file",
         "broken_link": "missing_file",
         "not_utf8": "unknown_name",
-        "duplicate": "duplicate",
+        "duplicate": "second_file",
         "no_label": "no_label",
         "label_conflict": "label_conflict",
         "unknown_name": "unknown_name",
@@ -59,8 +59,8 @@ EXPECTED = {
         "both_broken": "unreadable",
         "lfs_pointer": "lfs_pointer",
         "name_quirk": "",  # 1040_ITH_SAD_X.wav: taken as ..._XX
-        "duplicate": "duplicate",  # both spellings of one wav
-        "long": "",  # frames are taken of its first 10 s
+        "duplicate": "second_file",  # both spellings of one wav
+        "long": "flag:cut",  # frames are taken of its first 10 s
         "pipe": "unreadable",
         "folder": "flag:no_video",
         "broken_link": "flag:no_video",

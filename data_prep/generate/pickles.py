@@ -88,9 +88,9 @@ def _nested(marker: Path) -> bytes:
 # kind -> (what writes it, given the file that must not appear; part of the message)
 BAD_PICKLES = {
     "empty": (lambda marker: b"", "it is empty"),
-    "html": (lambda marker: HTML.encode(), "no opcode"),
+    "html": (lambda marker: HTML.encode(), "invalid load key"),
     "lfs_pointer": (lambda marker: LFS_POINTER.encode(), "git lfs pull"),
-    "cut": (lambda marker: pickle.dumps(np.zeros(9), protocol=4)[:-40], "announces"),
+    "cut": (lambda marker: pickle.dumps(np.zeros(9), protocol=4)[:-40], "truncated"),
     "system_0": (lambda marker: pickle.dumps(_shell(marker), protocol=0), "posix.system"),
     "system_4": (lambda marker: pickle.dumps(_shell(marker), protocol=4), "posix.system"),
     "eval": (functools.partial(_evil, "eval"), "builtins.eval"),
@@ -98,7 +98,7 @@ BAD_PICKLES = {
     "getattr": (_getattr, "getattr"),
     "nested": (_nested, "posix.system"),
     "instance": (lambda marker: b"(iposix\nsystem\n.", "posix.system"),  # the opcode INST
-    "persistent": (lambda marker: b"Pxyz\n.", "no opcode"),
+    "persistent": (lambda marker: b"Pxyz\n.", "an object outside of itself"),
     "numpy_load": (lambda marker: pickle.dumps(_Call(np.load, "x"), protocol=4), "numpy.load"),
     "codec": (lambda marker: b"c_codecs\nencode\n(Vx\nVhex\ntR.", "_codecs.encode"),
     "addresses": (
@@ -114,8 +114,11 @@ BAD_PICKLES = {
         lambda marker: _array_state((10**9, 50, 768), np.dtype("f4"), b"\0" * 16),
         "claims",
     ),
-    "long_bytes": (lambda marker: b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b".", "ends"),
-    "deep": (lambda marker: b"(" * 6_000_000 + b".", "steps"),
+    "long_bytes": (
+        lambda marker: b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b".",
+        "bytes of memory",
+    ),
+    "deep": (lambda marker: b"(" * 6_000_000 + b".", "it is damaged"),
 }
 
 

@@ -46,7 +46,7 @@ FILE_DAMAGE = {
     "file_without_row": "no_label",
     "unknown_name": "unknown_name",
     "not_utf8": "unknown_name",
-    "second_picture": "duplicate",  # the same name in another folder
+    "second_picture": "second_file",  # the same name in another folder
 }
 EXPECTED = {
     "sarcasm": {

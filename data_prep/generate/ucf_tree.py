@@ -39,10 +39,10 @@ EXPECTED = {
     "count_off": "",  # the header counts one frame too many
     "one_frame": "few_frames",
     "three_frames": "few_frames",
-    "frozen": "",  # one frame again and again: no motion
+    "frozen": "flag:still",  # one frame again and again: no motion
     "wrong_extension": "",  # an mp4: the content decides
     "fps_1000": "",  # a Matroska file: the frames' own times count, not the tag
-    "duplicate": "duplicate",
+    "duplicate": "second_file",
     "no_label": "no_label",  # in the folder of a class outside the 101
     "other_class": "unknown_name",  # in the folder of another class
     "unknown_name": "unknown_name",

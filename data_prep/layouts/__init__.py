@@ -9,7 +9,9 @@ A layout module defines
 * `scan(root, settings) -> Scan`: the raw tree as candidates; it reads names and lists, no media;
 * `normalise(settings)`: modality -> "imagenet", "train" (mean and standard deviation of the
   training part), "none", or the pair (mean, standard deviation);
+* `detect(root)`: optional, the defaults of settings that follow from what the root holds;
 * `SPLIT_SECOND`: the share of the held-out samples that becomes the test part;
+* `SPLIT_RULE`: optional, the rule by which training splits unless told otherwise, "paper" without;
 * `RELEASE_CUT`: optional, `cut` of `split.split_release`; "test" without it;
 * `SOURCE`: where the download comes from, and what the root must hold, for error messages.
 
@@ -19,10 +21,12 @@ This table is all that a name needs: the module is imported when it is used. A p
 
 import importlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
-from common.options import match_name
+from common.files import file_digest
+from common.options import UsageError, match_name
 
 # name -> (one line for --list, the paper's number of samples or None)
 DATASETS = {
@@ -47,11 +51,28 @@ def is_manifest(name: str) -> bool:
 
 
 def public_name(name: str) -> str:
-    """The name of a data set in folders and tables: a manifest's is made from its file's stem."""
+    """The name of a data set in folders and tables.
+
+    A manifest's is its file's stem and eight digits of the SHA-256 of its content: other rows are
+    another data set. Raises `UsageError` where it cannot be read.
+    """
     if not is_manifest(name):
         return match_name("data set", name, DATASETS)
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", Path(name).stem)
-    return f"own-{stem}" if stem.casefold() in DATASETS else stem
+    try:
+        return f"{stem}-{file_digest(Path(name))[:8]}"
+    except OSError as error:
+        raise UsageError(f"--dataset {name} cannot be read: {error.strerror}") from None
+
+
+def detected(layout: Any, root: str | None) -> dict[str, Any]:
+    """`detect` of a layout that has it, said where it is not the default; `root` may be untold."""
+    found = layout.detect(Path(root)) if root and hasattr(layout, "detect") else {}
+    default = layout.Settings()
+    found = {name: value for name, value in found.items() if value != getattr(default, name)}
+    for name, value in found.items():
+        print(f"note: {root} holds what --{name} {value} reads, which is taken", file=sys.stderr)
+    return found
 
 
 def load(name: str, order: list[str] | None = None) -> Any:

@@ -11,6 +11,7 @@ Frames are taken inside the event, as by ARL (shicaiwei123/ICCV2025-ARL), sound 
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,7 @@ LABELS = (
 )  # fmt: skip
 IDS = {name.casefold(): index for index, name in enumerate(LABELS)}
 SPLIT_SECOND = 2 / 3
+SPLIT_RULE = "official"
 SOURCE = (
     "AVE is linked at github.com/YapengTian/AVE-ECCV18; the root must hold Annotations.txt,"
     " trainSet.txt, valSet.txt and testSet.txt, and clips named <YouTube id>.mp4 in the folder AVE."
@@ -50,6 +52,12 @@ class Settings:
 
     allow_missing: bool = option(False, "keep clips without sound, as silence")
     drop_silent: bool = option(False, "leave out clips whose sound track is silent")
+    every_event: bool = option(
+        False,
+        "a sample for each row of the lists: those of a video with several are <video>_<k>, in one"
+        " group (off: the first row of a video alone)",
+        source="our choice; the field counts all rows",
+    )
 
 
 def _as_kinetics(settings: Settings) -> kinetics.Settings:
@@ -95,9 +103,9 @@ class Row(NamedTuple):
 
 @dataclass
 class _Events:
-    """What the lists tell: the row that counts of each video, and the rows that do not."""
+    """What the lists tell: the usable rows of each video, and those that cannot be used."""
 
-    taken: dict[str, Row] = field(default_factory=dict)
+    taken: dict[str, list[Row]] = field(default_factory=dict)
     refused: list[Rejection] = field(default_factory=list)
 
 
@@ -108,24 +116,47 @@ def scan(root: Path, settings: Settings) -> Scan:
     if not clips:
         raise UsageError(f"{root} holds no clip of AVE. {SOURCE}")
     events = _read_events(root, base)
+    warnings = [] if settings.every_event else _only_first(events)
     candidates = []
-    for youtube, path in sorted(clips.items()):
-        row = events.taken.get(youtube)
-        if row is None:
-            rejected.append(_without_event(youtube, path, events.refused))
-            continue
-        sources = {"audio": (path,), "video": (path,)}
-        label = IDS[row.category.casefold()]
-        window = {"video": [float(row.start), float(row.end)]}
-        candidates.append(Candidate(youtube, label, sources, youtube, row.part, window))
+    for youtube, paths in sorted(clips.items()):
+        rows = events.taken.get(youtube, [])
+        if not rows:
+            rejected.append(_without_event(youtube, paths[0], events.refused))
+        for number, row in enumerate(rows, 1):
+            name = youtube if len(rows) == 1 else f"{youtube}_{number}"
+            sources = {"audio": paths, "video": paths}
+            label = IDS[row.category.casefold()]
+            window = {"video": [float(row.start), float(row.end)]}
+            candidates.append(Candidate(name, label, sources, youtube, row.part, window))
     # Of a clip without any event the line above tells it all.
     rejected += [r for r in events.refused if r.id in events.taken or r.id not in clips]
     rejected += [
         Rejection(youtube, row.source, "missing_file", f"{row.place}: {row.category}")
-        for youtube, row in events.taken.items()
+        for youtube, rows in events.taken.items()
         if youtube not in clips
+        for row in rows
     ]
-    return Scan(LABELS, candidates, rejected, _warnings(candidates))
+    candidates.sort(key=lambda candidate: candidate.id)
+    return Scan(LABELS, candidates, rejected, warnings + _warnings(candidates))
+
+
+def _only_first(events: _Events) -> list[str]:
+    """Leaves the first row of each video, and says how many rows that costs."""
+    rows = Counter(row.part for same in events.taken.values() for row in same)
+    for same in events.taken.values():
+        for row in same[1:]:
+            detail = f"{row.place}: {_event(row)}; {same[0].place} was taken"
+            events.refused.append(Rejection(row.youtube, row.source, "duplicate", detail))
+        del same[1:]
+    kept = Counter(same[0].part for same in events.taken.values())
+    if kept == rows:
+        return []
+    parts = [part for part in ("train", "val", "test", "") if rows[part]]
+    counts = ", ".join(f"{kept[part]} of {rows[part]} {part or 'other'}" for part in parts)
+    return [
+        f"{rows.total() - kept.total()} rows of videos with several events are left out ({counts}"
+        " rows stay); --every_event on makes each a sample, as the field counts them"
+    ]
 
 
 def _find_base(root: Path) -> str:
@@ -137,9 +168,9 @@ def _find_base(root: Path) -> str:
     raise UsageError(f"{root} holds none of {names}, nor does a folder in it. {SOURCE}")
 
 
-def _find_clips(root: Path, base: str) -> tuple[dict[str, str], list[Rejection]]:
+def _find_clips(root: Path, base: str) -> tuple[dict[str, tuple[str, ...]], list[Rejection]]:
     """The clips' paths relative to `root` by YouTube id, and the files that are no first clip."""
-    clips: dict[str, str] = {}
+    clips: dict[str, tuple[str, ...]] = {}
     rejected = []
     for inside in walk(root / base):
         if inside in LISTS and (root / base / inside).is_file():
@@ -149,15 +180,16 @@ def _find_clips(root: Path, base: str) -> tuple[dict[str, str], list[Rejection]]
         parsed = kinetics.parse_name(name.name)
         if parsed is None:
             rejected.append(Rejection(name.stem, path, "unknown_name"))
-        elif parsed[0] in clips:
-            rejected.append(Rejection(parsed[0], path, "duplicate", clips[parsed[0]]))
-        else:
-            clips[parsed[0]] = path
+            continue
+        same = clips.get(parsed[0], ())
+        if same:
+            rejected.append(Rejection(parsed[0], path, "second_file", same[0]))
+        clips[parsed[0]] = (*same, path)
     return clips, rejected
 
 
 def _read_events(root: Path, base: str) -> _Events:
-    """The rows of all lists. The first that names an event of a video counts for it.
+    """The rows of all lists, each event of a video once.
 
     Annotations.txt repeats the rows of the parts: those are not looked at again.
     """
@@ -195,20 +227,25 @@ def _rows(root: Path, source: str, refused: list[Rejection]) -> Iterator[Row]:
 
 
 def _judge(row: Row, events: _Events) -> None:
-    """Takes the row as its video's event, or finds why not."""
+    """Takes the row as an event of its video, or finds why not."""
+    same = events.taken.get(row.youtube, [])
     reason = detail = ""
-    category, start, end = (repr(word[:MAX_SHOWN]) for word in (row.category, row.start, row.end))
-    event = f"{category} from {start} to {end}"
     if row.category.casefold() not in IDS:
+        category = repr(row.category[:MAX_SHOWN])
         reason, detail = "no_label", f"{category} is none of the {len(LABELS)} classes"
     elif not _has_length(row.start, row.end):
-        reason, detail = "empty_event", event
-    elif row.youtube in events.taken:
-        reason, detail = "duplicate", f"{event}; {events.taken[row.youtube].place} was taken"
+        reason, detail = "empty_event", _event(row)
+    elif earlier := [other for other in same if other.event == row.event]:
+        reason, detail = "duplicate", f"{_event(row)}; {earlier[0].place} was taken"
     if reason:
         events.refused.append(Rejection(row.youtube, row.source, reason, f"{row.place}: {detail}"))
     else:
-        events.taken[row.youtube] = row
+        events.taken.setdefault(row.youtube, []).append(row)
+
+
+def _event(row: Row) -> str:
+    category, start, end = (repr(word[:MAX_SHOWN]) for word in (row.category, row.start, row.end))
+    return f"{category} from {start} to {end}"
 
 
 def _has_length(start: str, end: str) -> bool:

@@ -84,10 +84,10 @@ def scan(root: Path, settings: Settings) -> Scan:
     if (found := release_scan(root, "cremad")) is not None:
         return found
     base = _find_base(root)
-    files: dict[str, dict[str, str]] = {}
+    files: dict[str, dict[str, tuple[str, ...]]] = {}
     rejected = []
     for folder, suffix in FOLDERS.items():
-        # The regular spelling first: it is the one kept where both stand.
+        # The regular spelling first: it is the one read where both stand.
         for path in sorted(walk(root / base / folder), key=lambda path: ("_X." in path, path)):
             source = str(PurePosixPath(base, folder, path))
             name = PurePosixPath(path)
@@ -96,10 +96,10 @@ def scan(root: Path, settings: Settings) -> Scan:
                 rejected.append(Rejection(name.stem, source, "unknown_name"))
                 continue
             clip = re.sub("_X$", "_XX", name.stem)
-            if suffix in files.setdefault(clip, {}):
-                rejected.append(Rejection(clip, source, "duplicate", files[clip][suffix]))
-            else:
-                files[clip][suffix] = source
+            same = files.setdefault(clip, {}).get(suffix, ())
+            if same:
+                rejected.append(Rejection(clip, source, "second_file", same[0]))
+            files[clip][suffix] = (*same, source)
     candidates = [_candidate(base, clip, files[clip]) for clip in sorted(files)]
     return Scan(LABELS, candidates, rejected, count_warnings("cremad", len(candidates)))
 
@@ -114,12 +114,12 @@ def _find_base(root: Path) -> str:
     raise UsageError(f"{root} holds no folders {names}, nor does a folder in it. {SOURCE}")
 
 
-def _candidate(base: str, clip: str, found: dict[str, str]) -> Candidate:
+def _candidate(base: str, clip: str, found: dict[str, tuple[str, ...]]) -> Candidate:
     """Names both files even where one is missing: that the other stands in for it is noted then."""
     actor, _, emotion, _ = NAME.fullmatch(clip).groups()
     wav, flv = (
-        found.get(suffix, str(PurePosixPath(base, folder, clip + suffix)))
+        found.get(suffix, (str(PurePosixPath(base, folder, clip + suffix)),))
         for folder, suffix in FOLDERS.items()
     )
-    sources = {"audio": (wav, flv), "video": (flv,)}
+    sources = {"audio": (*wav, *flv), "video": flv}
     return Candidate(clip, LABELS.index(emotion), sources, group=actor)

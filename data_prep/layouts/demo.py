@@ -1,9 +1,9 @@
 """AV-Digits, the embedded demo set: labels.csv and clips/<id>.avi + clips/<id>.wav."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.files import read_table
 from common.options import UsageError
 from data_prep.layouts.walk import is_ignored
 from data_prep.spec import Audio, AudioView, Candidate, Rejection, Scan, Spec, Video, VideoView
@@ -55,11 +55,8 @@ def scan(root: Path, settings: Settings) -> Scan:
     table = root / "labels.csv"
     if not table.is_file():
         raise UsageError(f"{root} is not AV-Digits: it has no labels.csv. `{WRITE}` writes the set")
-    with open(table, encoding="utf-8-sig", newline="") as handle:
-        reader = csv.DictReader(handle)
-        if not {"id", "label"} <= set(reader.fieldnames or ()):
-            raise UsageError(f"{table} must have the columns id and label, not {reader.fieldnames}")
-        rows = [((row["id"] or "").strip(), (row["label"] or "").strip()) for row in reader]
+    listed = read_table(table, ("id", "label"))
+    rows = [(row["id"].strip(), row["label"].strip()) for row in listed]
     names = {path.name for path in (root / "clips").glob("*") if not is_ignored(path.name)}
     candidates, rejected = {}, []
     for name, label in rows:

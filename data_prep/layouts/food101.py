@@ -5,16 +5,15 @@ without a header (name, title, class), as they were published, and with one that
 Names repeat between the parts, so the id of a sample is part/class/name.
 """
 
-import csv
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from common.options import UsageError
+from data_prep.layouts.csv_rows import read_records, refuse_line
 from data_prep.layouts.release_lists import release_scan
 from data_prep.layouts.walk import count_warnings, is_ignored, walk
 from data_prep.spec import Candidate, Image, Listed, PlainView, Rejection, Scan, Spec, VideoView
@@ -52,14 +51,13 @@ SOURCE = (
     " A tree made for the official MIDAS code does as well."
 )
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
+TEXT = ".txt"  # in some published lists rows name a text file that stands for the picture
 # The names that the three columns bear in lists with a header.
 COLUMNS = {
     "image": ("image_path", "image_name", "image", "img", "filename", "file"),
     "text": ("text", "title"),
     "label": ("label", "class", "class_name", "category"),
 }
-MAX_FIELD = 100_000  # characters: a title is that long only where a quote is not closed
-MAX_LIST_BYTES = 1 << 28  # the real lists have less than 10 MB
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,8 @@ class Row(NamedTuple):
     line: int
 
 
-# (part, file name) -> class folder -> path relative to the root
-Pictures = dict[tuple[str, str], dict[str, str]]
+# (part, file name) -> class folder -> the files of that picture, relative to the root
+Pictures = dict[tuple[str, str], dict[str, tuple[str, ...]]]
 
 
 def canonical(name: str) -> str:
@@ -157,9 +155,8 @@ def _read_tree(root: Path, base: str, lists: set[str]) -> tuple[Pictures, list[R
             same, label = pictures.setdefault((part, file.name), {}), canonical(folder)
             if label in same:
                 sample = f"{part}/{label}/{file.name}"
-                rejected.append(Rejection(sample, path, "duplicate", same[label]))
-            else:
-                same[label] = path
+                rejected.append(Rejection(sample, path, "second_file", same[label][0]))
+            same[label] = (*same.get(label, ()), path)
         elif path not in lists:
             rejected.append(Rejection(PurePosixPath(readable).stem, readable, "unknown_name"))
     return pictures, rejected
@@ -169,82 +166,73 @@ def _read_tree(root: Path, base: str, lists: set[str]) -> tuple[Pictures, list[R
 
 
 def read_titles(root: Path, source: str, part: str) -> tuple[list[Row], list[Rejection]]:
-    """The rows of the list root/source in either form, and those that cannot be read.
+    """The rows of the list root/source in either form, and what is wrong with its lines.
 
-    A byte order mark, either line end, blank lines, quotes, and commas of a title that nobody
-    quoted are understood; bytes that are not UTF-8 become U+FFFD. Raises `UsageError` for a file
-    that is no such list.
+    Commas of a title that nobody quoted are understood; bytes that are not UTF-8 become U+FFFD.
+    Raises `UsageError` for a file that is no such list.
     """
-    path, rows, rejected, places = root / source, [], [], None
-    if path.stat().st_size > MAX_LIST_BYTES:
-        raise UsageError(f"{path} has more than {MAX_LIST_BYTES} bytes: it is no list of titles")
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as handle:
-        for line, fields in _records(handle):
-            if fields is None:
-                detail = f"line {line}: more than {MAX_FIELD} characters; is a quote not closed?"
-                rejected.append(Rejection(f"{part}, line {line}", source, "no_text", detail))
+    rows, rejected, places, width = [], [], None, 3
+    published = 0, 1, 2
+
+    def is_row(cells: list[str]) -> bool:
+        return any(_is_picture(cell) for cell in cells)
+
+    def is_first(cells: list[str]) -> bool:
+        return len(cells) >= width and (_is_picture(cells[0]) or None not in _places(cells))
+
+    for record in read_records(root / source, is_first, is_row, replace=True):
+        cells, fault = record.cells, record.fault
+        if places is None and cells:
+            places = published
+            if not _is_picture(cells[0]):
+                places, width = _columns(cells, root / source), len(cells)
                 continue
-            if places is None:
-                places, width = (0, 1, 2), 3  # the published form
-                if not fields[0].strip().lower().endswith(SUFFIXES):
-                    places, width = _columns(fields, path), len(fields)
-                    continue
-            name, title, label = _three(fields, places, width)
+        if cells and len(cells) < width:
+            counts = f"{len(cells)} cells where {width} are due"
+            fault = f"{counts}; {fault}" if fault else counts
+            cells = []
+        if cells:
+            name, title, label = _three(cells, places, width)
             # Some lists hold whole paths, of whatever system.
             name = name.replace("\\", "/").rsplit("/", 1)[-1].strip()
-            rows.append(Row(part, name, title, canonical(label), source, line))
+            rows.append(Row(part, name, title, canonical(label), source, record.line))
+        if fault:
+            sample, detail = f"{part}, line {record.line}", f"line {record.line}: {fault}"
+            reason = "open_quote" if cells else "bad_line"
+            refuse_line(rejected, Rejection(sample, source, reason, detail))
     return rows, rejected
 
 
-def _records(handle: TextIO) -> Iterator[tuple[int, list[str] | None]]:
-    """(number of the last line, fields) of each record that is not blank; None if too long."""
-    before = csv.field_size_limit(MAX_FIELD)
-    try:
-        reader = csv.reader(_bounded_lines(handle))
-        while True:
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error:  # the next call goes on with the next line
-                yield reader.line_num, None
-                continue
-            if any(field.strip() for field in fields):
-                yield reader.line_num, fields if sum(map(len, fields)) <= MAX_FIELD else None
-    finally:
-        csv.field_size_limit(before)
+def _is_picture(cell: str) -> bool:
+    return cell.strip().lower().endswith((*SUFFIXES, TEXT))
 
 
-def _bounded_lines(handle: TextIO) -> Iterator[str]:
-    """The lines; for one that is too long to be held, a field that the reader refuses."""
-    while line := handle.readline(MAX_FIELD):
-        if len(line) == MAX_FIELD and not line.endswith(("\n", "\r")):
-            while line and not line.endswith(("\n", "\r")):
-                line = handle.readline(MAX_FIELD)
-            line = "x" * (MAX_FIELD + 1)
-        yield line
+def _places(header: list[str]) -> list[int | None]:
+    """Where a header has the picture, the title and the class; None for one that it lacks."""
+    names = [name.strip().casefold() for name in header]
+    return [
+        next((names.index(name) for name in spellings if name in names), None)
+        for spellings in COLUMNS.values()
+    ]
 
 
 def _columns(header: list[str], path: Path) -> tuple[int, ...]:
-    """Where a header has the picture, the title and the class."""
-    names, places = [name.strip().casefold() for name in header], []
-    for column, spellings in COLUMNS.items():
-        place = next((names.index(name) for name in spellings if name in names), None)
-        if place is None:
-            raise UsageError(
-                f"{path} begins neither with a picture's name nor with a header that names the"
-                f" {column} ({', '.join(spellings)}), but with {','.join(header)[:200]!r}"
-            )
-        places.append(place)
+    """`_places` of a header; raises `UsageError` where it lacks one."""
+    places = _places(header)
+    if None in places:
+        column = list(COLUMNS)[places.index(None)]
+        raise UsageError(
+            f"{path} begins neither with a picture's name nor with a header that names the"
+            f" {column} ({', '.join(COLUMNS[column])}), but with {','.join(header)[:200]!r}"
+        )
     return tuple(places)
 
 
 def _three(fields: list[str], places: tuple[int, ...], width: int) -> tuple[str, ...]:
     """(picture, title, class) of a record; more fields than columns belong to the title."""
-    text, more = places[1], max(0, len(fields) - width)
+    text, more = places[1], len(fields) - width
     title = ",".join(fields[text : text + more + 1])
     fields = [*fields[:text], title, *fields[text + more + 1 :]]
-    fields += [""] * (width - len(fields))
     return tuple(fields[place] for place in places)
 
 
@@ -259,8 +247,9 @@ def _match(
     A row whose picture is not in its class's folder has it in another one, if exactly one holds
     that name and no other row has taken it.
     """
-    taken: dict[str, Candidate | None] = {}
+    taken: dict[tuple[str, ...], Candidate | None] = {}
     rejected, astray = [], []
+    rows = _with_pictures(rows, pictures)
     folders_of = {}  # row -> the folder of its picture, where that is another than the row says
     for row in rows:
         found = pictures.get((row.part, row.name), {})
@@ -270,7 +259,7 @@ def _match(
             astray.append(row)
     for row in astray:
         found = pictures.get((row.part, row.name), {})
-        free = [folder for folder, path in found.items() if path not in taken]
+        free = [folder for folder, paths in found.items() if paths not in taken]
         if len(free) == 1:
             folders_of[row] = free[0]
             _take(row, free[0], found[free[0]], taken, rejected)
@@ -278,10 +267,10 @@ def _match(
             sample, line = f"{row.part}/{row.label}/{row.name}", f"line {row.line}"
             rejected.append(Rejection(sample, row.source, "missing_file", line))
     for (part, name), folders in pictures.items():
-        for folder, path in folders.items():
-            if path not in taken:
+        for folder, paths in folders.items():
+            if paths not in taken:
                 sample, detail = f"{part}/{folder}/{name}", f"not in {lists[part]}"
-                rejected.append(Rejection(sample, path, "no_text", detail))
+                rejected.append(Rejection(sample, paths[0], "no_text", detail))
     samples = []
     for row in rows:
         folder = folders_of.get(row, row.label)
@@ -289,27 +278,42 @@ def _match(
     return [candidate for candidate in taken.values() if candidate], rejected, samples
 
 
+def _with_pictures(rows: list[Row], pictures: Pictures) -> list[Row]:
+    """The rows, those that name a .txt with the one picture of that stem in its place."""
+    if not any(row.name.lower().endswith(TEXT) for row in rows):
+        return rows
+    stems = defaultdict(set)
+    for part, name in pictures:
+        stems[part, PurePosixPath(name).stem].add(name)
+    named = []
+    for row in rows:
+        same = stems.get((row.part, PurePosixPath(row.name).stem), ())
+        is_text = row.name.lower().endswith(TEXT)
+        named.append(row._replace(name=min(same)) if is_text and len(same) == 1 else row)
+    return named
+
+
 def _take(
     row: Row,
     folder: str,
-    path: str,
-    taken: dict[str, Candidate | None],
+    paths: tuple[str, ...],
+    taken: dict[tuple[str, ...], Candidate | None],
     rejected: list[Rejection],
 ) -> None:
     """Makes a row and its picture a sample, or finds why not. The list's class goes first."""
     sample, label = f"{row.part}/{folder}/{row.name}", row.label or folder
-    if path in taken:
-        rejected.append(Rejection(sample, path, "duplicate", f"{row.source}, line {row.line}"))
+    if paths in taken:
+        rejected.append(Rejection(sample, paths[0], "duplicate", f"{row.source}, line {row.line}"))
         return
-    taken[path] = None
+    taken[paths] = None
     told = f"list: {row.label or 'none'}, folder: {folder}"
     if label not in IDS:
-        rejected.append(Rejection(sample, path, "no_label", told))
+        rejected.append(Rejection(sample, paths[0], "no_label", told))
         return
     if label != folder:
-        rejected.append(Rejection(sample, path, "label_conflict", told))
+        rejected.append(Rejection(sample, paths[0], "label_conflict", told))
     inline = {"text": row.title}
-    taken[path] = Candidate(sample, IDS[label], {"image": (path,)}, "", row.part, inline)
+    taken[paths] = Candidate(sample, IDS[label], {"image": paths}, "", row.part, inline)
 
 
 def _with_val(candidates: list[Candidate]) -> list[Candidate]:

@@ -6,7 +6,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,8 +20,9 @@ from data_prep.layouts.clips import (
     crop_option,
     frame_choice_option,
 )
+from data_prep.layouts.csv_rows import columns_wrong, read_records, refuse_line
 from data_prep.layouts.release_lists import release_scan
-from data_prep.layouts.walk import count_warnings, read_rows, walk
+from data_prep.layouts.walk import count_warnings, walk
 from data_prep.spec import Audio, AudioView, Candidate, Rejection, Scan, Spec, Video, VideoView
 
 # The 31 classes in alphabetical order, which is the order of ids of OGM-GE's and BML's lists.
@@ -46,6 +47,7 @@ NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:_(\d{6})_\d{6}|_(\d+))?", re.ASCII)
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
 PARTS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 ORDER = ("train", "val", "test", "")
+ID = "youtube_id"  # the column by which a csv file is known to be a list
 
 
 @dataclass(frozen=True)
@@ -169,29 +171,48 @@ def _read_tree(root: Path) -> tuple[list[File], dict[str, list[Row]], _Findings]
     for path in walk(root):
         name = PurePosixPath(path)
         parsed = parse_name(name.name)
-        is_list = name.suffix.lower() == ".csv" and (root / path).is_file()
-        listed = read_rows(root / path) if is_list else []
         if parsed:
             parts = [PARTS[folder.lower()] for folder in name.parts[:-1] if folder.lower() in PARTS]
             folder = name.parent.name.lower()
             folder = "" if folder in PARTS else canonical(folder)
             files.append(File(path, *parsed, parts[0] if parts else "", folder))
-        elif listed and "youtube_id" in listed[0]:
-            for row in listed:
-                part = PARTS.get(row.get("split", "").strip().lower(), "")
-                label, start = canonical(row.get("label", "")), _seconds(row.get("time_start", ""))
-                rows.setdefault(row["youtube_id"].strip(), []).append(Row(path, label, part, start))
-        else:
+        elif name.suffix.lower() != ".csv" or not _read_list(root, path, rows, findings.rejected):
             findings.rejected.append(Rejection(name.stem, path, "unknown_name"))
     for same in rows.values():
         same.sort(key=lambda row: ORDER.index(row.part))
     return files, rows, findings
 
 
+def _read_list(
+    root: Path, path: str, rows: dict[str, list[Row]], rejected: list[Rejection]
+) -> bool:
+    """Adds the rows of the list root/path; False for a file that names no youtube_id."""
+    header: list[str] = []
+    if not (root / path).is_file():
+        return False
+    for record in read_records(root / path, lambda cells: ID in cells, lambda cells: True):
+        if not header:
+            header = [cell.strip() for cell in record.cells]
+            if ID not in header:
+                return False
+            continue
+        wrong = columns_wrong(record, len(header))
+        row = dict(zip(header, record.cells)) if len(record.cells) == len(header) else {}
+        if wrong:
+            name, detail = f"line {record.line}", f"line {record.line}: {wrong}"
+            reason = "open_quote" if row else "bad_line"
+            refuse_line(rejected, Rejection(name, path, reason, detail))
+        if row:
+            part = PARTS.get(row.get("split", "").strip().lower(), "")
+            label, start = canonical(row.get("label", "")), _seconds(row.get("time_start", ""))
+            rows.setdefault(row[ID].strip(), []).append(Row(path, label, part, start))
+    return bool(header)
+
+
 def _seconds(text: str) -> int | None:
     try:
         return int(float(text))
-    except ValueError:  # an empty field, in lists without times
+    except (ValueError, OverflowError):  # an empty field, in lists without times; or 1e999
         return None
 
 
@@ -220,8 +241,15 @@ def _judge(file: File, rows: list[Row], class_level: set[str], findings: _Findin
         findings.outside[label] += 1
         return
     clips = findings.clips.setdefault(file.youtube, {})
+    same = clips.get(file.start)
+    if same and same.label == IDS[label]:
+        # As the official extractor leaves it: broken in train/, mended in replacement/.
+        paths = (*same.sources["video"], file.path)
+        clips[file.start] = replace(same, sources={"audio": paths, "video": paths})
+        findings.rejected.append(Rejection(file.youtube, file.path, "second_file", paths[0]))
+        return
     # A name that does not tell its start may be any of the id's clips.
-    if clips and (file.start is None or None in clips or file.start in clips):
+    if clips and (file.start is None or None in clips or same):
         first = next(iter(clips.values())).sources["video"][0]
         findings.rejected.append(Rejection(file.youtube, file.path, "duplicate", first))
         return

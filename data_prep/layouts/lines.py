@@ -45,29 +45,29 @@ def read_lines(path: Path) -> Iterator[tuple[int, str | None]]:
 
 def index_pictures(
     root: Path, folder: str, name: re.Pattern
-) -> tuple[dict[str, str], list[Rejection]]:
-    """The files under root/folder whose names match, as key -> path relative to the root.
+) -> tuple[dict[str, tuple[str, ...]], list[Rejection]]:
+    """The files under root/folder whose names match, as key -> paths relative to the root.
 
-    The key is the pattern's first group. Beside it what could not be used: other names, and a
-    second file of the same key.
+    The key is the pattern's first group. Beside it what could not be used, other names, and each
+    further file of a key, which is only read where those before it do not decode.
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, ...]] = {}
     rejected = []
     for path in walk(root / folder):
         source, match = str(PurePosixPath(folder, path)), name.fullmatch(PurePosixPath(path).name)
         if not match:
             rejected.append(Rejection(PurePosixPath(path).stem, source, "unknown_name"))
-        elif match[1] in found:
-            rejected.append(Rejection(match[1], source, "duplicate", found[match[1]]))
         else:
-            found[match[1]] = source
+            if match[1] in found:
+                rejected.append(Rejection(match[1], source, "second_file", found[match[1]][0]))
+            found[match[1]] = (*found.get(match[1], ()), source)
     return found, rejected
 
 
-def unlisted(pictures: dict[str, str], used: set[str]) -> list[Rejection]:
-    """The pictures, key -> path, that no line names."""
+def unlisted(pictures: dict[str, tuple[str, ...]], used: set[str]) -> list[Rejection]:
+    """The pictures, key -> paths, that no line names."""
     return [
-        Rejection(key, path, "no_label", "no line of a list names it")
-        for key, path in pictures.items()
+        Rejection(key, paths[0], "no_label", "no line of a list names it")
+        for key, paths in pictures.items()
         if key not in used
     ]

@@ -3,17 +3,23 @@
 Columns: `id`, `label`, optionally `split` (train, val, test) and `group` (what a group split keeps
 together), and one a modality: `audio`, `video`, `image`, `flow` hold a file's path relative to the
 manifest, `array` a .npy file, `text` the text itself. At least one modality; MIDAS and most others
-need two. Modalities are taken in the order of the columns.
+need two. Modalities are taken in the order of the columns; other columns are passed over.
+
+--dataset_root names another folder for the files. Only there may links lead out of it; absolute
+paths must lie below the folder in either case.
 
 All numbers of the stored forms are our choice: those of the paper's sets that come closest.
 """
 
-import csv
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from common.options import UsageError, option
-from data_prep.layouts.walk import read_rows
+from data_prep.layouts.csv_rows import Record, columns_wrong, read_records, refuse_line
+from data_prep.layouts.own_files import Files
 from data_prep.spec import (
     Array,
     Audio,
@@ -33,8 +39,10 @@ from data_prep.text import max_tokens_option, text_spec, vocabulary_option
 
 PLAIN = ("id", "label", "split", "group")
 MODALITIES = ("audio", "video", "image", "text", "flow", "array")
-PARTS = {"train": "train", "val": "val", "valid": "val", "dev": "val", "test": "test", "": ""}
-FIELD_LIMIT = 1_000_000  # characters in one cell
+PARTS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "dev": "val", "test": "test", "": "",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,24 +70,17 @@ class Manifest:
 
     def __init__(self, path: Path, order: list[str] | None = None):
         self.path, self._order = Path(path), order
+        self.anywhere = False  # links may lead out of the root: the user named it
         self.SOURCE = f"The files stand where {self.path} says, relative to its folder."
 
     @property
     def columns(self) -> list[str]:
-        """The header; raises `UsageError` for a manifest that cannot be one."""
-        try:
-            with open(self.path, encoding="utf-8-sig", newline="") as handle:
-                header = [name.strip() for name in next(csv.reader(handle), [])]
-        except OSError as error:
-            raise UsageError(f"--dataset {self.path} cannot be read: {error.strerror}") from None
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise UsageError(f"{self.path} is not a csv file in UTF-8: {error}") from None
-        unknown = [name for name in header if name not in (*PLAIN, *MODALITIES)]
-        missing = [name for name in PLAIN[:2] if name not in header]
-        if missing or unknown or len(set(header)) != len(header):
+        """The columns that count; raises `UsageError` for a manifest that cannot be one."""
+        header = read_table(self.path, "--dataset", (*PLAIN, *MODALITIES), PLAIN[:2], []).columns
+        if not set(header) - set(PLAIN):
             raise UsageError(
-                f"{self.path} has the columns {', '.join(header) or 'none'}; it needs id and label,"
-                f" may have split and group, and one or more of {', '.join(MODALITIES)}, each once"
+                f"{self.path} has the columns {', '.join(header)}; it needs one or more of"
+                f" {', '.join(MODALITIES)} beside id and label"
             )
         return header
 
@@ -88,14 +89,17 @@ class Manifest:
         """The modalities, in the order of their columns."""
         if self._order is None:
             self._order = [name for name in self.columns if name in MODALITIES]
-            if not self._order:
-                raise UsageError(f"{self.path} has no column of {', '.join(MODALITIES)}")
         return self._order
 
     @property
+    def SPLIT_RULE(self) -> str:
+        """The manifest's own split, where it has one."""
+        return "official" if "split" in self.columns else "paper"
+
+    @property
     def defaults(self) -> dict[str, str]:
-        """Training settings that follow from the manifest: its own split, where it has one."""
-        return {"split_rule": "official"} if "split" in self.columns else {}
+        """Training settings that follow from the manifest."""
+        return {"split_rule": "official"} if self.SPLIT_RULE == "official" else {}
 
     def spec(self, settings: Settings) -> Spec:
         """The stored form of each modality."""
@@ -119,88 +123,161 @@ class Manifest:
         return {m: own.get(m, "imagenet") for m in self.order}
 
     def scan(self, root: Path, settings: Settings) -> Scan:
-        """The rows as candidates; raises `UsageError` for a path that leaves the manifest's folder.
+        """The rows as candidates; raises `UsageError` for a path that leaves the root.
 
-        A row without a label, with an unknown split, with an id that came before or with a missing
-        file is listed as rejected.
+        A row without a label, with an id that came before, with a missing file or with more or
+        fewer cells than the header is listed as rejected.
         """
-        rows = read_list(self.path, "--dataset")
         if "flow" in self.order:
             from data_prep.flow import check_algorithm  # not above: it loads OpenCV
 
             check_algorithm(settings.flow_algo)
-        names = tuple(sorted({row["label"].strip() for row in rows} - {""}))
+        files, rejected = Files(root, self.anywhere), []
+        table = read_table(
+            self.path, "--dataset", (*PLAIN, *MODALITIES), PLAIN[:2], rejected, files
+        )
+        found: dict[str, Candidate] = {}
+        labels: dict[str, int] = {}  # in the order of the rows, at first
+        for line, row in table.rows:
+            candidate, why = self._candidate(row, line, files, labels)
+            if not why and candidate.id in found:
+                why = "duplicate", f"id {candidate.id!r}"
+            if why:
+                where = f"{self.path.name}, line {line}"
+                rejected.append(Rejection(row["id"].strip(), where, *why))
+            else:
+                found[candidate.id] = candidate
+        names = tuple(sorted(labels))
         if len(names) < 2:
             raise UsageError(
                 f"{self.path} has {len(names)} label(s); two or more classes are needed"
             )
-        candidates: dict[str, Candidate] = {}
-        rejected = []
-        for number, row in enumerate(rows, 2):
-            name, where = row["id"].strip(), f"{self.path.name}, line {number}"
-            reason, detail = self._fault(root, row, where, candidates)
-            if reason:
-                rejected.append(Rejection(name, where, reason, detail))
-                continue
-            candidates[name] = Candidate(
-                name,
-                names.index(row["label"].strip()),
-                {m: (row[m].strip(),) for m in self.order if m != "text"},
-                row.get("group", "").strip(),
-                PARTS[row.get("split", "").strip()],
-                {"text": row["text"]} if "text" in self.order else {},
-            )
-        return Scan(names, [candidates[name] for name in sorted(candidates)], rejected)
+        place = [names.index(label) for label in labels]
+        candidates = [found.pop(name) for name in sorted(found)]
+        for k, candidate in enumerate(candidates):
+            candidates[k] = replace(candidate, label=place[candidate.label])
+        warnings = [*table.notes, *_alike(names)]
+        return Scan(names, candidates, rejected, warnings, listed=len(candidates) + len(rejected))
 
-    def _fault(self, root: Path, row: dict, where: str, seen: dict) -> tuple[str, str]:
-        """(reason, detail) why a row is no sample, or two empty strings."""
-        name = row["id"].strip()
-        if not name or not row["label"].strip():
-            return "no_label", "no id" if not name else "no label"
-        if name in seen:
-            return "duplicate", f"id {name!r}"
-        if row.get("split", "").strip() not in PARTS:
+    def _candidate(
+        self, row: dict[str, str], line: int, files: "Files", labels: dict[str, int]
+    ) -> tuple[Candidate | None, tuple[str, str] | None]:
+        """The sample of a row, or (reason, detail) why it is none."""
+        name, label = row["id"].strip(), row["label"].strip()
+        if not name or not label:
+            return None, ("no_label", "no label" if name else "no id")
+        split = row.get("split", "").strip()
+        if split.casefold() not in PARTS:
             raise UsageError(
-                f"{where}: split {row['split']!r} is none of train, val (valid, dev), test"
+                f"{self.path}, line {line}: split {split!r} is none of"
+                " train, val (valid, validation, dev), test"
             )
+        number, sources = labels.setdefault(label, len(labels)), {}
         for m in self.order:
-            if m == "text":
-                continue
-            path = row[m].strip()
-            if not inside(root, path):
-                raise UsageError(f"{where}: {path!r} leaves the manifest's folder {root}")
-            if not path or not there(root / path):
-                return "missing_file", f"{m}: {path[:80]!r}"
-        return "", ""
+            if m != "text":
+                path, why = find(files, self.path, line, row[m])
+                if why:
+                    return None, ("missing_file", f"{m}: {why}")
+                sources[m] = (path,)
+        inline = {"text": row["text"]} if "text" in self.order else {}
+        group, part = row.get("group", "").strip(), PARTS[split.casefold()]
+        return Candidate(name, number, sources, group, part, inline), None
 
 
-def read_list(path: Path, flag: str) -> list[dict[str, str]]:
-    """The rows of a user's list; raises `UsageError` where `flag` names no csv file in UTF-8."""
-    before = csv.field_size_limit(FIELD_LIMIT)
+def find(files: Files, table: Path, line: int, text: str) -> tuple[str, str]:
+    """`files.find`, with the line in its error."""
     try:
-        return read_rows(path)
+        return files.find(text.strip())
+    except UsageError as error:
+        raise UsageError(f"{table}, line {line}: {error}") from None
+
+
+def _alike(names: Sequence[str]) -> list[str]:
+    """A line where two classes differ in their case or in how a number is written."""
+    seen: dict[Any, str] = {}
+    for name in names:
+        try:
+            key: Any = float(name)
+        except ValueError:
+            key = None
+        if key is None or not math.isfinite(key):
+            key = name.casefold()
+        if key in seen:
+            return [f"the classes {seen[key]!r} and {name!r} differ only in how they are written"]
+        seen[key] = name
+    return []
+
+
+class Table(NamedTuple):
+    """A user's csv file: the known columns in their order, (line, row) pairs, and what to note."""
+
+    columns: list[str]
+    rows: Iterator[tuple[int, dict[str, str]]]
+    notes: list[str]
+
+
+def read_table(
+    path: Path,
+    flag: str,
+    known: Sequence[str],
+    needed: Sequence[str],
+    rejected: list[Rejection],
+    files: Files | None = None,
+) -> Table:
+    """The file that `flag` names, by its columns in lower case; unknown ones are passed over.
+
+    While the rows are read, those with more or fewer cells than the header go to `rejected`. Raises
+    `UsageError` for what is no such file, and for a quote that nothing closes: with `files`, a line
+    that names one of them is a row of its own, and no part of a text over several lines.
+    """
+
+    def is_header(cells: list[str]) -> bool:
+        return set(needed) <= {cell.strip().casefold() for cell in cells}
+
+    header: list[str] = []
+
+    def is_row(cells: list[str]) -> bool:
+        if len(cells) != len(header):
+            return False
+        paths = [c for n, c in zip(header, cells) if n in MODALITIES and n != "text"]
+        if files and paths:
+            return any(files.is_there(path) for path in paths)
+        return bool(cells[header.index("id")].strip().isalnum())
+
+    try:
+        records = read_records(path, is_header, is_row)
+        first = next(records, Record(1, []))
     except OSError as error:
         raise UsageError(f"{flag} {path} cannot be read: {error.strerror}") from None
-    finally:
-        csv.field_size_limit(before)
+    if first.fault:
+        raise UsageError(f"{path}, line {first.line}: {first.fault}")
+    header += [cell.strip().casefold() for cell in first.cells]
+    told = [name for name in header if name in known]
+    missing = [name for name in needed if name not in header]
+    twice = [name for name in told if told.count(name) > 1]
+    if missing or twice:
+        what = f"the column {twice[0]} twice" if twice else f"no column {missing[0]}"
+        raise UsageError(
+            f"{path} has {what} (its columns: {', '.join(header)[:300] or 'none'}); it needs"
+            f" {', '.join(needed)}"
+        )
+    passed = [name or "one without a name" for name in header if name not in known]
+    notes = [f"{path.name}: columns passed over: {', '.join(passed)[:200]}"] if passed else []
+    return Table(told, _rows(path, header, records, rejected), notes)
 
 
-def inside(root: Path, path: str) -> bool:
-    """Whether a relative path, links followed, stays under `root`."""
-    if Path(path).is_absolute() or "\0" in path:
-        return False
-    try:
-        return (root / path).resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError):  # links in a circle: they lead nowhere
-        return True
-
-
-def there(path: Path) -> bool:
-    """Whether it is a file; a name that no file system takes is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+def _rows(
+    path: Path, header: list[str], records: Iterator[Record], rejected: list[Rejection]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    for record in records:
+        if record.fault:
+            raise UsageError(f"{path}, line {record.line}: {record.fault}")
+        wrong = columns_wrong(record, len(header))
+        if wrong:
+            where = f"{path.name}, line {record.line}"
+            refuse_line(rejected, Rejection(record.cells[0][:80], where, "bad_line", wrong))
+        else:
+            yield record.line, dict(zip(header, record.cells))
 
 
 def stored_form(modality: str, s: Settings):

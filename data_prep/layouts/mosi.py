@@ -13,6 +13,7 @@ arrays. The parts are the official ones (1,284, 229 and 686 clips), which no vid
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from data_prep.spec import Array, Candidate, PlainView, Rejection, Scan, Spec
 
 LABELS = ("negative", "positive")
 SPLIT_SECOND = 2 / 3  # for --split_rule paper; the paper has the official parts
+SPLIT_RULE = "official"
 PARTS = {"train": "train", "valid": "val", "test": "test"}
 ARRAYS = {"text": "text", "audio": "audio", "video": "vision"}  # modality -> key
 HIGHEST = 3.0  # of a rating, which are means of five people's -3..3
@@ -106,10 +108,13 @@ def scan(root: Path, settings: Settings) -> Scan:
     counts = _check(content, root / source, variant)
     found: dict[str, Candidate] = {}
     rejected, warnings = _others(root, source)
+    of_videos = _names_videos(row for part in counts for row in content[part]["id"])
     for part, count in counts.items():
         ids, ratings = content[part]["id"], content[part][variant.ratings]
         for row in range(count):
             name, group = _name(ids[row])
+            if of_videos and name:
+                name, group = _with_times(name, ids[row]), name
             where, rating = f"{part}/{row}", _rating(ratings[row])
             label, why = _label(rating, settings.label_rule)
             if not name:
@@ -126,17 +131,27 @@ def scan(root: Path, settings: Settings) -> Scan:
     return Scan(LABELS, [found[name] for name in sorted(found)], rejected, warnings)
 
 
-def _find_file(root: Path, name: str) -> str:
-    """Where the file stands, relative to the root; raises `UsageError` if it does not."""
+def detect(root: Path) -> dict[str, str]:
+    """The settings that follow from the root: the variant whose file alone is there."""
+    there = [name for name in VARIANTS if root.is_dir() and _places(root, VARIANTS[name].file)]
+    return {"feature_files": there[0]} if len(there) == 1 else {}
+
+
+def _places(root: Path, name: str) -> list[str]:
+    """Where a file of that name stands, relative to the root."""
     folders = [path.name for path in root.iterdir() if "mosi" in path.name.casefold()]
     places = [Path(base, inner) for base in ("", *sorted(folders)) for inner in ("", "Processed")]
-    for place in places:
-        if (root / place / name).is_file():
-            return str(PurePosixPath(place / name))
+    return [str(PurePosixPath(p / name)) for p in places if (root / p / name).is_file()]
+
+
+def _find_file(root: Path, name: str) -> str:
+    """Where the file stands, relative to the root; raises `UsageError` if it does not."""
+    if places := _places(root, name):
+        return places[0]
     there = [
         f"--feature_files {variant}"
         for variant, (other, *_) in VARIANTS.items()
-        if any((root / place / other).is_file() for place in places)
+        if _places(root, other)
     ]
     hint = f"; what it holds is for {' or '.join(there)}" if there else ""
     raise UsageError(f"{root} holds no {name}{hint}. {SOURCE}")
@@ -205,6 +220,28 @@ def _name(value: Any) -> tuple[str, str]:
         return name, name.rpartition("$_$")[0]
     # A YouTube id may hold "_" itself, at any place.
     return name, name.rpartition("_")[0] or name
+
+
+def _with_times(name: str, row: Any) -> str:
+    """<name>_<start>_<end> of a row (name, start, end); the name alone where it has no times."""
+    if isinstance(row, (str, bytes)):
+        return name
+    try:
+        start, end = (float(value) for value in row[1:3])
+    except (TypeError, ValueError, IndexError):
+        return name
+    return f"{name}_{start:g}_{end:g}" if math.isfinite(start + end) else name
+
+
+def _names_videos(rows: Iterable[Any]) -> bool:
+    """Whether the names are the videos' alone: one of them has clips of different times."""
+    times: dict[str, str] = {}
+    for row in rows:
+        name = _name(row)[0]
+        clip = _with_times(name, row)
+        if name and times.setdefault(name, clip) != clip:
+            return True
+    return False
 
 
 def _rating(value: Any) -> float:

@@ -95,7 +95,7 @@ def scan(root: Path, settings: Settings) -> Scan:
     for name, part in LISTS.items():
         source = str(PurePosixPath(folder, name))
         for row in _read_list(root, source, part, findings.rejected):
-            expected = pictures.get(row.id, f"{images}/{row.id}.jpg")
+            expected = pictures.get(row.id, (f"{images}/{row.id}.jpg",))
             _judge(row, expected, row.id in pictures, findings)
     findings.rejected += unlisted(pictures, findings.named)
     for path in sorted((root / folder).iterdir()):
@@ -153,7 +153,7 @@ def _read_list(root: Path, source: str, part: str, rejected: list[Rejection]) ->
         yield Row(*parsed, part, f"{source} {where}")
 
 
-def _judge(row: Row, picture: str, is_there: bool, findings: _Findings) -> None:
+def _judge(row: Row, paths: tuple[str, ...], is_there: bool, findings: _Findings) -> None:
     """Makes a line a candidate or finds why not, in the order of the authors' loader."""
     findings.named.add(row.id)
     words = sorted(FILTER.intersection(row.text.split()))
@@ -167,8 +167,8 @@ def _judge(row: Row, picture: str, is_there: bool, findings: _Findings) -> None:
     elif not is_there:
         reason = "missing_file"
     if reason:
-        findings.rejected.append(Rejection(row.id, picture, reason, detail))
+        findings.rejected.append(Rejection(row.id, paths[0], reason, detail))
         return
     findings.candidates[row.id] = Candidate(
-        row.id, row.label, {"image": (picture,)}, part=row.part, inline={"text": row.text}
+        row.id, row.label, {"image": paths}, part=row.part, inline={"text": row.text}
     )

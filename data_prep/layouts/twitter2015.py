@@ -88,14 +88,14 @@ def scan(root: Path, settings: Settings) -> Scan:
         warnings += notes
         for row in rows:
             named.add(row.image)
-            path = pictures.get(row.image, f"{images}/{row.image}")
+            paths = pictures.get(row.image, (f"{images}/{row.image}",))
             if row.label is None:
                 detail = f"its label in {source} is no polarity"
-                rejected.append(Rejection(row.id, path, "no_label", detail))
+                rejected.append(Rejection(row.id, paths[0], "no_label", detail))
             elif settings.drop_missing and row.image not in pictures:
-                rejected.append(Rejection(row.id, path, "missing_file", source))
+                rejected.append(Rejection(row.id, paths[0], "missing_file", source))
             else:
-                candidates.append(_candidate(row, path, part))
+                candidates.append(_candidate(row, paths, part))
     rejected += unlisted(pictures, named)
     for path in sorted((root / folder).iterdir()):
         known = path.stem in PARTS and path.suffix in (".tsv", ".txt") and path.is_file()
@@ -132,11 +132,11 @@ def _lists(root: Path, folder: PurePosixPath | str, name: str) -> list[str]:
     return [path for path in paths if (root / path).is_file()]
 
 
-def _candidate(row: Row, path: str, part: str) -> Candidate:
+def _candidate(row: Row, paths: tuple[str, ...], part: str) -> Candidate:
     return Candidate(
         row.id,
         row.label,
-        {"image": (path,)},
+        {"image": paths},
         group=row.image,
         part=part,
         inline={"text": [row.text, row.target]},

@@ -1,9 +1,10 @@
 """UCF-101: <Class>/v_<Class>_gXX_cYY.avi, optionally the official lists and precomputed flow.
 
-A clip's class is its folder's: the files of HandstandPushups are called v_HandStandPushups_..., so
-names are compared without regard to case. Where the folders of classes lie below the root does not
-matter. `ucfTrainTestlist` holds classInd.txt, trainlist01.txt to 03 and testlist01.txt to 03;
-`tvl1_flow/u` and `tvl1_flow/v` hold a folder of pictures a clip.
+A clip's class is its folder's, or its name's where the folder is no class: the files of
+HandstandPushups are called v_HandStandPushups_..., so names are compared without regard to case.
+Where the folders of classes lie below the root does not matter, nor whether a copy was converted
+(.mp4, .mkv, .webm, .mov). `ucfTrainTestlist` holds classInd.txt, trainlist01.txt to 03 and
+testlist01.txt to 03; `tvl1_flow/u` and `tvl1_flow/v` hold a folder of pictures a clip.
 
 The official lists have no validation part. Here it is groups 23 to 25 of the training list (our
 choice): all three lists train on them, so official results come from 15 of 18 training groups.
@@ -54,7 +55,8 @@ SOURCE = (
 )
 CLIP = re.compile(r"v_([A-Za-z]+)_g(\d\d)_c(\d\d)", re.ASCII)
 LIST = re.compile(r"(train|test)list0([123])\.txt", re.ASCII)
-ROW = re.compile(r"(?:[^/\\\s]+[/\\])*(v_[A-Za-z]+_g\d\d_c\d\d)\.avi(?:\s+\d+)?", re.ASCII)
+ROW = re.compile(r"(?:[^/\\\s]+[/\\])*(v_[A-Za-z]+_g\d\d_c\d\d)\.[a-z0-9]+(?:\s+\d+)?", re.ASCII)
+SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")  # the download's, and converted copies
 LISTS = 3
 VAL_GROUPS = ("23", "24", "25")
 BOUND = 20.0  # pixels, as in the precomputed set of the field
@@ -213,7 +215,7 @@ def _sort_files(root: Path, files: list[str], settings: Settings, findings: _Fin
         match = CLIP.fullmatch(name.stem)
         if listed:
             _read_list(root, path, listed[1], int(listed[2]) - 1, findings)
-        elif match and name.suffix.lower() == ".avi":
+        elif match and name.suffix.lower() in SUFFIXES:
             _judge(path, name, match, findings)
         elif name.name.lower() != "classind.txt":  # it tells nothing that the folders do not
             others.append(path)
@@ -228,19 +230,26 @@ def _sort_files(root: Path, files: list[str], settings: Settings, findings: _Fin
 def _judge(path: str, name: PurePosixPath, match: re.Match, findings: _Findings) -> None:
     """Makes a clip a candidate or finds why not."""
     folder, key = name.parent.name.strip(), name.stem.casefold()
-    label = IDS.get(folder.casefold())
+    in_class = folder.casefold() in IDS
+    label = IDS.get(folder.casefold() if in_class else match[1].casefold())
     findings.seen.add(key)
     if label is None:
-        reason, detail = "no_label", f"the folder {folder!r} is none of the 101 classes"
-    elif match[1].casefold() != folder.casefold():
+        reason, detail = (
+            "no_label",
+            f"neither {folder!r} nor {match[1]!r} is a class of the set",
+        )
+    elif in_class and match[1].casefold() != folder.casefold():
         reason, detail = "unknown_name", f"a clip of {match[1]} in the folder {folder}"
-    elif key in findings.clips:
-        reason, detail = "duplicate", findings.clips[key].sources["video"][0]
     else:
-        sources = {"flow": (path,), "video": (path,)}
+        before = findings.clips.get(key)
+        paths = (*(before.sources["video"] if before else ()), path)
+        sources = {"flow": paths, "video": paths}
         group = f"{LABELS[label]}_g{match[2]}"
-        findings.clips[key] = Candidate(name.stem, label, sources, group)
-        return
+        clip = before.id if before else name.stem
+        findings.clips[key] = Candidate(clip, label, sources, group)
+        if not before:
+            return
+        reason, detail = "second_file", paths[0]
     findings.rejected.append(Rejection(name.stem, path, reason, detail))
 
 

@@ -1,14 +1,10 @@
-"""What every layout needs of a raw tree: its files, and the rows of its lists."""
+"""What every layout needs of a raw tree: its files, and whether their number is the paper's."""
 
-import csv
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from common.options import UsageError
 from data_prep.layouts import DATASETS
 
-MAX_LIST_BYTES = 1 << 28  # Kinetics-400's lists have 20 MB
 IGNORED = ("Thumbs.db", "__MACOSX")  # as are names that begin with a dot
 
 
@@ -44,22 +40,6 @@ def walk(root: Path) -> list[str]:
                 else:
                     found.append(path)
     return sorted(found)
-
-
-def read_rows(path: Path, header: Sequence[str] | None = None) -> list[dict[str, str]]:
-    """The rows of a csv file by column name; the first line is the header unless one is given.
-
-    A byte order mark, either line ending and quoted fields are understood; a field that a line
-    lacks is "". Raises `UsageError` for a file that is not UTF-8 text, or of gigabytes.
-    """
-    if path.stat().st_size > MAX_LIST_BYTES:
-        raise UsageError(f"{path} is larger than {MAX_LIST_BYTES} bytes: no list of samples is")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, fieldnames=header, restval="")
-            return [{(key or "").strip(): value for key, value in row.items()} for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} is not a csv file in UTF-8: {error}") from None
 
 
 def count_warnings(dataset: str, found: int) -> list[str]:

@@ -1,0 +1,78 @@
+"""SHA-256 of the shards: what meta.json notes of each, and when the files are held against it.
+
+Hashing 12 GB takes a while, so a prepared folder remembers in .local.json the size, the time of the
+last change and the inode of each file whose checksum was right. While these stay as they are,
+opening the folder costs no more than a look at them; --verify reads everything. The same file says
+from which root the folder was prepared: what is in it is true on one machine alone.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from common.files import file_digest, read_object, write_json
+from common.options import UsageError
+from common.program import cores
+
+LOCAL = ".local.json"
+
+
+def digests(paths: Iterable[Path]) -> dict[str, str]:
+    """File name -> SHA-256; several files at a time, for hashing leaves Python's lock free."""
+    paths = list(paths)
+    with ThreadPoolExecutor(cores()) as pool:
+        return dict(zip([path.name for path in paths], pool.map(file_digest, paths)))
+
+
+def damaged(folder: Path, sums: dict[str, str]) -> list[str]:
+    """The names of files that are there and have another SHA-256 than `sums` says."""
+    there = [folder / name for name in sums if (folder / name).exists()]
+    return [name for name, seen in digests(there).items() if seen != sums[name]]
+
+
+def check_changed(folder: Path, sums: dict[str, str]) -> None:
+    """Hashes the shards that may have changed since they were right.
+
+    Raises `UsageError` naming those whose content is another.
+    """
+    stamps = read_local(folder).get("checked", {})
+    changed = {name: sums[name] for name in sums if _stamp(folder / name) != stamps.get(name)}
+    if not changed:
+        return
+    wrong = damaged(folder, changed)
+    if wrong:
+        raise UsageError(
+            f"{folder / wrong[0]}{f' and {len(wrong) - 1} more' if wrong[1:] else ''} changed since"
+            " it was prepared (its SHA-256 is not the one in meta.json): remove it, and data_prep"
+            " makes it anew from the raw data"
+        )
+    remember(folder, sums)
+
+
+def remember(folder: Path, sums: dict[str, str], **more: Any) -> None:
+    """Notes that all shards are right as they are now, and `more`.
+
+    In a folder that cannot be written they are hashed again the next time.
+    """
+    stamps = {name: _stamp(folder / name) for name in sums}
+    with contextlib.suppress(OSError):
+        write_json(folder / LOCAL, read_local(folder) | more | {"checked": stamps})
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def read_local(folder: Path) -> dict[str, Any]:
+    """What .local.json holds; nothing where it is absent or damaged, for it is only a memory."""
+    try:
+        return read_object(folder / LOCAL)
+    except (OSError, UsageError):
+        return {}

@@ -1,0 +1,57 @@
+"""Pictures that fail for what is not picture: their bytes without it, if they are whole.
+
+Large or damaged text and colour profiles of a PNG, line ends before a file, and a JPEG that lacks
+nothing but its end marker. Only asked once a file did not decode as it is.
+"""
+
+import io
+import zlib
+
+import PIL.Image
+
+PNG = b"\x89PNG\r\n\x1a\n"
+NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf")  # of a PNG's chunks
+JPEG, END = b"\xff\xd8", b"\xff\xd9"
+FILLING = (b"\x00" * 64, b"\x55" * 64)
+
+
+def mended(data: bytes) -> bytes | None:
+    """The picture's own bytes, or None where nothing but the picture could be at fault."""
+    bare = data.lstrip(b"\r\n\t ")
+    if bare.startswith(PNG):
+        return _without_extras(bare)
+    if bare.startswith(JPEG):
+        whole = bare if bare.rstrip(b"\0").endswith(END) else _with_end(bare)
+        return None if whole == data else whole
+    return None
+
+
+def _without_extras(data: bytes) -> bytes | None:
+    """A PNG's needed chunks; a transparency or orientation with a wrong checksum is left out."""
+    kept, at = [PNG], len(PNG)
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind, end = data[at + 4 : at + 8], at + 12 + length
+        if end > len(data):
+            break
+        sound = zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        if kind in NEEDED and (sound or kind.isupper()):
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def _with_end(data: bytes) -> bytes | None:
+    """A JPEG with its end marker, if its last pixel was coded before the file ends.
+
+    A decoder goes on behind the end of what is there and makes pixels of whatever follows. Where
+    two fillings give the same picture, none of it was needed.
+    """
+    pictures = []
+    for filling in FILLING:
+        try:
+            with PIL.Image.open(io.BytesIO(data + filling + END), formats=("JPEG",)) as picture:
+                pictures.append(picture.tobytes())
+        except Exception:  # a decoder raises whatever hostile bytes lead it to
+            return None
+    return data + END if pictures[0] == pictures[1] else None
