@@ -13,7 +13,7 @@ it; that is no error.
 import sys
 from pathlib import Path
 
-from common.files import atomic, write_text
+from common.files import atomic, digest, write_text
 from common.options import Parser
 from common.program import run as run_program
 from experiments.adapt import adapted, read_settings
@@ -80,6 +80,8 @@ def make_report(
     drawn = {a.id: out / "figures" / f"{a.id}.png" for a in artifacts if isinstance(a, Figure)}
     pictures = {name: path.read_bytes() for name, path in drawn.items() if path.exists()}
     name = "-".join(["report", *names])
+    if len(name) > 120:
+        name = f"{name[:100]}~{digest(names)}"
     if given:
         name, _ = told_settings(name, given)
     path = out / f"{name}.html"

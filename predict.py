@@ -110,7 +110,7 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
 
     Exit status 3 when files could not be used; each is named on stderr with its reason.
     """
-    run, result = run_from_config(config), folder.read_json("result.json")
+    run, result = run_from_config(config), folder.read_result()
     device = pick_device(args.devices)
     spec = spec_from_json(config["spec"])
     spec = {m: spec[m] for m in methods.load(run.method).used_modalities(run.hparams, list(spec))}

@@ -276,7 +276,7 @@ def main(argv: list[str]) -> int:
     folder = RunFolder(Path(args.output_dir) if args.output_dir else default)
     folder.check(None if args.overwrite else run.config())
     if folder.state == "done" and not args.overwrite:
-        result = folder.read_json("result.json")
+        result = folder.read_result()
         print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite starts anew)")
         return 0
     if args.tensorboard and not importlib.util.find_spec("tensorboard"):

@@ -19,6 +19,7 @@ import psutil
 
 from common.options import UsageError
 
+CHECKSUM = "sha256"  # the key of an object's own checksum
 TEMPORARY = ".*.tmp"  # the names under which files are written
 # What spreadsheets take for a formula and run; a name that only begins with a minus is none.
 FORMULA = re.compile(r"[\t\r ]*(?:[=@]|[+-].*[(|!])", re.DOTALL)
@@ -82,9 +83,10 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes `to_json(value)` atomically."""
-    write_text(path, to_json(value))
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes an object atomically, with its own SHA-256 for `read_object`."""
+    value = json.loads(to_json(value))  # as it will be read: keys are text then
+    write_text(path, to_json(value | {CHECKSUM: digest(value, 64)}))
 
 
 def canonical(value: Any) -> str:
@@ -95,14 +97,28 @@ def canonical(value: Any) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises `UsageError` for damaged content, `OSError` without one."""
+    """The JSON object in a file; raises `UsageError` for damaged content, `OSError` without one.
+
+    A checksum that `write_json` put into it must be right: a flipped bit may leave sound JSON.
+    """
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number without an end
         raise UsageError(f"{path} is damaged ({error})") from None
     if not isinstance(value, dict):
         raise UsageError(f"{path} is damaged: an object was expected, not {type(value).__name__}")
+    due = value.pop(CHECKSUM, None)
+    if due is not None and due != checksum(value):
+        raise UsageError(f"{path} is damaged: its content is not what its {CHECKSUM} says")
     return value
+
+
+def checksum(value: dict[str, Any]) -> str:
+    """SHA-256 of an object; "" for one that `write_json` cannot have written."""
+    try:
+        return digest(value, 64)
+    except ValueError:  # NaN, infinity, half a character
+        return ""
 
 
 def digest(value: Any, length: int = 12) -> str:

@@ -121,7 +121,8 @@ def parse_header(text: str) -> tuple[np.dtype, str, tuple[int, ...]]:
         raise Reject("unreadable", "a .npy header that is no dict of its three keys") from None
     if not isinstance(descr, str) or not DTYPE.fullmatch(descr):
         raise Reject("bad_values", f"an array of {str(descr)[:40]!r}, not of numbers")
-    if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape):
+    sizes = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 1 << 40 for n in shape)
+    if not sizes or len(shape) > 32:  # numpy itself takes 64 at most
         raise Reject("unreadable", f"an array of shape {str(shape)[:40]}")
     return np.dtype(descr), "F" if fortran else "C", shape
 

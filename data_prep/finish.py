@@ -4,7 +4,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from common.files import harmless, write_json, write_table
+from common.files import file_digest, harmless, write_json, write_table
 from common.options import UsageError
 from data_prep.prepared import Prepared, write_pool
 from data_prep.reasons import KEPT_REASONS, REASONS
@@ -53,6 +53,7 @@ def finish(
     )
     pool = scan.pool or [Listed(c.id, c.label) for c in scan.candidates]
     write_pool(folder / "pool.csv", pool)
+    meta["pool"] = file_digest(folder / "pool.csv")
     counts = Counter(names)
     meta = {
         **meta,

@@ -145,7 +145,12 @@ class Prepared:
         """(id, part) of each sample."""
         labels = self.labels.tolist()
         if rule == "release":
-            pool, meta = read_pool(self.folder / "pool.csv"), self.meta
+            meta, path = self.meta, self.folder / "pool.csv"
+            pool = read_pool(path)
+            if file_digest(path) != meta.get("pool", file_digest(path)):
+                raise UsageError(
+                    f"{path} changed since it was prepared: remove {self.folder} and prepare again"
+                )
             rows = release_parts(pool, self.ids, seed, meta["split_second"], meta["release_cut"])
             part_of = dict(rows)
             parts, flags = [part_of[sample] for sample in self.ids], f"--split_seed {seed}"

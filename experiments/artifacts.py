@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.files import digest
 from common.options import format_value
 from experiments.run_folder import RunFolder, run_path, variant_name
 
@@ -263,4 +264,6 @@ def told_settings(name: str, given: Mapping[str, str]) -> tuple[str, str]:
     """The name of an artifact whose runs have these settings, and the sentence that says so."""
     words = [f"{key}={value}" for key, value in sorted(given.items())]
     safe = re.sub(r"[^A-Za-z0-9_=.,+-]+", "-", ",".join(words))
+    if len(safe) > 80:  # as a part of a file's name
+        safe = f"{safe[:64]}~{digest(words)}"
     return f"{name}-{safe}", f"All runs with {', '.join(words)}."

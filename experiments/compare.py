@@ -143,8 +143,8 @@ def counts(comparisons: list[Comparison]) -> dict[str, int]:
 
 def differing(comparisons: list[Comparison]) -> str:
     """What makes cells not comparable, as a sentence with a blank behind it; "" for none."""
-    told = list(dict.fromkeys(c.differs for c in comparisons if c.differs))
-    return f"Not comparable: {'; '.join(told)}. " if told else ""
+    told = dict.fromkeys(word for c in comparisons if c.differs for word in c.differs.split(", "))
+    return f"What makes cells not comparable: {', '.join(told)}. " if told else ""
 
 
 def cells_of_the_paper(tables: list[Table]) -> Iterator[tuple[str, ...]]:

@@ -78,8 +78,21 @@ class Run:
 def run_from_config(config: dict) -> Run:
     """The run that a config.json describes.
 
-    Raises `UsageError` where it lacks a setting: today's default need not be what the run had.
+    Raises `UsageError` where it is damaged, or lacks a setting: today's default need not be what
+    the run had.
     """
+    try:
+        return _run_from_config(config)
+    except UsageError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"config.json is damaged ({type(error).__name__}: {error}): --overwrite with the run's"
+            " train.py command makes it anew"
+        ) from None
+
+
+def _run_from_config(config: dict) -> Run:
     source = config["manifest"] or config["dataset"]
     layout = layouts.load(source, config["spec"]["order"])
     method = methods.load(config["method"])

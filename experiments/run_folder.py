@@ -41,6 +41,11 @@ FILES = (
     "predictions.csv", "vocab.txt",
 )  # fmt: skip
 BOARD = "tensorboard"
+ANEW = "the run's train.py command with --overwrite makes it anew"
+# What every result.json has, and programs ask for.
+RESULT = {
+    "test/acc": float, "label_names": list, "count/n_train": int, "checkpoint": str, "hashes": dict,
+}  # fmt: skip
 # What the entries of a run's "hashes" are, for messages.
 HASHED = {
     "split": "the split's file",
@@ -109,10 +114,20 @@ class RunFolder:
         """A JSON file of the folder; raises `UsageError` when it is absent or damaged."""
         try:
             return read_object(self.file(name))
+        except UsageError as error:
+            raise UsageError(f"{error}; {ANEW}") from None
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"{self.path} has no {name}: it is not a run's folder, or it has not begun"
             ) from None
+
+    def read_result(self) -> dict:
+        """result.json; raises `UsageError` where it lacks what a finished run has."""
+        result = self.read_json("result.json")
+        for key, kind in RESULT.items():
+            if not isinstance(result.get(key), kind):
+                raise UsageError(f"{self.file('result.json')} is damaged (no {key}); {ANEW}")
+        return result
 
     def write_json(self, name: str, value: dict) -> None:
         """Writes a JSON file of the folder atomically."""
@@ -135,10 +150,8 @@ class RunFolder:
         if self.file("config.json").exists():
             if config is None:
                 return
-            before, now = (
-                _parts(self.read_json("config.json")),
-                _parts(json.loads(json.dumps(config))),
-            )
+            before = _parts(self.read_json("config.json"))
+            now = _parts(json.loads(json.dumps(config)))
             changed = sorted(k for k in before | now if before.get(k) != now.get(k))
             if changed:
                 what = ", ".join(
@@ -179,7 +192,13 @@ class RunFolder:
 
     def note_start(self, environment: dict) -> None:
         """Adds the environment of a start to env.json: a run may be resumed elsewhere."""
-        starts = self.read_json("env.json")["starts"] if self.file("env.json").exists() else []
+        starts = []
+        if self.file("env.json").exists():
+            try:
+                starts = self.read_json("env.json").get("starts")
+            except UsageError as error:
+                print(f"WARNING: {error}: earlier starts are forgotten", file=sys.stderr)
+        starts = starts if isinstance(starts, list) else []
         self.write_json("env.json", {"starts": [*starts, environment]})
 
     def check_data(self, then: dict[str, str], now: dict[str, str]) -> None:

@@ -24,7 +24,7 @@ from test_configurations import CHOSEN, SMALL, prepared_for_all  # noqa: E402
 import train  # noqa: E402
 from common.program import run as run_program  # noqa: E402
 from experiments.adapt import adapted  # noqa: E402
-from experiments.artifacts import Runs  # noqa: E402
+from experiments.artifacts import Runs, told_settings  # noqa: E402
 from experiments.registry import needed  # noqa: E402
 from experiments.run_folder import RunFolder  # noqa: E402
 
@@ -72,6 +72,10 @@ def restore(results: Path) -> None:
             folder.file("log.jsonl").write_text(text)
 
 
+# Behind the names of tables and figures made with other settings.
+SUFFIX = told_settings("", {key: str(value) for key, value in SMALL.items()})[0]
+
+
 def make(results: Path) -> None:
     """Makes all tables and figures of the stored runs in the folder itself."""
     small = [f"{key}={value}" for key, value in SMALL.items()]
@@ -111,7 +115,7 @@ def store_made() -> None:
         shutil.rmtree(STORED / "made", ignore_errors=True)
         for path in sorted((Path(place) / "made").glob("*/*")):
             if path.suffix in (".md", ".csv", ".tex"):
-                target = STORED / "made" / path.parent.name / path.name
+                target = STORED / "made" / path.parent.name / path.name.replace(SUFFIX, "")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
 

@@ -1,6 +1,6 @@
 """Every table and figure is rebuilt from stored runs: texts and plotted numbers as before."""
 
-from store_results import STORED, make, restore
+from store_results import STORED, SUFFIX, make, restore
 
 
 def test_tables_and_plotted_numbers_are_those_stored(tmp_path):
@@ -11,6 +11,8 @@ def test_tables_and_plotted_numbers_are_those_stored(tmp_path):
     }
     assert len(wanted) == 70  # 17 tables, 13 beside the paper, 6 figures
     for name, text in wanted.items():
-        assert (tmp_path / "made" / name).read_text("utf-8") == text, name
+        stem, *ends = name.name.split(".")
+        made = tmp_path / "made" / name.parent / ".".join([stem + SUFFIX, *ends])
+        assert made.read_text("utf-8") == text, name
     pictures = [p for p in (tmp_path / "made").rglob("*.png")]
     assert len(pictures) == 7

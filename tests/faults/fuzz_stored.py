@@ -1,0 +1,315 @@
+"""What the fuzzer feeds: the files of prepared folders and of runs, pickles and arrays."""
+
+import contextlib
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fake_runs import fake_run
+from fuzz_targets import Read, Target, check_message, one_file, told
+
+from common.files import CHECKSUM, file_digest, read_object, to_json, write_json, write_table
+from common.options import UsageError
+from data_prep import array, unpickle, unpickle_child
+from data_prep.generate.mosi_tree import Signal, write_mosi
+from data_prep.generate.pickles import python2_pickle
+from data_prep.layouts import mosi
+from data_prep.prepared import Prepared, read_pool
+from data_prep.shards import Shard, ShardWriter, schema
+from data_prep.spec import Array, Audio, Image, Rejection, spec_hash, spec_json
+from data_prep.split import PARTS
+from experiments.artifacts import Runs
+from experiments.reader import Reader
+from experiments.resolve import resolve, run_from_config
+from experiments.run_folder import RunFolder
+
+
+def without_checksum(data: bytes) -> bytes:
+    """A JSON object as files of before had it: what is in it counts then."""
+    value = json.loads(data)
+    value.pop(CHECKSUM, None)
+    return to_json(value).encode()
+
+
+# Prepared folders ---------------------------------------------------------------------------------
+
+SPEC = {"audio": Audio(seconds=0.05, n_fft=16, hop=400), "image": Image(), "array": Array()}
+SAMPLES = 12
+RUNS = Runs("demo", "Midas")
+
+
+def write_prepared(folder: Path) -> Path:
+    """A whole prepared folder of a few samples, its split and its pairs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, columns = SPEC["audio"].shape
+    writer = ShardWriter(folder / "samples-00000.arrow", schema("demo", SPEC))
+    for k in range(SAMPLES):
+        values = {"audio": bytes(2 * rows * columns), "image": [b"jpeg"], "array": [b"a", b"b"]}
+        facts = {"id": f"s{k:02d}", "label": k % 2, "group": "", "part": "", "sources": "x"}
+        writer.append(facts | {"duration_s": 1.0, "n_frames": 3, "flags": ""} | values)
+    writer.close([Rejection("r", "r.wav", "unreadable", "why")])
+    meta = spec_json("demo", SPEC) | {
+        "spec_hash": spec_hash("demo", SPEC), "complete": True, "label_names": ["cat", "dog"],
+        "samples": SAMPLES, "split_second": 2 / 3, "release_cut": "test",
+        "shards": {"samples-00000.arrow": file_digest(folder / "samples-00000.arrow")},
+    }  # fmt: skip
+    write_json(folder / "meta.json", meta)
+    write_table(
+        folder / "pool.csv", ("id", "key", "lost"), [(f"s{k:02d}", k % 2, "") for k in range(3)]
+    )
+    prepared = Prepared(folder)
+    for part in ("train", "test"):
+        prepared.pairs("paper", 0, part, ["audio", "image"])
+    return folder
+
+
+def look_through(prepared: Prepared) -> None:
+    """Reads of a prepared folder what a training does."""
+    parts = prepared.split("paper", 0)
+    for part in ("train", "test"):
+        prepared.pairs("paper", 0, part, ["audio", "image"])
+    for position in parts["val"]:
+        for modality in prepared.modalities:
+            prepared.value(int(position), modality)
+    prepared.vocabulary("paper", 0)
+
+
+def in_prepared(name: str) -> Callable[[Path], Read]:
+    """The set-up of a prepared folder in which one file is fuzzed."""
+
+    def reader(folder: Path) -> Read:
+        write_prepared(folder)
+
+        def feed(data: bytes) -> None:
+            (folder / name).write_bytes(data)
+            look_through(Prepared(folder))
+
+        return feed
+
+    return reader
+
+
+def of_prepared(name: str) -> Callable[[Path], list[bytes]]:
+    """A file of a sound prepared folder."""
+
+    def seeds(folder: Path) -> list[bytes]:
+        data = (write_prepared(folder) / name).read_bytes()
+        return [data, without_checksum(data)] if name.endswith(".json") else [data]
+
+    return seeds
+
+
+def _shard(path: Path) -> Shard:
+    shard = Shard(path)
+    for name in ("id", "label", "group", "part", "sources", "duration_s", "n_frames", "flags"):
+        assert None not in shard.column(name)
+    for name in shard.spec["order"]:
+        for row in range(len(shard)):
+            shard.value(row, name)
+    words = [word for line in shard.rejected for word in vars(line).values()]
+    assert all(isinstance(word, str) for word in words)
+    return shard
+
+
+# Runs ---------------------------------------------------------------------------------------------
+
+
+def _run_files(name: str) -> Callable[[Path], list[bytes]]:
+    def seeds(folder: Path) -> list[bytes]:
+        known = [fake_run(folder / str(k), RUNS, 1, known_log=k) for k in (False, True)]
+        files = [run.file(name).read_bytes() for run in known]
+        return files + [without_checksum(f) for f in files if name.endswith(".json")]
+
+    return seeds
+
+
+def in_run(name: str) -> Callable[[Path], Read]:
+    """The set-up of a finished run of which one file is fuzzed."""
+
+    def reader(folder: Path) -> Read:
+        run = fake_run(folder, RUNS, 1)
+
+        def feed(data: bytes) -> None:
+            run.file(name).write_bytes(data)
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said):
+                found = Reader(folder)
+                _, state = found.run(RUNS, 1)
+                for key in ("test/acc", "val/acc", "time"):
+                    found.values(RUNS, [1], key)
+            text = said.getvalue().removesuffix("\n")
+            if state == "unusable":
+                raise UsageError(text)
+            for line in text.split("\n") if text else ():
+                check_message(line)
+
+        return feed
+
+    return reader
+
+
+def _config_seeds(folder: Path) -> list[bytes]:
+    (folder / "m.csv").write_text("id,label,audio,video\na,x,a.wav,a.mp4\n", encoding="utf-8")
+    lines = (["--dataset", "demo"], ["--dataset", "cremad", "--method", "LFM", "--batch_size", "8"],
+             ["--dataset", str(folder / "m.csv"), "--method", "Joint"])  # fmt: skip
+    return [to_json(resolve(line, "")[0].config()).encode() for line in lines]
+
+
+def _resolved(path: Path) -> Any:
+    run = run_from_config(read_object(path))
+    return run.config(), run.default_folder(Path("results"))
+
+
+# Checkpoints --------------------------------------------------------------------------------------
+
+
+def _checkpoint(folder: Path) -> bytes:
+    import torch
+
+    state = {
+        "epoch": 3, "log": [{"epoch": 1, "val/acc": 0.5}], "hashes": {"split": "ab"},
+        "method": {"w": torch.arange(6.0).reshape(2, 3), "b": torch.zeros(2, dtype=torch.int64)},
+        "optimizers": [{"state": {0: {"momentum_buffer": None}}, "param_groups": [{"lr": 0.1}]}],
+    }  # fmt: skip
+    RunFolder(folder).save("last.pt", state)
+    return (folder / "last.pt").read_bytes()
+
+
+def _inner_seeds(folder: Path) -> list[bytes]:
+    with zipfile.ZipFile(io.BytesIO(_checkpoint(folder))) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
+        return [archive.read(name)]
+
+
+def _inner(folder: Path) -> Read:
+    """The pickle within a checkpoint, in an archive with the right checksum."""
+    whole = _checkpoint(folder)
+
+    def feed(data: bytes) -> dict:
+        source, target = zipfile.ZipFile(io.BytesIO(whole)), io.BytesIO()
+        with zipfile.ZipFile(target, "w") as archive:
+            for name in source.namelist():
+                fuzzed = name.endswith("data.pkl")
+                archive.writestr(name, data if fuzzed else source.read(name))
+        (folder / "last.pt").write_bytes(target.getvalue())
+        return RunFolder(folder).load("last.pt")
+
+    return feed
+
+
+# Pickles and arrays -------------------------------------------------------------------------------
+
+TINY = Signal((3, 2, 2), aligned=(2, 2, 2), unaligned=(2, 3, 4), shortest=1)
+
+
+def load_here(path: Path) -> Any:
+    """As `unpickle.load`, in this process: the child's classes, then the parent's."""
+    child, folder = unpickle_child, path.parent / "out"
+    folder.mkdir(exist_ok=True)
+    child.SIZE, child.copied = path.stat().st_size, 0
+    child.ENCODED.clear()
+    child.Writer.numbers = {}
+    child.DATA = child.Data(folder / "data", 2 * child.SIZE + 4096)
+    output = child.Limited(folder / "tree")
+    try:
+        with open(path, "rb") as handle:
+            tree = child.Reader(handle, encoding="latin-1").load()
+        child.Writer(output, protocol=4).dump(tree)
+    except Exception as error:  # the child's main block makes a line of each
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        raise child.Refused("".join(c if c.isprintable() else "?" for c in line)[:300]) from None
+    finally:
+        output.handle.close()
+        child.DATA.handle.close()
+    try:
+        return unpickle._read_result(folder)
+    except (ValueError, pickle.UnpicklingError, MemoryError) as error:
+        raise UsageError(f"{path} is refused: {error}") from None
+
+
+def _pickle_seeds(folder: Path) -> list[bytes]:
+    values = {
+        "a": np.arange(6, dtype=">f4").reshape(2, 3), "b": [np.float64(2.5), np.int64(3), b"\xff"],
+        "c": np.asarray(["x", "yy"]), "d": np.asfortranarray(np.ones((2, 2), bool)),
+        "e": np.asarray([b"z", None, 1.5], dtype=object), "f": (True, None, "\u00e9", 1 << 70),
+    }  # fmt: skip
+    seeds = [pickle.dumps(values, protocol=protocol) for protocol in (0, 2, 4, 5)]
+    plain = {"a": np.zeros((2, 2)), "b": [1, 2.5, "x"], "c": {"d": (1,)}}
+    return [*seeds, python2_pickle(plain)]
+
+
+def _mosi_seeds(files: str) -> Callable[[Path], list[bytes]]:
+    def seeds(folder: Path) -> list[bytes]:
+        write_mosi(folder / "r", 10, truth_path=folder / "t.csv", files=files, signal=TINY)
+        return [next((folder / "r").rglob(mosi.VARIANTS[files].file)).read_bytes()]
+
+    return seeds
+
+
+def in_mosi(files: str) -> Callable[[Path], Read]:
+    """The set-up of a scan of CMU-MOSI that reads its pickle in this process."""
+
+    def reader(folder: Path) -> Read:
+        unpickle.load = array.load = load_here  # this process does nothing else
+        settings = mosi.Settings(feature_files=files)
+        path = folder / mosi.VARIANTS[files].file
+
+        def feed(data: bytes) -> Any:
+            path.write_bytes(data)
+            array.opened.cache_clear()
+            scan = told(mosi.scan(folder, settings))
+            for candidate in scan.candidates[:2]:
+                for m, spec in mosi.spec(settings).items():
+                    array.extract([path], spec, candidate.inline[m])
+            return scan
+
+        return feed
+
+    return reader
+
+
+def _npy_seeds(folder: Path) -> list[bytes]:
+    arrays = [np.ones((3, 2), np.float32), np.arange(4), np.asfortranarray(np.eye(3)), np.zeros(0)]
+    made = []
+    for values in arrays:
+        out = io.BytesIO()
+        np.save(out, values)
+        made.append(out.getvalue())
+    return made
+
+
+TARGETS = {
+    "prepared.meta": Target(of_prepared("meta.json"), in_prepared("meta.json")),
+    "prepared.split": Target(
+        of_prepared("splits/paper-seed0.csv"), in_prepared("splits/paper-seed0.csv"), 3
+    ),
+    "prepared.pairs": Target(
+        of_prepared("splits/paper-seed0.pairs-test.csv"),
+        in_prepared("splits/paper-seed0.pairs-test.csv"), 3,
+    ),
+    "prepared.pool": Target(of_prepared("pool.csv"), one_file("pool.csv", read_pool)),
+    "prepared.local": Target(of_prepared(".local.json"), in_prepared(".local.json"), 3),
+    "arrow.shard": Target(of_prepared("samples-00000.arrow"), one_file("a.arrow", _shard), 6),
+    **{
+        f"run.{Path(name).stem}": Target(_run_files(name), in_run(name))
+        for name in ("config.json", "env.json", "result.json", "log.jsonl")
+    },
+    "run.resolved": Target(_config_seeds, one_file("config.json", _resolved)),
+    "run.checkpoint": Target(
+        lambda folder: [_checkpoint(folder)],
+        one_file("last.pt", lambda path: RunFolder(path.parent).load("last.pt")), 1,
+    ),
+    "run.state": Target(_inner_seeds, _inner, 1),
+    "pickle.child": Target(_pickle_seeds, one_file("a.pkl", load_here), 20),
+    "pickle.mosi": Target(_mosi_seeds("mmsa_aligned"), in_mosi("mmsa_aligned")),
+    "pickle.mosi.old": Target(_mosi_seeds("mult_unaligned"), in_mosi("mult_unaligned")),
+    "pickle.load": Target(_pickle_seeds, one_file("a.pkl", unpickle.load), 0.05),
+    "array.npy": Target(
+        _npy_seeds, one_file("a.npy", lambda path: array.extract([path], Array(2), None)),
+    ),
+}  # fmt: skip

@@ -1,0 +1,112 @@
+"""The long form: `make faults`. Every file operation of every scenario fails in every way.
+
+    python tests/faults/run_faults.py --jobs 2 --out docs/reliability-table.md
+
+Prints and writes a table: scenario, kind of fault, tried, survived. Exit status 1 if one was not.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from harness import Bench
+from scenarios import (
+    FAULTS,
+    Scenario,
+    Verdict,
+    demo_runs,
+    meet,
+    preparation,
+    reference,
+    sweep,
+    tables,
+    training,
+)
+
+SAMPLES = 60
+SWEEP_FAULTS = 40  # of its operations, spread: a sweep takes many seconds
+
+
+def make_inputs(folder: Path) -> None:
+    """The demo set's first samples, raw and prepared, and finished runs."""
+    from data_prep.generate.digits import write_digits
+    from data_prep.layouts.demo import Settings
+    from data_prep.prepare import prepare
+
+    write_digits(folder / "raw", folder / "truth.csv", 3, workers=1, count=SAMPLES)
+    prepare("demo", folder / "raw", folder / "data", Settings(), workers=1)
+    demo_runs(folder / "results")
+
+
+def all_scenarios(inputs: Path) -> list[Scenario]:
+    """The four of them."""
+    raw, data = inputs / "raw", inputs / "data"
+    return [training(raw, data), preparation(raw), tables(inputs / "results"), sweep(raw, data)]
+
+
+def points(scenario: Scenario, operations: int) -> Iterator[tuple[int, str]]:
+    """(operation, kind of fault) of all faults of a scenario."""
+    step = 1 if scenario.name != "sweep" else max(1, 2 * operations // SWEEP_FAULTS)
+    for turn, at in enumerate(range(1, operations + 1, step)):
+        # A sweep is killed twice as often as its disk fails.
+        modes = FAULTS if step == 1 else [FAULTS[(0, 2, 1, 3)[turn % 4]]]
+        yield from ((at, mode) for mode in modes)
+
+
+def work(inputs: Path, share: int, jobs: int, names: list[str]) -> list[Verdict]:
+    """Every `jobs`-th fault, in one process."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        for scenario in all_scenarios(inputs):
+            if names and scenario.name not in names:
+                continue
+            operations, due = reference(bench, scenario, Path(folder) / "due")
+            for turn, (at, mode) in enumerate(points(scenario, operations)):
+                if turn % jobs == share:
+                    place = Path(folder) / "place"
+                    verdict = meet(bench, scenario, place, at, mode, due)
+                    found.append(verdict)
+                    if verdict.wrong:
+                        print(verdict, file=sys.stderr, flush=True)
+        bench.close()
+    return found
+
+
+def table(verdicts: list[Verdict]) -> str:
+    """The counts as Markdown."""
+    lines = ["| what | fault | tried | survived, bit-identical |", "|---|---|---|---|"]
+    for name in dict.fromkeys(v.scenario for v in verdicts):
+        for mode in FAULTS:
+            own = [v for v in verdicts if (v.scenario, v.mode) == (name, mode)]
+            well = sum(not v.wrong for v in own)
+            lines.append(f"| {name} | {mode} | {len(own)} | {well} |")
+    well = sum(not v.wrong for v in verdicts)
+    return "\n".join([*lines, f"| all | | {len(verdicts)} | {well} |"]) + "\n"
+
+
+def main() -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--only", nargs="*", default=[], help="scenarios (default all)")
+    args = parser.parse_args()
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(args.jobs) as pool:
+        make_inputs(Path(folder))
+        shares = [
+            pool.submit(work, Path(folder), share, args.jobs, args.only)
+            for share in range(args.jobs)
+        ]
+        verdicts = [verdict for share in shares for verdict in share.result()]
+    print(table(verdicts), end="")
+    print(f"{(time.monotonic() - begun) / 60:.0f} minutes")
+    return 1 if any(verdict.wrong for verdict in verdicts) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
