@@ -1,10 +1,10 @@
-# A fresh machine needs python3 (3.11), venv and make: each target makes the virtual environment.
+# A fresh machine needs python3 (3.11 to 3.13), venv and make: each target makes the virtual environment.
 PYTHON ?= python3
 PY := .venv/bin/python
 DATA ?= data
 RESULTS ?= results
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench faults clean
 
 .venv/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -28,6 +28,11 @@ test: lint
 bench: .venv/installed
 	$(PY) benchmarks/step_cost.py
 	$(PY) benchmarks/prep_throughput.py
+
+# The long form of tests/faults: about an hour on two cores, and a C compiler.
+faults: .venv/installed
+	$(PY) tests/faults/run_faults.py
+	$(PY) tests/faults/fuzz.py --executions 2000000 --media 50000
 
 # Leaves data and results alone: they are yours.
 clean:

@@ -121,6 +121,11 @@ def checksum(value: dict[str, Any]) -> str:
         return ""
 
 
+def shown(text: str, most: int = 300) -> str:
+    """What a message shows of a text from a file: its beginning, on one line, without controls."""
+    return "".join(c if c.isprintable() else "?" for c in text[:most])
+
+
 def digest(value: Any, length: int = 12) -> str:
     """A short SHA-256 of a JSON-able value."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
@@ -169,7 +174,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
             raise UsageError(f"{path}, line {reader.line_num}: {error}") from None
     for name in columns:
         if name not in header:
-            raise UsageError(f"{path} has no column {name!r}, but {', '.join(header)[:200]}")
+            raise UsageError(f"{path} has no column {name!r}, but {shown(', '.join(header))}")
     return rows
 
 

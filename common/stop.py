@@ -1,5 +1,6 @@
 """How a run ends when it is told to: between two steps, and within a minute even in a long one."""
 
+import functools
 import os
 import signal
 import socket
@@ -38,13 +39,9 @@ class Stop:
 
     def __init__(self) -> None:
         self.number = 0
-        reader, writer = socket.socketpair()
-        writer.setblocking(False)
-        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        self._sockets = reader, writer
+        _watch_signals()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
-        threading.Thread(target=_end_late, args=(reader,), daemon=True).start()
 
     def _note(self, number: int, _: Any) -> None:
         self.number = number
@@ -55,14 +52,23 @@ class Stop:
             raise Stopped(self.number)
 
 
+@functools.cache
+def _watch_signals() -> tuple[socket.socket, socket.socket]:
+    """Starts the thread that is woken by signals, once; the sockets live as long as the process."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_late, args=(reader,), daemon=True).start()
+    return reader, writer
+
+
 def _end_late(reader: socket.socket) -> None:
-    while True:
-        number = reader.recv(1)
-        if number and number[0] in (signal.SIGINT, signal.SIGTERM):
-            break
+    number = 0
+    while number not in (signal.SIGINT, signal.SIGTERM):
+        number = reader.recv(1)[0]
     time.sleep(GRACE_S)
     os.write(2, b"stopped within a step; the same command goes on from the last finished epoch\n")
-    os._exit(128 + number[0])
+    os._exit(128 + number)
 
 
 def follow_launcher() -> None:

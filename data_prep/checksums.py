@@ -38,7 +38,8 @@ def check_changed(folder: Path, sums: dict[str, str]) -> None:
 
     Raises `UsageError` naming those whose content is another.
     """
-    stamps = read_local(folder).get("checked", {})
+    stamps = read_local(folder).get("checked")
+    stamps = stamps if isinstance(stamps, dict) else {}
     changed = {name: sums[name] for name in sums if _stamp(folder / name) != stamps.get(name)}
     if not changed:
         return

@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from common.files import canonical, file_digest, locked, remove_leftovers, write_json
+from common.files import canonical, file_digest, locked, remove_leftovers, shown, write_json
 from common.options import UsageError, check
 from common.program import cores
 from data_prep import layouts
@@ -78,9 +78,11 @@ def _why(scan: Scan) -> str:
     told = []
     for reason, count in Counter(r.reason for r in scan.rejected).most_common():
         first = [r for r in scan.rejected if r.reason == reason][:2]
-        shown = "; ".join(f"{r.source}: {r.detail}" if r.detail else r.source for r in first)
-        told.append(f"{count} {reason} ({shown})")
-    return f": {', '.join(told)}" if told else ""
+        where = "; ".join(
+            shown(f"{r.source}: {r.detail}" if r.detail else r.source, 100) for r in first
+        )
+        told.append(f"{count} {reason} ({where})")
+    return f": {', '.join(told)[:500]}" if told else ""
 
 
 def raw_root(dataset: str, layout: Any, given: Path | None, data_dir: Path) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from common.files import file_digest, read_object, read_table, write_table, write_text
 from common.options import UsageError
 from data_prep.checksums import check_changed
-from data_prep.shards import Shard
+from data_prep.shards import SHARD, Shard
 from data_prep.spec import Listed, Text, spec_from_json
 from data_prep.split import (
     PARTS,
@@ -23,6 +23,12 @@ from data_prep.split import (
     release_parts,
 )
 
+LONGEST = 80  # digits of a class that is a number
+# What meta.json tells that its readers need.
+NEEDED = {
+    "spec_hash": str, "label_names": list, "samples": int, "shards": dict, "split_second": float,
+    "release_cut": str,
+}  # fmt: skip
 VOCABULARY = ".vocab.txt"  # behind a split's name: the vocabulary of its train part's texts
 
 
@@ -36,6 +42,18 @@ def read_meta(folder: Path) -> dict:
         raise UsageError(f"{error}; remove {folder} and prepare again") from None
 
 
+def _check_meta(folder: Path, meta: dict) -> None:
+    """Raises `UsageError` for a finished folder's meta.json that is damaged."""
+    wrong = [key for key, kind in NEEDED.items() if not isinstance(meta.get(key), kind)]
+    if not wrong:
+        wrong += ["label_names"] * (not all(isinstance(n, str) for n in meta["label_names"]))
+        wrong += ["shards"] * (not all(map(SHARD.fullmatch, meta["shards"])))
+    if wrong:
+        raise UsageError(
+            f"{folder / 'meta.json'} is damaged (no {wrong[0]}); remove {folder} and prepare again"
+        )
+
+
 def write_pool(path: Path, pool: list[Listed]) -> None:
     """The rows of the raw data's lists: id, class as written there, and whether it is a header."""
     rows = [(row.id, row.key, "header" if row.header else "") for row in pool]
@@ -47,7 +65,7 @@ def read_pool(path: Path) -> list[Listed]:
     if not path.exists():
         raise UsageError(f"{path} is missing: remove {path.parent} and prepare again")
     rows = read_table(path, ("id", "key", "lost"))
-    whole = all(row["key"].isdecimal() for row in rows)
+    whole = all(row["key"].isdecimal() and len(row["key"]) < LONGEST for row in rows)
     return [
         Listed(row["id"], int(row["key"]) if whole else row["key"], bool(row["lost"]))
         for row in rows
@@ -67,6 +85,7 @@ class Prepared:
         again = again.format(self.meta.get("dataset", "<name>"))
         if not self.meta.get("complete") or "shards" not in self.meta:
             raise UsageError(f"{folder} is not a finished prepared folder; {again}")
+        _check_meta(self.folder, self.meta)
         if expected_hash not in (None, self.meta["spec_hash"]):
             raise UsageError(
                 f"{folder} holds spec {self.meta['spec_hash']}, not {expected_hash}; {again}"
@@ -90,6 +109,9 @@ class Prepared:
                 f"{self.folder} holds {self.starts[-1]} samples and its meta.json says"
                 f" {self.meta['samples']}: a shard is missing; remove the folder and prepare again"
             )
+        unfit = [s.path for s in self.shards if not set(self.spec) <= set(s.modalities)]
+        if unfit:
+            raise UsageError(f"{unfit[0]} lacks a modality of meta.json: prepare again")
         self.ids = [value for shard in self.shards for value in shard.column("id")]
         self.labels = np.asarray(
             [v for s in self.shards for v in s.column("label")], dtype=np.int64
@@ -129,7 +151,7 @@ class Prepared:
         for line, row in enumerate(rows, 2):
             if row["part"] not in parts:
                 raise UsageError(
-                    f"{path}, line {line}: part {row['part']!r} is none of {', '.join(PARTS)}"
+                    f"{path}, line {line}: part {row['part'][:80]!r} is none of {', '.join(PARTS)}"
                 )
         unknown = [row["id"] for row in rows if row["id"] not in position]
         if unknown or len({row["id"] for row in rows}) != len(rows) or len(rows) != len(self.ids):
@@ -237,6 +259,6 @@ class Prepared:
             )
         except KeyError as error:
             raise UsageError(
-                f"{path} names {error}, not a sample of the {part} part; remove it"
+                f"{path} names {str(error)[:80]}, not a sample of the {part} part; remove it"
             ) from None
         return sources, file_digest(path)

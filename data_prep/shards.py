@@ -6,16 +6,18 @@ rejects of the shard's own candidates. No times and no machine names: equal inpu
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from common.files import atomic
+from common.files import atomic, shown
 from common.options import UsageError
 from data_prep.spec import Audio, Rejection, Spec, spec_json
 
+SHARD = re.compile(r"samples-\d{5,}\.arrow", re.ASCII)  # the names of shards
 SHARD_SIZE = 256  # candidates a shard: Kinetics-Sounds makes 95 shards of about 130 MB
 BATCH_ROWS = 16  # rows a record batch: what the writer holds in memory
 
@@ -104,8 +106,10 @@ class Shard:
         self.path = path
         try:
             self._open()
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
+        except (
+            pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError
+        ) as error:  # fmt: skip
+            reason = shown(" ".join(str(error).split()), 200)
             raise UsageError(
                 f"{path} is not a readable shard ({reason}); remove it and prepare again"
             ) from None
@@ -123,10 +127,19 @@ class Shard:
                 raise ValueError(f"its column {name} is no {kind}")
         for batch, _ in batches:
             batch.validate(full=True)
+        self.spec = json.loads(reader.schema.metadata[b"spec"])
+        self.modalities = list(self.spec["order"])
+        for name in self.modalities:
+            if not _is_stored(reader.schema.field(name).type):
+                raise ValueError(f"its column {name} holds no bytes")
+        for batch, _ in batches:
+            if any(map(_has_gaps, map(batch.column, (*FACTS, *self.modalities)))):
+                raise ValueError("it has rows without a value")
         self.batches = [batch for batch, _ in batches[:-1]]
         metadata = batches[-1].custom_metadata or {}
         self.rejected = [Rejection(**entry) for entry in json.loads(metadata[b"rejected"])]
-        self.spec = json.loads(reader.schema.metadata[b"spec"])
+        if not all(isinstance(text, str) for line in self.rejected for text in vars(line).values()):
+            raise ValueError("its rejects are no texts")
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -142,3 +155,18 @@ class Shard:
         if pa.types.is_list(scalar.type):
             return [item.as_buffer() for item in scalar]
         return scalar.as_buffer()
+
+
+def _is_stored(kind: pa.DataType) -> bool:
+    """Whether a column has the type of a modality's: bytes of one length, or lists of bytes."""
+    if pa.types.is_list(kind):
+        return pa.types.is_binary(kind.value_type)
+    return pa.types.is_fixed_size_binary(kind)
+
+
+def _has_gaps(column: pa.Array) -> bool:
+    """Whether a value is missing, or one in a list; an empty column's offsets may be anything."""
+    if not len(column):
+        return False
+    inner = column.flatten() if pa.types.is_list(column.type) else column
+    return bool(column.null_count or inner.null_count)

@@ -5,10 +5,12 @@ JSON form is stored with the data, and its hash names the folder: two preparatio
 hash hold the same content, and a reader that expects another hash refuses.
 """
 
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from common.files import digest
+from common.files import digest, shown
+from common.options import UsageError
 
 # Raised whenever the content that equal settings produce changes.
 # 2: raw frames of no fixed size carry it; 3: packed frames in order; 4: filter banks padded with
@@ -245,12 +247,28 @@ def spec_json(dataset: str, spec: Spec) -> dict:
 
 
 def spec_from_json(value: dict) -> Spec:
-    """The inverse of `spec_json`."""
+    """The inverse of `spec_json`; raises `UsageError` for what it cannot have written."""
     spec = {}
-    for name in value["order"]:
-        fields = dict(value["modalities"][name])
-        spec[name] = KINDS[fields.pop("kind")](**fields)
+    try:
+        for name in value["order"]:
+            told = dict(value["modalities"][name])
+            kind = KINDS[told.pop("kind")]
+            spec[name] = kind(**told)
+            for each in fields(kind):
+                if not _fits(getattr(spec[name], each.name), each.type):
+                    raise ValueError(f"{each.name} of {name}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"the stored form of the samples is damaged ({shown(str(error))})"
+        ) from None
     return spec
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a field annotated with `kind` may hold the value; a whole number is a number, too."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return isinstance(value, kind) or isinstance(value, int) and isinstance(0.5, kind)
 
 
 def spec_hash(dataset: str, spec: Spec) -> str:

@@ -215,7 +215,7 @@ def _read_vocabulary(path: Path) -> bytes:
     elif missing := [token for token in SPECIAL[:4] if token not in lines]:
         wrong = f"no line {missing[0]}"
     elif lines[0] != "[PAD]":  # stored texts are padded with id 0
-        wrong = f"a first line {lines[0]!r}, not [PAD]"
+        wrong = f"a first line {lines[0][:80]!r}, not [PAD]"
     elif len(set(lines)) != len(lines):
         wrong = "a line that stands there twice"
     if wrong:
@@ -310,7 +310,7 @@ def _shortened(lengths: list[int], room: int) -> list[int]:
 @functools.lru_cache(maxsize=4)
 def _tokenizer(path: Path, changed_ns: int, size: int) -> Any:
     """The tokenizer of a vocab.txt; the file's time and size tell another one of the same name."""
-    lines = _lines(path.read_bytes())
+    lines = _lines(_read_vocabulary(path))
     vocabulary = {token: k for k, token in enumerate(lines)}
     return _uncased(_tokenizers().models.WordPiece(vocabulary, unk_token="[UNK]"))
 

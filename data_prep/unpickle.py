@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from common.files import shown
 from common.options import UsageError
 
 MAX_BYTES = 1 << 30  # of a file; CMU-MOSI's largest has about 0.5 GB
@@ -48,7 +49,7 @@ def load(path: Path) -> Any:
             raise UsageError(f"{path} is refused: {why}")
         try:
             return _read_result(Path(folder))
-        except (ValueError, pickle.UnpicklingError, MemoryError) as error:
+        except (ValueError, TypeError, pickle.UnpicklingError, MemoryError) as error:
             raise UsageError(f"{path} is refused: {error}") from None
 
 
@@ -65,8 +66,7 @@ def _run_child(path: Path, folder: Path) -> str:
         return ""
     words = done.stderr.decode("utf-8", "replace").strip().splitlines()
     told = words[-1] if done.returncode == 3 and words else ""
-    printable = "".join(c if c.isprintable() else "?" for c in told)[:300]
-    return printable or f"its reader ended with the status {done.returncode}"
+    return shown(told) or f"its reader ended with the status {done.returncode}"
 
 
 class _Plain(pickle.Unpickler):

@@ -29,6 +29,7 @@ from common.files import (
     locked,
     read_object,
     remove_leftovers,
+    shown,
     write_json,
     write_text,
 )
@@ -308,7 +309,7 @@ class RunFolder:
         except MemoryError:
             raise
         except Exception as error:  # zipfile and torch raise many kinds for a damaged file
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            reason = shown(str(error).split("\n")[0], 200) or type(error).__name__
             raise UsageError(f"{self.file(name)} is damaged ({reason})") from None
 
     def load_best(self, result: dict) -> dict:

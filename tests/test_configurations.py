@@ -17,7 +17,7 @@ from data_prep import layouts
 from data_prep.prepare import prepare
 from experiments import extra_tables, paper_figures, paper_tables, text_tables
 from experiments.adapt import adapted
-from experiments.artifacts import Table
+from experiments.artifacts import Table, told_settings
 from experiments.grid import fill
 from experiments.reader import Reader
 from experiments.recipe import SHARED
@@ -87,7 +87,8 @@ def check_made(results, dataset, chosen, settings):
                    "--set", *[f"{key}={value}" for key, value in settings.items()])  # fmt: skip
     assert made.returncode == 0, made.stderr
     assert "WARNING" not in made.stderr
-    paths = [out / "tables" / f"{a.id}.csv" for a in chosen if isinstance(a, Table)]
+    suffix, _ = told_settings("", settings)
+    paths = [out / "tables" / f"{a.id}{suffix}.csv" for a in chosen if isinstance(a, Table)]
     for path in paths:
         with open(path, encoding="utf-8") as handle:
             rows = [r for r in csv.DictReader(handle) if r["runs"].startswith(f"{dataset}/")]

@@ -10,6 +10,7 @@ from conftest import program
 
 from common.files import file_digest, read_table
 from common.options import UsageError, check
+from data_prep import layouts
 from data_prep.finish import TooManyRejects
 from data_prep.generate.mosi_tree import BESIDE, EXPECTED, SIGNAL, write_mosi
 from data_prep.generate.pickles import BAD_PICKLES, write_bad_pickle
@@ -19,7 +20,9 @@ from data_prep.loader import Loader, train_statistics
 from data_prep.prepare import prepare
 from data_prep.prepared import Prepared
 from data_prep.reasons import REASONS
+from experiments.resolve import resolve
 from experiments.run_folder import RunFolder
+from experiments.settings import DATASET_DEFAULTS
 from models.build import Choice, Stream, build_classifier
 from models.sequences import SequenceEncoder
 
@@ -111,6 +114,44 @@ def test_the_video_of_a_mult_id(tmp_path, name, video):
     assert {c.id: c.group for c in scan(root, feature_files="mult_aligned").candidates}[
         name
     ] == video
+
+
+def of_videos(*rows):
+    """The fields of a part whose ids are the videos alone, as (video, start, end)."""
+    fields = part(["x"] * len(rows), mmsa=False)
+    return fields | {"id": np.asarray([[str(v).encode() for v in row] for row in rows])}
+
+
+def test_clips_of_one_video_are_told_apart_by_their_times(tmp_path):
+    rows = (("a_-b", 0.5, 2.0), ("a_-b", 2.0, 3.25), ("c", 0.0, 1.0), ("c", 0.0, 1.0))
+    parts = parts_of(False, train=of_videos(*rows), valid=of_videos(("d", 1, 2), ("d", 3, 4)))
+    found = scan(write(tmp_path, parts, "mosi_data.pkl"), feature_files="mult_aligned")
+    ids = {c.id: c.group for c in found.candidates if c.part != "test"}
+    assert ids == {
+        "a_-b_0.5_2": "a_-b", "a_-b_2_3.25": "a_-b", "c_0_1": "c", "d_1_2": "d", "d_3_4": "d",
+    }  # fmt: skip
+    assert [(r.id, r.reason) for r in found.rejected] == [("c_0_1", "duplicate")]
+
+
+def test_the_only_variant_there_is_is_taken_and_said(tmp_path, capsys):
+    write(tmp_path, parts_of(False), "mosi_data_noalign.pkl")
+    assert mosi.detect(tmp_path) == {"feature_files": "mult_unaligned"}
+    words = ["--dataset", "mosi", "--method", "Joint", "--dataset_root", str(tmp_path)]
+    run, _ = resolve(words, "")
+    assert run.prep.feature_files == "mult_unaligned" and not run.differing
+    assert "--feature_files mult_unaligned reads, which is taken" in capsys.readouterr().err
+    run, _ = resolve([*words, "--feature_files", "mmsa_aligned"], "")
+    assert run.prep.feature_files == "mmsa_aligned"
+    write(tmp_path, parts_of(), "aligned_50.pkl")
+    assert mosi.detect(tmp_path) == {}
+
+
+def test_the_preparation_draws_the_split_that_training_takes():
+    for name in ("mosi", "ave"):
+        rule = DATASET_DEFAULTS[name]["split_rule"]
+        assert layouts.load(name).SPLIT_RULE == rule == "official"
+    others = DATASET_DEFAULTS.keys() - {"mosi", "ave"}
+    assert not any(hasattr(layouts.load(name), "SPLIT_RULE") for name in others)
 
 
 @pytest.mark.parametrize("kind", ["S", object, "U"])

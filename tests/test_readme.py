@@ -1,6 +1,7 @@
 """README's code runs as it stands there, and its commands exist."""
 
 import re
+import shutil
 import sys
 import types
 
@@ -8,6 +9,7 @@ import torch
 from conftest import ROOT, facts, tiny_batch, tiny_model
 
 import methods
+from common.files import read_table, write_table
 from data_prep import layouts
 from data_prep.spec import Candidate
 
@@ -92,3 +94,30 @@ def test_each_command_of_the_readme_names_an_existing_file():
     targets = re.findall(r"make (\w+)", text)
     makefile = (ROOT / "Makefile").read_text()
     assert targets and all(f"\n{target}:" in makefile for target in targets)
+
+
+def test_the_claims_are_checked_after_the_runs_of_one_modality(demo_data, tmp_path, capsys):
+    """`experiments run demo-alone`, then `benchmarks/demo_claims.py`, in README's order."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    import demo_claims
+    from fake_runs import fake_run
+
+    from experiments.artifacts import SEEDS
+    from experiments.demo import ALONE, JOINT, MIDAS
+
+    results, data = tmp_path / "results", tmp_path / "data"
+    (data / "raw").mkdir(parents=True)
+    truth = demo_data[0].with_name("truth.csv")
+    shutil.copy(truth, data / "raw" / "demo-truth.csv")
+    ids = [row["id"] for row in read_table(truth)][:60]
+    for runs, acc in ((JOINT, 0.6), (MIDAS, 0.9), *((runs, 0.8) for runs in ALONE.values())):
+        for seed in SEEDS:
+            folder = fake_run(results, runs, seed, acc=acc)
+            keys = ("test/acc_mis", "test/acc_zero/video")
+            result = folder.read_json("result.json") | dict.fromkeys(keys, acc / 3)
+            folder.write_json("result.json", result)
+            write_table(folder.file("predictions.csv"), ("id",), [(name,) for name in ids])
+    places = ["--data_dir", str(data), "--results_dir", str(results)]
+    demo_claims.main(places)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 + len(ALONE) and "audio trained alone, 80.0 %" in lines[3]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT, cpu_of_children, program
@@ -10,6 +11,7 @@ from fake_runs import fake_run, fill
 from experiments import demo, registry
 from experiments.artifacts import Cell, Column, Row, Runs, Table
 from experiments.demo import JOINT, MIDAS
+from experiments.grid import grid, marks
 from experiments.latex import latex
 from experiments.reader import Reader
 from experiments.report import report
@@ -363,3 +365,16 @@ def test_make_tables_answers_help_from_the_root():
     made = program(ROOT / "make_tables.py", "--help")
     assert made.returncode == 0 and "--missing" in made.stdout
     assert made.stderr == ""
+
+
+def test_all_rows_compete_for_bold_in_a_table_that_the_paper_lacks(tmp_path):
+    for runs, acc in ((demo.JOINT, 0.5), (demo.JOINT_UNI, 0.9), (demo.MIDAS, 0.8)):
+        fake_run(tmp_path, runs, 1, acc=acc)
+    table = replace(demo.DEMO_TABLE, seeds=(1,))
+    marked = marks(table, grid(table, Reader(tmp_path)))
+    assert (marked[1, 0], marked[2, 0]) == ("best", "second")
+    cell = Cell(demo.JOINT, "test/acc", ("t", "cremad", "Joint", "", "acc"))
+    row = Row("Joint", (cell, *table.rows[0].cells[1:]))
+    repeats = replace(table, rows=(row, *table.rows[1:]))
+    marked = marks(repeats, grid(repeats, Reader(tmp_path)))
+    assert marked[2, 0] == "best" and (1, 0) not in marked

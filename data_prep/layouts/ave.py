@@ -106,6 +106,7 @@ class _Events:
     """What the lists tell: the usable rows of each video, and those that cannot be used."""
 
     taken: dict[str, list[Row]] = field(default_factory=dict)
+    places: dict[tuple[str, ...], str] = field(default_factory=dict)  # of the events that are taken
     refused: list[Rejection] = field(default_factory=list)
 
 
@@ -152,7 +153,7 @@ def _only_first(events: _Events) -> list[str]:
     if kept == rows:
         return []
     parts = [part for part in ("train", "val", "test", "") if rows[part]]
-    counts = ", ".join(f"{kept[part]} of {rows[part]} {part or 'other'}" for part in parts)
+    counts = ", ".join(f"{kept[part]} of {rows[part]} {part or 'unassigned'}" for part in parts)
     return [
         f"{rows.total() - kept.total()} rows of videos with several events are left out ({counts}"
         " rows stay); --every_event on makes each a sample, as the field counts them"
@@ -228,19 +229,19 @@ def _rows(root: Path, source: str, refused: list[Rejection]) -> Iterator[Row]:
 
 def _judge(row: Row, events: _Events) -> None:
     """Takes the row as an event of its video, or finds why not."""
-    same = events.taken.get(row.youtube, [])
     reason = detail = ""
     if row.category.casefold() not in IDS:
         category = repr(row.category[:MAX_SHOWN])
         reason, detail = "no_label", f"{category} is none of the {len(LABELS)} classes"
     elif not _has_length(row.start, row.end):
         reason, detail = "empty_event", _event(row)
-    elif earlier := [other for other in same if other.event == row.event]:
-        reason, detail = "duplicate", f"{_event(row)}; {earlier[0].place} was taken"
+    elif earlier := events.places.get(row.event):
+        reason, detail = "duplicate", f"{_event(row)}; {earlier} was taken"
     if reason:
         events.refused.append(Rejection(row.youtube, row.source, reason, f"{row.place}: {detail}"))
     else:
         events.taken.setdefault(row.youtube, []).append(row)
+        events.places[row.event] = row.place
 
 
 def _event(row: Row) -> str:

@@ -19,6 +19,8 @@ from data_prep.spec import Rejection
 MAX_LIST_BYTES = 1 << 28  # Kinetics-400's lists have 20 MB
 MAX_CHARACTERS = 100_000  # of one row
 MAX_BAD_LINES = 100_000
+MAX_SEARCHED = 1 << 24  # characters looked through for the ends of quotes that nothing closes
+NEAR = 8  # lines within which most quotes end, or turn out to be open
 SEPARATORS = ",;\t"
 OPEN_QUOTE = "it opens a quote that nothing closes"
 NOT_UTF8 = "it is not UTF-8"
@@ -50,7 +52,8 @@ def read_records(
 
     The separator is the one by which `is_first` holds for the first row, else a comma. `is_row`
     tells whether cells are a row by themselves: there an open quote has ended. `replace`: bytes
-    that are not UTF-8 become U+FFFD. Raises `UsageError` for what is no file, or one of gigabytes.
+    that are not UTF-8 become U+FFFD. Raises `UsageError` for what is no file, one of gigabytes, or
+    one of open quotes.
     """
     if not path.is_file():  # a link to nothing; or a pipe, which would be waited on for ever
         raise UsageError(f"{path} is no file")
@@ -58,6 +61,7 @@ def read_records(
         raise UsageError(f"{path} has more than {MAX_LIST_BYTES} bytes: no list of samples has")
     lines, separator = _lines(path, replace), ""
     waiting: deque[tuple[int, str | None]] = deque()  # read in search of a quote's end
+    searched = 0  # characters, in vain
     while True:
         number, line = waiting.popleft() if waiting else next(lines, (0, ""))
         if not number:
@@ -70,8 +74,13 @@ def read_records(
             separator = separator or _separator(line, is_first)
             cells, is_open = _split(line, separator)
             if is_open:
-                cells = _join(line, separator, waiting, lines, is_row)
-            if cells:
+                cells, vain = _join(line, separator, waiting, lines, is_row)
+                searched += vain
+            if searched > MAX_SEARCHED:
+                raise UsageError(f"{path}, line {number}: {OPEN_QUOTE}, as do many lines above")
+            if any(map(SURROGATES.search, cells)):  # in a line that belongs to the row
+                yield Record(number, [], NOT_UTF8)
+            elif cells:
                 yield Record(number, cells)
             else:
                 yield Record(number, _without_quotes(line, separator), OPEN_QUOTE)
@@ -133,10 +142,11 @@ def _without_quotes(line: str, separator: str) -> list[str]:
 
 def _join(
     line: str, separator: str, waiting: deque, lines: Lines, is_row: Callable[[list[str]], bool]
-) -> list[str]:
+) -> tuple[list[str], int]:
     """The cells of a row that goes on over further lines; none where its quote never closes.
 
-    The lines that were looked at and do not belong to it are left in `waiting`.
+    Beside them the characters of a long search in vain. The lines that were looked at and do not
+    belong to the row are left in `waiting`.
     """
     looked: list[tuple[int, str | None]] = []
     size, ended = len(line), False
@@ -158,7 +168,7 @@ def _join(
         kept = list(waiting)[len(looked) :]
         waiting.clear()
         waiting.extend([*looked, *kept])
-        return []
+        return [], size if len(looked) > NEAR else 0
     for _ in range(min(len(looked), len(waiting))):
         waiting.popleft()
-    return cells
+    return cells, 0

@@ -160,7 +160,7 @@ def scan(root: Path, settings: Settings) -> Scan:
         count, example = findings.outside.total(), min(findings.outside)
         warnings.append(
             f"{count} clips of {len(findings.outside)} classes outside the 31 left out"
-            f" ({example!r}, for example)"
+            f" ({example[:80]!r}, for example)"
         )
     return Scan(LABELS, candidates, findings.rejected, warnings)
 

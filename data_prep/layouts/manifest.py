@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.files import shown
 from common.options import UsageError, option
 from data_prep.layouts.csv_rows import Record, columns_wrong, read_records, refuse_line
 from data_prep.layouts.own_files import Files
@@ -152,7 +153,8 @@ class Manifest:
             raise UsageError(
                 f"{self.path} has {len(names)} label(s); two or more classes are needed"
             )
-        place = [names.index(label) for label in labels]
+        order = {name: k for k, name in enumerate(names)}
+        place = [order[label] for label in labels]
         candidates = [found.pop(name) for name in sorted(found)]
         for k, candidate in enumerate(candidates):
             candidates[k] = replace(candidate, label=place[candidate.label])
@@ -169,7 +171,7 @@ class Manifest:
         split = row.get("split", "").strip()
         if split.casefold() not in PARTS:
             raise UsageError(
-                f"{self.path}, line {line}: split {split!r} is none of"
+                f"{self.path}, line {line}: split {split[:80]!r} is none of"
                 " train, val (valid, validation, dev), test"
             )
         number, sources = labels.setdefault(label, len(labels)), {}
@@ -203,7 +205,8 @@ def _alike(names: Sequence[str]) -> list[str]:
         if key is None or not math.isfinite(key):
             key = name.casefold()
         if key in seen:
-            return [f"the classes {seen[key]!r} and {name!r} differ only in how they are written"]
+            pair = f"{seen[key][:80]!r} and {name[:80]!r}"
+            return [f"the classes {pair} differ only in how they are written"]
         seen[key] = name
     return []
 
@@ -254,15 +257,15 @@ def read_table(
     header += [cell.strip().casefold() for cell in first.cells]
     told = [name for name in header if name in known]
     missing = [name for name in needed if name not in header]
-    twice = [name for name in told if told.count(name) > 1]
+    twice = next((name for name in told if told.count(name) > 1), "")
     if missing or twice:
-        what = f"the column {twice[0]} twice" if twice else f"no column {missing[0]}"
+        what = f"the column {twice} twice" if twice else f"no column {missing[0]}"
         raise UsageError(
-            f"{path} has {what} (its columns: {', '.join(header)[:300] or 'none'}); it needs"
+            f"{path} has {what} (its columns: {shown(', '.join(header)) or 'none'}); it needs"
             f" {', '.join(needed)}"
         )
     passed = [name or "one without a name" for name in header if name not in known]
-    notes = [f"{path.name}: columns passed over: {', '.join(passed)[:200]}"] if passed else []
+    notes = [f"{path.name}: columns passed over: {shown(', '.join(passed))}"] if passed else []
     return Table(told, _rows(path, header, records, rejected), notes)
 
 

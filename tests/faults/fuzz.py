@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import multiprocessing
 import os
-import random
 import resource
 import shutil
 import sys
@@ -29,14 +28,14 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import fuzz_media
-import fuzz_stored
-import fuzz_targets
-from fuzz_mutate import mutate
+import fuzz_media  # noqa: E402
+import fuzz_stored  # noqa: E402
+import fuzz_targets  # noqa: E402
+from fuzz_mutate import mutate  # noqa: E402
 
-from common.options import UsageError
-from data_prep.reasons import Reject
-from data_prep.unpickle_child import Refused
+from common.options import UsageError  # noqa: E402
+from data_prep.reasons import Reject  # noqa: E402
+from data_prep.unpickle_child import Refused  # noqa: E402
 
 TARGETS = fuzz_targets.TARGETS | fuzz_stored.TARGETS | fuzz_media.TARGETS
 NAMED = (UsageError, Reject, Refused)

@@ -73,10 +73,9 @@ def _waves(folder: Path) -> list[bytes]:
 
 
 def _tracks(folder: Path) -> list[bytes]:
-    kinds = (("a.m4a", "aac"), ("a.mp3", "libmp3lame"), ("a.ogg", "libvorbis"), ("b.flv", "adpcm_swf"),
-             ("a.avi", "pcm_s16le"))  # fmt: skip
+    kinds = {"a.m4a": "aac", "a.mp3": "libmp3lame", "a.ogg": "libvorbis", "a.avi": "pcm_s16le"}
     made = []
-    for name, codec in kinds:
+    for name, codec in kinds.items():
         try:
             made.append(write_clip(folder / name, 0, wave=noise(0.3), sound=codec).read_bytes())
         except ValueError:  # an FFmpeg without this encoder
@@ -143,7 +142,11 @@ def _in_folders(kind: str) -> Callable[[Path], Read]:
     return reader
 
 
-MOVING = ((video.extract, Video(positions=3)), (video.extract, Video(fps=2.0, missing="fill")))
+MOVING = (
+    (video.extract, Video(positions=3)),
+    (video.extract, Video(fps=2.0, missing="fill")),
+    (audio.extract, Audio("fbank", seconds=0.5, frames=50, missing="fill")),
+)
 FLOWS = ((flow.extract, Flow("farneback", positions=2)), (flow.extract, Flow("dis", positions=1)))
 HEARD = ((audio.extract, SOUND), (audio.extract, BANK))
 PICTURE = ((image.extract, Image()),)
@@ -155,10 +158,7 @@ TARGETS = {
         f"image.{kind}": Target(_pictures(kind), decoder("a.jpg", PICTURE, with_checksums), 5, True)
         for kind in PICTURES
     },
-    **{
-        f"video.{kind}": Target(_clip(kind), decoder("a.mp4", (*MOVING, HEARD[0])), 6, True)
-        for kind in CLIPS
-    },
+    **{f"video.{kind}": Target(_clip(kind), decoder("a.mp4", MOVING), 6, True) for kind in CLIPS},
     **{f"flow.{kind}": Target(_clip(kind), decoder("a.mp4", FLOWS), 4, True) for kind in CLIPS},
     "image.frames": Target(_pictures("jpeg"), _in_folders("frames"), 3, True),
     "image.flow": Target(_pictures("jpeg"), _in_folders("flow"), 3, True),

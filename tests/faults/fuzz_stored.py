@@ -22,7 +22,6 @@ from data_prep.layouts import mosi
 from data_prep.prepared import Prepared, read_pool
 from data_prep.shards import Shard, ShardWriter, schema
 from data_prep.spec import Array, Audio, Image, Rejection, spec_hash, spec_json
-from data_prep.split import PARTS
 from experiments.artifacts import Runs
 from experiments.reader import Reader
 from experiments.resolve import resolve, run_from_config
@@ -108,7 +107,7 @@ def _shard(path: Path) -> Shard:
     shard = Shard(path)
     for name in ("id", "label", "group", "part", "sources", "duration_s", "n_frames", "flags"):
         assert None not in shard.column(name)
-    for name in shard.spec["order"]:
+    for name in shard.modalities:
         for row in range(len(shard)):
             shard.value(row, name)
     words = [word for line in shard.rejected for word in vars(line).values()]
@@ -228,7 +227,7 @@ def load_here(path: Path) -> Any:
         child.DATA.handle.close()
     try:
         return unpickle._read_result(folder)
-    except (ValueError, pickle.UnpicklingError, MemoryError) as error:
+    except (ValueError, TypeError, pickle.UnpicklingError, MemoryError) as error:
         raise UsageError(f"{path} is refused: {error}") from None
 
 

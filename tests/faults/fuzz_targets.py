@@ -18,7 +18,7 @@ from data_prep.layouts.manifest import Manifest
 from data_prep.prepare import scan_root
 from data_prep.spec import Scan, Text
 from data_prep.text import extract as extract_text
-from data_prep.text import text_spec
+from data_prep.text import place_vocabulary, text_spec
 
 MOST_WORDS = 1000  # characters of a message
 
@@ -124,7 +124,7 @@ def _manifest(folder: Path) -> Read:
         layout = Manifest(folder / "m.csv")
         layouts.public_name(str(layout.path))
         _ = layout.defaults, layout.views(layout.Settings()), layout.normalise(layout.Settings())
-        return told(layout.scan(folder, layout.Settings()))
+        return told(scan_root(layout, "m", folder, layout.Settings()))
 
     return feed
 
@@ -212,10 +212,25 @@ VOCABULARY = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\nthe\n!\n"
 
 
 def _vocabulary(folder: Path) -> Read:
+    placed = folder / "placed"
+    placed.mkdir()
+
     def feed(data: bytes) -> Any:
         (folder / "vocab.txt").write_bytes(data)
         spec = text_spec(str(folder), 12, pair=True)
-        return extract_text(["The abba !", "[PAD] a"], spec, folder)
+        (placed / "vocab.txt").unlink(missing_ok=True)
+        place_vocabulary(placed / "vocab.txt", spec, str(folder))
+        return extract_text(["The abba !", "[PAD] a"], spec, placed)
+
+    return feed
+
+
+def _placed_vocabulary(folder: Path) -> Read:
+    spec = Text("0" * 12, 9, 12)
+
+    def feed(data: bytes) -> Any:
+        (folder / "vocab.txt").write_bytes(data)
+        return extract_text("The abba !", spec, folder)
 
     return feed
 
@@ -245,8 +260,10 @@ TARGETS = {
     ),
     "json.object": Target(_object_seeds, one_file("a.json", read_object), 12),
     "text.vocabulary": Target(fixed(VOCABULARY), _vocabulary),
+    "text.placed": Target(fixed(VOCABULARY), _placed_vocabulary),
     "text.words": Target(
-        fixed("RT A title &amp; more https://x.y/z #tag", "\u00c9t\u00e9 \u4e2d\u6587 e\u0301"), _texts,
+        fixed("RT A title &amp; more https://x.y/z #tag", "\u00c9t\u00e9 \u4e2d\u6587 e\u0301"),
+        _texts,
     ),
     **{
         name: Target(fixed(*seeds), in_tree(dataset, fuzzed, files))
