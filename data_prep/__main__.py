@@ -36,7 +36,12 @@ def make_parser(name: str, layout: Any) -> Parser:
     parser = Parser(prog="python -m data_prep", description=__doc__, epilog=f"data sets:\n{rows}")
     for flag, metavar, words in (
         ("dataset", "NAME", "data set (default demo), or the path of your own manifest.csv"),
-        ("dataset_root", "DIR", "the raw data (demo: written if absent; a manifest's: its folder)"),
+        (
+            "dataset_root",
+            "DIR",
+            "the raw data (demo: written if absent; of an own csv: its folder,"
+            " or another one, below which absolute paths and links work)",
+        ),
         ("data_dir", "DIR", "prepared data (default data)"),
         ("num_workers", "N", "processes (default: cores)"),
         ("max_bad", "X", "share of rejects allowed (default 0.05)"),

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from common.files import file_digest, read_object, write_json
+from common.files import file_digest, read_object, to_json, write_json
 from common.options import UsageError
 from common.program import cores
 
@@ -74,6 +74,8 @@ def _stamp(path: Path) -> list[int]:
 def read_local(folder: Path) -> dict[str, Any]:
     """What .local.json holds; nothing where it is absent or damaged, for it is only a memory."""
     try:
-        return read_object(folder / LOCAL)
-    except (OSError, UsageError):
+        value = read_object(folder / LOCAL)
+        to_json(value).encode()  # what cannot be written again is damaged, too
+        return value
+    except (OSError, ValueError, RecursionError):
         return {}

@@ -67,7 +67,7 @@ def scan_root(
     if missing and not allow_missing_classes:
         count = f" (nor have {len(missing) - 1} others)" if len(missing) > 1 else ""
         raise UsageError(
-            f"class {missing[0]!r} of {dataset} has no file under {root}{count}. {layout.SOURCE}"
+            f"class {missing[0][:80]!r} of {dataset} has no file under {root}{count}. {layout.SOURCE}"
             " To leave such classes out: python -m data_prep --allow_missing_classes"
         )
     return without_classes(scan, missing)

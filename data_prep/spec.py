@@ -255,7 +255,7 @@ def spec_from_json(value: dict) -> Spec:
             kind = KINDS[told.pop("kind")]
             spec[name] = kind(**told)
             for each in fields(kind):
-                if not _fits(getattr(spec[name], each.name), each.type):
+                if not fits(getattr(spec[name], each.name), each.type):
                     raise ValueError(f"{each.name} of {name}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
@@ -264,7 +264,7 @@ def spec_from_json(value: dict) -> Spec:
     return spec
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def fits(value: Any, kind: Any) -> bool:
     """Whether a field annotated with `kind` may hold the value; a whole number is a number, too."""
     if isinstance(value, float) and not math.isfinite(value):
         return False

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import methods
+from common.files import shown
 from common.options import Parser, UsageError, add_flags, collect, match_name, number
 from data_prep import layouts
-from data_prep.spec import spec_hash, spec_json
+from data_prep.spec import fits, spec_from_json, spec_hash, spec_json
 from experiments import recipe as recipes
 from experiments.run_folder import run_path
 from experiments.settings import (
@@ -83,18 +84,19 @@ def run_from_config(config: dict) -> Run:
     """
     try:
         return _run_from_config(config)
-    except UsageError:
-        raise
+    except UsageError as error:
+        raise UsageError(shown(str(error), 900)) from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = shown(f"{type(error).__name__}: {error}")
         raise UsageError(
-            f"config.json is damaged ({type(error).__name__}: {error}): --overwrite with the run's"
-            " train.py command makes it anew"
+            f"config.json is damaged ({what}): --overwrite with the run's train.py command makes it"
+            " anew"
         ) from None
 
 
 def _run_from_config(config: dict) -> Run:
     source = config["manifest"] or config["dataset"]
-    layout = layouts.load(source, config["spec"]["order"])
+    layout = layouts.load(source, list(spec_from_json(config["spec"])))
     method = methods.load(config["method"])
     for part, cls in (
         ("settings", Settings),
@@ -107,6 +109,12 @@ def _run_from_config(config: dict) -> Run:
                 f"the run was made by an older version, which had no setting {missing[0]}: run its"
                 " train.py command again with --overwrite, or evaluate it with that version"
             )
+        wrong = [f.name for f in fields(cls) if not fits(config[part][f.name], f.type)]
+        if wrong:
+            raise TypeError(f"{wrong[0]} is {config[part][wrong[0]]!r}")
+    for key, kind in (("dataset", str), ("seed", int), ("differing", dict), ("manifest", str)):
+        if not isinstance(config[key], kind):
+            raise TypeError(f"{key} is {config[key]!r}")
     return Run(
         config["dataset"],
         config["method"],
@@ -152,7 +160,10 @@ def add_run_flags(parser: Parser) -> None:
         "--seed", metavar="K", default=str(DEFAULT_SEED), help="default 2, the official README's"
     )
     group.add_argument(
-        "--dataset_root", metavar="DIR", help="the raw data; prepared first where needed"
+        "--dataset_root",
+        metavar="DIR",
+        help="the raw data, prepared first where needed; of an own"
+        " csv the folder of its files, below which absolute paths and links work",
     )
     group.add_argument(
         "--data_dir", metavar="DIR", default="data", help="prepared data (default data)"

@@ -238,3 +238,20 @@ def test_two_settings_of_one_name_are_refused():
 
     with pytest.raises(UsageError, match="'lr' is declared by"):
         assert_distinct(Settings, Mine)
+
+
+@pytest.mark.parametrize("words", [("train.py", "--help"), ("-m", "experiments", "list")])
+def test_programs_start_without_what_only_unix_has(words):
+    """A stand-in for Windows: modules that it lacks cannot be imported."""
+    code = """
+import filelock, psutil, runpy, sys  # which have a Windows of their own
+for name in ("fcntl", "resource", "termios", "pwd", "grp"):
+    sys.modules[name] = None
+target, *sys.argv[1:] = sys.argv[1:]
+if target == "-m":
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+else:
+    runpy.run_path(target, run_name="__main__")
+"""
+    done = program("-c", code, *words)
+    assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ import torch
 from conftest import ROOT, program
 
 from common.files import read_table
+from common.options import UsageError
 from experiments.run_folder import RunFolder
 
 SMALL = ("--max_epochs", "4", "--batch_size", "32", "--devices", "cpu", "--threads", "1")
@@ -298,3 +299,69 @@ def test_the_other_methods_train(demo_data, tmp_path, method):
         RunFolder(folder).read_log()[-1]["train/loss"]
         < RunFolder(folder).read_log()[0]["train/loss"]
     )
+
+
+def test_overwriting_decides_first_and_leaves_what_is_not_the_runs(tmp_path):
+    """A note, TensorBoard's folder, and what a killed writer left: none makes a folder unusable."""
+    folder = RunFolder(tmp_path / "run")
+    folder.claim({"seed": 1}, overwrite=False)
+    for name in ("result.json", "last.pt", "notes.txt", ".last.pt.host.123.tmp", ".prev.pt.tmp"):
+        folder.file(name).write_text("x")
+    (folder.file("tensorboard")).mkdir()
+    folder.check(None)
+    folder.claim({"seed": 2}, overwrite=True)
+    assert {p.name for p in folder.path.iterdir()} == {"config.json", "notes.txt"}
+    assert folder.read_json("config.json") == {"seed": 2}
+    folder.claim({"seed": 2}, overwrite=False)
+    strange = RunFolder(tmp_path / "strange")
+    strange.path.mkdir()
+    (strange.path / "thesis.tex").write_text("years of work")
+    for overwrite in (True, False):
+        with pytest.raises(UsageError, match="holds thesis.tex and no config.json"):
+            strange.claim({"seed": 1}, overwrite)
+    assert (strange.path / "thesis.tex").exists()
+
+
+def test_a_folder_in_which_only_a_temporary_file_was_begun_is_usable(tmp_path):
+    (tmp_path / ".config.json.host.99.tmp").write_text('{"se')
+    (tmp_path / ".lock").write_text("")
+    folder = RunFolder(tmp_path)
+    folder.check({"seed": 1})
+    folder.claim({"seed": 1}, overwrite=False)
+    assert {p.name for p in tmp_path.iterdir()} == {"config.json", ".lock"}
+
+
+def test_equal_checkpoints_are_equal_bytes(tmp_path):
+    state = {"method": {"w": torch.arange(5.0)}, "epoch": 1}
+    code = (
+        "import sys, torch; from experiments.run_folder import RunFolder\n"
+        "from pathlib import Path\n"
+        "state = {'method': {'w': torch.arange(5.0)}, 'epoch': 1}\n"
+        "RunFolder(Path(sys.argv[1])).save('best.pt', state)"
+    )
+    for name in ("a", "b"):
+        assert program("-c", code, tmp_path / name).returncode == 0
+    assert (tmp_path / "a/best.pt").read_bytes() == (tmp_path / "b/best.pt").read_bytes()
+    RunFolder(tmp_path / "c").save("best.pt", state)
+    assert RunFolder(tmp_path / "c").load("best.pt")["epoch"] == 1
+
+
+def test_a_save_over_two_names_of_one_file_leaves_nothing(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.save("last.pt", {"epoch": 1})
+    os.link(tmp_path / "last.pt", tmp_path / "prev.pt")  # as a kill within a save leaves them
+    folder.save("last.pt", {"epoch": 2}, keep_previous=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"last.pt", "prev.pt"}
+    assert (folder.load("last.pt")["epoch"], folder.load("prev.pt")["epoch"]) == (2, 1)
+
+
+def test_leftovers_of_writers_that_died_go_with_the_next_writing(tmp_path):
+    from common.files import HOST, write_text
+
+    dead = tmp_path / f".a.csv.{HOST}.999999999.tmp"
+    other = tmp_path / ".a.csv.elsewhere.1.tmp"
+    mine = tmp_path / f".a.csv.{HOST}.1.tmp"  # its writer lives
+    for path in (dead, other, mine):
+        path.write_text("x")
+    write_text(tmp_path / "a.csv", "new")
+    assert {p.name for p in tmp_path.iterdir()} == {"a.csv", other.name, mine.name}

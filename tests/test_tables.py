@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, cpu_of_children, program
 from fake_runs import fake_run, fill
 
+from common.files import file_digest
 from experiments import demo, registry
 from experiments.artifacts import Cell, Column, Row, Runs, Table
 from experiments.demo import JOINT, MIDAS
@@ -202,9 +203,32 @@ def make_infinite(folder):
     folder.file("result.json").write_text('{"best_epoch": 1, "test/acc": NaN}')
 
 
+def certify(folder, log):
+    """The log's content, and a result that says it is right."""
+    folder.file("log.jsonl").write_bytes(log)
+    known = {"log": file_digest(folder.file("log.jsonl"))}
+    folder.write_json("result.json", folder.read_json("result.json") | known)
+
+
+def certify_a_cut_log(folder):
+    certify(folder, folder.file("log.jsonl").read_bytes()[:40])
+
+
+def certify_an_empty_log(folder):
+    certify(folder, b"")
+
+
+def flip_a_digit(folder):
+    text = folder.file("result.json").read_text()
+    folder.file("result.json").write_text(text.replace('"test/acc": 0.9', '"test/acc": 0.8'))
+
+
 @pytest.mark.parametrize(
     "harm, words",
     [
+        (certify_a_cut_log, "log.jsonl is damaged: 4 epochs expected, 1 whole lines"),
+        (certify_an_empty_log, "log.jsonl is damaged: 4 epochs expected, 0 whole lines"),
+        (flip_a_digit, "result.json is damaged: its content is not what its sha256 says"),
         (damage_result, "result.json is damaged"),
         (damage_log, "log.jsonl is damaged: 4 epochs expected, 2 whole lines"),
         (damage_log_bytes, "log.jsonl is damaged: 4 epochs expected, 0 whole lines"),
@@ -378,3 +402,19 @@ def test_all_rows_compete_for_bold_in_a_table_that_the_paper_lacks(tmp_path):
     repeats = replace(table, rows=(row, *table.rows[1:]))
     marked = marks(repeats, grid(repeats, Reader(tmp_path)))
     assert marked[2, 0] == "best" and (1, 0) not in marked
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json", "env.json"])
+@pytest.mark.parametrize("text", [
+    "null", "{}", "[]", "7", '"text"', "no JSON", "", "\0",
+    "\ud800".encode("utf-8", "surrogatepass"),
+    '{"best_epoch": 1e308}', '{"best_epoch": ' + "9" * 400 + "}", "[" * 100_000,
+    '{"best_epoch": 1, "test/acc": 1e308}', '{"settings": 3, "starts": 4}',
+])  # fmt: skip
+def test_no_damaged_file_of_one_run_stops_the_others(tmp_path, capsys, name, text):
+    for seed in (1, 2):
+        folder = fake_run(tmp_path, JOINT, seed)
+    folder.file(name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    made, _ = texts(tmp_path)
+    assert "90.0 ± 0.0 (1)" in made or "90.0 (1)" in made, made
+    assert "is not used" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from data_prep.spec import Rejection
 MAX_LIST_BYTES = 1 << 28  # Kinetics-400's lists have 20 MB
 MAX_CHARACTERS = 100_000  # of one row
 MAX_BAD_LINES = 100_000
-MAX_SEARCHED = 1 << 24  # characters looked through for the ends of quotes that nothing closes
+MAX_SEARCHED = 1 << 22  # characters looked through for the ends of quotes that nothing closes
 NEAR = 8  # lines within which most quotes end, or turn out to be open
 SEPARATORS = ",;\t"
 OPEN_QUOTE = "it opens a quote that nothing closes"

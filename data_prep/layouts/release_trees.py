@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import PurePosixPath
 
+from common.files import shown
 from data_prep.layouts import cremad, food101, kinetics, ucf101
 from data_prep.layouts.release_lists import SHOWN, Reading, Row, csv_fields, name_fault
 from data_prep.layouts.walk import walk
@@ -219,7 +220,7 @@ def scan_kinetics(reading: Reading) -> Scan:
     if lost:
         scan.warnings.append(
             "the official code takes the first line of each list for a header: under --split_rule"
-            f" release, {' and '.join(lost)} in no part"
+            f" release, {' and '.join(shown(name, SHOWN) for name in lost)} in no part"
         )
     return scan
 
