@@ -117,7 +117,7 @@ def checksum(value: dict[str, Any]) -> str:
     """SHA-256 of an object; "" for one that `write_json` cannot have written."""
     try:
         return digest(value, 64)
-    except ValueError:  # NaN, infinity, half a character
+    except (ValueError, RecursionError):  # NaN, infinity, half a character; nested too deep
         return ""
 
 
@@ -140,9 +140,12 @@ def file_digest(path: Path) -> str:
 def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     """A CSV file's text, with LF line ends."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in (header, *rows):
+        # Python quotes its own line end alone, and a reader takes a bare CR for one, too.
+        has_end = any(isinstance(cell, str) and "\r" in cell for cell in row)
+        (quoted if has_end else plain).writerow(row)
     return text.getvalue()
 
 

@@ -67,8 +67,9 @@ def scan_root(
     if missing and not allow_missing_classes:
         count = f" (nor have {len(missing) - 1} others)" if len(missing) > 1 else ""
         raise UsageError(
-            f"class {missing[0][:80]!r} of {dataset} has no file under {root}{count}. {layout.SOURCE}"
-            " To leave such classes out: python -m data_prep --allow_missing_classes"
+            f"class {missing[0][:80]!r} of {dataset} has no file under {root}{count}."
+            f" {layout.SOURCE} To leave such classes out:"
+            " python -m data_prep --allow_missing_classes"
         )
     return without_classes(scan, missing)
 

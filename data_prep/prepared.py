@@ -112,6 +112,9 @@ class Prepared:
         unfit = [s.path for s in self.shards if not set(self.spec) <= set(s.modalities)]
         if unfit:
             raise UsageError(f"{unfit[0]} lacks a modality of meta.json: prepare again")
+        gaps = [f"{s.path} lacks values of {s.gaps()[0]}" for s in self.shards if s.gaps()]
+        if gaps:
+            raise UsageError(f"{gaps[0]}: remove it and prepare again")
         self.ids = [value for shard in self.shards for value in shard.column("id")]
         self.labels = np.asarray(
             [v for s in self.shards for v in s.column("label")], dtype=np.int64

@@ -132,9 +132,6 @@ class Shard:
         for name in self.modalities:
             if not _is_stored(reader.schema.field(name).type):
                 raise ValueError(f"its column {name} holds no bytes")
-        for batch, _ in batches:
-            if any(map(_has_gaps, map(batch.column, (*FACTS, *self.modalities)))):
-                raise ValueError("it has rows without a value")
         self.batches = [batch for batch, _ in batches[:-1]]
         metadata = batches[-1].custom_metadata or {}
         self.rejected = [Rejection(**entry) for entry in json.loads(metadata[b"rejected"])]
@@ -143,6 +140,11 @@ class Shard:
 
     def __len__(self) -> int:
         return int(self.starts[-1])
+
+    def gaps(self) -> list[str]:
+        """The columns in which a value is missing."""
+        names = (*FACTS, *self.modalities)
+        return [n for n in names if any(_has_gaps(batch.column(n)) for batch in self.batches)]
 
     def column(self, name: str) -> list:
         """All values of a column."""

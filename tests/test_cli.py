@@ -255,3 +255,11 @@ else:
 """
     done = program("-c", code, *words)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_table_of_ours_is_read_back_whatever_its_cells_hold(tmp_path):
+    from common.files import read_table, write_table
+
+    rows = [("a\rb", "1"), ('q"', "x,y"), ("", "two\nlines"), ("\r\n", "'"), ("plain", "é")]
+    write_table(tmp_path / "t.csv", ("id", "part"), rows)
+    assert [tuple(row.values()) for row in read_table(tmp_path / "t.csv")] == rows

@@ -105,6 +105,8 @@ def of_prepared(name: str) -> Callable[[Path], list[bytes]]:
 
 def _shard(path: Path) -> Shard:
     shard = Shard(path)
+    if shard.gaps():  # which a prepared folder refuses
+        raise UsageError(f"{path} lacks values")
     for name in ("id", "label", "group", "part", "sources", "duration_s", "n_frames", "flags"):
         assert None not in shard.column(name)
     for name in shard.modalities:

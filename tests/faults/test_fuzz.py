@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from common.files import read_object, read_table, write_json
 from common.options import UsageError
-from data_prep import text, unpickle
+from data_prep import shards, text, unpickle
 from data_prep.layouts import ave, food101
 from data_prep.layouts.csv_rows import read_records
 from data_prep.layouts.manifest import Manifest
@@ -300,6 +300,13 @@ def test_a_tree_without_samples_is_told_of_in_one_line(tmp_path):
     assert "no sample of food101" in refusal(scan_root, *arguments)
 
 
+def test_a_checksum_of_what_is_nested_too_deep_to_be_written(tmp_path):
+    for depth in range(940, 1010):
+        nested = '{"a":' * depth + "1" + "}" * depth
+        (tmp_path / "a.json").write_text(f'{{"sha256":"x","b":{nested}}}', encoding="utf-8")
+        assert "is damaged" in refusal(read_object, tmp_path / "a.json")
+
+
 def test_a_class_of_thousands_of_digits_is_no_number(tmp_path):
     path = tmp_path / "pool.csv"
     path.write_text(f"id,key,lost\na,{'9' * 5000},\nb,3,\n", encoding="utf-8")
@@ -340,7 +347,6 @@ def test_a_class_with_a_name_of_thousands_of_characters(tmp_path):
 
 @pytest.mark.parametrize("change,told", [
     (lambda t: t.drop_columns("audio"), "audio"), (lambda t: t.rename_columns({"id": "x"}), "id"),
-    (lambda t: t.set_column(0, "id", pa.nulls(12, pa.string())), "without a value"),
     (lambda t: t.set_column(8, "audio", pa.array(range(12))), "no bytes"),
     (lambda t: t.replace_schema_metadata({"spec": "[" * 9000}), "not a readable shard"),
     (lambda t: t.replace_schema_metadata({"spec": "[]"}), "not a readable shard"),
@@ -355,6 +361,16 @@ def test_a_shard_of_other_columns_is_refused(tmp_path, change, told):
             empty = table.slice(0, 0).to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
             writer.write_batch(empty[0], custom_metadata={"rejected": "[]"})
     assert told in refusal(Shard, tmp_path / "b.arrow")
+
+
+@pytest.mark.parametrize("name", ["id", "image"])
+def test_a_prepared_folder_whose_values_are_missing_is_refused(tmp_path, name, monkeypatch):
+    folder = write_prepared(tmp_path / "p")
+    monkeypatch.setattr(Shard, "gaps", lambda shard: [name])
+    assert f"lacks values of {name}" in refusal(Prepared, folder)
+    monkeypatch.undo()
+    column = pa.array([[b"a"], [None]] if name == "image" else ["a", None])
+    assert shards._has_gaps(column) and not shards._has_gaps(column[:1])
 
 
 def test_a_vocabulary_of_a_prepared_folder_that_is_damaged(tmp_path):
