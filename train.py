@@ -23,6 +23,7 @@ from experiments.estimate import duration
 from experiments.resolve import resolve
 from experiments.run_folder import RunFolder
 
+SHOWN = 8  # places in a message
 CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the device
 
 
@@ -52,9 +53,11 @@ class Meter:
         finite = torch.stack([loss for _, loss, _ in self.unchecked]).isfinite().tolist()
         if not all(finite):
             step, loss, index = self.unchecked[finite.index(False)]
+            first, more = index.tolist()[:SHOWN], len(index) - SHOWN
+            places = f"{first} and {more} more" if more > 0 else f"{first}"
             raise FloatingPointError(
-                f"loss {loss.item()} at epoch {self.epoch}, step {step}, sample places"
-                f" {index.tolist()} of the train part; the last good checkpoint is kept"
+                f"loss {loss.item()} at epoch {self.epoch}, step {step}, in the samples at the"
+                f" places {places} of the train part; the last good checkpoint is kept"
             )
         self.unchecked = []
 
