@@ -68,7 +68,7 @@ def work(inputs: Path, share: int, jobs: int, names: list[str]) -> list[Verdict]
         for scenario in all_scenarios(inputs):
             if names and scenario.name not in names:
                 continue
-            operations, due = reference(bench, scenario, Path(folder) / "due")
+            operations, due = reference(bench, scenario, Path(folder) / f"due-{scenario.name}")
             for turn, (at, mode) in enumerate(points(scenario, operations)):
                 if turn % jobs == share:
                     place = Path(folder) / "place"
