@@ -84,7 +84,7 @@ def find_data(run: Run, args: Namespace) -> Prepared:
     root = Path(args.dataset_root) if args.dataset_root else None
     if read_meta(folder).get("complete"):
         # The csv of a run that is only evaluated may have changed since, or be gone.
-        if root or (run.manifest and _names(run.manifest) == run.dataset):
+        if root or (run.manifest and _current_name(run.manifest) == run.dataset):
             check_source(folder, source, root, run.prep)
     else:
         if root is None and not run.manifest and run.dataset != "demo":
@@ -92,12 +92,18 @@ def find_data(run: Run, args: Namespace) -> Prepared:
                 f"no prepared {run.dataset} in {folder}; --dataset_root <raw folder> prepares it"
                 f" first, or --data_dir <where it is>. {run.layout.SOURCE}"
             )
+        if run.manifest and _current_name(run.manifest) != run.dataset:
+            raise UsageError(
+                f"{run.manifest} changed since this run: put the former file back, or give the"
+                f" --data_dir that holds {run.dataset}"
+            )
         max_bad = number("max_bad", args.max_bad, float, 0, 1)
         prepare(source, root, data_dir, run.prep, max_bad=max_bad)
     return Prepared(folder, run.spec_hash)
 
 
-def _names(manifest: str) -> str:
+def _current_name(manifest: str) -> str:
+    """The data set that a manifest is by its content of today; "" where it cannot be read."""
     try:
         return layouts.public_name(manifest)
     except UsageError:

@@ -10,7 +10,7 @@ import importlib.util
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,15 @@ from experiments.estimate import duration
 from experiments.resolve import resolve
 from experiments.run_folder import RunFolder
 
-SHOWN = 8  # places in a message
+SHOWN = 8  # samples in a message
 CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the device
 
 
 class Meter:
     """Sums of a step's scalars, kept on the device and read once an epoch."""
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, ids: Sequence[str]) -> None:
+        self.ids = ids  # of the training part
         self.epoch, self.steps, self.sums, self.counts = epoch, 0, {}, {}
         self.unchecked: list[tuple] = []
 
@@ -53,11 +54,11 @@ class Meter:
         finite = torch.stack([loss for _, loss, _ in self.unchecked]).isfinite().tolist()
         if not all(finite):
             step, loss, index = self.unchecked[finite.index(False)]
-            first, more = index.tolist()[:SHOWN], len(index) - SHOWN
-            places = f"{first} and {more} more" if more > 0 else f"{first}"
+            names, more = [self.ids[k] for k in index.tolist()[:SHOWN]], len(index) - SHOWN
+            told = f"{', '.join(names)}{f' and {more} more' if more > 0 else ''}"
             raise FloatingPointError(
-                f"loss {loss.item()} at epoch {self.epoch}, step {step}, in the samples at the"
-                f" places {places} of the train part; the last good checkpoint is kept"
+                f"loss {loss.item()} at epoch {self.epoch}, step {step}, of the samples {told}: look"
+                " at their files, or lower --lr; the last good checkpoint is kept"
             )
         self.unchecked = []
 
@@ -82,7 +83,8 @@ def run_epoch(session: Any, epoch: int, optimizers: list, stop: Stop) -> dict[st
     method, loader = session.method, session.loaders["train"]
     # Modules that draw from torch's global generator (dropout) see the same state after a resume.
     torch.manual_seed(int(np.random.SeedSequence([session.run.seed, epoch]).generate_state(1)[0]))
-    meter, items, waited, begun = Meter(epoch), 0, 0.0, time.perf_counter()
+    meter, items = Meter(epoch, session.ids["train"]), 0
+    waited, begun = 0.0, time.perf_counter()
     plan = method.begin_epoch(epoch, loader)  # part of the epoch's time: SMV's valuation costs
     method.train()
     batches = loader.epoch(epoch, plan)
@@ -302,7 +304,7 @@ def main(argv: list[str]) -> int:
             raise
         except Exception as error:
             why = explain(error)
-            folder.fail(why or traceback.format_exc())
+            folder.fail("\n\n".join(filter(None, [why, traceback.format_exc()])))
             if why:
                 raise MachineFault(f"{why}. {folder.kept()}") from None
             raise

@@ -33,7 +33,6 @@ FAULTS = {
     errno.ENOTDIR: "a file stands where a folder is needed: give another path",
     errno.EEXIST: "a file stands where a folder is needed: give another path",
     errno.EISDIR: "a folder stands where a file is needed: give another path",
-    errno.ENOENT: "there is no such file or folder",
     errno.ENAMETOOLONG: "the name is too long for the file system: give another path",
 }
 MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
@@ -52,7 +51,7 @@ def explain(error: BaseException) -> str | None:
         if isinstance(seen, OSError) and seen.errno in FAULTS:
             place = f"{seen.filename}: " if seen.filename else ""
             return f"{place}{FAULTS[seen.errno]}"
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     text = str(error)
     if isinstance(error, MemoryError) or any(words in text.lower() for words in MEMORY):
         return "the memory is used up: a smaller --batch_size, --size or --num_workers needs less"

@@ -44,7 +44,7 @@ def make_parser(name: str, layout: Any) -> Parser:
         ),
         ("data_dir", "DIR", "prepared data (default data)"),
         ("num_workers", "N", "processes (default: cores)"),
-        ("max_bad", "X", "share of rejects allowed (default 0.05)"),
+        ("max_bad", "X", "share of rejects and stand-ins allowed (default 0.05)"),
         ("limit_s", "S", "seconds that one file may take (default 60)"),
         ("ray", "ADDRESS", "a Ray cluster's HOST:PORT, or auto, in place of processes here"),
     ):
@@ -82,7 +82,9 @@ def main(argv: list[str]) -> int:
     layout = layouts.load(name)
     args = make_parser(name, layout).parse_strictly(argv)
     given = collect(args, layout.Settings)
-    settings = layout.Settings(**layouts.detected(layout, args.dataset_root) | given)
+    found = layouts.detected(layout, args.dataset_root)
+    layouts.tell_detected(args.dataset_root, found, given)
+    settings = layout.Settings(**found | given)
     check(settings)
     verb, data_dir = refuse_useless(args), Path(args.data_dir or "data")
     workers = number("num_workers", args.num_workers or str(cores()), int, 1)

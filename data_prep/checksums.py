@@ -2,8 +2,8 @@
 
 Hashing 12 GB takes a while, so a prepared folder remembers in .local.json the size, the time of the
 last change and the inode of each file whose checksum was right. While these stay as they are,
-opening the folder costs no more than a look at them; --verify reads everything. The same file says
-from which root the folder was prepared: what is in it is true on one machine alone.
+opening the folder costs no more than a look at them; --verify reads everything. The same file names
+the raw folder. It holds only what is true on this machine, and may be deleted.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from common.files import file_digest, read_object, to_json, write_json
-from common.options import UsageError
 from common.program import cores
 
 LOCAL = ".local.json"
@@ -33,24 +32,15 @@ def damaged(folder: Path, sums: dict[str, str]) -> list[str]:
     return [name for name, seen in digests(there).items() if seen != sums[name]]
 
 
-def check_changed(folder: Path, sums: dict[str, str]) -> None:
-    """Hashes the shards that may have changed since they were right.
-
-    Raises `UsageError` naming those whose content is another.
-    """
+def changed(folder: Path, sums: dict[str, str]) -> list[str]:
+    """Which shards do not have the content that `sums` says; only those that may have changed."""
     stamps = read_local(folder).get("checked")
     stamps = stamps if isinstance(stamps, dict) else {}
-    changed = {name: sums[name] for name in sums if _stamp(folder / name) != stamps.get(name)}
-    if not changed:
-        return
-    wrong = damaged(folder, changed)
-    if wrong:
-        raise UsageError(
-            f"{folder / wrong[0]}{f' and {len(wrong) - 1} more' if wrong[1:] else ''} changed since"
-            " it was prepared (its SHA-256 is not the one in meta.json): remove it, and data_prep"
-            " makes it anew from the raw data"
-        )
-    remember(folder, sums)
+    suspects = {name: sums[name] for name in sums if _stamp(folder / name) != stamps.get(name)}
+    wrong = damaged(folder, suspects)
+    if suspects and not wrong:
+        remember(folder, sums)
+    return wrong
 
 
 def remember(folder: Path, sums: dict[str, str], **more: Any) -> None:
@@ -72,7 +62,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def read_local(folder: Path) -> dict[str, Any]:
-    """What .local.json holds; nothing where it is absent or damaged, for it is only a memory."""
+    """The content of .local.json, {} if it is missing or damaged."""
     try:
         value = read_object(folder / LOCAL)
         to_json(value).encode()  # what cannot be written again is damaged, too

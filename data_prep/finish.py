@@ -16,7 +16,7 @@ FILLED = {"missing_image": "a picture", "no_video": "a video", "no_audio": "a so
 
 
 class TooManyRejects(UsageError):
-    """More than --max_bad of the candidates were rejected: the set is not marked complete."""
+    """Rejects, stand-ins and unusable rows exceed --max_bad: the set is not marked complete."""
 
     exit_status = 3
 
@@ -98,23 +98,24 @@ def tell_split(folder: Path, rule: str) -> None:
 
 
 def _check_share(folder: Path, meta: dict, filled: int, listed: int, max_bad: float) -> None:
-    """Raises `TooManyRejects` above the share that is allowed of samples that are none.
+    """Raises `TooManyRejects` where too large a share of the samples cannot be used.
 
     `filled`: samples in which something stands for a modality; `listed`: as in `Scan`.
     """
     total = max(listed, meta["candidates"])
     kinds = {
-        "were rejected": meta["rejected"],
-        "have a stand-in for a modality that cannot be read": filled,
-        "are rows that make no sample": total - meta["candidates"],
+        "rejected": meta["rejected"],
+        "with a stand-in for a modality that cannot be read": filled,
+        "rows without a usable sample": total - meta["candidates"],
     }
-    share = sum(kinds.values()) / total
-    if share > max_bad:
+    bad = sum(kinds.values())
+    if bad > max_bad * total:
         told = ", ".join(f"{count} {what}" for what, count in kinds.items() if count)
         raise TooManyRejects(
-            f"of {total} samples {told}: {share:.1%}, more than --max_bad {max_bad:g}. See"
-            f" {folder}/rejected.csv and the flags in manifest.csv; mend them, remove {folder}, or"
-            " run again with a higher --max_bad (the finished shards are kept)"
+            f"{bad} of {total} samples ({bad / total:.1%}) cannot be used, more than --max_bad"
+            f" {max_bad:g}: {told}. See {folder}/rejected.csv and the flags in manifest.csv; mend"
+            f" them, remove {folder}, or run again with a higher --max_bad (the finished shards"
+            " are kept)"
         )
 
 

@@ -80,6 +80,8 @@ def read_picture(path: Path, spec: Image) -> np.ndarray:
             raise Reject("bad_image", f"{path.name}: {size} bytes, more than {MAX_BYTES}")
         try:
             return _decode(path.name, handle, spec)
+        except TooLarge:
+            raise
         except Reject as reject:
             handle.seek(0)
             data = mended(handle.read(MENDED_BYTES)) if size <= MENDED_BYTES else None
@@ -101,7 +103,8 @@ def _decode(name: str, handle: BinaryIO, spec: Image) -> np.ndarray:
             image = on_white(picture)
     except PIL.UnidentifiedImageError:  # its text holds the path
         handle.seek(4)
-        if handle.read(8)[4:] in HEIC and handle.seek(4) and handle.read(4) == b"ftyp":
+        head = handle.read(8)
+        if head[:4] == b"ftyp" and head[4:] in HEIC:
             what = "a HEIC picture: `pip install pillow-heif` reads it"
         else:
             what = f"none of {', '.join(_formats())}"
@@ -125,15 +128,19 @@ def _formats() -> tuple[str, ...]:
     return (*found, "HEIF")
 
 
+class TooLarge(Reject):
+    """A picture that is larger than allowed, whatever else is wrong with it."""
+
+
 def _check_size(name: str, size: tuple[int, int], spec: Image) -> None:
     """Refuses by the header alone what would be too much to decode or to store."""
     width, height = size
     short, long = sorted(size)
     if not 0 < width * height <= spec.max_pixels:
         limit = f"{spec.max_pixels} pixels are allowed"
-        raise Reject("bad_image", f"{name}: {width} x {height}, and {limit}")
+        raise TooLarge("bad_image", f"{name}: {width} x {height}, and {limit}")
     if round(long * min(1.0, spec.short_side / short)) > MAX_SIDE:
-        raise Reject("bad_image", f"{name}: {width} x {height}, too long a strip")
+        raise TooLarge("bad_image", f"{name}: {width} x {height}, too long a strip")
 
 
 def _orientation(picture: PIL.Image.Image) -> int:

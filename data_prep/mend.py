@@ -1,9 +1,10 @@
-"""Pictures that fail for what is not picture: their bytes without it, if they are whole.
+"""Repairs picture files that fail only for parts outside the image.
 
 Large or damaged text and colour profiles of a PNG, line ends before a file, and a JPEG that lacks
 nothing but its end marker. Only asked once a file did not decode as it is.
 """
 
+import hashlib
 import io
 import zlib
 
@@ -16,17 +17,18 @@ FILLING = (b"\x00" * 64, b"\x55" * 64)
 
 
 def mended(data: bytes) -> bytes | None:
-    """The picture's own bytes, or None where nothing but the picture could be at fault."""
+    """The file without what does not belong to the image; None if there is nothing to leave out."""
     bare = data.lstrip(b"\r\n\t ")
     if bare.startswith(PNG):
-        return _without_extras(bare)
+        whole = _without_extras(bare)
+        return None if whole == data else whole
     if bare.startswith(JPEG):
         whole = bare if bare.rstrip(b"\0").endswith(END) else _with_end(bare)
         return None if whole == data else whole
     return None
 
 
-def _without_extras(data: bytes) -> bytes | None:
+def _without_extras(data: bytes) -> bytes:
     """A PNG's needed chunks; a transparency or orientation with a wrong checksum is left out."""
     kept, at = [PNG], len(PNG)
     while at + 12 <= len(data):
@@ -51,7 +53,9 @@ def _with_end(data: bytes) -> bytes | None:
     for filling in FILLING:
         try:
             with PIL.Image.open(io.BytesIO(data + filling + END), formats=("JPEG",)) as picture:
-                pictures.append(picture.tobytes())
+                pictures.append(hashlib.sha256(picture.tobytes()).digest())
+        except MemoryError:  # it tells of this machine, not of the file
+            raise
         except Exception:  # a decoder raises whatever hostile bytes lead it to
             return None
     return data + END if pictures[0] == pictures[1] else None

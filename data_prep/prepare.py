@@ -24,7 +24,7 @@ from common.files import canonical, file_digest, locked, remove_leftovers, shown
 from common.options import UsageError, check
 from common.program import cores
 from data_prep import layouts
-from data_prep.checksums import damaged, read_local, remember
+from data_prep.checksums import changed, read_local, remember
 from data_prep.finish import finish
 from data_prep.prepared import read_meta
 from data_prep.rows import make_crew, rejection
@@ -146,7 +146,7 @@ def candidates_hash(root: Path, candidates: list[Candidate]) -> str:
         except OSError:
             return -1
 
-    # As `digest` of the whole list, without its text: a manifest may have a million rows.
+    # The same hash as `digest` of the whole list, row by row: a manifest may have a million rows.
     text = hashlib.sha256(b"[")
     for k, c in enumerate(candidates):
         entry = {field.name: getattr(c, field.name) for field in fields(c)}
@@ -168,7 +168,7 @@ def prepare(
     ray: str = "",
     allow_missing_classes: bool = False,
 ) -> Path:
-    """Prepares a data set and returns its folder; a finished one is only checked.
+    """Prepares a data set and returns its folder; of a finished one only damaged shards are made.
 
     `dataset` is a name, or the path of a manifest; for `root` None see `raw_root`. `workers`:
     processes, one a core when None; `limit_s`: the time that one sample may take; `ray`: a
@@ -202,13 +202,13 @@ def prepare(
         _check_same_candidates(folder, before, meta, _again(folder, source, given))
         meta["shards"] = before.get("shards", {})
         shards = -(-len(scan.candidates) // SHARD_SIZE)
+        for name in changed(folder, meta["shards"]):
+            print(f"WARNING: {folder / name} is damaged, and made anew", file=sys.stderr)
+            del meta["shards"][name]
         if before.get("complete") and not _missing(folder, shards, meta["shards"]):
             return folder
         remove_leftovers(folder)
         _check_lfs(scan, root, max_bad)
-        for name in damaged(folder, meta["shards"]):
-            print(f"WARNING: {folder / name} is damaged, and made anew", file=sys.stderr)
-            del meta["shards"][name]
         write_json(folder / "meta.json", meta)
         _place_vocabulary(folder, spec, settings)
         crew = make_crew(root, spec, workers or cores(), limit_s, folder, ray)

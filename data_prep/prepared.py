@@ -11,7 +11,7 @@ import numpy as np
 
 from common.files import file_digest, read_object, read_table, write_table, write_text
 from common.options import UsageError
-from data_prep.checksums import check_changed
+from data_prep.checksums import changed
 from data_prep.shards import SHARD, Shard
 from data_prep.spec import Listed, Text, spec_from_json
 from data_prep.split import (
@@ -23,7 +23,7 @@ from data_prep.split import (
     release_parts,
 )
 
-LONGEST = 80  # digits of a class that is a number
+MAX_DIGITS = 80  # a class with more digits stays text: int() refuses over 4,300
 # What meta.json tells that its readers need.
 NEEDED = {
     "spec_hash": str, "label_names": list, "samples": int, "shards": dict, "split_second": float,
@@ -65,7 +65,7 @@ def read_pool(path: Path) -> list[Listed]:
     if not path.exists():
         raise UsageError(f"{path} is missing: remove {path.parent} and prepare again")
     rows = read_table(path, ("id", "key", "lost"))
-    whole = all(row["key"].isdecimal() and len(row["key"]) < LONGEST for row in rows)
+    whole = all(row["key"].isdecimal() and len(row["key"]) < MAX_DIGITS for row in rows)
     return [
         Listed(row["id"], int(row["key"]) if whole else row["key"], bool(row["lost"]))
         for row in rows
@@ -90,31 +90,38 @@ class Prepared:
             raise UsageError(
                 f"{folder} holds spec {self.meta['spec_hash']}, not {expected_hash}; {again}"
             )
-        self.spec = spec_from_json(self.meta)
+        try:
+            self.spec = spec_from_json(self.meta)
+        except UsageError as error:
+            raise UsageError(f"{self.folder / 'meta.json'}: {error}; {again}") from None
         self.modalities = list(self.spec)
         self.label_names = self.meta["label_names"]
-        if check:
-            check_changed(self.folder, self.meta["shards"])
-        self._open()
-
-    def _open(self) -> None:
         names = sorted(self.meta["shards"])
         lost = [name for name in names if not (self.folder / name).exists()]
         if lost:
-            raise UsageError(f"{self.folder / lost[0]} is missing: data_prep makes it anew")
+            raise UsageError(f"{self.folder / lost[0]} is missing; {again}")
+        wrong = changed(self.folder, self.meta["shards"]) if check else []
+        if wrong:
+            raise UsageError(
+                f"{self.folder / wrong[0]} changed since it was prepared: its SHA-256 is not the"
+                f" one in meta.json ({len(wrong)} shards of {len(names)}); {again}"
+            )
+        self._open(names, again)
+
+    def _open(self, names: list[str], again: str) -> None:
         self.shards = [Shard(self.folder / name) for name in names]
         self.starts = np.cumsum([0, *map(len, self.shards)])
         if int(self.starts[-1]) != self.meta["samples"]:
             raise UsageError(
                 f"{self.folder} holds {self.starts[-1]} samples and its meta.json says"
-                f" {self.meta['samples']}: a shard is missing; remove the folder and prepare again"
+                f" {self.meta['samples']}: remove the folder and {again}"
             )
         unfit = [s.path for s in self.shards if not set(self.spec) <= set(s.modalities)]
         if unfit:
-            raise UsageError(f"{unfit[0]} lacks a modality of meta.json: prepare again")
-        gaps = [f"{s.path} lacks values of {s.gaps()[0]}" for s in self.shards if s.gaps()]
-        if gaps:
-            raise UsageError(f"{gaps[0]}: remove it and prepare again")
+            raise UsageError(f"{unfit[0]} lacks a modality of meta.json: remove it and {again}")
+        gap = next(((s.path, g) for s in self.shards for g in s.gaps()), None)
+        if gap:
+            raise UsageError(f"{gap[0]} lacks values of {gap[1]}: remove it and {again}")
         self.ids = [value for shard in self.shards for value in shard.column("id")]
         self.labels = np.asarray(
             [v for s in self.shards for v in s.column("label")], dtype=np.int64
@@ -172,7 +179,7 @@ class Prepared:
         if rule == "release":
             meta, path = self.meta, self.folder / "pool.csv"
             pool = read_pool(path)
-            if file_digest(path) != meta.get("pool", file_digest(path)):
+            if meta.get("pool") not in (None, file_digest(path)):
                 raise UsageError(
                     f"{path} changed since it was prepared: remove {self.folder} and prepare again"
                 )

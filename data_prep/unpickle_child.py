@@ -16,6 +16,7 @@ import sys
 MAX_TREE = 8 << 20  # bytes of what is no array; CMU-MOSI's has less than 1 MB
 MAX_DIMENSIONS = 8
 SMALL = 1 << 20  # bytes
+SLACK = 64 << 20  # bytes; about what a bare interpreter has in use
 # What arrays of numbers or fixed-width text are written with; "O": a list of plain values.
 CODE = re.compile(r"b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?")
 WIDTH = {"b": 1, "i": 1, "u": 1, "f": 1, "S": 1, "U": 4}  # bytes of one unit of the code's number
@@ -153,11 +154,11 @@ def latin1(text):
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
-        raise Refused("bytes that are none") from None
+        raise Refused("text where bytes were expected") from None
 
 
 def encode(text, encoding):
-    """How Python 3 writes bytes under the protocols 0 to 2."""
+    """Stands for _codecs.encode, by which Python 3 pickles bytes under the protocols 0 to 2."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise Refused("_codecs.encode of anything but bytes")
     global copied
@@ -173,7 +174,7 @@ def encode(text, encoding):
 
 
 def no_bytes(*args):
-    """How Python 3 writes b"" under the protocols 0 to 2."""
+    """Stands for bytes(), by which it pickles b"" there."""
     if args:
         raise Refused("a call of bytes")
     return b""
@@ -266,14 +267,14 @@ class Writer(pickle.Pickler):
 
 
 def limit_memory(size):
-    """No more than `size` bytes beyond what the interpreter has mapped by now."""
+    """No more than `size` bytes in all: `SLACK` is what the interpreter has in use by now."""
     try:
         import resource
     except ImportError:  # Windows
         return
     with open("/proc/self/statm") as handle:
         mapped = int(handle.read().split()[0]) * resource.getpagesize()
-    limit = mapped + size - (64 << 20)
+    limit = mapped + size - SLACK
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 

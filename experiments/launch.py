@@ -76,7 +76,7 @@ class LocalCrew:
             seconds = time.monotonic() - child.begun
             found = look(folder, task.log_path(self.results), status, seconds)
             if child in self.put_off and isinstance(found, Ended) and not found.done:
-                found = f"the memory is short, {self.most} runs work at a time"
+                found = f"memory is short, so at most {self.most} at a time from now on"
             yield task, found
 
     def spare_memory(self) -> None:
@@ -85,11 +85,12 @@ class LocalCrew:
         The system would kill one of them, or of other people's programs. The run goes on from its
         last epoch once another has ended.
         """
-        at_work = [child for child in self.running if child not in self.put_off]
-        if len(at_work) > 1 and free_memory() < SPARE:
-            youngest = max(at_work, key=lambda child: child.begun)
+        if self.put_off & self.running.keys():
+            return  # what it holds is not free yet
+        if len(self.running) > 1 and free_memory() < SPARE:
+            youngest = max(self.running, key=lambda child: child.begun)
             self.put_off.add(youngest)
-            self.most = len(at_work) - 1
+            self.most = len(self.running) - 1
             youngest.process.send_signal(signal.SIGTERM)
 
     def stop(self, number: int) -> None:

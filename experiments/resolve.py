@@ -222,7 +222,8 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     add_flags(parser, f"training, defaults for {dataset}", Settings, common, origin)
     prep_defaults = {f.name: f.default for f in fields(layout.Settings)}
     prep_defaults |= {name: value for name, value in shared.items() if name in prep_defaults}
-    prep_defaults |= layouts.detected(layout, _early(argv, "--dataset_root"))
+    found = layouts.detected(layout, _early(argv, "--dataset_root"))
+    prep_defaults |= found
     add_flags(parser, f"preparation of {dataset}", layout.Settings, prep_defaults, origin)
     if (wants_help and not named) or "--list" in argv:
         print(listing() if "--list" in argv else parser.format_help())
@@ -247,7 +248,9 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
         raise UsageError(
             f"--stratify off has an effect with --split_rule paper only, not {settings.split_rule}"
         )
-    prep = build(layout.Settings, prep_defaults, collect(args, layout.Settings))
+    prep_given = collect(args, layout.Settings)
+    layouts.tell_detected(args.dataset_root, found, prep_given)
+    prep = build(layout.Settings, prep_defaults, prep_given)
     given = collect(args, cls.HParams)
     own_of_method = recipes.beside(own_of_method, given)
     defaults = method_defaults(cls.HParams, dataset, method, settings.max_epochs, own_of_method)

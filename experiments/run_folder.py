@@ -338,7 +338,8 @@ class RunFolder:
             try:
                 state = self.load(name)
             except UsageError as error:
-                print(f"WARNING: {error}; trying the previous checkpoint", file=sys.stderr)
+                more = "; trying the previous checkpoint" if name != names[-1] else ""
+                print(f"WARNING: {error}{more}", file=sys.stderr)
                 continue
             if not {"hashes", "log"} <= state.keys():
                 raise UsageError(

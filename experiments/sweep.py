@@ -130,7 +130,7 @@ class Sweep:
             self.waiting[task] = time.monotonic() + RETRY_S
             if task not in self.noted:
                 self.noted.add(task)
-                tqdm.write(f"note: {ended}; {task.name} waits", file=sys.stderr)
+                tqdm.write(f"note: {task.name} waits: {ended}", file=sys.stderr)
             return
         stopped = self.stopped_by and ended.why and not ended.done
         if not stopped:

@@ -106,7 +106,7 @@ def start_child(
     )
 
 
-BUSY = "another process is at it"
+BUSY = "another process is working on it"
 
 
 def look(folder: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:

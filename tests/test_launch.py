@@ -110,7 +110,7 @@ def test_a_run_that_another_launcher_is_at_is_waited_for(tmp_path, script):
         assert process.poll() is None and state(tmp_path, 1) == "new"
     out, error = process.communicate(timeout=120)
     assert process.returncode == 0
-    assert error.count("another process is at it; demo/Joint/default/seed1 waits") == 1
+    assert error.count("demo/Joint/default/seed1 waits: another process is working on it") == 1
     assert "2 done, 0 failed" in out
 
 
@@ -127,7 +127,7 @@ def test_runs_that_do_not_fit_the_memory_take_turns(tmp_path, script, monkeypatc
     found = []
     wait_for(lambda: found.extend(crew.ended()) or found)
     ((task, why),) = found
-    assert (task.seed, why) == (21, "the memory is short, 1 runs work at a time")
+    assert (task.seed, why) == (21, "memory is short, so at most 1 at a time from now on")
     assert not crew.has_room() and state(tmp_path, 21) == "partial"
     free[0] = SPARE + 1
     let_go(tmp_path)

@@ -119,7 +119,7 @@ def test_a_worker_that_dies_costs_its_own_run_alone(tmp_path, script, address):
 @pytest.mark.slow
 def test_a_run_that_another_launcher_is_at_is_waited_for(tmp_path, script, address):
     note, errors = (
-        "note: another process is at it; demo/Joint/default/seed1 waits\n",
+        "note: demo/Joint/default/seed1 waits: another process is working on it\n",
         tmp_path / "err",
     )
     with open(errors, "w") as file, JOINT.folder(tmp_path, 1).lock():

@@ -139,7 +139,7 @@ def test_the_only_variant_there_is_is_taken_and_said(tmp_path, capsys):
     words = ["--dataset", "mosi", "--method", "Joint", "--dataset_root", str(tmp_path)]
     run, _ = resolve(words, "")
     assert run.prep.feature_files == "mult_unaligned" and not run.differing
-    assert "--feature_files mult_unaligned reads, which is taken" in capsys.readouterr().err
+    assert "--feature_files mult_unaligned: using them" in capsys.readouterr().err
     run, _ = resolve([*words, "--feature_files", "mmsa_aligned"], "")
     assert run.prep.feature_files == "mmsa_aligned"
     write(tmp_path, parts_of(), "aligned_50.pkl")

@@ -118,7 +118,7 @@ def test_missing_files_of_an_own_list_count(own, tmp_path):
     done = program("-m", "data_prep", *places, "--num_workers", "1")
     assert done.returncode == 3, done.stderr
     assert "18 of 24 samples prepared" in done.stderr
-    assert "of 24 samples 6 are rows that make no sample: 25.0%" in done.stderr
+    assert "6 of 24 samples (25.0%) cannot be used" in done.stderr
     allowed = program("-m", "data_prep", *places, "--num_workers", "1", "--max_bad", "0.3")
     assert allowed.returncode == 0, allowed.stderr
     folder = next((tmp_path / "data").glob("pets-*/*"))

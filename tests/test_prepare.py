@@ -213,7 +213,10 @@ def test_an_unfinished_or_damaged_folder_is_refused(tmp_path, demo_data):
     for harm, words in (
         (lambda f: write_json(f / "meta.json", {"complete": False}), "not a finished"),
         (lambda f: (f / "meta.json").write_text("{"), "damaged"),
-        (lambda f: (f / "samples-00001.arrow").unlink(), "samples-00001.arrow is missing"),
+        (
+            lambda f: (f / "samples-00001.arrow").unlink(),
+            "00001.arrow is missing; prepare again",
+        ),
         (lambda f: os.truncate(f / "samples-00000.arrow", 5000), "changed since it was"),
     ):
         folder = tmp_path / source.name

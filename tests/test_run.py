@@ -209,7 +209,7 @@ def test_checkpoints_that_are_all_damaged_are_an_error(demo_data, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(demo_data, tmp_path):
     folder = tmp_path / "run"
     done = program(*words(demo_data, folder, "--lr", "1e30"))
-    assert done.returncode == 2 and "in the samples at the places [" in done.stderr
+    assert done.returncode == 2 and ", of the samples 0" in done.stderr
     assert "epoch 1, step" in done.stderr and RunFolder(folder).state == "failed"
 
 

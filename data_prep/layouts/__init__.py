@@ -66,13 +66,20 @@ def public_name(name: str) -> str:
 
 
 def detected(layout: Any, root: str | None) -> dict[str, Any]:
-    """`detect` of a layout that has it, said where it is not the default; `root` may be untold."""
+    """Settings that follow from what `root` holds (the layout's `detect`) and are not the defaults.
+
+    None of them without a root.
+    """
     found = layout.detect(Path(root)) if root and hasattr(layout, "detect") else {}
     default = layout.Settings()
-    found = {name: value for name, value in found.items() if value != getattr(default, name)}
+    return {name: value for name, value in found.items() if value != getattr(default, name)}
+
+
+def tell_detected(root: str, found: dict[str, Any], given: dict[str, Any]) -> None:
+    """Says which settings were taken from what the root holds, and not `given`."""
     for name, value in found.items():
-        print(f"note: {root} holds what --{name} {value} reads, which is taken", file=sys.stderr)
-    return found
+        if name not in given:
+            print(f"note: {root} holds the files of --{name} {value}: using them", file=sys.stderr)
 
 
 def load(name: str, order: list[str] | None = None) -> Any:

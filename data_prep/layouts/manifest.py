@@ -71,7 +71,8 @@ class Manifest:
 
     def __init__(self, path: Path, order: list[str] | None = None):
         self.path, self._order = Path(path), order
-        self.anywhere = False  # links may lead out of the root: the user named it
+        # True: links may lead out of the root (set by raw_root if the user gave --dataset_root).
+        self.anywhere = False
         self.SOURCE = f"The files stand where {self.path} says, relative to its folder."
 
     @property
@@ -162,7 +163,7 @@ class Manifest:
         return Scan(names, candidates, rejected, warnings, listed=len(candidates) + len(rejected))
 
     def _candidate(
-        self, row: dict[str, str], line: int, files: "Files", labels: dict[str, int]
+        self, row: dict[str, str], line: int, files: Files, labels: dict[str, int]
     ) -> tuple[Candidate | None, tuple[str, str] | None]:
         """The sample of a row, or (reason, detail) why it is none."""
         name, label = row["id"].strip(), row["label"].strip()
@@ -278,7 +279,7 @@ def _rows(
         wrong = columns_wrong(record, len(header))
         if wrong:
             where = f"{path.name}, line {record.line}"
-            refuse_line(rejected, Rejection(record.cells[0][:80], where, "bad_line", wrong))
+            refuse_line(rejected, Rejection("", where, "bad_line", wrong))
         else:
             yield record.line, dict(zip(header, record.cells))
 

@@ -16,7 +16,7 @@ from common.options import UsageError
 class Files:
     """Finds files under `root`.
 
-    With `anywhere`, which a user says by --dataset_root, links may lead out of it.
+    `anywhere`: links may lead out of `root` (the user gave --dataset_root).
     """
 
     def __init__(self, root: Path, anywhere: bool):
@@ -31,14 +31,14 @@ class Files:
         """
         path = unquote(text.removeprefix("file://")) if text.startswith("file://") else text
         if not path or "\0" in path:
-            return path, f"{text[:80]!r} is no path"
+            return path, f"{text[:80]!r} is not a path"
         if not os.path.isabs(path):
             if not _exists(self.root / path):
                 path = path.replace("\\", "/")
         else:
             path = self._relative(path)
         normal = os.path.normpath(path)
-        if normal.startswith(".."):
+        if normal == ".." or normal.startswith("../"):
             raise UsageError(f"{text!r} leaves the folder {self.root}")
         if not _exists(self.root / normal):
             near, why = self._near(PurePosixPath(normal))
@@ -50,10 +50,10 @@ class Files:
                 f"{text!r} is a link that leads out of {self.root}: with --dataset_root"
                 f" {self.root} links may lead anywhere"
             )
-        return normal, "" if os.path.isfile(self.root / normal) else "it is no file"
+        return normal, "" if os.path.isfile(self.root / normal) else "it is not a file"
 
     def is_there(self, text: str) -> bool:
-        """Whether a cell names a file under the root."""
+        """Whether a cell looks like a path: a file under the root, or a path that leaves it."""
         try:
             return not self.find(text.strip())[1]
         except UsageError:

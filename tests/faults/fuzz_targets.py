@@ -31,7 +31,7 @@ class Target:
 
     seeds: Callable[[Path], list[bytes]]
     reader: Callable[[Path], Read]
-    weight: int = 4
+    weight: float = 4
     media: bool = False
 
 

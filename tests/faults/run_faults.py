@@ -1,4 +1,4 @@
-"""The long form: `make faults`. Every file operation of every scenario fails in every way.
+"""The long form: `make faults`. Every file operation fails in every way (of a sweep a sample).
 
     python tests/faults/run_faults.py --jobs 2
 
@@ -31,7 +31,7 @@ from scenarios import (
 
 SAMPLES = 60
 FLIPS = 20  # in each kind of file
-SWEEP_FAULTS = 40  # of its operations, spread: a sweep takes many seconds
+SWEEP_FAULTS = 40  # spread over its operations, one kind each in turn: it takes many seconds
 
 
 def make_inputs(folder: Path) -> None:
@@ -53,10 +53,9 @@ def all_scenarios(inputs: Path) -> list[Scenario]:
 
 def points(scenario: Scenario, operations: int) -> Iterator[tuple[int, str]]:
     """(operation, kind of fault) of all faults of a scenario."""
-    step = 1 if scenario.name != "sweep" else max(1, 2 * operations // SWEEP_FAULTS)
+    step = 1 if scenario.name != "sweep" else max(1, operations // SWEEP_FAULTS)
     for turn, at in enumerate(range(1, operations + 1, step)):
-        # A sweep is killed twice as often as its disk fails.
-        modes = FAULTS if step == 1 else [FAULTS[(0, 2, 1, 3)[turn % 4]]]
+        modes = FAULTS if step == 1 else [FAULTS[turn % len(FAULTS)]]
         yield from ((at, mode) for mode in modes)
 
 

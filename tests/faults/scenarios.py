@@ -92,7 +92,7 @@ def training(raw: Path, data: Path) -> Scenario:
 
 
 def preparation(raw: Path) -> Scenario:
-    """The demo set's files become shards of five samples."""
+    """The demo set's files become shards of twenty samples."""
 
     def job(place: Path) -> Job:
         words = ("--dataset", "demo", "--dataset_root", raw, "--data_dir", place / "data")

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not compiler(), reason="needs Linux and a C comp
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
-    """(bench, scenario, folder of a stopped run, what it ends with, the whole number of steps)."""
+    """(bench, scenario, folder that holds a stopped run in `whole`, what it must end with)."""
     folder = tmp_path_factory.mktemp("flips")
     make_inputs(folder)
     (folder / "bench").mkdir()
