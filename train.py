@@ -57,8 +57,8 @@ class Meter:
             names, more = [self.ids[k] for k in index.tolist()[:SHOWN]], len(index) - SHOWN
             told = f"{', '.join(names)}{f' and {more} more' if more > 0 else ''}"
             raise FloatingPointError(
-                f"loss {loss.item()} at epoch {self.epoch}, step {step}, of the samples {told}: look"
-                " at their files, or lower --lr; the last good checkpoint is kept"
+                f"loss {loss.item()} at epoch {self.epoch}, step {step}, of the samples {told}:"
+                " look at their files, or lower --lr; the last good checkpoint is kept"
             )
         self.unchecked = []
 
