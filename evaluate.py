@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from assemble import Session, assemble
-from common.files import file_digest, harmless, write_table
+from common.files import file_digest, without_formulas, write_table
 from common.options import Parser, UsageError
 from common.program import run as run_program
 from experiments.resolve import run_from_config
@@ -41,7 +41,7 @@ def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bo
     ]
     header = ("id", "label", "prediction", "label_name", "prediction_name")
     heads = (*header, *(f"p/{n}" for n in names))
-    write_table(folder.file("predictions.csv"), heads, harmless(rows))
+    write_table(folder.file("predictions.csv"), heads, without_formulas(rows))
     counts = confusion(guess, labels, len(names))
     if session.vocabulary:
         shutil.copyfile(session.vocabulary, folder.file("vocab.txt"))
@@ -97,7 +97,7 @@ def show(metrics: dict[str, float], label_names: list[str], counts: Tensor) -> s
 def main(argv: list[str]) -> int:
     """The program."""
     parser = Parser(prog="evaluate.py", description=__doc__)
-    parser.add_argument("run", metavar="RUN", help="a finished run's folder")
+    parser.add_argument("run", metavar="RUN", help="a finished run's folder, or its best.pt")
     parser.add_argument(
         "--part", default="test", choices=("val", "test"), help="which part (default test)"
     )
@@ -120,7 +120,7 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
     path = Path(args.run)
-    folder = RunFolder(path.parent if path.is_file() else path)  # best.pt names its run as well
+    folder = RunFolder(path.parent if path.is_file() else path)  # RUN may be a file in it
     config = folder.read_json("config.json")
     if folder.state != "done":
         raise UsageError(
@@ -133,7 +133,10 @@ def main(argv: list[str]) -> int:
     result, session = folder.read_result(), assemble(run_from_config(config), args)
     then, now = result["hashes"], dict(session.hashes)
     if now.pop("data") != then.get("data"):
-        print("note: the samples were prepared anew since the run", file=sys.stderr)
+        print(
+            "note: the samples were prepared anew since the run: numbers may differ",
+            file=sys.stderr,
+        )
     folder.check_data(then, now)
     session.method.load_state_dict(folder.load_best(result))
     features, labels = collect(session.method, session.loaders[args.part].batches())

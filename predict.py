@@ -18,7 +18,7 @@ import torch
 
 import methods
 from assemble import build_method, pick_device, stream_of
-from common.files import harmless, write_table
+from common.files import without_formulas, write_table
 from common.options import UsageError, number
 from data_prep.layouts.manifest import find, read_table
 from data_prep.layouts.own_files import Files
@@ -137,7 +137,7 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
         "id",
         *(c for h in heads for c in (f"{h}/prediction", *(f"{h}/p/{n}" for n in names))),
     ]
-    write_table(Path(args.out) if args.out else None, header, harmless(rows))
+    write_table(Path(args.out) if args.out else None, header, without_formulas(rows))
     for name, why in bad:
         print(f"not predicted: {name}: {why}", file=sys.stderr)
     return 3 if bad else 0

@@ -97,9 +97,10 @@ def canonical(value: Any) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises `UsageError` for damaged content, `OSError` without one.
+    """The JSON object in a file.
 
-    A checksum that `write_json` put into it must be right: a flipped bit may leave sound JSON.
+    Raises `UsageError` for damaged content, `OSError` if it cannot be read. A checksum that
+    `write_json` put into it must be right: a flipped bit may leave sound JSON.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -149,7 +150,7 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     return text.getvalue()
 
 
-def harmless(rows: Iterable[Sequence]) -> list[list]:
+def without_formulas(rows: Iterable[Sequence]) -> list[list]:
     """Rows for people's eyes: a text that a spreadsheet would run as a formula begins with '."""
     return [[f"'{c}" if isinstance(c, str) and FORMULA.match(c) else c for c in r] for r in rows]
 
@@ -193,7 +194,9 @@ def _fits(path: Path, reader: Any, header: list[str], row: list[str]) -> bool:
 def locked(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     """Holds an exclusive lock on the file `path`, which a kill of the process frees.
 
-    While another process has it: raises `Busy(busy)`, or with `wait` says so and waits.
+    While another process has it: raises `Busy(busy)`, or with `wait` says so and waits. filelock
+    closes the lock in forked children, so a loader worker that outlives a killed run does not hold
+    it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)

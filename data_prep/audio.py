@@ -33,7 +33,7 @@ MOST_SHIFT = 60.0  # seconds; a header that tells more is not believed. Our choi
 MOST_CHANNELS = 8
 MOST_TRACKS = 8
 PLACEHOLDER = 1_900_000_000  # bytes of sound, about 3 hours of CD quality; our choice
-_BYTES = {
+SAMPLE_BYTES = {
     "PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
     "ULAW": 1, "ALAW": 1,
 }  # bytes of a sample  # fmt: skip
@@ -85,7 +85,7 @@ def _read_soundfile(path: Path, max_seconds: float | None) -> Sound | None:
             _check_rate(path, file.samplerate)
             count = -1 if max_seconds is None else int(max_seconds * file.samplerate)
             samples = file.read(count, dtype="float32", always_2d=True)  # [n, channels]
-            frame = file.channels * _BYTES.get(file.subtype, 0)
+            frame = file.channels * SAMPLE_BYTES.get(file.subtype, 0)
             cut = len(samples) != count and frame and _lost_bytes(path) >= frame
             return Sound(torch.from_numpy(samples.T.copy()), file.samplerate, not cut)
     except soundfile.SoundFileError:

@@ -4,7 +4,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from common.files import file_digest, harmless, write_json, write_table
+from common.files import file_digest, without_formulas, write_json, write_table
 from common.options import UsageError
 from data_prep.prepared import Prepared, write_pool
 from data_prep.reasons import KEPT_REASONS, REASONS
@@ -49,7 +49,7 @@ def finish(
     write_table(
         folder / "rejected.csv",
         ("id", "source", "reason", "detail"),
-        harmless(tuple(vars(r).values()) for r in listed),
+        without_formulas(tuple(vars(r).values()) for r in listed),
     )
     pool = scan.pool or [Listed(c.id, c.label) for c in scan.candidates]
     write_pool(folder / "pool.csv", pool)

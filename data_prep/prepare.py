@@ -205,7 +205,9 @@ def prepare(
         for name in changed(folder, meta["shards"]):
             print(f"WARNING: {folder / name} is damaged, and made anew", file=sys.stderr)
             del meta["shards"][name]
+        place = {"root": str(root.resolve()), "named_root": given is not None}
         if before.get("complete") and not _missing(folder, shards, meta["shards"]):
+            remember(folder, meta["shards"], **place)
             return folder
         remove_leftovers(folder)
         _check_lfs(scan, root, max_bad)
@@ -216,7 +218,7 @@ def prepare(
         count_filled = not getattr(settings, "allow_missing", False)
         rule = getattr(layout, "SPLIT_RULE", "paper")
         finish(folder, scan, spec, meta, max_bad, count_filled, rule)
-        remember(folder, meta["shards"], root=str(root.resolve()), named_root=given is not None)
+        remember(folder, meta["shards"], **place)
     return folder
 
 

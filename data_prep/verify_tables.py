@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.files import harmless
+from common.files import without_formulas
 from common.options import UsageError
 from data_prep.prepared import VOCABULARY, read_pool
 from data_prep.reasons import REASONS
@@ -114,7 +114,9 @@ def check_rejected(folder: Path, found: Found) -> list[str]:
         return findings
     unknown = sorted({row[2] for row in rows} - set(REASONS))
     findings += [f"rejected.csv: the reason {reason!r} does not exist" for reason in unknown]
-    lost = Counter(map(tuple, harmless(found.rejected))) - Counter(tuple(row) for row in rows)
+    lost = Counter(map(tuple, without_formulas(found.rejected))) - Counter(
+        tuple(row) for row in rows
+    )
     findings += [f"rejected.csv: lacks {row[0]!r}, {row[2]}, of the shards" for row in sorted(lost)]
     return few(findings)
 

@@ -233,7 +233,7 @@ def encode(image: np.ndarray, spec: Video) -> np.ndarray | bytes:
     return data.tobytes()
 
 
-def looks(images: list[np.ndarray]) -> tuple[str, ...]:
+def blank_flags(images: list[np.ndarray]) -> tuple[str, ...]:
     """The flag "black" of frames that show nothing, "still" of several that are the same."""
     if all(image.max() <= DARK for image in images):
         return ("black",)
@@ -250,8 +250,8 @@ def extract(paths: Sequence[Path], spec: Video, window: Sequence[float] | None =
 
     Flags: "source=<suffix>" (not the first path), "truncated" (a part does not decode, and at
     least 3 s or half of the nominal duration does), "repeated_frames" (the last one, up to
-    `min_frames`), "black" and "still" (see `looks`), "cut" (longer than `max_frames` tell), and
-    with `missing="fill"` "no_video" for the black frames that stand in for a missing track.
+    `min_frames`), "black" and "still" (see `blank_flags`), "cut" (longer than `max_frames` tell),
+    and with `missing="fill"` "no_video" for the black frames that stand in for a missing track.
     Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file".
     """
     try:
@@ -264,7 +264,7 @@ def extract(paths: Sequence[Path], spec: Video, window: Sequence[float] | None =
         if spec.missing != "fill" or reject.reason == "lfs_pointer":
             raise
         clip, flags = Clip([scale(np.zeros(BLACK, np.uint8), spec)], ("no_video",), 0.0, 0), ()
-    flags += clip.flags + (looks(clip.images) if clip.found else ())
+    flags += clip.flags + (blank_flags(clip.images) if clip.found else ())
     every = not (spec.first or spec.positions or window)  # frames are taken at a rate
     flags += ("cut",) * (every and clip.duration > (spec.max_frames + 0.5) / spec.fps)
     size = clip.images[0].shape[1::-1]  # of all: a stream may change its size half-way

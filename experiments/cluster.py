@@ -17,7 +17,7 @@ from common.cluster import connected
 from experiments.reader import Reader
 from experiments.run_folder import RunFolder
 from experiments.sweep import sweep
-from experiments.tasks import BUSY, TRAIN, Ended, Task, look, open_log, start_child, tail
+from experiments.tasks import BUSY, TRAIN, Ended, Task, how_it_ended, open_log, start_child, tail
 
 POLL_S = 0.1
 PATIENCE_S = 60.0  # for a child that was told to stop: it does so between two steps
@@ -41,7 +41,7 @@ def make_run(script: str, words: list[str], here: str, folder: str, log: str) ->
     finally:
         end_child(child)
     seconds = time.monotonic() - begun
-    return look(RunFolder(Path(folder)), Path(log), child.returncode, seconds)
+    return how_it_ended(RunFolder(Path(folder)), Path(log), child.returncode, seconds)
 
 
 def end_child(child: subprocess.Popen) -> None:

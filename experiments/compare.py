@@ -27,7 +27,7 @@ PAPER_FILE = Path(__file__).with_name("paper_results.csv")
 PAPER_SEEDS = 3
 LEVEL = 0.05
 TOLERANCE = 0.02  # of the paper's number of samples
-OFFICIAL = ("recipe", "official")  # the settings of the authors' own code
+OFFICIAL = ("recipe", "official")  # not a difference: the authors' own code
 FOOTNOTE = (
     "Difference is ours minus the paper's, with Welch's 95 % interval; verdicts are Holm-corrected"
     " over the table's cells of one metric at level 0.05. The paper does not say whether its ± is"
@@ -84,7 +84,7 @@ class Comparison:
 
 
 def differences(table: Table, reader: Reader, cell: Cell) -> str:
-    """In what a cell's runs differ from the paper's: settings, and the number of samples; or ""."""
+    """How a cell's runs differ from the paper's: settings, number of samples; "" if they do not."""
     told = [f"{key}={value}" for key, value in table.changed if (key, value) != OFFICIAL]
     for runs in cell.operands:
         due = DATASETS[runs.dataset][1]
@@ -142,7 +142,7 @@ def counts(comparisons: list[Comparison]) -> dict[str, int]:
 
 
 def differing(comparisons: list[Comparison]) -> str:
-    """What makes cells not comparable, as a sentence with a blank behind it; "" for none."""
+    """What makes cells not comparable, as a sentence followed by a space; "" for none."""
     told = dict.fromkeys(word for c in comparisons if c.differs for word in c.differs.split(", "))
     return f"What makes cells not comparable: {', '.join(told)}. " if told else ""
 

@@ -15,7 +15,7 @@ from common.options import UsageError
 from common.program import cores, free_memory
 from experiments.reader import Reader
 from experiments.sweep import sweep
-from experiments.tasks import BUSY, TRAIN, Ended, Task, look, open_log, start_child
+from experiments.tasks import BUSY, TRAIN, Ended, Task, how_it_ended, open_log, start_child
 
 SPARE = 1 << 30  # bytes of memory that stay free while several runs work; our choice
 
@@ -74,7 +74,7 @@ class LocalCrew:
             task, status = self.running.pop(child), child.process.returncode
             folder = task.runs.folder(self.results, task.seed)
             seconds = time.monotonic() - child.begun
-            found = look(folder, task.log_path(self.results), status, seconds)
+            found = how_it_ended(folder, task.log_path(self.results), status, seconds)
             if child in self.put_off and isinstance(found, Ended) and not found.done:
                 found = f"memory is short, so at most {self.most} at a time from now on"
             yield task, found

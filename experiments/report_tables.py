@@ -47,7 +47,7 @@ def table_body(
 def verdict_counts(comparisons: Sequence[Comparison]) -> Html:
     """How many cells have each verdict."""
     parts = [
-        markup(f"{n} ", tag("span", verdict, class_=look(verdict)))
+        markup(f"{n} ", tag("span", verdict, class_=css_classes(verdict)))
         for verdict, n in counts(list(comparisons)).items()
     ]
     return markup(*(part if k == 0 else markup(", ", part) for k, part in enumerate(parts)))
@@ -160,12 +160,17 @@ def beside(comparison: Comparison | None, column: Column) -> list[Html]:
         value_cell(interval, test and test.low),
         value_cell(probability(test and test.p), test and test.p),
         value_cell(probability(comparison.p_holm), comparison.p_holm),
-        tag("td", comparison.verdict, class_=look(comparison.verdict), title=comparison.differs),
+        tag(
+            "td",
+            comparison.verdict,
+            class_=css_classes(comparison.verdict),
+            title=comparison.differs,
+        ),
     ]
 
 
-def look(verdict: str) -> str:
-    """The classes of a verdict."""
+def css_classes(verdict: str) -> str:
+    """The CSS classes of a verdict."""
     return f"text verdict {verdict.replace(' ', '-')}"
 
 

@@ -109,7 +109,7 @@ def start_child(
 BUSY = "another process is working on it"
 
 
-def look(folder: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:
+def how_it_ended(folder: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:
     """What there is of a run whose child has ended; `BUSY` where another process works on it."""
     if status == Busy.exit_status:
         return BUSY

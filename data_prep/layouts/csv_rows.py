@@ -56,7 +56,7 @@ def read_records(
     one of open quotes.
     """
     if not path.is_file():  # a link to nothing; or a pipe, which would be waited on for ever
-        raise UsageError(f"{path} is no file")
+        raise UsageError(f"{path} is not a file")
     if path.stat().st_size > MAX_LIST_BYTES:
         raise UsageError(f"{path} has more than {MAX_LIST_BYTES} bytes: no list of samples has")
     lines, separator = _lines(path, replace), ""

@@ -1,8 +1,9 @@
 /* Counts the file operations of a process and lets one of them fail. Preloaded: see harness.py.
 
    Counted is what changes files under `root`: opening to write, write, fsync, rename, link, unlink,
-   mkdir, rmdir, truncate. A full disk stays full: from the operation on, all that needs room fails. The count stands in memory that all processes of a test share, so "the
-   17th operation" is the 17th of them all, whichever process comes to it. */
+   mkdir, rmdir, truncate. The count stands in memory that all processes of a test share, so "the
+   17th operation" is the 17th of them all, whichever process comes to it. A full disk stays full:
+   from the operation on, all that needs room fails. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -77,13 +78,13 @@ static int meets(int mode) {
   if (condition) { int error = meets(next(needs_room)); if (error) { errno = error; return -1; } }
 
 static int opened(int file, int watched) {
-  if (file >= 0 && file < (int)sizeof ours) ours[file] = watched && file >= 0;
+  if (file >= 0 && file < (int)sizeof ours) ours[file] = watched;
   return file;
 }
 
 static int writes(int flags) { return (flags & O_ACCMODE) != O_RDONLY || flags & O_CREAT; }
 
-#define OPEN(name, pass_folder, folder, declare, ...) \
+#define OPEN(name, folder, declare, ...) \
   int name declare { \
     REAL(name); \
     mode_t mode = 0; \
@@ -94,10 +95,10 @@ static int writes(int flags) { return (flags & O_ACCMODE) != O_RDONLY || flags &
     FAIL_IF(watched, flags & O_CREAT) \
     return opened(real(__VA_ARGS__, mode), watched); \
   }
-OPEN(open, , AT_FDCWD, (const char *path, int flags, ...), path, flags)
-OPEN(open64, , AT_FDCWD, (const char *path, int flags, ...), path, flags)
-OPEN(openat, , folder, (int folder, const char *path, int flags, ...), folder, path, flags)
-OPEN(openat64, , folder, (int folder, const char *path, int flags, ...), folder, path, flags)
+OPEN(open, AT_FDCWD, (const char *path, int flags, ...), path, flags)
+OPEN(open64, AT_FDCWD, (const char *path, int flags, ...), path, flags)
+OPEN(openat, folder, (int folder, const char *path, int flags, ...), folder, path, flags)
+OPEN(openat64, folder, (int folder, const char *path, int flags, ...), folder, path, flags)
 
 static int is_ours(int file) { return plan && file >= 0 && file < (int)sizeof ours && ours[file]; }
 

@@ -1,4 +1,4 @@
-"""Bit flips in every kind of file that a run leaves: each is told, or changes nothing.
+"""Bit flips in every kind of file that a run leaves: each is reported, or changes nothing.
 
 A run is stopped after some epochs, one bit of one of its files (or of its data's) changes, and the
 same command goes on. It must end as undisturbed, bit by bit, or refuse in one line.
@@ -29,7 +29,7 @@ def kinds(place: Path) -> list[Path]:
 
 
 def flip(path: Path, draw: random.Random) -> int:
-    """Changes one bit of a file; returns its byte."""
+    """Changes one bit of a file; returns its offset."""
     data = bytearray(path.read_bytes())
     at = draw.randrange(len(data))
     data[at] ^= 1 << draw.randrange(8)
