@@ -28,12 +28,10 @@ def finish(
     meta: dict,
     max_bad: float,
     count_filled: bool,
-    rule: str = "paper",
 ) -> None:
     """Writes manifest.csv, rejected.csv, pool.csv and meta.json, and says what was prepared.
 
-    `count_filled`: samples with a stand-in count as rejects do, since nobody asked for them;
-    `rule`: of the split that training takes unless told otherwise.
+    `count_filled`: samples with a stand-in count as rejects do, since nobody asked for them.
     Marks the folder complete unless it raises: `TooManyRejects`, or `UsageError` for a class
     without any sample and for feature vectors of several widths.
     """
@@ -74,11 +72,13 @@ def finish(
             )
     _check_widths(folder, spec, shards)
     write_json(folder / "meta.json", {**meta, "complete": True})
-    tell_split(folder, rule)
 
 
 def tell_split(folder: Path, rule: str) -> None:
-    """Says on stderr where the default split cannot be made, or lacks a class in some part."""
+    """Draws the split that training takes unless told otherwise.
+
+    Says on stderr where it cannot be made, or lacks a class in some part.
+    """
     prepared = Prepared(folder)
     try:
         parts = prepared.split(rule, 0)

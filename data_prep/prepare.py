@@ -25,7 +25,7 @@ from common.options import UsageError, check
 from common.program import cores
 from data_prep import layouts
 from data_prep.checksums import changed, read_local, remember
-from data_prep.finish import finish
+from data_prep.finish import finish, tell_split
 from data_prep.prepared import read_meta
 from data_prep.rows import make_crew, rejection
 from data_prep.shards import SHARD_SIZE, ShardWriter, schema, shard_name
@@ -205,20 +205,19 @@ def prepare(
         for name in changed(folder, meta["shards"]):
             print(f"WARNING: {folder / name} is damaged, and made anew", file=sys.stderr)
             del meta["shards"][name]
-        place = {"root": str(root.resolve()), "named_root": given is not None}
-        if before.get("complete") and not _missing(folder, shards, meta["shards"]):
-            remember(folder, meta["shards"], **place)
-            return folder
-        remove_leftovers(folder)
-        _check_lfs(scan, root, max_bad)
-        write_json(folder / "meta.json", meta)
-        _place_vocabulary(folder, spec, settings)
-        crew = make_crew(root, spec, workers or cores(), limit_s, folder, ray)
-        _write_shards(folder, dataset, spec, scan, crew, meta)
-        count_filled = not getattr(settings, "allow_missing", False)
-        rule = getattr(layout, "SPLIT_RULE", "paper")
-        finish(folder, scan, spec, meta, max_bad, count_filled, rule)
-        remember(folder, meta["shards"], **place)
+        if not before.get("complete") or _missing(folder, shards, meta["shards"]):
+            remove_leftovers(folder)
+            _check_lfs(scan, root, max_bad)
+            write_json(folder / "meta.json", meta)
+            _place_vocabulary(folder, spec, settings)
+            crew = make_crew(root, spec, workers or cores(), limit_s, folder, ray)
+            _write_shards(folder, dataset, spec, scan, crew, meta)
+            count_filled = not getattr(settings, "allow_missing", False)
+            finish(folder, scan, spec, meta, max_bad, count_filled)
+        # Also of a finished folder: a kill may have come between the two.
+        named = given is not None
+        remember(folder, meta["shards"], root=str(root.resolve()), named_root=named)
+        tell_split(folder, getattr(layout, "SPLIT_RULE", "paper"))
     return folder
 
 
