@@ -59,7 +59,7 @@ def session_of(variant, given, encoders, epochs):
     run, _ = resolve([*named, "--recipe", "official", *flags], "")
     method = midas.Midas(model_of(given, encoders), run.hparams, facts(epochs=epochs)).double()
     method.alpha[0] = given["alpha"]
-    return SimpleNamespace(run=run, method=method, loaders={})
+    return SimpleNamespace(run=run, method=method, loaders={}, ids={"train": []})
 
 
 @pytest.fixture
