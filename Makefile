@@ -1,4 +1,4 @@
-# A fresh machine needs python3 (3.11 to 3.13), venv and make: each target makes the virtual environment.
+# A fresh machine needs python3 (3.11), venv and make: each target makes the virtual environment.
 PYTHON ?= python3
 PY := .venv/bin/python
 DATA ?= data
