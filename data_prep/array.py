@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from common.options import UsageError
-from data_prep.extracted import Extracted, first_usable
+from data_prep.extracted import Extracted, the_file
 from data_prep.reasons import Reject
 from data_prep.spec import Array
 from data_prep.unpickle import load
@@ -36,16 +36,15 @@ MAX_COUNT = 2**31 - 1  # the manifest's n_frames is an int32
 def extract(paths: Sequence[Path], spec: Array, row: str | None) -> Extracted:
     """The stored form of a sequence: [int32 (L, D), float32 values], as bytes.
 
-    The first of `paths` that can be used: without `row` a .npy file of [L, D] or [D] (one vector),
-    with it a pickle in which "train/audio/7" is row 7 of the array under "audio" under "train".
+    `paths` holds one file: without `row` a .npy file of [L, D] or [D] (one vector), with it a
+    pickle in which "train/audio/7" is row 7 of the array under "audio" under "train".
+
     Flags: "cut" (longer than `spec.max_length`), "empty" (all padding), "cleaned" (NaN or infinite
     values became 0). Raises `Reject`: "missing_file", "unreadable", or "bad_values" for what is no
     sequence of numbers and for values that are not finite unless `spec.clean`.
     """
-    if row is None:
-        array, flags = first_usable(paths, open_npy, "missing_file")
-    else:
-        array, flags = first_usable(paths, lambda path: read_row(path, row), "missing_file")
+    path, flags = the_file(paths, "missing_file"), ()
+    array = open_npy(path) if row is None else read_row(path, row)
     if array.ndim == 1:
         array = array[None]
     if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiub":

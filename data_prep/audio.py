@@ -20,7 +20,7 @@ import torch
 import torchaudio.compliance.kaldi
 import torchaudio.transforms
 
-from data_prep.extracted import Extracted, demux, first_usable, open_container
+from data_prep.extracted import Extracted, demux, open_container, the_file
 from data_prep.reasons import Reject
 from data_prep.spec import Audio
 
@@ -292,10 +292,10 @@ def is_silent(wave: torch.Tensor) -> bool:
 
 
 def extract(paths: Sequence[Path], spec: Audio) -> Extracted:
-    """The stored spectrogram, float16 [F, T] = `spec.shape`, of the first path that decodes.
+    """The stored spectrogram, float16 [F, T] = `spec.shape`, of the one file in `paths`.
 
-    Flags: "source=<suffix>" (not the first path), "truncated" (parts do not decode), "silent",
-    "one_channel" (the loudest: their mix is silent), "other_track" (the first one is silent),
+    Flags: "truncated" (parts do not decode), "silent", "one_channel" (the loudest: their mix is
+    silent), "other_track" (the first one is silent),
     "shifted" (the track begins more than 0.1 s before or after the picture: cut, or silence first),
     "cut" (it goes on for 0.25 s or more), "clipped" (more than 1 % of the samples are beyond full
     scale), and with `missing="fill"` "no_audio" for the silence that stands in for a missing track.
@@ -304,7 +304,7 @@ def extract(paths: Sequence[Path], spec: Audio) -> Extracted:
     Raises `Reject`: "silent" (with `drop_silent`), "bad_values", and the reasons of `read`.
     """
     try:
-        sound, flags = first_usable(paths, lambda path: _read_finite(path, spec), "no_audio")
+        sound = _read_finite(the_file(paths, "no_audio"), spec)
     except Reject:
         if spec.missing != "fill":
             raise
@@ -312,7 +312,7 @@ def extract(paths: Sequence[Path], spec: Audio) -> Extracted:
         sound = Sound(silence, spec.sample_rate, True)
         flags, seconds = ("no_audio",), 0.0
     else:
-        seconds = min(sound.wave.shape[1] / sound.rate, spec.seconds)
+        flags, seconds = (), min(sound.wave.shape[1] / sound.rate, spec.seconds)
     flags += sound.flags + ("truncated",) * (not sound.complete)
     longest = int((spec.seconds + MARGIN) * sound.rate)
     flags += ("cut",) * (sound.wave.shape[1] >= longest)

@@ -9,7 +9,6 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import av
 import numpy as np
@@ -27,8 +26,6 @@ from data_prep.spec import (
     Text,
     Video,
 )
-
-T = TypeVar("T")
 
 # Imported when a modality is met: a video-only data set does not pay for torch's start-up.
 EXTRACTORS = {
@@ -142,27 +139,12 @@ def _lacks_moov(path: Path) -> bool:
     return True
 
 
-def first_usable(
-    paths: Sequence[Path], read: Callable[[Path], T], absent: str
-) -> tuple[T, tuple[str, ...]]:
-    """The result of `read` for the first path where it succeeds, and flags that name the source.
-
-    Raises `Reject` when none does: the reason of the first path, which is the one to repair, and
-    the details of all. `absent` is the reason when there is no path at all.
-    """
-    failures: list[Reject] = []
-    for path in paths:
-        try:
-            result = read(path)
-        except Reject as failure:
-            failures.append(failure)
-            continue
-        flags = (f"source={path.suffix[1:].lower()}",) if failures else ()
-        return result, flags
-    if not failures:
+def the_file(paths: Sequence[Path], absent: str) -> Path:
+    """The one file of `paths`; raises `Reject` with the reason `absent` where there is none."""
+    if not paths:
         raise Reject(absent, "no file holds this modality")
-    details = [failure.detail or failure.reason for failure in failures]
-    raise Reject(failures[0].reason, "; ".join(details))
+    (path,) = paths
+    return path
 
 
 def extract_sample(

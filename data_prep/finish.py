@@ -8,7 +8,7 @@ from common.files import file_digest, without_formulas, write_json, write_table
 from common.options import UsageError
 from data_prep.prepared import Prepared, write_pool
 from data_prep.reasons import KEPT_REASONS, REASONS
-from data_prep.shards import Shard
+from data_prep.shards import FACTS, Shard
 from data_prep.spec import Array, Listed, Rejection, Scan, Spec
 
 # The flags of samples in which something stands for a modality that is not there.
@@ -37,11 +37,11 @@ def finish(
     """
     shards = [Shard(path) for path in sorted(folder.glob("samples-*.arrow"))]
     rejected = [r for shard in shards for r in shard.rejected]
-    facts = ("id", "label", "group", "part", "sources", "duration_s", "n_frames", "flags")
-    columns = {name: [v for shard in shards for v in shard.column(name)] for name in facts}
+    columns = {name: [v for shard in shards for v in shard.column(name)] for name in FACTS}
     names = [scan.label_names[label] for label in columns["label"]]
-    header = ("id", "label", "label_name", *facts[2:])
-    rows = zip(columns["id"], columns["label"], names, *(columns[name] for name in facts[2:]))
+    label, *rest = (name for name in FACTS if name != "id")
+    header = ("id", label, "label_name", *rest)
+    rows = zip(columns["id"], columns[label], names, *(columns[name] for name in rest))
     write_table(folder / "manifest.csv", header, list(rows))
     listed = sorted(rejected + scan.rejected, key=lambda r: (r.reason, r.id, r.source))
     write_table(

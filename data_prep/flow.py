@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from common.options import UsageError, unknown
-from data_prep.extracted import Extracted, first_usable, is_lfs_pointer
+from data_prep.extracted import Extracted, is_lfs_pointer, the_file
 from data_prep.frames import spread
 from data_prep.image import read_picture
 from data_prep.reasons import Reject
@@ -177,12 +177,13 @@ def compute(clip: Clip, spec: Flow) -> list[bytes]:
 
 
 def extract(paths: Sequence[Path], spec: Flow) -> Extracted:
-    """The stored flow of the first path that decodes, in order of time.
+    """The stored flow of the one file in `paths`, in order of time.
 
     "precomputed" instead takes the video's folder of u and its folder of v; so does any algorithm
-    where the spec takes folders and two of them stand in place of the video. Flags:
-    "source=<suffix>" (not the first path), "truncated" (a part of the clip does not decode, and at
-    least 3 s or half of it do), "unpaired_flow" (precomputed pictures without a partner, left out),
+    where the spec takes folders and two of them stand in place of the video.
+
+    Flags: "truncated" (a part of the clip does not decode, and at least 3 s or half of it do),
+    "unpaired_flow" (precomputed pictures without a partner, left out),
     "precomputed_flow" (read, where another algorithm would have computed it).
     Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file", "no_flow",
     "bad_values", "bad_image"; and `UsageError` where the algorithm is not there.
@@ -191,8 +192,8 @@ def extract(paths: Sequence[Path], spec: Flow) -> Extracted:
     if spec.algorithm == "precomputed" or folders:
         return read_precomputed(paths, spec)
     check_algorithm(spec.algorithm)
-    clip, flags = first_usable(paths, lambda path: read_clip(path, spec), "no_video")
-    return Extracted(compute(clip, spec), flags + clip.flags, clip.duration, clip.found)
+    clip = read_clip(the_file(paths, "no_video"), spec)
+    return Extracted(compute(clip, spec), clip.flags, clip.duration, clip.found)
 
 
 # Precomputed --------------------------------------------------------------------------------------

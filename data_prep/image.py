@@ -19,7 +19,7 @@ import PIL.features
 import PIL.Image
 import PIL.ImageFile
 
-from data_prep.extracted import Extracted, first_usable
+from data_prep.extracted import Extracted, the_file
 from data_prep.mend import mended
 from data_prep.reasons import Reject
 from data_prep.spec import Image
@@ -210,14 +210,14 @@ def encode(image: np.ndarray, quality: int) -> bytes:
 
 
 def extract(paths: Sequence[Path], spec: Image) -> Extracted:
-    """The stored JPEG of the first path that decodes; of an animation, its first picture.
+    """The stored JPEG of the one file in `paths`; of an animation, its first picture.
 
-    Flags: "source=<suffix>" (not the first path), and with `missing="fill"` "missing_image" for
-    the grey picture that stands in where no path decodes. Raises what `read_picture` raises.
+    Flags: with `missing="fill"` "missing_image" for the grey picture that stands in where the file
+    is missing or does not decode. Raises what `read_picture` raises.
     """
     try:
-        image, flags = first_usable(paths, lambda path: read_picture(path, spec), "missing_file")
-        found = 1
+        image = read_picture(the_file(paths, "missing_file"), spec)
+        flags, found = (), 1
     except Reject:
         if spec.missing != "fill":
             raise

@@ -36,7 +36,7 @@ class Record:
         raise Refused("it gives a state to what has none")
 
 
-class Kind(Record):
+class Dtype(Record):
     """A dtype: its byte order and code."""
 
     __slots__ = ("code", "order")
@@ -71,7 +71,7 @@ class Array(Record):
 
     def fill(self, kind, shape, fortran, content, scalar=False):
         """Checks the record and writes its bytes."""
-        if not isinstance(kind, Kind):
+        if not isinstance(kind, Dtype):
             raise Refused("an array without a dtype")
         sound = isinstance(shape, tuple) and len(shape) <= MAX_DIMENSIONS
         if not sound or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape):
@@ -96,7 +96,7 @@ class Array(Record):
         self.kind, self.shape, self.fortran, self.scalar = kind, shape, fortran, scalar
 
 
-class Name(Record):
+class Global(Record):
     """A function or class that the file names."""
 
     __slots__ = ("name", "call")
@@ -190,7 +190,7 @@ def from_buffer(content, kind, shape, order):
 
 def scalar(kind, content=None):
     """One number of numpy's."""
-    if isinstance(kind, Kind) and kind.code == "O":
+    if isinstance(kind, Dtype) and kind.code == "O":
         raise Refused("numpy.dtype of objects for a scalar")
     array = Array()
     array.fill(kind, (), False, content, scalar=True)
@@ -204,20 +204,20 @@ def reconstruct(cls, shape, code):
     return Array()
 
 
-NDARRAY = Name("numpy.ndarray")
+NDARRAY = Global("numpy.ndarray")
 ENCODED = {}
 copied = 0  # bytes
 NAMES = {
     ("numpy", "ndarray"): NDARRAY,
-    ("numpy", "dtype"): Name("numpy.dtype", Kind),
-    ("_codecs", "encode"): Name("_codecs.encode", encode),
-    ("__builtin__", "bytes"): Name("bytes", no_bytes),
-    ("builtins", "bytes"): Name("bytes", no_bytes),
+    ("numpy", "dtype"): Global("numpy.dtype", Dtype),
+    ("_codecs", "encode"): Global("_codecs.encode", encode),
+    ("__builtin__", "bytes"): Global("bytes", no_bytes),
+    ("builtins", "bytes"): Global("bytes", no_bytes),
 }
 for core in ("numpy.core", "numpy._core"):
-    NAMES[f"{core}.multiarray", "_reconstruct"] = Name("_reconstruct", reconstruct)
-    NAMES[f"{core}.multiarray", "scalar"] = Name("scalar", scalar)
-    NAMES[f"{core}.numeric", "_frombuffer"] = Name("_frombuffer", from_buffer)
+    NAMES[f"{core}.multiarray", "_reconstruct"] = Global("_reconstruct", reconstruct)
+    NAMES[f"{core}.multiarray", "scalar"] = Global("scalar", scalar)
+    NAMES[f"{core}.numeric", "_frombuffer"] = Global("_frombuffer", from_buffer)
 
 
 class Reader(pickle.Unpickler):
@@ -251,7 +251,7 @@ class Writer(pickle.Pickler):
     numbers = {}
 
     def persistent_id(self, value):
-        if type(value) in (Kind, Name):
+        if type(value) in (Dtype, Global):
             raise Refused("it holds a bare name or dtype")
         if type(value) is not Array:
             return None
@@ -278,21 +278,26 @@ def limit_memory(size):
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
+def convert(source, out):
+    """Reads the pickle `source` and leaves its arrays in `out`/data and the rest in `out`/tree."""
+    global SIZE, DATA
+    SIZE = os.path.getsize(source)
+    output = Limited(os.path.join(out, "tree"))
+    DATA = Data(os.path.join(out, "data"), 2 * SIZE + 4096)
+    with output.handle, DATA.handle:
+        with open(source, "rb") as handle:
+            tree = Reader(handle, encoding="latin-1").load()
+        ENCODED.clear()
+        Writer(output, protocol=4).dump(tree)
+
+
 if __name__ == "__main__":
     source, out, allowed = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if os.path.exists("/proc/self/statm"):
         limit_memory(allowed)
-    SIZE = os.path.getsize(source)
-    DATA = Data(os.path.join(out, "data"), 2 * SIZE + 4096)
+    why = ""
     try:
-        with open(source, "rb") as handle:
-            tree = Reader(handle, encoding="latin-1").load()
-        ENCODED.clear()
-        output = Limited(os.path.join(out, "tree"))
-        Writer(output, protocol=4).dump(tree)
-        output.handle.close()
-        DATA.handle.close()
-        why = ""
+        convert(source, out)
     except Refused as error:
         why = str(error)
     except MemoryError:

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from data_prep.extracted import Extracted, first_usable, open_container
+from data_prep.extracted import Extracted, open_container, the_file
 from data_prep.reasons import Reject
 from data_prep.spec import Video
 from data_prep.track import (
@@ -243,15 +243,15 @@ def blank_flags(images: list[np.ndarray]) -> tuple[str, ...]:
 
 
 def extract(paths: Sequence[Path], spec: Video, window: Sequence[float] | None = None) -> Extracted:
-    """The stored frames of the first path that decodes, in order of time.
+    """The stored frames of the one file in `paths`, in order of time.
 
     With a `window` (start, end) in seconds, those shown in it. A folder of pictures may stand in
-    place of the first path where the spec takes one: see `data_prep.frames`.
+    place of the file where the spec takes one: see `data_prep.frames`.
 
-    Flags: "source=<suffix>" (not the first path), "truncated" (a part does not decode, and at
-    least 3 s or half of the nominal duration does), "repeated_frames" (the last one, up to
-    `min_frames`), "black" and "still" (see `blank_flags`), "cut" (longer than `max_frames` tell),
-    and with `missing="fill"` "no_video" for the black frames that stand in for a missing track.
+    Flags: "truncated" (a part does not decode, and at least 3 s or half of the nominal duration
+    does), "repeated_frames" (the last one, up to `min_frames`), "black" and "still" (see
+    `blank_flags`), "cut" (longer than `max_frames` tell), and with `missing="fill"` "no_video" for
+    the black frames that stand in for a missing track.
     Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file".
     """
     try:
@@ -259,12 +259,12 @@ def extract(paths: Sequence[Path], spec: Video, window: Sequence[float] | None =
             from data_prep import frames  # not above: it takes what is stored from here
 
             return frames.extract(paths[0], spec)
-        clip, flags = first_usable(paths, lambda path: read_clip(path, spec, window), "no_video")
+        clip = read_clip(the_file(paths, "no_video"), spec, window)
     except Reject as reject:
         if spec.missing != "fill" or reject.reason == "lfs_pointer":
             raise
-        clip, flags = Clip([scale(np.zeros(BLACK, np.uint8), spec)], ("no_video",), 0.0, 0), ()
-    flags += clip.flags + (blank_flags(clip.images) if clip.found else ())
+        clip = Clip([scale(np.zeros(BLACK, np.uint8), spec)], ("no_video",), 0.0, 0)
+    flags = clip.flags + (blank_flags(clip.images) if clip.found else ())
     every = not (spec.first or spec.positions or window)  # frames are taken at a rate
     flags += ("cut",) * (every and clip.duration > (spec.max_frames + 0.5) / spec.fps)
     size = clip.images[0].shape[1::-1]  # of all: a stream may change its size half-way

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from common.options import UsageError
-from experiments.artifacts import Artifact, Runs
+from experiments.artifacts import Artifact, Runs, with_settings
 from experiments.recipe import SHARED
 
 
@@ -93,7 +93,7 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
     for artifact in artifacts:
         try:
             other = artifact.mapped(lambda runs, key: (change(runs), key))
-            changed.append(other.with_settings(given))
+            changed.append(with_settings(other, given))
         except VariesItself as error:
             if len(artifacts) == 1:
                 raise

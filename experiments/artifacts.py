@@ -161,12 +161,6 @@ class Table:
         """The table with further notes."""
         return replace(self, notes=self.notes + notes)
 
-    def with_settings(self, given: Mapping[str, str]) -> "Table":
-        """The table of runs with these settings, under a name of its own."""
-        name, told = told_settings(self.id, given)
-        caption, changed = f"{self.caption} {told}", tuple(sorted(given.items()))
-        return replace(self, id=name, caption=caption, changed=changed)
-
     def mapped(self, change: Change) -> "Table":
         """The table of other runs and keys."""
 
@@ -236,12 +230,6 @@ class Figure:
         """The figure with further sentences in its caption."""
         return replace(self, caption=" ".join([self.caption, *notes]))
 
-    def with_settings(self, given: Mapping[str, str]) -> "Figure":
-        """The figure of runs with these settings, under a name of its own."""
-        name, told = told_settings(self.id, given)
-        caption, changed = f"{self.caption} {told}", tuple(sorted(given.items()))
-        return replace(self, id=name, caption=caption, changed=changed)
-
     def mapped(self, change: Change) -> "Figure":
         """The figure of other runs and keys."""
 
@@ -258,6 +246,13 @@ class Figure:
 
 
 Artifact = Table | Figure
+
+
+def with_settings(artifact: Artifact, given: Mapping[str, str]) -> Artifact:
+    """The table or figure of runs with these settings, under a name of its own."""
+    name, told = told_settings(artifact.id, given)
+    caption, changed = f"{artifact.caption} {told}", tuple(sorted(given.items()))
+    return replace(artifact, id=name, caption=caption, changed=changed)
 
 
 def told_settings(name: str, given: Mapping[str, str]) -> tuple[str, str]:

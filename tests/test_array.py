@@ -93,6 +93,14 @@ def test_what_python_2_wrote(tmp_path):
     assert found["ids"] == ["v_1"]
 
 
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_converted_line_ends_are_told(tmp_path, protocol):
+    text = pickle.dumps({"a": ARRAYS["float32"], "b": [b"x\ny"]}, protocol=protocol)
+    (tmp_path / "a.pkl").write_bytes(text.replace(b"\n", b"\r\n"))
+    with pytest.raises(UsageError, match="line ends were converted, as by a transfer in text"):
+        load(tmp_path / "a.pkl")
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_both_places_of_numpys_functions(tmp_path, protocol):
     content = pickle.dumps(ARRAYS["float32"], protocol=protocol)

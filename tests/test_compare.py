@@ -6,7 +6,7 @@ import pytest
 from fake_runs import fake_run
 
 from experiments import compare as module
-from experiments.artifacts import Cell, Column, Row, Runs, Table
+from experiments.artifacts import Cell, Column, Row, Runs, Table, with_settings
 from experiments.compare import Comparison, compare, counts, differing, paper_results
 from experiments.reader import Reader
 from experiments.statistics import Summary, holm, welch
@@ -157,11 +157,11 @@ def test_runs_of_few_samples_or_other_settings_are_not_comparable(tmp_path, pape
     assert (first.verdict, first.differs) == ("not comparable", "24 of 7,442 samples of cremad")
     assert first.test is None and first.difference == pytest.approx(5.0)
     assert (second.verdict, second.differs) == ("lower", "")
-    changed = table().with_settings({"max_epochs": "3"})
+    changed = with_settings(table(), {"max_epochs": "3"})
     assert (changed.id, changed.caption) == ("t-max_epochs=3", "T. All runs with max_epochs=3.")
     found = compare(changed, Reader(tmp_path))
     assert {c.verdict for c in found} == {"not comparable"}
     told = differing(found)
     assert "max_epochs=3, 24 of 7,442" in told and told.endswith(" ")
-    official = table().with_settings({"recipe": "official"})
+    official = with_settings(table(), {"recipe": "official"})
     assert compare(official, Reader(tmp_path))[1].verdict == "lower"

@@ -6,6 +6,7 @@ and .npy files (`test_array`, `test_mosi`), single lines of lists (`test_food101
 """
 
 import csv
+import errno
 import json
 import os
 import pickle
@@ -313,6 +314,26 @@ def test_a_link_to_nothing_or_a_pipe_named_like_a_list_is_no_list(tmp_path):
     assert {r.source for r in found.rejected if r.reason == "unknown_name"} == {
         "gone.csv", "pipe.csv"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["kinetics A", "ucf101"])
+def test_a_folder_that_may_not_be_read_ends_in_one_line(tmp_path, form, monkeypatch, capsys):
+    """By hand instead of by its permissions, which a superuser's tests would not notice."""
+    dataset, root, _ = write_tree(tmp_path, form)
+    closed = sorted(path for path in root.rglob("*") if path.is_dir())[-1]
+
+    def refuse(look, path):
+        if os.fspath(path) == os.fspath(closed):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return look(path)
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, partial(refuse, getattr(os, name)))
+    capsys.readouterr()
+    words = ["--dataset", dataset, "--dataset_root", root, "--data_dir", tmp_path / "data"]
+    assert run_program(data_prep.main, list(map(str, words))) == 74
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {closed}: the system denies access: see the permissions")
 
 
 def test_a_set_of_which_no_picture_can_be_read_is_no_set(tmp_path):

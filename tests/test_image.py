@@ -395,7 +395,9 @@ def test_a_huge_file_is_not_read(tmp_path):
 def test_the_second_path_stands_in_and_is_told(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
     second = save(tmp_path / "b.png", noise())
-    assert extract([tmp_path / "a.jpg", second], SPEC).flags == ("source=png",)
+    candidate = Candidate("a", 0, {"image": ("a.jpg", second.name)})
+    found = extract_sample(tmp_path, candidate, {"image": SPEC})["image"]
+    assert (found.flags, found.used) == (("source=png",), 1)
 
 
 def test_a_missing_file_is_told_as_missing(tmp_path):

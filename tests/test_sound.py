@@ -11,7 +11,8 @@ import torchaudio.compliance.kaldi
 from clips import cut, noise, rejection, write_clip
 
 from data_prep import audio, video
-from data_prep.spec import Audio, Video
+from data_prep.extracted import extract_sample
+from data_prep.spec import Audio, Candidate, Video
 
 SILENCE = math.log(1e-7)
 BANK = Audio("fbank", 16000, 10.255)  # 1,024 windows
@@ -182,11 +183,16 @@ def test_silence(tmp_path):
 
 
 def test_sources_in_order(tmp_path):
+    def candidate(*names):
+        return Candidate("a", 0, {"audio": names})
+
+    spec = {"audio": Audio()}
     (tmp_path / "a.wav").write_bytes(b"")
     flv = write_clip(tmp_path / "a.flv", codec="flv", wave=noise(3), sound="libmp3lame")
-    assert audio.extract([tmp_path / "a.wav", flv], Audio()).flags == ("source=flv",)
-    mute = write_clip(tmp_path / "b.flv", codec="flv")
-    assert rejection(audio.extract, [tmp_path / "a.wav", mute], Audio()) == "unreadable"
+    found = extract_sample(tmp_path, candidate("a.wav", flv.name), spec)["audio"]
+    assert (found.flags, found.used) == (("source=flv",), 1)
+    write_clip(tmp_path / "b.flv", codec="flv")
+    assert rejection(extract_sample, tmp_path, candidate("a.wav", "b.flv"), spec) == "unreadable"
     assert rejection(audio.extract, [], Audio()) == "no_audio"
 
 

@@ -12,6 +12,7 @@ All numbers of the stored forms are our choice: those of the paper's sets that c
 """
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,7 @@ PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "dev": "val", "test": "test", "": "",
 }  # fmt: skip
+NOTHING: dict[str, Any] = {}  # one for all samples: a manifest may have a million rows
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,8 @@ class Manifest:
                 if why:
                     return None, ("missing_file", f"{m}: {why}")
                 sources[m] = (path,)
-        inline = {"text": row["text"]} if "text" in self.order else {}
-        group, part = row.get("group", "").strip(), PARTS[split.casefold()]
+        inline = {"text": row["text"]} if "text" in self.order else NOTHING
+        group, part = sys.intern(row.get("group", "").strip()), PARTS[split.casefold()]
         return Candidate(name, number, sources, group, part, inline), None
 
 

@@ -20,7 +20,7 @@ from data_prep.generate.mosi_tree import Signal, write_mosi
 from data_prep.generate.pickles import python2_pickle
 from data_prep.layouts import mosi
 from data_prep.prepared import Prepared, read_pool
-from data_prep.shards import Shard, ShardWriter, schema
+from data_prep.shards import FACTS, Shard, ShardWriter, schema
 from data_prep.spec import Array, Audio, Image, Rejection, spec_hash, spec_json
 from experiments.artifacts import Runs
 from experiments.reader import Reader
@@ -107,7 +107,7 @@ def _shard(path: Path) -> Shard:
     shard = Shard(path)
     if shard.gaps():  # which a prepared folder refuses
         raise UsageError(f"{path} lacks values")
-    for name in ("id", "label", "group", "part", "sources", "duration_s", "n_frames", "flags"):
+    for name in FACTS:
         assert None not in shard.column(name)
     for name in shard.modalities:
         for row in range(len(shard)):
@@ -212,21 +212,14 @@ def load_here(path: Path) -> Any:
     """As `unpickle.load`, in this process: the child's classes, then the parent's."""
     child, folder = unpickle_child, path.parent / "out"
     folder.mkdir(exist_ok=True)
-    child.SIZE, child.copied = path.stat().st_size, 0
+    child.copied = 0  # the child's process reads one file
     child.ENCODED.clear()
-    child.Writer.numbers = {}
-    child.DATA = child.Data(folder / "data", 2 * child.SIZE + 4096)
-    output = child.Limited(folder / "tree")
+    child.Writer.numbers.clear()
     try:
-        with open(path, "rb") as handle:
-            tree = child.Reader(handle, encoding="latin-1").load()
-        child.Writer(output, protocol=4).dump(tree)
+        child.convert(path, folder)
     except Exception as error:  # the child's main block makes a line of each
         line = " ".join(f"{type(error).__name__}: {error}".split())
         raise child.Refused("".join(c if c.isprintable() else "?" for c in line)[:300]) from None
-    finally:
-        output.handle.close()
-        child.DATA.handle.close()
     try:
         return unpickle._read_result(folder)
     except (ValueError, TypeError, pickle.UnpicklingError, MemoryError) as error:

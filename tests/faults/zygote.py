@@ -26,13 +26,13 @@ from experiments import report  # noqa: E402, F401
 SMALL_SHARD = 20  # samples: several shards of a small set
 
 
-class HereAndNow:
+class InProcessCrew:
     """Stands for the crew of worker processes: the same rows, made in this process."""
 
     def __init__(self, root: Path, spec: Any, assets: Path):
         self.rest = root, spec, assets
 
-    def __enter__(self) -> "HereAndNow":
+    def __enter__(self) -> "InProcessCrew":
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -49,7 +49,7 @@ def child(job: dict) -> int:
     os.dup2(output, 1)
     os.dup2(output, 2)
     prepare.SHARD_SIZE = SMALL_SHARD
-    prepare.make_crew = lambda root, spec, count, limit, assets, ray="": HereAndNow(
+    prepare.make_crew = lambda root, spec, count, limit, assets, ray="": InProcessCrew(
         root, spec, assets
     )
     main = importlib.import_module(job["program"]).main
