@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 from flips import kinds, meet_flip, stopped
@@ -60,53 +60,49 @@ def points(scenario: Scenario, operations: int) -> Iterator[tuple[int, str]]:
 
 
 def work(inputs: Path, share: int, jobs: int, names: list[str]) -> list[Verdict]:
-    """Every `jobs`-th fault, in one process."""
-    found = []
+    """Every `jobs`-th fault, in one process; the first one tells how far it is."""
+    found: list[Verdict] = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
-        for scenario in all_scenarios(inputs):
-            if names and scenario.name not in names:
-                continue
-            operations, due = reference(bench, scenario, Path(folder) / f"due-{scenario.name}")
-            for turn, (at, mode) in enumerate(points(scenario, operations)):
-                if turn % jobs == share:
-                    place = Path(folder) / "place"
-                    verdict = meet(bench, scenario, place, at, mode, due)
-                    found.append(verdict)
-                    if verdict.wrong:
-                        print(verdict, file=sys.stderr, flush=True)
-        if not names or "flips" in names:
-            found += flips(
-                bench, training(inputs / "raw", inputs / "data"), Path(folder), share, jobs
-            )
+        for verdict in verdicts(bench, inputs, Path(folder), (share, jobs), names):
+            found.append(verdict)
+            if verdict.wrong:
+                print(verdict, file=sys.stderr, flush=True)
+            if not share and len(found) % 50 == 0:
+                print(f"{verdict.scenario}: {jobs * len(found)} in all", file=sys.stderr)
         bench.close()
     return found
 
 
-def flips(bench: Bench, scenario: Scenario, folder: Path, share: int, jobs: int) -> list[Verdict]:
-    """Every `jobs`-th bit flip in the files of a stopped run."""
-    operations, due = reference(bench, scenario, folder / "flips-due")
-    whole, found = folder / "whole", []
-    stopped(bench, scenario, whole, operations)
-    for turn, (name, seed) in enumerate(product(kinds(whole), range(FLIPS))):
-        if turn % jobs == share:
-            verdict = meet_flip(bench, scenario, whole, folder / "place", name, seed, due)
-            found.append(verdict)
-            if verdict.wrong:
-                print(verdict, file=sys.stderr, flush=True)
-    return found
+def verdicts(
+    bench: Bench, inputs: Path, folder: Path, part: tuple[int, int], names: list[str]
+) -> Iterator[Verdict]:
+    """The faults of the scenarios in `names`, or of all; `part` = (which share, of how many)."""
+    share, jobs = part
+    for scenario in all_scenarios(inputs):
+        if not names or scenario.name in names:
+            operations, due = reference(bench, scenario, folder / f"due-{scenario.name}")
+            faults = points(scenario, operations)
+            for at, mode in islice(faults, share, None, jobs):
+                yield meet(bench, scenario, folder / "place", at, mode, due)
+    if not names or "flips" in names:
+        scenario = training(inputs / "raw", inputs / "data")
+        operations, due = reference(bench, scenario, folder / "due-flips")
+        stopped(bench, scenario, folder / "whole", operations)
+        for name, seed in islice(product(kinds(folder / "whole"), range(FLIPS)), share, None, jobs):
+            yield meet_flip(bench, scenario, folder / "whole", folder / "place", name, seed, due)
 
 
-def table(verdicts: list[Verdict]) -> str:
+def table(found: list[Verdict]) -> str:
     """The counts as Markdown."""
     lines = ["| what | fault | tried | survived, bit-identical |", "|---|---|---|---|"]
-    for name in dict.fromkeys(v.scenario for v in verdicts):
-        for mode in dict.fromkeys(v.mode for v in verdicts if v.scenario == name):
-            own = [v for v in verdicts if (v.scenario, v.mode) == (name, mode)]
+    for name in dict.fromkeys(v.scenario for v in found):
+        for mode in dict.fromkeys(v.mode for v in found if v.scenario == name):
+            own = [v for v in found if (v.scenario, v.mode) == (name, mode)]
             well = sum(not v.wrong for v in own)
             lines.append(f"| {name} | {mode} | {len(own)} | {well} |")
-    well = sum(not v.wrong for v in verdicts)
-    return "\n".join([*lines, f"| all | | {len(verdicts)} | {well} |"]) + "\n"
+    well = sum(not v.wrong for v in found)
+    return "\n".join([*lines, f"| all | | {len(found)} | {well} |"]) + "\n"
 
 
 def main() -> int:
@@ -122,10 +118,10 @@ def main() -> int:
             pool.submit(work, Path(folder), share, args.jobs, args.only)
             for share in range(args.jobs)
         ]
-        verdicts = [verdict for share in shares for verdict in share.result()]
-    print(table(verdicts), end="")
+        found = [verdict for share in shares for verdict in share.result()]
+    print(table(found), end="")
     print(f"{(time.monotonic() - begun) / 60:.0f} minutes")
-    return 1 if any(verdict.wrong for verdict in verdicts) else 0
+    return 1 if any(verdict.wrong for verdict in found) else 0
 
 
 if __name__ == "__main__":
