@@ -54,7 +54,10 @@ def explain(error: BaseException) -> str | None:
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     text = str(error)
     if isinstance(error, MemoryError) or any(words in text.lower() for words in MEMORY):
-        return "the memory is used up: a smaller --batch_size, --size or --num_workers needs less"
+        return (
+            "the memory is used up: fewer --num_workers need less, in training a smaller"
+            " --batch_size or --size too"
+        )
     if "DataLoader worker" in text:
         return (
             f"a loader process died ({text.splitlines()[0][:100]}), most often for want of memory:"

@@ -3,7 +3,8 @@
 Hashing 12 GB takes a while, so a prepared folder remembers in .local.json the size, the time of the
 last change and the inode of each file whose checksum was right. While these stay as they are,
 opening the folder costs no more than a look at them; --verify reads everything. The same file names
-the raw folder. It holds only what is true on this machine, and may be deleted.
+the raw folder and the command that prepared it. It holds only what is true on this machine. It may
+be deleted; a set that was prepared with --dataset_root then needs that flag again.
 """
 
 import contextlib
@@ -33,7 +34,10 @@ def damaged(folder: Path, sums: dict[str, str]) -> list[str]:
 
 
 def changed(folder: Path, sums: dict[str, str]) -> list[str]:
-    """Which shards do not have the content that `sums` says; only those that may have changed."""
+    """The names of the shards whose SHA-256 is not the one in `sums`.
+
+    A shard whose size, time of change and inode are as remembered is not read again.
+    """
     stamps = read_local(folder).get("checked")
     stamps = stamps if isinstance(stamps, dict) else {}
     suspects = {name: sums[name] for name in sums if _stamp(folder / name) != stamps.get(name)}

@@ -75,15 +75,15 @@ def finish(
 
 
 def tell_split(folder: Path, rule: str) -> None:
-    """Draws the split that training takes unless told otherwise.
+    """Draws a split by the rule that training follows by default, with seed 0.
 
-    Says on stderr where it cannot be made, or lacks a class in some part.
+    Says on stderr where it cannot be drawn, or lacks a class in some part.
     """
     prepared = Prepared(folder)
     try:
         parts = prepared.split(rule, 0)
     except UsageError as error:  # a run that asks for it is refused with the same words
-        print(f"note: the default split cannot be made: {error}", file=sys.stderr)
+        print(f"note: no split can be drawn by the rule {rule}: {error}", file=sys.stderr)
         return
     for part, positions in parts.items():
         present = set(prepared.labels[positions].tolist())
@@ -91,8 +91,8 @@ def tell_split(folder: Path, rule: str) -> None:
         if absent:
             more = f" nor of {len(absent) - 1} other classes" if absent[1:] else ""
             print(
-                f"note: the {part} part of the default split has no sample of class"
-                f" {absent[0]!r}{more}: what is measured there says nothing of it",
+                f"note: drawn by the rule {rule}, the {part} part has no sample of class"
+                f" {absent[0]!r}{more}: results on it do not cover that class",
                 file=sys.stderr,
             )
 
@@ -113,9 +113,9 @@ def _check_share(folder: Path, meta: dict, filled: int, listed: int, max_bad: fl
         told = ", ".join(f"{count} {what}" for what, count in kinds.items() if count)
         raise TooManyRejects(
             f"{bad} of {total} samples ({bad / total:.1%}) cannot be used, more than --max_bad"
-            f" {max_bad:g}: {told}. See {folder}/rejected.csv and the flags in manifest.csv; mend"
-            f" them, remove {folder}, or run again with a higher --max_bad (the finished shards"
-            " are kept)"
+            f" {max_bad:g}: {told}. See {folder}/rejected.csv and the flags in manifest.csv. Either"
+            f" repair the raw files and remove {folder}, or run again with a higher --max_bad (the"
+            " finished shards are kept)"
         )
 
 
@@ -124,8 +124,8 @@ def _check_filled(folder: Path, meta: dict) -> None:
     for flag, what in FILLED.items():
         if meta["flags"].get(flag) == meta["samples"]:
             raise UsageError(
-                f"none of the {meta['samples']} samples has {what} that can be read: look where the"
-                f" raw data stand, and remove {folder}"
+                f"none of the {meta['samples']} samples has {what} that can be read: check that"
+                f" --dataset_root is the right folder, then remove {folder} and prepare again"
             )
 
 

@@ -46,8 +46,8 @@ def _without_extras(data: bytes) -> bytes:
 def _with_end(data: bytes) -> bytes | None:
     """A JPEG with its end marker, if its last pixel was coded before the file ends.
 
-    A decoder goes on behind the end of what is there and makes pixels of whatever follows. Where
-    two fillings give the same picture, none of it was needed.
+    A decoder that reaches the end of the data reads on into whatever follows. So the file is
+    decoded with two different fillings: if the pictures are equal, no pixel needed the filling.
     """
     pictures = []
     for filling in FILLING:

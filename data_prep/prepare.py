@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from common.files import canonical, file_digest, locked, remove_leftovers, shown, write_json
-from common.options import UsageError, check
+from common.options import UsageError, check, format_value
 from common.program import cores
 from data_prep import layouts
 from data_prep.checksums import changed, read_local, remember
@@ -68,8 +68,7 @@ def scan_root(
         count = f" (nor have {len(missing) - 1} others)" if len(missing) > 1 else ""
         raise UsageError(
             f"class {missing[0][:80]!r} of {dataset} has no file under {root}{count}."
-            f" {layout.SOURCE} To leave such classes out:"
-            " python -m data_prep --allow_missing_classes"
+            f" {layout.SOURCE} To leave such classes out, prepare with --allow_missing_classes"
         )
     return without_classes(scan, missing)
 
@@ -197,9 +196,10 @@ def prepare(
         "shard_size": SHARD_SIZE,
         "tools": {"python": platform.python_version(), **{t: version(t) for t in TOOLS}},
     }
+    words = prepare_command(source, given, data_dir, settings, allow_missing_classes)
     with locked(folder / ".lock", f"another process is preparing {folder}", wait=True):
         before = read_meta(folder)
-        _check_same_candidates(folder, before, meta, _again(folder, source, given))
+        _check_same_candidates(folder, before, meta, words)
         meta["shards"] = before.get("shards", {})
         shards = -(-len(scan.candidates) // SHARD_SIZE)
         for name in changed(folder, meta["shards"]):
@@ -215,8 +215,13 @@ def prepare(
             count_filled = not getattr(settings, "allow_missing", False)
             finish(folder, scan, spec, meta, max_bad, count_filled)
         # Also of a finished folder: a kill may have come between the two.
-        named = given is not None
-        remember(folder, meta["shards"], root=str(root.resolve()), named_root=named)
+        remember(
+            folder,
+            meta["shards"],
+            root=str(root.resolve()),
+            named_root=given is not None,
+            command=words,
+        )
         tell_split(folder, getattr(layout, "SPLIT_RULE", "paper"))
     return folder
 
@@ -230,7 +235,7 @@ def _place_vocabulary(folder: Path, spec: Spec, settings: Any) -> None:
             place_vocabulary(folder / "vocab.txt", modality, settings.vocabulary)
 
 
-def _check_same_candidates(folder: Path, before: dict, now: dict, again: str) -> None:
+def _check_same_candidates(folder: Path, before: dict, now: dict, command: str) -> None:
     """Raises `UsageError` where a folder was made from other files than those of today."""
     keys = ("candidates", "candidates_hash")
     if before and [before.get(key) for key in keys] != [now[key] for key in keys]:
@@ -241,22 +246,26 @@ def _check_same_candidates(folder: Path, before: dict, now: dict, again: str) ->
         root = read_local(folder).get("root", "an unknown root")
         raise UsageError(
             f"{folder} was prepared from other files: {then} in {root} then, {today} now; the two"
-            f" are not mixed. Give the former files, another --data_dir, or prepare anew: {again}"
+            " are not mixed. Give the former files, another --data_dir, or prepare the set again:"
+            f" rm -r {shlex.quote(str(folder))} && {command}"
         )
 
 
 def check_source(folder: Path, dataset: str, root: Path | None, settings: Any) -> None:
     """Holds a finished folder against the raw data that a run is given.
 
-    Raises `UsageError` with the command that prepares anew where they are not those it was made of.
+    Raises `UsageError`, with the command that prepares the set again, where the raw data are not
+    those that it was made of.
     A manifest's files are looked for where they were, unless `root` says where.
     """
     layout, meta, local = layouts.load(dataset), read_meta(folder), read_local(folder)
     if root is None and local.get("named_root"):
         root = Path(local["root"])
     place = raw_root(dataset, layout, root, folder.parent.parent)
-    scan = scan_root(layout, dataset, place, settings, bool(meta.get("missing_classes")))
-    _check_same_candidates(folder, meta, _source_of(scan, place), _again(folder, dataset, root))
+    missing, data_dir = bool(meta.get("missing_classes")), folder.parent.parent
+    scan = scan_root(layout, dataset, place, settings, missing)
+    command = prepare_command(dataset, root, data_dir, settings, missing)
+    _check_same_candidates(folder, meta, _source_of(scan, place), command)
 
 
 def _source_of(scan: Scan, root: Path) -> dict[str, Any]:
@@ -267,11 +276,19 @@ def _source_of(scan: Scan, root: Path) -> dict[str, Any]:
     }
 
 
-def _again(folder: Path, dataset: str, root: Path | None) -> str:
-    where = ["--dataset_root", str(root)] if root else []
-    words = ["python", "-m", "data_prep", "--dataset", dataset, *where]
-    words += ["--data_dir", str(folder.parent.parent)]
-    return f"rm -r {shlex.quote(str(folder))} && {shlex.join(words)} (with the preparation flags)"
+def prepare_command(
+    dataset: str, root: Path | None, data_dir: Path, settings: Any, allow_missing_classes: bool
+) -> str:
+    """The shell command that prepares a data set; its paths are absolute."""
+    source = str(Path(dataset).resolve()) if layouts.is_manifest(dataset) else dataset
+    words = ["python", "-m", "data_prep", "--dataset", source]
+    words += ["--dataset_root", str(root.resolve())] if root else []
+    words += ["--data_dir", str(data_dir.resolve())]
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if value != field.default:
+            words += [f"--{field.name}", format_value(value)]
+    return shlex.join(words + ["--allow_missing_classes"] * allow_missing_classes)
 
 
 def _check_lfs(scan: Scan, root: Path, max_bad: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.files import file_digest, read_object, read_table, write_table, write_text
 from common.options import UsageError
-from data_prep.checksums import changed
+from data_prep.checksums import changed, read_local
 from data_prep.shards import SHARD, Shard
 from data_prep.spec import Listed, Text, spec_from_json
 from data_prep.split import (
@@ -81,8 +81,9 @@ class Prepared:
 
     def __init__(self, folder: Path, expected_hash: str | None = None, check: bool = True):
         self.folder, self.meta = Path(folder), read_meta(Path(folder))
-        again = "prepare again: python -m data_prep --dataset {} --dataset_root <raw folder>"
-        again = again.format(self.meta.get("dataset", "<name>"))
+        name = self.meta.get("dataset", "<name>")
+        unknown = f"python -m data_prep --dataset {name} --dataset_root <raw folder>"
+        again = f"prepare again: {read_local(self.folder).get('command', unknown)}"
         if not self.meta.get("complete") or "shards" not in self.meta:
             raise UsageError(f"{folder} is not a finished prepared folder; {again}")
         _check_meta(self.folder, self.meta)

@@ -1,8 +1,9 @@
-"""Pickles of numpy arrays, read as data by a process of its own that is limited and knows no numpy.
+"""Reads pickles of numpy arrays as data, in a separate process with limited memory and no numpy.
 
-`data_prep.unpickle_child` reads the file with the standard library's `Unpickler`, in which every
-name stands for a plain record or ends the reading. It leaves the bytes of the arrays in one file,
-which is mapped here, and the rest as a pickle in which no name at all is allowed.
+`data_prep.unpickle_child` reads the file with the standard library's `Unpickler`, in which plain
+records replace the few names that numpy writes, and any other name is refused. It writes the bytes
+of the arrays to one file, which is memory-mapped here, and everything else as a pickle in which no
+name is allowed.
 """
 
 import math

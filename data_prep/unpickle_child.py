@@ -143,11 +143,11 @@ def short(value):
 
 
 def check_text(content, order):
-    """Refuses code points that are none, of which Python cannot make text."""
+    """Refuses bytes that are not valid code points: Python cannot decode them."""
     try:
         bytes(content).decode("utf-32-be" if order == ">" else "utf-32-le", "surrogatepass")
     except UnicodeDecodeError:
-        raise Refused("text that holds no character") from None
+        raise Refused("text with an invalid character") from None
 
 
 def latin1(text):

@@ -2,9 +2,11 @@
 
     results/runs/<dataset>/<method>/<default | key=value,...>/seed<k>/
         config.json      fully resolved           env.json         versions, threads, hashes
-        log.jsonl        one line an epoch        last.pt, best.pt checkpoints
+        log.jsonl        one line an epoch        best.pt          of the chosen epoch
+        last.pt, prev.pt of the last two epochs   vocab.txt        where texts are tokens
         predictions.csv  the test part            result.json      written last: it means done
         error.txt        why a run stopped with an error (removed when it goes on)
+        tensorboard/     with --tensorboard       .lock            held while a process works here
 
 Reading needs neither torch nor the data; only the checkpoint functions import torch.
 """
@@ -144,9 +146,10 @@ class RunFolder:
         return "partial" if self.file("config.json").exists() else "new"
 
     def check(self, config: dict | None) -> None:
-        """Raises `UsageError` if it is no run's folder, or (unless None) another config's.
+        """Raises `UsageError` if this is not a run's folder, or holds another configuration's run.
 
-        Nothing is deleted before this has passed. What a killed writer left does not count.
+        None skips the comparison of configurations. Nothing is deleted before this check has
+        passed. Temporary files left by a killed process are ignored.
         """
         if self.file("config.json").exists():
             if config is None:

@@ -202,7 +202,7 @@ def test_text_that_is_no_text_is_refused(tmp_path):
     content = pickle.dumps(np.array(["abcd"]), protocol=4)
     at = content.index("abcd".encode("utf-32-le"))
     (tmp_path / "a.pkl").write_bytes(content[:at] + b"\xff" * 16 + content[at + 16 :])
-    with pytest.raises(UsageError, match="no character"):
+    with pytest.raises(UsageError, match="invalid character"):
         load(tmp_path / "a.pkl")
 
 

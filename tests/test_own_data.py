@@ -1,11 +1,14 @@
 """An own data set as a new user has it: other rows, missing files, few samples, wrong paths."""
 
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import program
+from conftest import ROOT, program
 
 from common.files import read_table
 
@@ -53,8 +56,7 @@ def test_few_and_uneven_samples_train_without_the_misaligned_figures(own, tmp_pa
         if part == "test":
             assert lacks == ("test/conf_raw/text" not in result)
         assert lacks == any(
-            f"note: the {part} part of the default split has no sample of class" in line
-            for line in done.stderr.splitlines()
+            f"the {part} part has no sample of class" in line for line in done.stderr.splitlines()
         )
     assert noted  # a part of one class alone
 
@@ -88,6 +90,30 @@ def test_files_that_changed_since_the_preparation_are_refused_with_the_command(o
     env = json.loads((only_run(tmp_path) / "env.json").read_text())
     raw = env["starts"][0]["raw"]
     assert raw["root"] == str(path.parent) and len(raw["candidates"]) == 12
+    obey(changed.stderr.split("prepare the set again: ")[1])
+    assert train(path, tmp_path, "--lr", "0.01").returncode == 0
+
+
+@pytest.mark.slow
+def test_the_command_in_the_message_of_a_damaged_shard_prepares_it_again(own, tmp_path):
+    path = own({"cat": 12, "dog": 12})
+    assert train(path, tmp_path).returncode == 0
+    (shard,) = (tmp_path / "data").rglob("*.arrow")
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:])
+    refused = train(path, tmp_path, "--lr", "0.01")
+    assert refused.returncode == 2 and "changed since it was prepared" in refused.stderr
+    obey(refused.stderr.split("prepare again: ")[1])
+    assert shard.read_bytes() == content
+    assert train(path, tmp_path, "--lr", "0.01").returncode == 0
+
+
+def obey(command):
+    """Runs a command that a message names, as a user pastes it."""
+    command = command.splitlines()[0].replace("python -m", f"{shlex.quote(sys.executable)} -m")
+    assert "--vocabulary build" in command
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

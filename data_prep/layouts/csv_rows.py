@@ -50,10 +50,10 @@ def read_records(
 ) -> Iterator[Record]:
     """The rows of a csv file that are not blank, its header among them.
 
-    The separator is the one by which `is_first` holds for the first row, else a comma. `is_row`
-    tells whether cells are a row by themselves: there an open quote has ended. `replace`: bytes
-    that are not UTF-8 become U+FFFD. Raises `UsageError` for what is no file, one of gigabytes, or
-    one of open quotes.
+    The separator is the first of `SEPARATORS` with which `is_first` accepts the first row, else a
+    comma. `is_row` tells whether a line is a whole row; no open quote goes on beyond such a line.
+    `replace`: bytes that are not UTF-8 become U+FFFD. Raises `UsageError` if the path is not a
+    file, the file is larger than 256 MiB, or too many of its quotes are open.
     """
     if not path.is_file():  # a link to nothing; or a pipe, which would be waited on for ever
         raise UsageError(f"{path} is not a file")
@@ -99,8 +99,8 @@ def refuse_line(rejected: list[Rejection], line: Rejection) -> None:
     rejected.append(line)
     if len(rejected) > MAX_BAD_LINES:
         raise UsageError(
-            f"{line.source} has more than {MAX_BAD_LINES} lines of another form than its own"
-            f" ({line.detail}, for example): it is no such list"
+            f"{line.source}: more than {MAX_BAD_LINES} lines do not have the expected form"
+            f" ({line.detail}, for example); this is probably another file"
         )
 
 

@@ -5,8 +5,8 @@ together), and one a modality: `audio`, `video`, `image`, `flow` hold a file's p
 manifest, `array` a .npy file, `text` the text itself. At least one modality; MIDAS and most others
 need two. Modalities are taken in the order of the columns; other columns are passed over.
 
---dataset_root names another folder for the files. Only there may links lead out of it; absolute
-paths must lie below the folder in either case.
+--dataset_root names another folder for the files. Then links may lead out of that folder; without
+it they may not. Absolute paths must lie below the folder in either case.
 
 All numbers of the stored forms are our choice: those of the paper's sets that come closest.
 """

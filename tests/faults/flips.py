@@ -1,4 +1,4 @@
-"""Bit flips in every kind of file that a run leaves: each is reported, or changes nothing.
+"""Bit flips in the files of a run and of its data: each is reported, or changes no result.
 
 A run is stopped after some epochs, one bit of one of its files (or of its data's) changes, and the
 same command goes on. It must end as undisturbed, bit by bit, or refuse in one line.
@@ -11,7 +11,7 @@ from pathlib import Path
 from harness import Bench
 from scenarios import Scenario, Verdict
 
-# What decides nothing, or only a message: it may change unseen.
+# Files in which a flip may go unnoticed: they affect no result, at most a message.
 SILENT = ("error.txt", ".local.json", ".lock", "manifest.csv", "rejected.csv")
 
 

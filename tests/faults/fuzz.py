@@ -2,10 +2,10 @@
 
     python tests/faults/fuzz.py --executions 2000000 --media 50000 --jobs 2
 
-Named are `UsageError`, `Reject`, and what the reader of pickles refuses; their texts are one short
-printable line. Anything else is kept in the folder --keep and ends with status 1: another
-exception, a crash, more than `MOST_MEMORY` beyond what is loaded, or more than `MOST_SECONDS`.
-Input n of a target depends on its seeds, on n and on --seed alone.
+Errors with a name are `UsageError`, `Reject` and the pickle reader's `Refused`, with a message of
+one short printable line. Anything else is a finding: another exception, a crash, more than
+`MOST_MEMORY` beyond what is loaded, or more than `MOST_SECONDS`. Its input is kept in the folder
+--keep, and the exit status is 1. Input n of a target depends only on its seeds, n and --seed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Lets the n-th file operation of a program fail: killed before it or half-way, full disk, EIO."""
+"""Makes the n-th operation of a program that changes files fail: a kill, a full disk, EIO."""
 
 import json
 import os
@@ -60,7 +60,7 @@ class Bench:
         self.process.wait(60)
 
     def run(self, job: Job, at: int = 0, mode: str = "count") -> Outcome:
-        """The job, of whose operations the one numbered `at` fails."""
+        """Runs the job; the operation numbered `at` fails as `mode` says."""
         output = self.folder / "output"
         self._arm(at, MODES[mode], str(job.root))
         line = {"program": job.program, "argv": list(job.argv), "output": str(output)}

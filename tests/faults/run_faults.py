@@ -1,8 +1,10 @@
-"""The long form: `make faults`. Every file operation fails in every way (of a sweep a sample).
+"""The long form: `make faults`. Every operation that changes a file fails in four ways.
+
+Of a sweep, which takes long, only a sample of its operations does.
 
     python tests/faults/run_faults.py --jobs 2
 
-Prints the tables of docs/reliability.md. Exit status 1 if a fault was not survived.
+Prints a table of the faults that were tried and survived. Exit status 1 if one was not.
 """
 
 import argparse

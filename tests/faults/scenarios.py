@@ -151,7 +151,7 @@ def judge(scenario: Scenario, first: Outcome, mode: str) -> str:
 def meet(
     bench: Bench, scenario: Scenario, place: Path, at: int, mode: str, due: dict[str, str]
 ) -> Verdict:
-    """One fault: the program meets it, and the same command again must end as without it."""
+    """Makes one operation fail, then repeats the command: it must end as without the fault."""
     shutil.rmtree(place, ignore_errors=True)
     job = scenario.begin(place)
     wrong = judge(scenario, bench.run(job, at, mode), mode)

@@ -111,7 +111,7 @@ sys.exit(run(train.main))
     )
     assert done.returncode == 74, done.stderr[-500:]
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "the memory is used up: a smaller --batch_size, --size or --num_workers" in line
+    assert "the memory is used up: fewer --num_workers need less, in training a smaller" in line
 
 
 @pytest.mark.parametrize("words", MEMORY)
