@@ -159,7 +159,8 @@ class RunFolder:
             changed = sorted(k for k in before | now if before.get(k) != now.get(k))
             if changed:
                 what = ", ".join(
-                    f"{k} {before.get(k)!r} there, {now.get(k)!r} asked" for k in changed[:4]
+                    f"{k} {shown(repr(before.get(k)))} there, {shown(repr(now.get(k)))} asked"
+                    for k in changed[:4]
                 )
                 raise UsageError(
                     f"{self.path} belongs to another configuration ({what});"

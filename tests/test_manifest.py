@@ -228,6 +228,17 @@ def test_classes_that_are_written_in_two_ways_are_noted(pets, labels):
     assert repr(labels[0]) in note and repr(labels[1]) in note
 
 
+def test_further_classes_written_in_two_ways_are_counted(pets):
+    def change(rows):
+        for row, label in zip(rows, ("0", "0.0", "cat", "Cat", "CAT")):
+            row[1] = label
+
+    (note,) = scan(pets[1](change=change)).warnings
+    assert (
+        note == "the classes '0' and '0.0' (and 2 more pairs) differ only in how they are written"
+    )
+
+
 def test_splits_by_several_names_and_none_other(pets):
     header = ("id", "label", "audio", "text", "split")
 

@@ -198,8 +198,9 @@ def find(files: Files, table: Path, line: int, text: str) -> tuple[str, str]:
 
 
 def _alike(names: Sequence[str]) -> list[str]:
-    """A line where two classes differ in their case or in how a number is written."""
+    """A line where classes differ only in their case or in how a number is written."""
     seen: dict[Any, str] = {}
+    pairs = []
     for name in names:
         try:
             key: Any = float(name)
@@ -208,10 +209,12 @@ def _alike(names: Sequence[str]) -> list[str]:
         if key is None or not math.isfinite(key):
             key = name.casefold()
         if key in seen:
-            pair = f"{seen[key][:80]!r} and {name[:80]!r}"
-            return [f"the classes {pair} differ only in how they are written"]
-        seen[key] = name
-    return []
+            pairs.append(f"{seen[key][:80]!r} and {name[:80]!r}")
+        seen.setdefault(key, name)
+    if not pairs:
+        return []
+    more = f" (and {len(pairs) - 1} more pairs)" if pairs[1:] else ""
+    return [f"the classes {pairs[0]}{more} differ only in how they are written"]
 
 
 class Table(NamedTuple):
