@@ -27,6 +27,8 @@ from methods.base import Facts, Method
 from models.build import Choice, Stream, build_classifier
 from models.classifier import Execution
 
+MOST_THREADS = 1024  # with 100,000 torch is busy for many minutes before it begins
+
 
 @dataclass
 class Session:
@@ -115,7 +117,7 @@ def assemble(run: Run, args: Namespace) -> Session:
     make_deterministic()
     device = pick_device(args.devices)
     if args.threads:
-        torch.set_num_threads(number("threads", args.threads, int, 1))
+        torch.set_num_threads(number("threads", args.threads, int, 1, MOST_THREADS))
     prepared = find_data(run, args)
     layout, cls, s = run.layout, methods.load(run.method), run.settings
     modalities = cls.used_modalities(run.hparams, prepared.modalities)

@@ -20,6 +20,7 @@ import methods
 from assemble import build_method, pick_device, stream_of
 from common.files import without_formulas, write_table
 from common.options import UsageError, number
+from data_prep.extracted import strict
 from data_prep.layouts.manifest import find, read_table
 from data_prep.layouts.own_files import Files
 from data_prep.rows import make_crew
@@ -113,11 +114,15 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
     run, result = run_from_config(config), folder.read_result()
     device = pick_device(args.devices)
     spec = spec_from_json(config["spec"])
-    spec = {m: spec[m] for m in methods.load(run.method).used_modalities(run.hparams, list(spec))}
+    used = methods.load(run.method).used_modalities(run.hparams, list(spec))
+    spec = {m: strict(spec[m]) for m in used}  # a prediction needs the file, and no stand-in
     root = Path(args.dataset_root) if args.dataset_root else None
+    if args.out and Path(args.out).exists() and manifest.exists():
+        if Path(args.out).samefile(manifest):
+            raise UsageError(f"--out {args.out} is the file that --predict reads")
     candidates, bad = read_manifest(manifest, spec, root)
     (method, widths), names = restore(folder, run, spec, result, device), result["label_names"]
-    rows, vocabulary = [], folder.file("vocab.txt")
+    rows, vocabulary = [], folder.vocabulary(result)
     workers = number("num_workers", args.num_workers or "1", int, 1)
     with make_crew(root or manifest.parent, spec, workers, 60.0, folder.path) as crew:
         for candidate, (state, row) in zip(candidates, crew.map(candidates)):
@@ -129,6 +134,9 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
             tensors = {m: torch.from_numpy(v.copy()) for m, v in inputs.items()}
             with torch.no_grad():
                 p = probabilities(method, method.model.encode(tensors))
+            if not all(torch.isfinite(one).all() for one in p.values()):
+                bad.append((candidate.id, "bad_values: the model's output is not finite"))
+                continue
             rows.append(
                 (candidate.id, *(value for one in p.values() for value in _cells(one[0], names)))
             )

@@ -10,6 +10,7 @@ import importlib.util
 import sys
 import time
 import traceback
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from common.program import MachineFault, explain
 from common.program import run as run_program
 from common.stop import Stop, follow_launcher
 from experiments.estimate import duration
-from experiments.resolve import resolve
+from experiments.resolve import Run, resolve
 from experiments.run_folder import RunFolder
 
 SHOWN = 8  # samples in a message
@@ -268,6 +269,21 @@ def open_board(folder: RunFolder) -> Any:
     return SummaryWriter(str(folder.file("tensorboard")))
 
 
+def check_root(run: Run, args: Namespace, folder: RunFolder) -> None:
+    """Raises `UsageError` where --dataset_root holds other files than a finished run was given."""
+    from data_prep.prepare import source_in
+
+    starts = folder.read_json("env.json").get("starts") or [{}]
+    raw = starts[-1].get("raw", {})
+    source, data_dir = run.manifest or run.dataset, Path(args.data_dir)
+    found = source_in(source, Path(args.dataset_root), data_dir, run.prep)
+    if raw.get("candidates") != found["candidates_hash"]:
+        raise UsageError(
+            f"{folder.path} is finished, and was trained on other files, those of"
+            f" {raw.get('root', 'an unknown root')}: give another --results_dir, or --overwrite"
+        )
+
+
 def main(argv: list[str]) -> int:
     """Resolves the run, then trains it; torch is imported only once there is something to do."""
     follow_launcher()
@@ -282,6 +298,8 @@ def main(argv: list[str]) -> int:
     folder.check(None if args.overwrite else run.config())
     if folder.state == "done" and not args.overwrite:
         result = folder.read_result()
+        if args.dataset_root:
+            check_root(run, args, folder)
         print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite starts anew)")
         return 0
     if args.tensorboard and not importlib.util.find_spec("tensorboard"):

@@ -28,6 +28,7 @@ LOG_FLOOR = 1e-7  # inside the logarithm; the field's scripts. Silence is ln(1e-
 SILENT_RMS = 1e-4  # our choice
 SILENT_ZEROS = 0.99  # share of samples that are exactly zero; our choice
 CLIPPED = 0.01  # share of samples beyond full scale, as of floats in 16-bit units; our choice
+CANCELLED = 0.1  # share of the power of independent channels that their mix keeps; our choice
 SHIFT = 0.1  # seconds; the priming of encoders and rounding are less
 MOST_SHIFT = 60.0  # seconds; a header that tells more is not believed. Our choice
 MOST_CHANNELS = 8
@@ -283,6 +284,17 @@ def feature(wave: torch.Tensor, spec: Audio) -> torch.Tensor:
     return log_stft(tile_or_cut(wave, samples).clamp(-1, 1), spec.n_fft, spec.hop)
 
 
+def cancels(wave: torch.Tensor, mix: torch.Tensor) -> bool:
+    """Whether channels [channels, n] of opposite phase extinguish each other in their `mix` [n].
+
+    Independent channels, or one with silent neighbours, have a mix of their powers' sum over the
+    square of their number; less than `CANCELLED` of it is what opposite phases leave.
+    """
+    powers = wave.square().mean(1)
+    independent = powers.sum() / len(wave) ** 2
+    return len(wave) > 1 and bool(mix.square().mean() < CANCELLED * independent)
+
+
 def is_silent(wave: torch.Tensor) -> bool:
     """Whether a wave holds no sound worth the name."""
     if not wave.shape[0]:
@@ -294,8 +306,8 @@ def is_silent(wave: torch.Tensor) -> bool:
 def extract(paths: Sequence[Path], spec: Audio) -> Extracted:
     """The stored spectrogram, float16 [F, T] = `spec.shape`, of the one file in `paths`.
 
-    Flags: "truncated" (parts do not decode), "silent", "one_channel" (the loudest: their mix is
-    silent), "other_track" (the first one is silent),
+    Flags: "truncated" (parts do not decode), "silent", "one_channel" (the loudest: they cancel
+    each other in their mix), "other_track" (the first one is silent),
     "shifted" (the track begins more than 0.1 s before or after the picture: cut, or silence first),
     "cut" (it goes on for 0.25 s or more), "clipped" (more than 1 % of the samples are beyond full
     scale), and with `missing="fill"` "no_audio" for the silence that stands in for a missing track.
@@ -317,12 +329,9 @@ def extract(paths: Sequence[Path], spec: Audio) -> Extracted:
     longest = int((spec.seconds + MARGIN) * sound.rate)
     flags += ("cut",) * (sound.wave.shape[1] >= longest)
     wave = mono(sound.wave)
+    if cancels(sound.wave, wave):
+        wave, flags = sound.wave[sound.wave.square().sum(1).argmax()], (*flags, "one_channel")
     silent = is_silent(wave)
-    if silent and len(sound.wave) > 1:  # channels of opposite phase
-        loudest = sound.wave[sound.wave.square().sum(1).argmax()]
-        silent = is_silent(loudest)
-        if not silent:
-            wave, flags = loudest, (*flags, "one_channel")
     low, high = wave.aminmax()
     if max(-low, high) > 1 and (wave.abs() > 1).float().mean() > CLIPPED:
         flags += ("clipped",)

@@ -47,14 +47,15 @@ def changed(folder: Path, sums: dict[str, str]) -> list[str]:
     return wrong
 
 
-def remember(folder: Path, sums: dict[str, str], **more: Any) -> None:
-    """Notes that all shards are right as they are now, and `more`.
+def remember(folder: Path, sums: dict[str, str]) -> None:
+    """Notes that all shards are right as they are now."""
+    note(folder, checked={name: _stamp(folder / name) for name in sums})
 
-    In a folder that cannot be written they are hashed again the next time.
-    """
-    stamps = {name: _stamp(folder / name) for name in sums}
+
+def note(folder: Path, **values: Any) -> None:
+    """Adds values to .local.json; a folder that cannot be written does without."""
     with contextlib.suppress(OSError):
-        write_json(folder / LOCAL, read_local(folder) | more | {"checked": stamps})
+        write_json(folder / LOCAL, read_local(folder) | values)
 
 
 def _stamp(path: Path) -> list[int]:

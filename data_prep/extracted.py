@@ -199,10 +199,11 @@ def _is_pair(modality: Modality, paths: Sequence[Path]) -> bool:
 def _of_one_file(
     spec: Spec, paths: Sequence[Path], extract: Callable[[str, Sequence[Path], Modality], Extracted]
 ) -> dict[str, Extracted]:
-    """The modalities that the same files hold, of the first file that gives them all.
+    """The modalities that the same files hold, of the first file that gives them all in full.
 
-    Only where no file does, stand-ins for what is missing are allowed. Raises `Reject`: the reason
-    of the first file, which is the one to repair, and the details of all.
+    Where none does, of the first that gives them all, if cut off; only then stand-ins for what is
+    missing are allowed. Raises `Reject`: the reason of the first file, which is the one to repair,
+    and the details of all.
     """
     failures = []
     for fill in (False, True):
@@ -210,7 +211,7 @@ def _of_one_file(
         for number, path in enumerate(paths):
             try:
                 found = {
-                    name: extract(name, [path], m if fill else _strict(m))
+                    name: extract(name, [path], m if fill else strict(m))
                     for name, m in spec.items()
                 }
             except Reject as failure:
@@ -223,8 +224,10 @@ def _of_one_file(
                     for name, part in found.items()
                 }
             )
-            if not fill:
-                return usable[0]
+            if not fill and not any("truncated" in part.flags for part in found.values()):
+                return usable[-1]
+        if usable and not fill:
+            return usable[0]
         if usable:  # the one with the fewest stand-ins
             return max(usable, key=lambda found: sum(p.n_frames > 0 for p in found.values()))
         if not any(getattr(m, "missing", "") == "fill" for m in spec.values()):
@@ -233,5 +236,6 @@ def _of_one_file(
     raise Reject(failures[0].reason, "; ".join(details))
 
 
-def _strict(modality: Modality) -> Modality:
+def strict(modality: Modality) -> Modality:
+    """The modality without stand-ins: what does not decode is rejected."""
     return replace(modality, missing="reject") if hasattr(modality, "missing") else modality

@@ -7,28 +7,27 @@ splits/. A shard appears under its name only when it is whole; a stopped prepara
 the first missing one. `meta.json` says `"complete": true` last of all, and only then is it read.
 """
 
-import hashlib
 import platform
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from common.files import canonical, file_digest, locked, remove_leftovers, shown, write_json
-from common.options import UsageError, check, format_value
+from common.files import file_digest, locked, remove_leftovers, shown, write_json
+from common.options import UsageError, check
 from common.program import cores
 from data_prep import layouts
-from data_prep.checksums import changed, read_local, remember
+from data_prep.checksums import changed, note, read_local, remember
 from data_prep.finish import finish, tell_split
 from data_prep.prepared import read_meta
 from data_prep.rows import make_crew, rejection
 from data_prep.shards import SHARD_SIZE, ShardWriter, schema, shard_name
+from data_prep.sources import check_same_candidates, prepare_command, source_of, stamp
 from data_prep.spec import Candidate, Rejection, Scan, Spec, Text, spec_hash, spec_json
 from data_prep.workers import DONE
 
@@ -136,25 +135,6 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def candidates_hash(root: Path, candidates: list[Candidate]) -> str:
-    """A hash of the candidates and the sizes of their files: it tells when a root has changed."""
-
-    def size(path: str) -> int:
-        try:
-            return (root / path).stat().st_size
-        except OSError:
-            return -1
-
-    # The same hash as `digest` of the whole list, row by row: a manifest may have a million rows.
-    text = hashlib.sha256(b"[")
-    for k, c in enumerate(candidates):
-        entry = {field.name: getattr(c, field.name) for field in fields(c)}
-        sizes = [size(path) for paths in c.sources.values() for path in paths]
-        text.update((b"," if k else b"") + canonical([entry, sizes]).encode())
-    text.update(b"]")
-    return text.hexdigest()[:12]
-
-
 def prepare(
     dataset: str,
     root: Path | None,
@@ -189,7 +169,7 @@ def prepare(
         "spec_hash": spec_hash(dataset, spec),
         "complete": False,
         "label_names": list(scan.label_names),
-        **_source_of(scan, root),
+        **source_of(scan, root),
         "missing_classes": allow_missing_classes,
         "split_second": float(layout.SPLIT_SECOND),
         "release_cut": getattr(layout, "RELEASE_CUT", "test"),
@@ -199,7 +179,7 @@ def prepare(
     words = prepare_command(source, given, data_dir, settings, allow_missing_classes)
     with locked(folder / ".lock", f"another process is preparing {folder}", wait=True):
         before = read_meta(folder)
-        _check_same_candidates(folder, before, meta, words)
+        check_same_candidates(folder, before, meta, words)
         meta["shards"] = before.get("shards", {})
         shards = -(-len(scan.candidates) // SHARD_SIZE)
         for name in changed(folder, meta["shards"]):
@@ -215,9 +195,10 @@ def prepare(
             count_filled = not getattr(settings, "allow_missing", False)
             finish(folder, scan, spec, meta, max_bad, count_filled)
         # Also of a finished folder: a kill may have come between the two.
-        remember(
+        remember(folder, meta["shards"])
+        note(
             folder,
-            meta["shards"],
+            stamp=stamp(root, scan.candidates),
             root=str(root.resolve()),
             named_root=given is not None,
             command=words,
@@ -235,20 +216,11 @@ def _place_vocabulary(folder: Path, spec: Spec, settings: Any) -> None:
             place_vocabulary(folder / "vocab.txt", modality, settings.vocabulary)
 
 
-def _check_same_candidates(folder: Path, before: dict, now: dict, command: str) -> None:
-    """Raises `UsageError` where a folder was made from other files than those of today."""
-    keys = ("candidates", "candidates_hash")
-    if before and [before.get(key) for key in keys] != [now[key] for key in keys]:
-        then, today = (
-            f"{meta.get('candidates')} candidates (hash {meta.get('candidates_hash')})"
-            for meta in (before, now)
-        )
-        root = read_local(folder).get("root", "an unknown root")
-        raise UsageError(
-            f"{folder} was prepared from other files: {then} in {root} then, {today} now; the two"
-            " are not mixed. Give the former files, another --data_dir, or prepare the set again:"
-            f" rm -r {shlex.quote(str(folder))} && {command}"
-        )
+def source_in(dataset: str, root: Path | None, data_dir: Path, settings: Any) -> dict[str, Any]:
+    """`source_of` the raw data under `root`; raises `UsageError` if that is not the set's root."""
+    layout = layouts.load(dataset)
+    place = raw_root(dataset, layout, root, data_dir)
+    return source_of(scan_root(layout, dataset, place, settings, True), place)
 
 
 def check_source(folder: Path, dataset: str, root: Path | None, settings: Any) -> None:
@@ -264,31 +236,12 @@ def check_source(folder: Path, dataset: str, root: Path | None, settings: Any) -
     place = raw_root(dataset, layout, root, folder.parent.parent)
     missing, data_dir = bool(meta.get("missing_classes")), folder.parent.parent
     scan = scan_root(layout, dataset, place, settings, missing)
+    now = stamp(place, scan.candidates)
+    if local.get("stamp") == now:
+        return
     command = prepare_command(dataset, root, data_dir, settings, missing)
-    _check_same_candidates(folder, meta, _source_of(scan, place), command)
-
-
-def _source_of(scan: Scan, root: Path) -> dict[str, Any]:
-    """What meta.json says of where the samples are from."""
-    return {
-        "candidates": len(scan.candidates),
-        "candidates_hash": candidates_hash(root, scan.candidates),
-    }
-
-
-def prepare_command(
-    dataset: str, root: Path | None, data_dir: Path, settings: Any, allow_missing_classes: bool
-) -> str:
-    """The shell command that prepares a data set; its paths are absolute."""
-    source = str(Path(dataset).resolve()) if layouts.is_manifest(dataset) else dataset
-    words = ["python", "-m", "data_prep", "--dataset", source]
-    words += ["--dataset_root", str(root.resolve())] if root else []
-    words += ["--data_dir", str(data_dir.resolve())]
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if value != field.default:
-            words += [f"--{field.name}", format_value(value)]
-    return shlex.join(words + ["--allow_missing_classes"] * allow_missing_classes)
+    check_same_candidates(folder, meta, source_of(scan, place), command)
+    note(folder, stamp=now)
 
 
 def _check_lfs(scan: Scan, root: Path, max_bad: float) -> None:

@@ -3,13 +3,21 @@
 Refuses what is not complete or was made with another spec, and names the command that repairs it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.files import file_digest, read_object, read_table, write_table, write_text
+from common.files import (
+    file_digest,
+    locked,
+    read_object,
+    read_table,
+    write_json,
+    write_table,
+    write_text,
+)
 from common.options import UsageError
 from data_prep.checksums import changed, read_local
 from data_prep.shards import SHARD, Shard
@@ -29,6 +37,7 @@ NEEDED = {
     "spec_hash": str, "label_names": list, "samples": int, "shards": dict, "split_second": float,
     "release_cut": str,
 }  # fmt: skip
+CHECKSUMS = ".checksums.json"  # in splits/: file name -> SHA-256
 VOCABULARY = ".vocab.txt"  # behind a split's name: the vocabulary of its train part's texts
 
 
@@ -143,6 +152,22 @@ class Prepared:
         shard = int(np.searchsorted(self.starts, position, side="right")) - 1
         return self.shards[shard].value(position - int(self.starts[shard]), modality)
 
+    def _keep(self, path: Path, write: Callable[[], None]) -> None:
+        """Lets `write` make a file of splits/ on first use, and notes its SHA-256.
+
+        Raises `UsageError` where the file is not what was noted.
+        """
+        noted = path.with_name(CHECKSUMS)
+        sums = read_object(noted) if noted.exists() else {}
+        if not path.exists() or path.name not in sums:
+            with locked(path.with_name(".lock"), f"another process writes {path.parent}", True):
+                if not path.exists():
+                    write()
+                sums = read_object(noted) if noted.exists() else {}
+                write_json(noted, sums | {path.name: file_digest(path)})
+        elif file_digest(path) != sums[path.name]:
+            raise UsageError(f"{path} changed since it was written: remove it, it is written anew")
+
     def _split_path(self, rule: str, seed: int, stratify: bool) -> Path:
         plain = "" if stratify else "-plain"
         return self.folder / "splits" / f"{rule}{plain}-seed{seed}.csv"
@@ -154,8 +179,9 @@ class Prepared:
         sample may stand in no part: one that the lists lack, or whose row the release loses.
         """
         path = self._split_path(rule, seed, stratify)
-        if not path.exists():
-            write_table(path, ("id", "part"), self._draw(rule, seed, stratify))
+        self._keep(
+            path, lambda: write_table(path, ("id", "part"), self._draw(rule, seed, stratify))
+        )
         rows = read_table(path, ("id", "part"))
         position = {sample: k for k, sample in enumerate(self.ids)}
         parts = (*PARTS, "") if rule == "release" else PARTS
@@ -205,19 +231,21 @@ class Prepared:
 
         One that is built is made on first use, of the texts of the split's train part alone.
         """
-        for name, kind in self.spec.items():
-            if isinstance(kind, Text) and kind.built:
-                path = self._split_path(rule, seed, stratify)
-                path = path.with_name(path.stem + VOCABULARY)
-                if not path.exists():
-                    from data_prep.text import build_vocabulary
+        texts = ((name, kind) for name, kind in self.spec.items() if isinstance(kind, Text))
+        name, kind = next(texts, ("", None))
+        if kind is None or not kind.built:
+            return kind and self.folder / "vocab.txt"
+        path = self._split_path(rule, seed, stratify)
+        path = path.with_name(path.stem + VOCABULARY)
+        train = self.split(rule, seed, stratify)["train"]
 
-                    texts = self.texts(self.split(rule, seed, stratify)["train"], name)
-                    write_text(path, build_vocabulary(texts, kind.words).decode())
-                return path
-            if isinstance(kind, Text):
-                return self.folder / "vocab.txt"
-        return None
+        def write() -> None:
+            from data_prep.text import build_vocabulary
+
+            write_text(path, build_vocabulary(self.texts(train, name), kind.words).decode())
+
+        self._keep(path, write)
+        return path
 
     def texts(self, positions: Iterable[int], modality: str) -> Iterator[str]:
         """The stored texts of samples, those of a pair one by one."""
@@ -239,10 +267,13 @@ class Prepared:
         positions = self.split(rule, seed, stratify)[part]
         path = self._split_path(rule, seed, stratify)
         path = path.with_name(f"{path.stem}.pairs-{part}.csv")
-        if not path.exists():
+
+        def write() -> None:
             sources = misaligned_sources(self.labels[positions], len(self.modalities))
             ids = [[self.ids[positions[k]] for k in row] for row in sources]
             write_table(path, self.modalities, ids)
+
+        self._keep(path, write)
         return self._read_pairs(path, positions, part, modalities)
 
     def release_pairs(
@@ -252,10 +283,13 @@ class Prepared:
         positions = self.split(rule, seed, stratify)[part]
         path = self._split_path(rule, seed, stratify)
         path = path.with_name(f"{path.stem}.release-pairs-{part}.csv")
-        if not path.exists():
+
+        def write() -> None:
             partners = release_partners(len(positions))
             names = [self.ids[position] for position in positions]
             write_table(path, self.modalities, [(n, names[j]) for n, j in zip(names, partners)])
+
+        self._keep(path, write)
         return self._read_pairs(path, positions, part, modalities)
 
     def _read_pairs(

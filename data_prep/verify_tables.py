@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.files import without_formulas
+from common.files import file_digest, read_object, without_formulas
 from common.options import UsageError
-from data_prep.prepared import VOCABULARY, read_pool
+from data_prep.prepared import CHECKSUMS, VOCABULARY, read_pool
 from data_prep.reasons import REASONS
 from data_prep.shards import Shard
 from data_prep.split import PARTS, RULES, declared_part, paper_counts, release_parts
@@ -178,7 +178,21 @@ def check_splits(folder: Path, found: Found, order: list[str], meta: dict) -> li
             findings += check(path, members, found, order)
         elif path.stem not in splits and path.name.removesuffix(VOCABULARY) not in splits:
             findings.append(f"splits/{path.name}: neither a split nor pairs of one that is here")
-    return findings
+    return findings + check_noted(folder)
+
+
+def check_noted(folder: Path) -> list[str]:
+    """The files of splits/ that are not those whose SHA-256 was noted when they were written."""
+    try:
+        sums = read_object(folder / CHECKSUMS)
+    except FileNotFoundError:
+        return []
+    except UsageError as error:
+        return [str(error)]
+    wrong = [
+        n for n in sorted(sums) if (folder / n).is_file() and file_digest(folder / n) != sums[n]
+    ]
+    return few(f"splits/{name}: changed since it was written" for name in wrong)
 
 
 def check_split(

@@ -92,7 +92,8 @@ def hashes_of(dataset: str, runs: Sequence[Finished]) -> str:
     parts, each = [], []
     for key, by_split in sorted(found.items()):
         values = sorted(set().union(*by_split.values()))
-        if len(values) > 1 and all(len(own) == 1 for own in by_split.values()):
+        drawn = key not in ("data", "spec")  # the samples are the same whatever the split
+        if drawn and len(values) > 1 and all(len(own) == 1 for own in by_split.values()):
             each.append(key)
         else:
             parts.append(f"{key} {' and '.join(values)}")

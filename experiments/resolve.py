@@ -18,6 +18,7 @@ from experiments import recipe as recipes
 from experiments.run_folder import run_path
 from experiments.settings import (
     DATASET_DEFAULTS,
+    MAX_SEED,
     Settings,
     assert_distinct,
     build,
@@ -260,7 +261,8 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     apart = (
         differing(settings, common) | differing(prep, prep_defaults) | differing(hparams, defaults)
     )
-    seed, manifest = number("seed", args.seed, int, 0), source if source != dataset else ""
+    seed = number("seed", args.seed, int, 0, MAX_SEED)
+    manifest = source if source != dataset else ""
     if settings.split_seed is None:  # a split a seed
         settings = replace(settings, split_seed=seed)
     return Run(dataset, method, seed, settings, prep, hparams, apart, manifest, layout), args

@@ -11,6 +11,7 @@
 Reading needs neither torch nor the data; only the checkpoint functions import torch.
 """
 
+import contextlib
 import fnmatch
 import json
 import os
@@ -189,7 +190,10 @@ class RunFolder:
         if overwrite:
             for name in FILES:
                 self.file(name).unlink(missing_ok=True)
-            shutil.rmtree(self.file(BOARD), ignore_errors=True)
+            for events in self.file(BOARD).glob("events.out.tfevents.*"):
+                events.unlink()
+            with contextlib.suppress(OSError):  # there is none, or it holds other files
+                self.file(BOARD).rmdir()
         if overwrite or not self.file("config.json").exists():
             self.write_json("config.json", config)
         self.file("error.txt").unlink(missing_ok=True)
@@ -324,6 +328,13 @@ class RunFolder:
                 " SHA-256 is another): --overwrite with the run's train.py command makes it anew"
             )
         return self.load("best.pt")["method"]
+
+    def vocabulary(self, result: dict) -> Path:
+        """The run's vocab.txt; raises `UsageError` where it changed since the run."""
+        path, due = self.file("vocab.txt"), result["hashes"].get("vocabulary")
+        if due and not (path.is_file() and file_digest(path) == due):
+            raise UsageError(f"{path} is missing or not the file of the run: {ANEW}")
+        return path
 
     def drop_optimizer(self) -> None:
         """Makes a finished run small: last.pt without optimizers, no previous checkpoint."""

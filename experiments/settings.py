@@ -13,6 +13,7 @@ from common.options import UsageError, check, option
 
 PAPER = "paper Sec. A.3"
 RELEASE = "official release"
+MAX_SEED = 2**32 - 1  # what scikit-learn's draw of the release's split takes
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Settings:
         0,
         "seed of the split; on the paper's data sets it follows --seed unless it is given",
         low=0,
+        high=MAX_SEED,
         source="official release: a split a seed",
     )
     stratify: bool = option(

@@ -20,7 +20,7 @@ from data_prep.finish import TooManyRejects
 from data_prep.generate.trees import write_cremad, write_kinetics
 from data_prep.loader import Loader
 from data_prep.prepare import prepare
-from data_prep.prepared import Prepared
+from data_prep.prepared import CHECKSUMS, Prepared
 from data_prep.reasons import KEPT_REASONS
 from data_prep.workers import CRASHED, DONE, Crew
 
@@ -239,6 +239,7 @@ def test_a_split_that_is_not_disjoint_is_refused(tmp_path, demo_data):
     path = folder / "splits" / "paper-seed0.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines, lines[1].split(",")[0] + ",test"]) + "\n")
+    path.with_name(CHECKSUMS).unlink()
     with pytest.raises(UsageError, match="exactly once"):
         Prepared(folder).split("paper", 0)
 

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
-from common.files import file_digest, read_table, write_json, write_table
+from common.files import file_digest, read_object, read_table, write_json, write_table
 from common.options import UsageError, option
 from common.program import run as run_program
 from data_prep import checksums, layouts
 from data_prep.__main__ import differences, find_folder, main
 from data_prep.finish import finish
-from data_prep.prepared import Prepared, read_meta
+from data_prep.prepared import CHECKSUMS, Prepared, read_meta
 from data_prep.shards import Shard, ShardWriter, schema
 from data_prep.spec import (
     Array,
@@ -421,8 +421,22 @@ def test_the_release_s_draw_is_repeated(released, file, change, words):
     assert any(finding.startswith(words) for finding in verify(released, "demo"))
 
 
+def test_a_split_that_changed_as_a_whole_is_found(released):
+    """It may be sound in itself, and still another than the runs had."""
+    path = released / "splits/release-seed2.csv"
+    sums = read_object(path.with_name(CHECKSUMS))
+    write_json(path.with_name(CHECKSUMS), sums | {path.name: "0" * 64})
+    assert verify(released, "demo") == [f"splits/{path.name}: changed since it was written"]
+    with pytest.raises(UsageError, match="changed since it was written: remove it"):
+        Prepared(released).split("release", 2)
+    path.unlink()
+    Prepared(released).split("release", 2)
+    assert verify(released, "demo") == []
+
+
 def test_a_partner_from_outside_the_batch_is_found(released):
     path = released / "splits/release-seed2.release-pairs-val.csv"
+    path.with_name(CHECKSUMS).unlink()
     rows = [line.split(",") for line in path.read_text().splitlines()]
     rows[1][1] = rows[1][0] if rows[1][1] != rows[1][0] else rows[2][0]
     path.write_text("\n".join(map(",".join, rows)) + "\n")
@@ -573,6 +587,7 @@ def test_built_vocabularies_are_made_again_from_the_stored_texts(tmp_path):
     folder = folder_of(tmp_path, spec, values)
     assert verify(folder, "texts") == []
     vocabulary = Prepared(folder).vocabulary("paper", 0)
+    vocabulary.with_name(CHECKSUMS).unlink()
     content = vocabulary.read_bytes()
     assert verify(folder, "texts") == [] and stats(folder)["disk"]["vocabulary"] == len(content)
     for damaged in (content[:-3], content.replace(b"pie\n", b""), b"", b"\xff" + content):

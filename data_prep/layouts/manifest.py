@@ -12,7 +12,9 @@ All numbers of the stored forms are our choice: those of the paper's sets that c
 """
 
 import math
+import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +47,7 @@ PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "dev": "val", "test": "test", "": "",
 }  # fmt: skip
+UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")  # characters that show nothing
 NOTHING: dict[str, Any] = {}  # one for all samples: a manifest may have a million rows
 
 
@@ -198,7 +201,7 @@ def find(files: Files, table: Path, line: int, text: str) -> tuple[str, str]:
 
 
 def _alike(names: Sequence[str]) -> list[str]:
-    """A line where classes differ only in their case or in how a number is written."""
+    """A line where classes differ only in case, in how a number is written, or unseen."""
     seen: dict[Any, str] = {}
     pairs = []
     for name in names:
@@ -207,7 +210,8 @@ def _alike(names: Sequence[str]) -> list[str]:
         except ValueError:
             key = None
         if key is None or not math.isfinite(key):
-            key = name.casefold()
+            seen_by_eye = unicodedata.normalize("NFKC", UNSEEN.sub("", name)).casefold()
+            key = " ".join(seen_by_eye.split())
         if key in seen:
             pairs.append(f"{seen[key][:80]!r} and {name[:80]!r}")
         seen.setdefault(key, name)

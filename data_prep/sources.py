@@ -1,0 +1,109 @@
+"""Whether raw data are those that a set was prepared from, and the command that prepares it again.
+
+The candidates' hash in meta.json holds on every machine. The stamp in .local.json spares reading
+the files again as long as nothing about them has changed.
+"""
+
+import functools
+import hashlib
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from common.files import canonical
+from common.options import UsageError, format_value
+from data_prep import layouts
+from data_prep.checksums import read_local
+from data_prep.spec import Candidate, Scan
+
+BLOCK = 4096  # bytes
+
+
+def candidates_hash(root: Path, candidates: list[Candidate]) -> str:
+    """A hash of the candidates and a `sample` of each of their files: it tells other raw data."""
+    return _hash(root, candidates, sample)
+
+
+def stamp(root: Path, candidates: list[Candidate]) -> str:
+    """As `candidates_hash`, by the files' sizes, times of change and inodes; reads no content."""
+
+    def look(path: Path) -> list[int]:
+        status = path.stat()
+        return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+    return _hash(root, candidates, look)
+
+
+def _hash(root: Path, candidates: list[Candidate], look: Callable[[Path], Any]) -> str:
+    text = hashlib.sha256()  # row by row: a manifest may have a million
+    look = functools.lru_cache(64)(look)  # one file may hold all samples
+    for c in candidates:
+        entry = {field.name: getattr(c, field.name) for field in fields(c)}
+        seen = []
+        for path in dict.fromkeys(path for paths in c.sources.values() for path in paths):
+            try:
+                seen.append(look(root / path))
+            except OSError:
+                seen.append(None)
+        text.update(canonical([entry, seen]).encode())
+    return text.hexdigest()[:12]
+
+
+def sample(path: Path) -> list:
+    """A file's size, and the SHA-256 of its first, middle and last 4 KiB.
+
+    Files of one length, such as WAV clips and feature vectors, often have equal sizes. Of a folder,
+    the names and sizes of its files.
+    """
+    if path.is_dir():
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        return [[entry.name, entry.stat().st_size] for entry in entries]
+    size, text = path.stat().st_size, hashlib.sha256()
+    if path.is_file():  # a pipe would be waited on for ever
+        with open(path, "rb") as handle:
+            for start in (0, (size - BLOCK) // 2, size - BLOCK):
+                handle.seek(max(0, start))
+                text.update(handle.read(BLOCK))
+    return [size, text.hexdigest()]
+
+
+def check_same_candidates(folder: Path, before: dict, now: dict, command: str) -> None:
+    """Raises `UsageError` where a folder was made from other files than those of today."""
+    keys = ("candidates", "candidates_hash")
+    if before and [before.get(key) for key in keys] != [now[key] for key in keys]:
+        then, today = (
+            f"{meta.get('candidates')} candidates (hash {meta.get('candidates_hash')})"
+            for meta in (before, now)
+        )
+        root = read_local(folder).get("root", "an unknown root")
+        raise UsageError(
+            f"{folder} was prepared from other files: {then} in {root} then, {today} now; the two"
+            " are not mixed. Give the former files, another --data_dir, or prepare the set again:"
+            f" rm -r {shlex.quote(str(folder))} && {command}"
+        )
+
+
+def source_of(scan: Scan, root: Path) -> dict[str, Any]:
+    """What meta.json says of where the samples are from."""
+    return {
+        "candidates": len(scan.candidates),
+        "candidates_hash": candidates_hash(root, scan.candidates),
+    }
+
+
+def prepare_command(
+    dataset: str, root: Path | None, data_dir: Path, settings: Any, allow_missing_classes: bool
+) -> str:
+    """The shell command that prepares a data set; its paths are absolute."""
+    source = str(Path(dataset).resolve()) if layouts.is_manifest(dataset) else dataset
+    words = ["python", "-m", "data_prep", "--dataset", source]
+    words += ["--dataset_root", str(root.resolve())] if root else []
+    words += ["--data_dir", str(data_dir.resolve())]
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if value != field.default:
+            words += [f"--{field.name}", format_value(value)]
+    return shlex.join(words + ["--allow_missing_classes"] * allow_missing_classes)
