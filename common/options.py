@@ -90,8 +90,8 @@ def number(flag: str, text: str, kind: type, low: float, high: float = math.inf)
         value = math.nan
     if not low <= value <= high:
         what = "a whole number" if kind is int else "a number"
-        upto = f" to {high:g}" if high < math.inf else " or more"
-        raise UsageError(f"--{flag} takes {what}, {low:g}{upto}, not {text!r}")
+        upto = f" to {format_value(high)}" if high < math.inf else " or more"
+        raise UsageError(f"--{flag} takes {what}, {format_value(low)}{upto}, not {text!r}")
     return value
 
 
@@ -113,11 +113,11 @@ def limits(field: dataclasses.Field) -> str:
         return "on or off"
     parts = []
     if meta["above"] is not None:
-        parts.append(f"above {meta['above']:g}")
+        parts.append(f"above {format_value(meta['above'])}")
     if meta["low"] is not None:
-        parts.append(f"at least {meta['low']:g}")
+        parts.append(f"at least {format_value(meta['low'])}")
     if meta["high"] is not None:
-        parts.append(f"at most {meta['high']:g}")
+        parts.append(f"at most {format_value(meta['high'])}")
     return " and ".join(parts) or {int: "a whole number", float: "a number"}.get(
         meta["kind"], "text"
     )

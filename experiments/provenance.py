@@ -85,18 +85,21 @@ def hashes_of(dataset: str, runs: Sequence[Finished]) -> str:
     found: dict[str, dict[tuple, set[str]]] = {}
     for run in runs:
         for start in run.starts:
-            spec, named = start.get("spec_hash", "unknown"), start.get("hashes")
-            found.setdefault("spec", {}).setdefault((), set()).add(str(spec)[:12])
+            spec, named = str(start.get("spec_hash", "unknown"))[:12], start.get("hashes")
+            found.setdefault("spec", {}).setdefault((), set()).add(spec)
             for key, value in (named if isinstance(named, dict) else {}).items():
-                found.setdefault(key, {}).setdefault(split_of(run), set()).add(str(value)[:12])
+                # The samples are the same whatever the split.
+                of = (spec,) if key == "data" else split_of(run)
+                found.setdefault(key, {}).setdefault(of, set()).add(str(value)[:12])
     parts, each = [], []
-    for key, by_split in sorted(found.items()):
-        values = sorted(set().union(*by_split.values()))
-        drawn = key not in ("data", "spec")  # the samples are the same whatever the split
-        if drawn and len(values) > 1 and all(len(own) == 1 for own in by_split.values()):
+    for key, by_group in sorted(found.items()):
+        values = sorted(set().union(*by_group.values()))
+        alone = all(len(own) == 1 for own in by_group.values())
+        if alone and len(values) > 1 and key != "data":
             each.append(key)
         else:
-            parts.append(f"{key} {' and '.join(values)}")
+            mixed = " (MIXED: not all runs saw the same samples)" * (key == "data" and not alone)
+            parts.append(f"{key} {' and '.join(values)}{mixed}")
     varied = f"; for each of {len(found[each[0]])} splits its own {', '.join(each)}" if each else ""
     return f"Hashes of {dataset}: {', '.join(parts)}{varied}."
 

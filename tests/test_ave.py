@@ -127,6 +127,13 @@ def test_rows_of_videos_with_several_events_are_counted_and_can_be_kept(tmp_path
     assert not found.rejected and not found.warnings
 
 
+def test_an_event_is_one_however_two_lists_write_its_times(tmp_path):
+    both = [f"Bark&{LONE}&good&{times}\n" for times in ("9.0&10.0", "9&10")]
+    lists = dict(zip(("Annotations", "trainSet"), both))
+    found = scan(plant(tmp_path, f"{LONE}.mp4", **lists), every_event=True)
+    assert kept(found) == {LONE: ("Bark", "train")} and not found.rejected
+
+
 def test_equal_rows_of_two_parts_are_told(tmp_path):
     row = f"Bark&{LONE}&good&0&3\n"
     found = scan(plant(tmp_path, f"{LONE}.mp4", trainSet=row, testSet=row, Annotations=row))

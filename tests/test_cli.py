@@ -54,6 +54,8 @@ REFUSED = [
     (["--max_epochs", "0"], "at least 1"),
     (["--lr", "nan"], "--lr nan is refused"),
     (["--seed", "-1"], "--seed takes a whole number"),
+    (["--seed", "9" * 20], "--seed takes a whole number, 0 to 4294967295"),
+    (["--threads", "100000"], "--threads takes a whole number, 1 to 1024"),
     (["--devices", "gpu"], "give one CUDA device's number, or cpu"),
     (["--devices", "0,1"], "several devices in one run are not supported yet"),
     (["--method", "Unimodal"], "needs --modality; allowed: audio, video"),

@@ -63,6 +63,28 @@ def test_channels_of_opposite_phase_are_not_silent(tmp_path, plain):
     assert found.flags == ("one_channel",) and np.array_equal(found.payload, plain)
 
 
+@pytest.mark.parametrize("second", [
+    lambda x: -0.98 * x, lambda x: -np.roll(x, 1), lambda x: hiss(x, 100) - x,
+])  # fmt: skip
+def test_channels_that_nearly_cancel_give_way_to_the_loudest(tmp_path, plain, second):
+    """As two microphones, or a lossy codec, leave them: what remains of the mix is no sound."""
+    both = np.stack([PCM, second(PCM).clip(-32768, 32767).astype("<i2")], 1)
+    found = extract(wav(tmp_path / "a.wav", both.tobytes(), channels=2))
+    assert found.flags == ("one_channel",)
+    assert np.corrcoef(found.payload.ravel(), plain.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("second", [lambda x: 0 * x, lambda x: x, lambda x: hiss(x, 8000)])
+def test_other_channels_are_mixed(tmp_path, second):
+    both = np.stack([PCM, second(PCM).astype("<i2")], 1)
+    found = extract(wav(tmp_path / "a.wav", both.tobytes(), channels=2))
+    assert found.flags == ()
+
+
+def hiss(wave, level):
+    return np.random.default_rng(0).normal(0, level, len(wave))
+
+
 def test_floats_in_16_bit_units_are_flagged(tmp_path):
     payload = PCM.astype("<f4").tobytes()
     found = extract(wav(tmp_path / "a.wav", payload, tag=3, bits=32))

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from data_prep import layouts
 from data_prep.finish import TooManyRejects
 from data_prep.generate.trees import write_cremad, write_kinetics
 from data_prep.loader import Loader
-from data_prep.prepare import prepare
+from data_prep.prepare import check_source, prepare
 from data_prep.prepared import CHECKSUMS, Prepared
 from data_prep.reasons import KEPT_REASONS
 from data_prep.workers import CRASHED, DONE, Crew
@@ -180,6 +181,21 @@ def test_a_root_that_changed_is_told_and_not_mixed_in(tmp_path, demo_data):
     assert Prepared(folder).meta["samples"] == 300
 
 
+def test_files_of_the_same_names_and_sizes_are_told_apart_by_their_content(tmp_path, demo_data):
+    root, settings = tmp_path / "raw", layouts.load("demo").Settings()
+    shutil.copytree(demo_data[0], root)
+    folder = prepare("demo", root, tmp_path / "data", settings, workers=1)
+    clip = sorted((root / "clips").glob("*.wav"))[0]
+    content, status = bytearray(clip.read_bytes()), clip.stat()
+    clip.touch()
+    check_source(folder, "demo", root, settings)  # the same content, however old
+    content[len(content) // 2] ^= 1
+    clip.write_bytes(content)
+    os.utime(clip, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    with pytest.raises(UsageError, match="was prepared from other files"):
+        check_source(folder, "demo", root, settings)
+
+
 def test_too_many_rejects_leave_the_set_unfinished_and_status_3(tmp_path):
     root = tmp_path / "raw"
     write_kinetics(root, 2, truth_path=tmp_path / "truth.csv")
@@ -225,6 +241,20 @@ def test_an_unfinished_or_damaged_folder_is_refused(tmp_path, demo_data):
         with pytest.raises(UsageError, match=words):
             Prepared(folder)
         shutil.rmtree(folder)
+
+
+def test_pairs_of_which_some_are_lost_are_refused(tmp_path, demo_data):
+    source = next((demo_data[1] / "demo").iterdir())
+    folder = tmp_path / source.name
+    shutil.copytree(source, folder)
+    how = ("paper", 0, "test", ["audio", "video"])
+    sources, _ = Prepared(folder).pairs(*how)
+    path = folder / "splits" / "paper-seed0.pairs-test.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:3]) + "\n")
+    with pytest.raises(UsageError, match="pairs-test.csv changed since it was written: remove it"):
+        Prepared(folder).pairs(*how)
+    path.unlink()
+    assert np.array_equal(Prepared(folder).pairs(*how)[0], sources)
 
 
 def test_a_split_that_is_not_disjoint_is_refused(tmp_path, demo_data):

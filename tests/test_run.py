@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, program
 
-from common.files import read_table
+from common.files import file_digest, read_table, write_table
 from common.options import UsageError
 from experiments.run_folder import RunFolder
 
@@ -307,10 +307,18 @@ def test_overwriting_decides_first_and_leaves_what_is_not_the_runs(tmp_path):
     folder.claim({"seed": 1}, overwrite=False)
     for name in ("result.json", "last.pt", "notes.txt", ".last.pt.host.123.tmp", ".prev.pt.tmp"):
         folder.file(name).write_text("x")
-    (folder.file("tensorboard")).mkdir()
+    board = folder.file("tensorboard")
+    board.mkdir()
+    (board / "events.out.tfevents.1").write_text("x")
+    (board / "notes.txt").write_text("x")
     folder.check(None)
     folder.claim({"seed": 2}, overwrite=True)
-    assert {p.name for p in folder.path.iterdir()} == {"config.json", "notes.txt"}
+    left = {"config.json", "notes.txt", "tensorboard"}
+    assert {p.name for p in folder.path.iterdir()} == left
+    assert [p.name for p in board.iterdir()] == ["notes.txt"]
+    (board / "notes.txt").unlink()
+    folder.claim({"seed": 2}, overwrite=True)
+    assert not board.exists()
     assert folder.read_json("config.json") == {"seed": 2}
     folder.claim({"seed": 2}, overwrite=False)
     strange = RunFolder(tmp_path / "strange")
@@ -320,6 +328,50 @@ def test_overwriting_decides_first_and_leaves_what_is_not_the_runs(tmp_path):
         with pytest.raises(UsageError, match="holds thesis.tex and no config.json"):
             strange.claim({"seed": 1}, overwrite)
     assert (strange.path / "thesis.tex").exists()
+
+
+def test_the_vocabulary_of_a_run_that_changed_is_refused(tmp_path):
+    folder = RunFolder(tmp_path)
+    (tmp_path / "vocab.txt").write_text("[PAD]\nmeow\n")
+    result = {"hashes": {"vocabulary": file_digest(tmp_path / "vocab.txt")}}
+    assert folder.vocabulary(result) == tmp_path / "vocab.txt"
+    (tmp_path / "vocab.txt").write_text("[PAD]\nmiow\n")
+    with pytest.raises(UsageError, match="vocab.txt is missing or not the file of the run"):
+        folder.vocabulary(result)
+
+
+@pytest.mark.slow
+def test_a_prediction_takes_no_stand_in_and_a_finished_run_no_other_root(tmp_path):
+    """CREMA-D keeps clips with one broken modality; a mistyped name is not one of them."""
+    made = ("-m", "data_prep.demo", "--dataset", "cremad", "--profile", "tiny")
+    root, other = tmp_path / "raw", tmp_path / "other"
+    assert program(*made, "--out", root).returncode == 0
+    assert program(*made, "--out", other, "--seed", "5").returncode == 0
+    places = ("--data_dir", tmp_path / "data", "--output_dir", tmp_path / "run")
+    small = ("--encoder", "small", "--size", "32", "--max_epochs", "1", "--devices", "cpu")
+    run = ("train.py", "--dataset", "cremad", "--method", "Joint", *places, *small)
+    done = program(*run, "--dataset_root", root)
+    assert done.returncode == 0, done.stderr
+    sound, video = (
+        next((root / folder).iterdir()).relative_to(root) for folder in ("AudioWAV", "VideoFlash")
+    )
+    rows = [("right", sound, video), ("mute", "AudioWAV/typo.wav", video), ("dark", sound, "")]
+    new, out = root / "new.csv", tmp_path / "out.csv"
+    write_table(new, ("id", "audio", "video"), rows)
+    told = ("evaluate.py", tmp_path / "run", "--predict", new, "--devices", "cpu", "--out")
+    predicted = program(*told, out)
+    assert predicted.returncode == 3, predicted.stderr
+    assert [row["id"] for row in read_table(out)] == ["right"]
+    for name in ("mute", "dark"):
+        assert f"not predicted: {name}: " in predicted.stderr
+    refused = program(*told, new)
+    assert refused.returncode == 2 and "is the file that --predict reads" in refused.stderr
+    assert len(read_table(new)) == 3
+
+    assert program(*run, "--dataset_root", root).stdout.startswith("done: ")
+    for place, words in ((other, "was trained on other files"), (tmp_path / "no", "not a folder")):
+        again = program(*run, "--dataset_root", place)
+        assert again.returncode == 2 and words in again.stderr
 
 
 def test_a_folder_in_which_only_a_temporary_file_was_begun_is_usable(tmp_path):

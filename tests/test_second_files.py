@@ -42,6 +42,15 @@ def test_sound_and_picture_come_from_the_first_file_that_has_both(files, first, 
     assert (row["audio"], row["video"]) == (whole["audio"], whole["video"])
 
 
+def test_a_whole_file_is_preferred_to_one_that_is_cut(files, tmp_path):
+    data = write_clip(tmp_path / "half.avi", 40, wave=noise(4)).read_bytes()
+    (files / "half.avi").write_bytes(data[: int(0.8 * len(data))])
+    assert "truncated" in sample(files, "half.avi")["flags"].split(";")
+    row = sample(files, "half.avi", "whole.mp4")
+    assert row["sources"] == "whole.mp4;whole.mp4" and row["flags"] == "source=mp4"
+    assert sample(files, "half.avi", "mute.mp4")["sources"] == "half.avi;half.avi"
+
+
 def test_a_stand_in_is_taken_only_where_no_file_has_both(files):
     row = sample(files, "empty.mp4", "mute.mp4", allow_missing=True)
     assert row["sources"] == "mute.mp4;mute.mp4"

@@ -133,6 +133,22 @@ def test_one_split_beside_a_split_a_seed_is_told(tmp_path):
     assert "spec feed; for each of 4 splits its own split." in text and "Settings: one." in text
 
 
+@pytest.mark.parametrize("specs", ["one", "each its own"])
+def test_runs_of_other_samples_are_told_whatever_their_splits(tmp_path, specs):
+    """A split a seed explains other splits, and no other samples; another preparation does."""
+    for seed in (1, 2):
+        split_run(tmp_path, CREMAD, seed, seed)
+        folder = CREMAD.folder(tmp_path, seed)
+        env = folder.read_json("env.json")
+        env["starts"][0]["hashes"]["data"] = f"samples{seed}"
+        env["starts"][0]["spec_hash"] = "feed" if specs == "one" else f"feed{seed}"
+        folder.write_json("env.json", env)
+    row = Row("Joint", (Cell(CREMAD, "test/acc"),))
+    text, _ = texts(tmp_path, Table("t", "T.", (Column("x"),), (row,)))
+    assert "data samples1 and samples2" in text
+    assert ("(MIXED: not all runs saw the same samples)" in text) == (specs == "one")
+
+
 def test_runs_of_one_split_that_have_different_ones_are_told(tmp_path):
     split_run(tmp_path, CREMAD, 1, 1)
     split_run(tmp_path, CREMAD, 2, 1)

@@ -96,9 +96,11 @@ class Row(NamedTuple):
     end: str
 
     @property
-    def event(self) -> tuple[str, str, str, str]:
-        """What equal rows of two lists share."""
-        return self.youtube, self.category.casefold(), self.start, self.end
+    def event(self) -> tuple:
+        """What equal rows of two lists share, 9 and 9.0 seconds among them."""
+        times = (self.start, self.end)
+        seconds = map(float, times) if _has_length(*times) else times
+        return self.youtube, self.category.casefold(), *seconds
 
 
 @dataclass
