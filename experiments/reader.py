@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from common.files import shown
 from common.options import UsageError
 from experiments.artifacts import Artifact, Runs
 from experiments.registry import needed
@@ -117,9 +118,8 @@ def read_config(folder: RunFolder, runs: Runs, seed: int) -> dict:
     }
     for key, value in asked.items():
         if config.get(key) != value:
-            raise UsageError(
-                f"config.json is another run's: {key} is {config.get(key)!r}, not {value!r}"
-            )
+            there = shown(repr(config.get(key)))
+            raise UsageError(f"config.json is another run's: {key} is {there}, not {value!r}")
     for key in ("settings", "prep", "hparams"):
         as_dict(config.get(key), f"{key} of config.json")
     return config

@@ -116,6 +116,9 @@ def _run_from_config(config: dict) -> Run:
     for key, kind in (("dataset", str), ("seed", int), ("differing", dict), ("manifest", str)):
         if not isinstance(config[key], kind):
             raise TypeError(f"{key} is {config[key]!r}")
+    names = {name for part in ("settings", "prep", "hparams") for name in config[part]}
+    if not config["differing"].keys() <= names:
+        raise TypeError(f"differing is {config['differing']!r}")
     return Run(
         config["dataset"],
         config["method"],

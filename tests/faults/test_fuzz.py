@@ -388,3 +388,18 @@ def test_an_array_as_the_key_of_a_dictionary_is_refused(tmp_path):
 def test_the_words_of_torch_hold_no_escapes(tmp_path):
     read = fuzz.TARGETS["run.state"].reader(tmp_path)
     assert "last.pt is damaged" in refusal(read, b"\x80\x02cos\nsystem\n.")
+
+
+@pytest.mark.parametrize(("target", "change"), [
+    ("run.config", {"method": "M" * 3000}),
+    ("run.resolved", {"differing": {"half \ud800": 8}}),
+])  # fmt: skip
+def test_a_configuration_of_strange_texts_is_refused_in_a_line(tmp_path, target, change):
+    found = fuzz.TARGETS[target]
+    places = [tmp_path / name for name in ("seeds", "out")]
+    for place in places:
+        place.mkdir()
+    seed = next(s for s in found.seeds(places[0]) if b'"sha256"' not in s)
+    data = json.dumps(json.loads(seed) | change).encode()
+    kind, text = fuzz.outcome(found.reader(places[1]), data)
+    assert kind == "error" and ("is another run's" in text or "is damaged" in text)
