@@ -86,8 +86,8 @@ def _read_soundfile(path: Path, max_seconds: float | None) -> Sound | None:
             _check_rate(path, file.samplerate)
             count = -1 if max_seconds is None else int(max_seconds * file.samplerate)
             samples = file.read(count, dtype="float32", always_2d=True)  # [n, channels]
-            frame = file.channels * SAMPLE_BYTES.get(file.subtype, 0)
-            cut = len(samples) != count and frame and _lost_bytes(path) >= frame
+            frame = file.channels * SAMPLE_BYTES.get(file.subtype, 1)  # 1: a compressed form
+            cut = len(samples) != count and _lost_bytes(path) >= frame
             return Sound(torch.from_numpy(samples.T.copy()), file.samplerate, not cut)
     except soundfile.SoundFileError:
         return None
@@ -101,12 +101,13 @@ def _lost_bytes(path: Path) -> int:
     with open(path, "rb") as handle:
         size, at = handle.seek(0, 2), 12
         handle.seek(0)
-        if handle.read(4) != b"RIFF":
+        order = {b"RIFF": "little", b"RIFX": "big"}.get(handle.read(4))
+        if order is None:
             return 0
         while at + 8 <= size:
             handle.seek(at)
             head = handle.read(8)
-            length = int.from_bytes(head[4:], "little")
+            length = int.from_bytes(head[4:], order)
             if head[:4] == b"data":
                 return max(0, at + 8 + length - size) if length < PLACEHOLDER else 0
             at += 8 + length + length % 2

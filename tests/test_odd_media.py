@@ -9,6 +9,7 @@ import av
 import numpy as np
 import PIL.Image
 import pytest
+import soundfile
 from clips import noise, write_clip
 
 from data_prep import audio, image, video
@@ -55,6 +56,18 @@ def test_a_wav_without_any_sound_stays_one_without_sound(tmp_path):
     with pytest.raises(Reject) as reject:
         extract(wav(tmp_path / "a.wav", b""))
     assert reject.value.reason == "no_audio"
+
+
+@pytest.mark.parametrize(("subtype", "endian"), [
+    ("PCM_16", "LITTLE"), ("PCM_16", "BIG"), ("MS_ADPCM", "LITTLE"), ("IMA_ADPCM", "LITTLE"),
+])  # fmt: skip
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_wav_of_every_form_is_known_to_be_cut(tmp_path, subtype, endian, share):
+    whole = tmp_path / "whole.wav"
+    soundfile.write(whole, PCM, RATE, subtype, endian, "WAV")
+    content = whole.read_bytes()
+    (tmp_path / "a.wav").write_bytes(content[: int(share * len(content))])
+    assert extract(tmp_path / "a.wav").flags == (() if share == 1 else ("truncated",))
 
 
 def test_channels_of_opposite_phase_are_not_silent(tmp_path, plain):
