@@ -164,22 +164,12 @@ def prepare(
     scan = scan_root(layout, dataset, root, settings, allow_missing_classes)
     for warning in scan.warnings:
         print(f"note: {warning}", file=sys.stderr)
-    meta = {
-        **spec_json(dataset, spec),
-        "spec_hash": spec_hash(dataset, spec),
-        "complete": False,
-        "label_names": list(scan.label_names),
-        **source_of(scan, root),
-        "missing_classes": allow_missing_classes,
-        "split_second": float(layout.SPLIT_SECOND),
-        "release_cut": getattr(layout, "RELEASE_CUT", "test"),
-        "shard_size": SHARD_SIZE,
-        "tools": {"python": platform.python_version(), **{t: version(t) for t in TOOLS}},
-    }
-    words = prepare_command(source, given, data_dir, settings, allow_missing_classes)
+    meta = _meta_of(dataset, spec, layout, scan)
+    meta |= {**source_of(scan, root), "missing_classes": allow_missing_classes}
+    command = prepare_command(source, given, data_dir, settings, allow_missing_classes)
     with locked(folder / ".lock", f"another process is preparing {folder}", wait=True):
         before = read_meta(folder)
-        check_same_candidates(folder, before, meta, words)
+        check_same_candidates(folder, before, meta, command)
         meta["shards"] = before.get("shards", {})
         shards = -(-len(scan.candidates) // SHARD_SIZE)
         for name in changed(folder, meta["shards"]):
@@ -196,15 +186,24 @@ def prepare(
             finish(folder, scan, spec, meta, max_bad, count_filled)
         # Also of a finished folder: a kill may have come between the two.
         remember(folder, meta["shards"])
-        note(
-            folder,
-            stamp=stamp(root, scan.candidates),
-            root=str(root.resolve()),
-            named_root=given is not None,
-            command=words,
-        )
+        where = {"root": str(root.resolve()), "named_root": given is not None}
+        note(folder, stamp=stamp(root, scan.candidates), command=command, **where)
         tell_split(folder, getattr(layout, "SPLIT_RULE", "paper"))
     return folder
+
+
+def _meta_of(dataset: str, spec: Spec, layout: Any, scan: Scan) -> dict[str, Any]:
+    """What meta.json says before any sample is read, but for where the samples are from."""
+    return {
+        **spec_json(dataset, spec),
+        "spec_hash": spec_hash(dataset, spec),
+        "complete": False,
+        "label_names": list(scan.label_names),
+        "split_second": float(layout.SPLIT_SECOND),
+        "release_cut": getattr(layout, "RELEASE_CUT", "test"),
+        "shard_size": SHARD_SIZE,
+        "tools": {"python": platform.python_version(), **{t: version(t) for t in TOOLS}},
+    }
 
 
 def _place_vocabulary(folder: Path, spec: Spec, settings: Any) -> None:
