@@ -37,7 +37,7 @@ NEEDED = {
     "spec_hash": str, "label_names": list, "samples": int, "shards": dict, "split_second": float,
     "release_cut": str,
 }  # fmt: skip
-CHECKSUMS = ".checksums.json"  # in splits/: file name -> SHA-256
+CHECKSUMS = ".checksums.json"  # in splits/: pairs' or vocabulary's file name -> SHA-256
 VOCABULARY = ".vocab.txt"  # behind a split's name: the vocabulary of its train part's texts
 
 
@@ -153,9 +153,10 @@ class Prepared:
         return self.shards[shard].value(position - int(self.starts[shard]), modality)
 
     def _keep(self, path: Path, write: Callable[[], None]) -> None:
-        """Lets `write` make a file of splits/ on first use, and notes its SHA-256.
+        """Lets `write` make a file that follows from a split on first use, and notes its SHA-256.
 
-        Raises `UsageError` where the file is not what was noted.
+        Raises `UsageError` where the file is not what was noted. (A split's own file needs no note:
+        whatever it is, its ids and parts are looked at, and each run knows its SHA-256.)
         """
         noted = path.with_name(CHECKSUMS)
         sums = read_object(noted) if noted.exists() else {}
@@ -165,8 +166,11 @@ class Prepared:
                     write()
                 sums = read_object(noted) if noted.exists() else {}
                 write_json(noted, sums | {path.name: file_digest(path)})
-        elif file_digest(path) != sums[path.name]:
-            raise UsageError(f"{path} changed since it was written: remove it, it is written anew")
+        elif (now := file_digest(path)) != sums[path.name]:
+            raise UsageError(
+                f"{path} changed since it was written: it had the SHA-256 {sums[path.name][:12]}..."
+                f" then, and has {now[:12]}... now; remove it: it is written anew"
+            )
 
     def _split_path(self, rule: str, seed: int, stratify: bool) -> Path:
         plain = "" if stratify else "-plain"
@@ -179,9 +183,8 @@ class Prepared:
         sample may stand in no part: one that the lists lack, or whose row the release loses.
         """
         path = self._split_path(rule, seed, stratify)
-        self._keep(
-            path, lambda: write_table(path, ("id", "part"), self._draw(rule, seed, stratify))
-        )
+        if not path.exists():
+            write_table(path, ("id", "part"), self._draw(rule, seed, stratify))
         rows = read_table(path, ("id", "part"))
         position = {sample: k for k, sample in enumerate(self.ids)}
         parts = (*PARTS, "") if rule == "release" else PARTS

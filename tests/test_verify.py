@@ -421,16 +421,17 @@ def test_the_release_s_draw_is_repeated(released, file, change, words):
     assert any(finding.startswith(words) for finding in verify(released, "demo"))
 
 
-def test_a_split_that_changed_as_a_whole_is_found(released):
-    """It may be sound in itself, and still another than the runs had."""
-    path = released / "splits/release-seed2.csv"
+def test_pairs_that_changed_as_a_whole_are_found(released):
+    """They may be sound in themselves, and still others than the runs had."""
+    path = released / "splits/release-seed2.release-pairs-val.csv"
     sums = read_object(path.with_name(CHECKSUMS))
     write_json(path.with_name(CHECKSUMS), sums | {path.name: "0" * 64})
     assert verify(released, "demo") == [f"splits/{path.name}: changed since it was written"]
-    with pytest.raises(UsageError, match="changed since it was written: remove it"):
-        Prepared(released).split("release", 2)
+    how = ("release", 2, "val", ["audio", "video"])
+    with pytest.raises(UsageError, match="had the SHA-256 000000000000... then, and has"):
+        Prepared(released).release_pairs(*how)
     path.unlink()
-    Prepared(released).split("release", 2)
+    Prepared(released).release_pairs(*how)
     assert verify(released, "demo") == []
 
 
