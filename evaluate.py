@@ -10,13 +10,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from assemble import Session, assemble
 from common.files import file_digest, without_formulas, write_table
 from common.options import Parser, UsageError
 from common.program import run as run_program
-from experiments.resolve import run_from_config
-from experiments.run_folder import RunFolder
-from measure import collect, confusion, measure, per_class_f1, probabilities
+from experiments.run.folder import RunFolder
+from experiments.run.metrics import collect, confusion, measure, per_class_f1, probabilities
+from experiments.run.resolve import run_from_config
+from experiments.run.session import Session, assemble
 
 
 def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bool) -> int:
@@ -127,7 +127,7 @@ def main(argv: list[str]) -> int:
             f"{folder.path} is {folder.state}, not done: run its train.py command again first"
         )
     if args.predict:
-        from predict import predict_files
+        from experiments.run.predict import predict_files
 
         return predict_files(folder, config, Path(args.predict), args)
     result, session = folder.read_result(), assemble(run_from_config(config), args)

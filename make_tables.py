@@ -16,14 +16,14 @@ from pathlib import Path
 from common.files import atomic, digest, write_text
 from common.options import Parser
 from common.program import run as run_program
-from experiments.adapt import adapted, read_settings
-from experiments.artifacts import Artifact, Figure, Table, told_settings
-from experiments.latex import latex
-from experiments.provenance import to_fill
-from experiments.reader import Reader
-from experiments.registry import ARTIFACTS, select
-from experiments.run_folder import find_runs
-from experiments.tables import comparison_csv, markdown, numbers_csv
+from experiments.paper.adapt import adapted, read_settings
+from experiments.paper.kinds import Artifact, Figure, Table, told_settings
+from experiments.paper.registry import ARTIFACTS, select
+from experiments.report.latex import latex
+from experiments.report.provenance import to_fill
+from experiments.report.reader import Reader
+from experiments.report.tables import comparison_csv, markdown, numbers_csv
+from experiments.run.folder import find_runs
 
 MOST_COMMANDS = 30  # that are printed without being asked for
 
@@ -46,7 +46,7 @@ def make_figure(figure: Figure, reader: Reader, out: Path) -> str:
 
     A figure of which some runs are missing is drawn without them, and its caption says so.
     """
-    from experiments.figures import draw, figure_csv, figure_points, not_drawn
+    from experiments.report.figures import draw, figure_csv, figure_points, not_drawn
 
     path = out / "figures" / f"{figure.id}.png"
     points = figure_points(figure, reader)
@@ -75,7 +75,7 @@ def make_report(
     artifacts: list[Artifact], names: list[str], given: dict[str, str], reader: Reader, out: Path
 ) -> str:
     """Writes the report of what was made; returns the line that tells of it."""
-    from experiments.report import report
+    from experiments.report.page import report
 
     drawn = {a.id: out / "figures" / f"{a.id}.png" for a in artifacts if isinstance(a, Figure)}
     pictures = {name: path.read_bytes() for name, path in drawn.items() if path.exists()}

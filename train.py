@@ -20,9 +20,9 @@ from common.options import UsageError
 from common.program import MachineFault, explain
 from common.program import run as run_program
 from common.stop import Stop, follow_launcher
-from experiments.estimate import duration
-from experiments.resolve import Run, resolve
-from experiments.run_folder import RunFolder
+from experiments.launch.estimate import duration
+from experiments.run.folder import RunFolder
+from experiments.run.resolve import Run, resolve
 
 SHOWN = 8  # samples in a message
 CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the device
@@ -182,7 +182,7 @@ def train(session: Any, folder: RunFolder, saved: dict | None, args: Any) -> int
     import torch
 
     from evaluate import finish
-    from measure import collect, measure
+    from experiments.run.metrics import collect, measure
 
     method, stop = session.method, Stop()
     if saved:
@@ -304,7 +304,7 @@ def main(argv: list[str]) -> int:
         return 0
     if args.tensorboard and not importlib.util.find_spec("tensorboard"):
         raise UsageError("--tensorboard needs: pip install -r requirements-tensorboard.txt")
-    from assemble import assemble, environment
+    from experiments.run.session import assemble, environment
 
     session = assemble(run, args)
     with folder.lock():

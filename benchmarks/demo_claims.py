@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from common.files import read_table  # noqa: E402
 from common.options import Parser, UsageError  # noqa: E402
 from common.program import run as run_program  # noqa: E402
-from data_prep.generate.digits import ceilings  # noqa: E402
-from experiments.artifacts import SEEDS, Runs  # noqa: E402
-from experiments.demo import ALONE, JOINT, MIDAS  # noqa: E402
-from experiments.reader import Finished, Reader  # noqa: E402
+from data_prep.digits import ceilings  # noqa: E402
+from experiments.paper.illustration import ALONE, JOINT, MIDAS  # noqa: E402
+from experiments.paper.kinds import SEEDS, Runs  # noqa: E402
+from experiments.report.reader import Finished, Reader  # noqa: E402
 
 
 def all_seeds(reader: Reader, runs: Runs) -> list[Finished]:

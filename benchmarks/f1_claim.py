@@ -19,8 +19,8 @@ import torch  # noqa: E402
 
 from common.options import Parser, number  # noqa: E402
 from common.program import run as run_program  # noqa: E402
-from experiments.compare import paper_results  # noqa: E402
-from measure import f1_batch, f1_macro  # noqa: E402
+from experiments.report.compare import paper_results  # noqa: E402
+from experiments.run.metrics import f1_batch, f1_macro  # noqa: E402
 
 BATCHES = (16, 32, 48, 64, 80, 128, 256)
 

@@ -11,7 +11,8 @@ import av
 import cv2
 import numpy as np
 
-from data_prep.generate.media import write_video, write_wav
+from data_prep.digits import write_wav
+from fixtures.media import write_video
 
 FPS = 30
 WAV_RATE = 16000  # Hz, of CREMA-D's wav files

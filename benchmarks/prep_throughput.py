@@ -30,7 +30,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
 import av  # noqa: E402
 import cv2  # noqa: E402
@@ -43,7 +43,7 @@ from benchmarks.prep_clips import FPS, MP4, WAV_RATE, Clip, make_clips  # noqa: 
 from benchmarks.step_cost import in_turn  # noqa: E402
 from common.options import Parser, UsageError  # noqa: E402
 from common.program import run as run_program  # noqa: E402
-from data_prep.layouts import cremad, kinetics  # noqa: E402
+from data_prep.datasets import cremad, kinetics  # noqa: E402
 from data_prep.rows import extract_row, single_threaded  # noqa: E402
 from data_prep.shards import Shard, ShardWriter, schema  # noqa: E402
 from data_prep.spec import Candidate, Rejection, Spec, Video  # noqa: E402

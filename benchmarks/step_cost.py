@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch  # noqa: E402
 
 import methods  # noqa: E402
-from assemble import make_deterministic  # noqa: E402
+from experiments.run.session import make_deterministic  # noqa: E402
 from methods.base import Facts, Method  # noqa: E402
 from models.build import Choice, Stream, build_classifier  # noqa: E402
 from models.classifier import Execution  # noqa: E402

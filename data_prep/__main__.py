@@ -17,10 +17,10 @@ from common.files import to_json
 from common.options import Parser, UsageError, add_flags, check, collect, number
 from common.program import cores
 from common.program import run as run_program
-from data_prep import layouts
+from data_prep import datasets
 from data_prep.prepare import prepare, prepared_folder
-from data_prep.prepared import read_meta
 from data_prep.spec import spec_json
+from data_prep.store import read_meta
 
 # What a verb does not read is refused beside it, and not ignored.
 USELESS = {
@@ -32,7 +32,7 @@ USELESS = {
 
 def make_parser(name: str, layout: Any) -> Parser:
     """The command line of one data set."""
-    rows = "\n".join(f"  {key:11} {line}" for key, (line, _) in layouts.DATASETS.items())
+    rows = "\n".join(f"  {key:11} {line}" for key, (line, _) in datasets.DATASETS.items())
     parser = Parser(prog="python -m data_prep", description=__doc__, epilog=f"data sets:\n{rows}")
     for flag, metavar, words in (
         ("dataset", "NAME", "data set (default demo), or the path of your own manifest.csv"),
@@ -56,7 +56,7 @@ def make_parser(name: str, layout: Any) -> Parser:
         ("json", "--stats as JSON"),
     ):
         parser.add_argument(f"--{flag}", action="store_const", const=True, help=words)
-    add_flags(parser, f"preparation of {layouts.public_name(name)}", layout.Settings, {})
+    add_flags(parser, f"preparation of {datasets.public_name(name)}", layout.Settings, {})
     return parser
 
 
@@ -79,23 +79,23 @@ def main(argv: list[str]) -> int:
     first.add_argument("--dataset")
     known, _ = first.parse_known_args(argv)
     name = known.dataset or "demo"
-    layout = layouts.load(name)
+    layout = datasets.load(name)
     args = make_parser(name, layout).parse_strictly(argv)
     given = collect(args, layout.Settings)
-    found = layouts.detected(layout, args.dataset_root)
-    layouts.tell_detected(args.dataset_root, found, given)
+    found = datasets.detected(layout, args.dataset_root)
+    datasets.tell_detected(args.dataset_root, found, given)
     settings = layout.Settings(**found | given)
     check(settings)
     verb, data_dir = refuse_useless(args), Path(args.data_dir or "data")
     workers = number("num_workers", args.num_workers or str(cores()), int, 1)
-    public = layouts.public_name(name)
+    public = datasets.public_name(name)
     if verb:
         folder = find_folder(data_dir, public, layout, settings, bool(given))
         if verb == "stats":
             return show_stats(folder, bool(args.json))
         return show_findings(folder, public, workers)
     folder = prepare(
-        name if layouts.is_manifest(name) else public,
+        name if datasets.is_manifest(name) else public,
         Path(args.dataset_root) if args.dataset_root else None,
         data_dir,
         settings,

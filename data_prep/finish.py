@@ -6,10 +6,10 @@ from pathlib import Path
 
 from common.files import file_digest, without_formulas, write_json, write_table
 from common.options import UsageError
-from data_prep.prepared import Prepared, write_pool
 from data_prep.reasons import KEPT_REASONS, REASONS
 from data_prep.shards import FACTS, Shard
 from data_prep.spec import Array, Listed, Rejection, Scan, Spec
+from data_prep.store import Prepared, write_pool
 
 # The flags of samples in which something stands for a modality that is not there.
 FILLED = {"missing_image": "a picture", "no_video": "a video", "no_audio": "a sound track"}

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data_prep.prepared import Prepared
+from data_prep.modalities.transforms import make_input, toss, without_padding
 from data_prep.spec import View
-from data_prep.transforms import make_input, toss, without_padding
+from data_prep.store import Prepared
 
 Batch = dict
 Views = dict[str, View]

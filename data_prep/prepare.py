@@ -21,15 +21,15 @@ from tqdm import tqdm
 from common.files import file_digest, locked, remove_leftovers, shown, write_json
 from common.options import UsageError, check
 from common.program import cores
-from data_prep import layouts
+from data_prep import datasets
 from data_prep.checksums import changed, note, read_local, remember
 from data_prep.finish import finish, tell_split
-from data_prep.prepared import read_meta
+from data_prep.pool import DONE
 from data_prep.rows import make_crew, rejection
 from data_prep.shards import SHARD_SIZE, ShardWriter, schema, shard_name
 from data_prep.sources import check_same_candidates, prepare_command, source_of, stamp
 from data_prep.spec import Candidate, Rejection, Scan, Spec, Text, spec_hash, spec_json
-from data_prep.workers import DONE
+from data_prep.store import read_meta
 
 TOOLS = (
     "numpy",
@@ -89,11 +89,11 @@ def raw_root(dataset: str, layout: Any, given: Path | None, data_dir: Path) -> P
 
     Raises `UsageError` where there is none.
     """
-    if layouts.is_manifest(dataset):
+    if datasets.is_manifest(dataset):
         layout.anywhere = given is not None
         return given or layout.path.parent
-    if given is None and layouts.public_name(dataset) == "demo":
-        from data_prep.generate.digits import ensure_digits
+    if given is None and datasets.public_name(dataset) == "demo":
+        from data_prep.digits import ensure_digits
 
         return ensure_digits(data_dir)
     if given is None:
@@ -157,9 +157,9 @@ def prepare(
     began, and `TooManyRejects`. Waits while another process prepares the same folder.
     """
     check(settings)
-    layout, given, source = layouts.load(dataset), root, dataset
+    layout, given, source = datasets.load(dataset), root, dataset
     root = raw_root(dataset, layout, given, data_dir)
-    spec, dataset = layout.spec(settings), layouts.public_name(dataset)
+    spec, dataset = layout.spec(settings), datasets.public_name(dataset)
     folder = prepared_folder(data_dir, dataset, spec)
     scan = scan_root(layout, dataset, root, settings, allow_missing_classes)
     for warning in scan.warnings:
@@ -210,14 +210,14 @@ def _place_vocabulary(folder: Path, spec: Spec, settings: Any) -> None:
     """Where a text is stored as tokens: its vocabulary beside the samples, before any of them."""
     for modality in spec.values():
         if isinstance(modality, Text) and not modality.built:
-            from data_prep.text import place_vocabulary
+            from data_prep.modalities.text import place_vocabulary
 
             place_vocabulary(folder / "vocab.txt", modality, settings.vocabulary)
 
 
 def source_in(dataset: str, root: Path | None, data_dir: Path, settings: Any) -> dict[str, Any]:
     """`source_of` the raw data under `root`; raises `UsageError` if that is not the set's root."""
-    layout = layouts.load(dataset)
+    layout = datasets.load(dataset)
     place = raw_root(dataset, layout, root, data_dir)
     return source_of(scan_root(layout, dataset, place, settings, True), place)
 
@@ -229,7 +229,7 @@ def check_source(folder: Path, dataset: str, root: Path | None, settings: Any) -
     those that it was made of.
     A manifest's files are looked for where they were, unless `root` says where.
     """
-    layout, meta, local = layouts.load(dataset), read_meta(folder), read_local(folder)
+    layout, meta, local = datasets.load(dataset), read_meta(folder), read_local(folder)
     if root is None and local.get("named_root"):
         root = Path(local["root"])
     place = raw_root(dataset, layout, root, folder.parent.parent)
@@ -244,7 +244,7 @@ def check_source(folder: Path, dataset: str, root: Path | None, settings: Any) -
 
 
 def _check_lfs(scan: Scan, root: Path, max_bad: float) -> None:
-    from data_prep.extracted import is_lfs_pointer
+    from data_prep.modalities.extracted import is_lfs_pointer
 
     def pointer(candidate: Candidate) -> bool:
         return any(is_lfs_pointer(root / p) for paths in candidate.sources.values() for p in paths)

@@ -4,8 +4,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from data_prep.pool import Crew
 from data_prep.spec import Audio, Candidate, Rejection, Spec
-from data_prep.workers import Crew
 
 # Between the paths of one sample: a space occurs inside them.
 SEPARATOR = ";"
@@ -21,9 +21,9 @@ def extract_row(
     root: Path, spec: Spec, assets: Path | None, candidate: Candidate
 ) -> dict[str, Any] | Rejection:
     """The stored row of one candidate, or why there is none. Runs in a worker process."""
-    from data_prep.extracted import extract_sample
+    from data_prep.modalities.extracted import extract_sample
+    from data_prep.modalities.transforms import frame_bytes
     from data_prep.reasons import Reject
-    from data_prep.transforms import frame_bytes
 
     try:
         parts = extract_sample(root, candidate, spec, assets)
@@ -70,8 +70,8 @@ def make_crew(
     """
     work = functools.partial(extract_row, root, spec, assets)
     if ray:
-        from data_prep.cluster import RayCrew
+        from data_prep.on_ray import RayCrew
 
         work = functools.partial(extract_row, root.resolve(), spec, assets.resolve())
         return RayCrew(work, ray, limit_s, single_threaded)
-    return Crew(work, workers, limit_s, single_threaded, preload=["data_prep.extracted"])
+    return Crew(work, workers, limit_s, single_threaded, preload=["data_prep.modalities.extracted"])

@@ -15,7 +15,7 @@ from typing import Any
 
 from common.files import canonical
 from common.options import UsageError, format_value
-from data_prep import layouts
+from data_prep import datasets
 from data_prep.checksums import read_local
 from data_prep.spec import Candidate, Scan
 
@@ -98,7 +98,7 @@ def prepare_command(
     dataset: str, root: Path | None, data_dir: Path, settings: Any, allow_missing_classes: bool
 ) -> str:
     """The shell command that prepares a data set; its paths are absolute."""
-    source = str(Path(dataset).resolve()) if layouts.is_manifest(dataset) else dataset
+    source = str(Path(dataset).resolve()) if datasets.is_manifest(dataset) else dataset
     words = ["python", "-m", "data_prep", "--dataset", source]
     words += ["--dataset_root", str(root.resolve())] if root else []
     words += ["--data_dir", str(data_dir.resolve())]

@@ -55,7 +55,7 @@ class Video:
     the frames shown at (j + 0.5) / positions of the duration; with `first`, the first so many
     frames. The frame of a time is the latest one that is not after it. Of a candidate whose
     `inline` holds [start, end] for this modality, only times in these seconds count, and the
-    duration is theirs. A folder of pictures may stand in place of a file: see `data_prep.frames`.
+    duration is theirs. A folder of pictures may stand in place of a file (`modalities/frames.py`).
     """
 
     fps: float | None = None
@@ -112,7 +112,7 @@ class Text:
     cleaned texts are stored in UTF-8, and become tokens when they are read, by a vocabulary of at
     most `words` made of the train part's texts of a split, which stands beside the split's file. A
     pair of texts is joined by the separator token and carries segment ids. `cleaning` names the
-    rule of `data_prep.text.clean` that a text passes first; "" is none.
+    rule of `data_prep.modalities.text.clean` that a text passes first; "" is none.
     """
 
     vocabulary: str = "electra"

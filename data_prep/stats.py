@@ -14,8 +14,8 @@ from typing import Any
 
 from common.files import read_table
 from common.options import UsageError
-from data_prep.prepared import read_meta
 from data_prep.split import PARTS
+from data_prep.store import read_meta
 from data_prep.verify_tables import SPLIT_NAME
 
 # Train, validation and test samples: the paper's Table 5. `split.paper_counts` reproduces five of

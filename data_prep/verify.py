@@ -19,9 +19,10 @@ from tqdm import tqdm
 from common.files import digest
 from common.options import UsageError
 from data_prep.checksums import damaged
-from data_prep.prepared import VOCABULARY, read_meta
+from data_prep.pool import DONE, Crew
 from data_prep.shards import Shard, schema, shard_name
 from data_prep.spec import VERSION, Array, Spec, Text, spec_from_json
+from data_prep.store import VOCABULARY, read_meta
 from data_prep.verify_tables import (
     check_counts,
     check_manifest,
@@ -33,7 +34,6 @@ from data_prep.verify_tables import (
     one_line,
     read_csv,
 )
-from data_prep.workers import DONE, Crew
 
 LIMIT_S = 600.0  # for one shard of 256 samples, which takes some seconds
 SPEC_KEYS = ("version", "dataset", "order", "modalities")
@@ -174,7 +174,7 @@ def check_columns(dataset: str, spec: Spec, shards: dict[str, Shard]) -> dict[st
 
 def check_shard(folder: Path, spec: Spec, name: str) -> tuple[list[str], dict[str, list[int]]]:
     """Findings about all values of a shard, and the widths of its arrays. Runs in a worker."""
-    from data_prep.stored import fault
+    from data_prep.modalities.stored import fault
 
     shard, findings, widths = Shard(folder / name), [], {}
     tokens = any(isinstance(m, Text) and not m.built for m in spec.values())
@@ -238,7 +238,7 @@ def _apply(work: Any, names: list[str], workers: int) -> Iterable[tuple[str, Any
         for name in names:
             yield DONE, work(name)
         return
-    with Crew(work, workers, LIMIT_S, _one_thread, preload=["data_prep.stored"]) as crew:
+    with Crew(work, workers, LIMIT_S, _one_thread, preload=["data_prep.modalities.stored"]) as crew:
         yield from crew.map(names)
 
 
@@ -247,7 +247,7 @@ def _apply(work: Any, names: list[str], workers: int) -> Iterable[tuple[str, Any
 
 def check_vocabularies(folder: Path, spec: Spec, shards: dict[str, Shard]) -> list[str]:
     """Each vocabulary of splits/, made again from the stored texts of its split's train part."""
-    from data_prep.text import build_vocabulary
+    from data_prep.modalities.text import build_vocabulary
 
     texts = {m: kind for m, kind in spec.items() if isinstance(kind, Text) and kind.built}
     findings = []

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from common.files import file_digest, read_object, without_formulas
 from common.options import UsageError
-from data_prep.prepared import CHECKSUMS, VOCABULARY, read_pool
 from data_prep.reasons import REASONS
 from data_prep.shards import Shard
 from data_prep.split import PARTS, RULES, declared_part, paper_counts, release_parts
+from data_prep.store import CHECKSUMS, VOCABULARY, read_pool
 
 MOST = 5  # findings of one kind that are spelled out
 MANIFEST = (

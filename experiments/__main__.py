@@ -18,14 +18,14 @@ from typing import Any
 
 from common.options import Parser, UsageError, match_name, number
 from common.program import run as run_program
-from experiments import cluster
-from experiments.adapt import adapted, read_settings
-from experiments.artifacts import Artifact
-from experiments.estimate import Estimator, duration, left
-from experiments.launch import cuda_devices, launch, pick_slots
-from experiments.reader import Reader
-from experiments.registry import ARTIFACTS, needed, select
-from experiments.tasks import Task
+from experiments.launch import on_ray as cluster
+from experiments.launch.estimate import Estimator, duration, left
+from experiments.launch.local import cuda_devices, launch, pick_slots
+from experiments.launch.tasks import Task
+from experiments.paper.adapt import adapted, read_settings
+from experiments.paper.kinds import Artifact
+from experiments.paper.registry import ARTIFACTS, needed, select
+from experiments.report.reader import Reader
 
 
 def selected(args: Any) -> list[Artifact]:
@@ -142,7 +142,7 @@ def run(args: Any) -> int:
 
 def show_recipe(args: Any) -> int:
     """The page that has both recipes side by side."""
-    from experiments.recipe_page import page  # loads a method, and with it torch
+    from experiments.run.recipe_page import page  # loads a method, and with it torch
 
     print(page(), end="")
     return 0

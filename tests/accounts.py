@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from common.files import read_table
-from data_prep.layouts.walk import is_ignored
+from data_prep.datasets.walk import is_ignored
 from data_prep.prepare import printable
 
 

@@ -131,8 +131,8 @@ def same_draws():
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory):
     """(raw root, data_dir) of the first 300 AV-Digits, prepared once a test session."""
-    from data_prep.generate.digits import write_digits
-    from data_prep.layouts.demo import Settings
+    from data_prep.datasets.demo import Settings
+    from data_prep.digits import write_digits
     from data_prep.prepare import prepare
 
     folder = tmp_path_factory.mktemp("digits")

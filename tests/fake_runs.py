@@ -1,10 +1,10 @@
 """Made-up runs of a results folder, for the tests of what reads them."""
 
 from common.files import file_digest
-from data_prep.layouts import DATASETS
-from experiments import demo
-from experiments.paper_figures import LETTERS as PAPER_LETTERS
-from experiments.registry import needed
+from data_prep.datasets import DATASETS
+from experiments.paper import illustration as demo
+from experiments.paper.figures import LETTERS as PAPER_LETTERS
+from experiments.paper.registry import needed
 
 LETTERS = PAPER_LETTERS | {"demo": demo.LETTERS}
 START = {

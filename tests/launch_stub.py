@@ -8,8 +8,8 @@ import time
 
 from conftest import ROOT
 
-from experiments.demo import JOINT
-from experiments.tasks import Task
+from experiments.launch.tasks import Task
+from experiments.paper.illustration import JOINT
 
 EPOCHS = 4
 
@@ -24,7 +24,7 @@ import json, os, pathlib, signal, sys, time
 sys.path.insert(0, ROOT)
 from common.files import Busy
 from common.stop import follow_launcher
-from experiments.run_folder import RunFolder
+from experiments.run.folder import RunFolder
 
 follow_launcher()
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -82,10 +82,11 @@ sys.exit(seed == 6)
 LAUNCHER = """
 import sys
 from pathlib import Path
-from experiments import cluster, launch
-from experiments.demo import JOINT
-from experiments.reader import Reader
-from experiments.tasks import Task
+from experiments.launch import on_ray as cluster
+from experiments.launch import local as launch
+from experiments.paper.illustration import JOINT
+from experiments.report.reader import Reader
+from experiments.launch.tasks import Task
 
 results, script, address = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 tasks = [Task(JOINT, int(seed), ("--results_dir", str(results))) for seed in sys.argv[4:]]

@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import methods  # noqa: E402
 import tests.trio_layout  # noqa: E402
 from common.program import run  # noqa: E402
-from data_prep import layouts  # noqa: E402
+from data_prep import datasets  # noqa: E402
 
-layouts.DATASETS["trio"] = ("AV-Digits with a third modality", None)
-sys.modules["data_prep.layouts.trio"] = tests.trio_layout
+datasets.DATASETS["trio"] = ("AV-Digits with a third modality", None)
+sys.modules["data_prep.datasets.trio"] = tests.trio_layout
 methods.METHODS["Probe"] = ("tests.probe_method", "uses every optional hook")
 
 if __name__ == "__main__":

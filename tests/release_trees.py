@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from common.files import write_text
-from data_prep import layouts
-from data_prep.generate import corrupt, food_tree, scenes, ucf_scenes
-from data_prep.generate.media import write_wav
+from data_prep import datasets
+from data_prep.digits import write_wav
+from fixtures import corrupt, food_tree, scenes, ucf_scenes
 
 LISTS = {  # in the order in which the release joins them, with the share of the rows
     "cremad": {"train_split.csv": 0.7, "val.csv": 0.8, "test.csv": 1.0},
@@ -23,7 +23,7 @@ SCENE = scenes.Look(32, 24, 5, (1.6, 1.6), 0.1, 0.1)  # 8 frames
 UCF = ucf_scenes.Look(32, 24, 10, (0.6, 0.6))  # 6 frames, 5 pictures of flow
 
 # A sample for each: which file or folder, and what happens to it, or to all or the first of its
-# pictures -> what must become of it (in the words of `data_prep.generate.corrupt`).
+# pictures -> what must become of it (in the words of `fixtures.corrupt`).
 SOUND = {
     "wav missing": "missing_file",
     "wav folder": "missing_file",
@@ -90,7 +90,7 @@ def write_tree(
 
     With `damaged`, one more sample for each line of `DAMAGE`: sample -> its line's right side.
     """
-    labels = layouts.load(dataset).LABELS[:classes]
+    labels = datasets.load(dataset).LABELS[:classes]
     kinds = [*[""] * per_class * len(labels), *(DAMAGE[dataset] if damaged else ())]
     rows, truth = [], {}
     for k, kind in enumerate(kinds):
@@ -125,7 +125,7 @@ def scenes_of(k: int) -> str:
 
 def write_lists(dataset: str, root: Path, rows: list[tuple[str, int]]) -> dict[str, str]:
     """The lists of (name, class) rows; returns the list of each name, without its suffix."""
-    labels, start, parts = layouts.load(dataset).LABELS, 0, {}
+    labels, start, parts = datasets.load(dataset).LABELS, 0, {}
     for file, share in LISTS[dataset].items():
         end = round(share * len(rows))
         lines = [HEADERS[dataset]] if dataset in HEADERS else []

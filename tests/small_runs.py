@@ -14,8 +14,8 @@ import torch  # noqa: E402
 from conftest import TinySet, tiny_model  # noqa: E402
 
 import methods  # noqa: E402
-from assemble import make_deterministic  # noqa: E402
-from experiments.settings import build, method_defaults  # noqa: E402
+from experiments.run.session import make_deterministic  # noqa: E402
+from experiments.run.settings import build, method_defaults  # noqa: E402
 from methods.base import Facts  # noqa: E402
 
 EPOCHS = 6

@@ -3,17 +3,17 @@
 from functools import partial
 from pathlib import Path
 
-from data_prep import layouts
-from data_prep.generate.food_tree import Look as FoodLook
-from data_prep.generate.food_tree import write_food101
-from data_prep.generate.mosi_tree import write_mosi
-from data_prep.generate.scenes import Look
-from data_prep.generate.trees import write_cremad, write_kinetics
-from data_prep.generate.tweets import TweetLook
-from data_prep.generate.tweets_tree import write_sarcasm, write_twitter2015
-from data_prep.generate.ucf_scenes import Look as UcfLook
-from data_prep.generate.ucf_tree import write_ucf101
+from data_prep import datasets
 from data_prep.prepare import prepare
+from fixtures.food_tree import Look as FoodLook
+from fixtures.food_tree import write_food101
+from fixtures.mosi_tree import write_mosi
+from fixtures.scenes import Look
+from fixtures.trees import write_cremad, write_kinetics
+from fixtures.tweets import TweetLook
+from fixtures.tweets_tree import write_sarcasm, write_twitter2015
+from fixtures.ucf_scenes import Look as UcfLook
+from fixtures.ucf_tree import write_ucf101
 
 SCENES = {"look": Look(32, 24, 5, (1.0, 1.0)), "workers": 1}
 TWEETS = {"look": TweetLook(24, 24), "workers": 1}
@@ -36,7 +36,7 @@ def prepared(folder: Path, dataset: str, **settings: object) -> Path:
     """Writes the tree under `folder` and prepares it; returns the folder of prepared data."""
     writer, count = WRITERS[dataset]
     writer(folder / "raw" / dataset, count, truth_path=folder / f"{dataset}.csv")
-    chosen = layouts.load(dataset).Settings(**settings)
+    chosen = datasets.load(dataset).Settings(**settings)
     root, data = folder / "raw" / dataset, folder / "data"
     prepare(dataset, root, data, chosen, workers=1, allow_missing_classes=True)
     return data

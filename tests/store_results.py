@@ -23,10 +23,10 @@ from test_configurations import CHOSEN, SMALL, prepared_for_all  # noqa: E402
 
 import train  # noqa: E402
 from common.program import run as run_program  # noqa: E402
-from experiments.adapt import adapted  # noqa: E402
-from experiments.artifacts import Runs, told_settings  # noqa: E402
-from experiments.registry import needed  # noqa: E402
-from experiments.run_folder import RunFolder  # noqa: E402
+from experiments.paper.adapt import adapted  # noqa: E402
+from experiments.paper.kinds import Runs, told_settings  # noqa: E402
+from experiments.paper.registry import needed  # noqa: E402
+from experiments.run.folder import RunFolder  # noqa: E402
 
 STORED = ROOT / "tests" / "stored"
 SEEDS = (1, 2, 3)

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from data_prep.layouts import demo
-from data_prep.layouts.demo import LABELS, SOURCE, SPLIT_SECOND, Settings  # noqa: F401
+from data_prep.datasets import demo
+from data_prep.datasets.demo import LABELS, SOURCE, SPLIT_SECOND, Settings  # noqa: F401
 from data_prep.spec import Video, VideoView
 
 

@@ -34,8 +34,8 @@ import fuzz_targets  # noqa: E402
 from fuzz_mutate import mutate  # noqa: E402
 
 from common.options import UsageError  # noqa: E402
+from data_prep.modalities.unpickle_child import Refused  # noqa: E402
 from data_prep.reasons import Reject  # noqa: E402
-from data_prep.unpickle_child import Refused  # noqa: E402
 
 TARGETS = fuzz_targets.TARGETS | fuzz_stored.TARGETS | fuzz_media.TARGETS
 NAMED = (UsageError, Reject, Refused)

@@ -12,10 +12,11 @@ import soundfile
 from clips import noise, texture, write_clip
 from fuzz_targets import Read, Target
 
-from data_prep import audio, flow, image, video
-from data_prep.generate.media import write_video, write_wav
+from data_prep.digits import write_wav
+from data_prep.modalities import audio, flow, image, video
 from data_prep.rows import single_threaded
 from data_prep.spec import Audio, Flow, Image, Video
+from fixtures.media import write_video
 
 __all__ = ["TARGETS", "single_threaded"]
 

@@ -15,17 +15,17 @@ from fuzz_targets import Read, Target, check_message, one_file, told
 
 from common.files import CHECKSUM, file_digest, read_object, to_json, write_json, write_table
 from common.options import UsageError
-from data_prep import array, unpickle, unpickle_child
-from data_prep.generate.mosi_tree import Signal, write_mosi
-from data_prep.generate.pickles import python2_pickle
-from data_prep.layouts import mosi
-from data_prep.prepared import Prepared, read_pool
+from data_prep.datasets import mosi
+from data_prep.modalities import array, unpickle, unpickle_child
 from data_prep.shards import FACTS, Shard, ShardWriter, schema
 from data_prep.spec import Array, Audio, Image, Rejection, spec_hash, spec_json
-from experiments.artifacts import Runs
-from experiments.reader import Reader
-from experiments.resolve import resolve, run_from_config
-from experiments.run_folder import RunFolder
+from data_prep.store import Prepared, read_pool
+from experiments.paper.kinds import Runs
+from experiments.report.reader import Reader
+from experiments.run.folder import RunFolder
+from experiments.run.resolve import resolve, run_from_config
+from fixtures.mosi_tree import Signal, write_mosi
+from fixtures.pickles import python2_pickle
 
 
 def without_checksum(data: bytes) -> bytes:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from common.files import csv_text, read_object, read_table, write_text
-from data_prep import layouts
-from data_prep.layouts.csv_rows import read_records
-from data_prep.layouts.manifest import Manifest
+from data_prep import datasets
+from data_prep.datasets.csv_rows import read_records
+from data_prep.datasets.manifest import Manifest
+from data_prep.modalities.text import extract as extract_text
+from data_prep.modalities.text import place_vocabulary, text_spec
 from data_prep.prepare import scan_root
 from data_prep.spec import Scan, Text
-from data_prep.text import extract as extract_text
-from data_prep.text import place_vocabulary, text_spec
 
 MOST_WORDS = 1000  # characters of a message
 
@@ -87,7 +87,7 @@ def in_tree(dataset: str, fuzzed: str, files: dict[str, str]) -> Callable[[Path]
     def reader(folder: Path) -> Read:
         plant(folder, files)
         (folder / fuzzed).parent.mkdir(parents=True, exist_ok=True)
-        layout = layouts.load(dataset)
+        layout = datasets.load(dataset)
         settings = layout.Settings()
 
         def feed(data: bytes) -> Scan:
@@ -122,7 +122,7 @@ def _manifest(folder: Path) -> Read:
     def feed(data: bytes) -> Scan:
         (folder / "m.csv").write_bytes(data)
         layout = Manifest(folder / "m.csv")
-        layouts.public_name(str(layout.path))
+        datasets.public_name(str(layout.path))
         _ = layout.defaults, layout.views(layout.Settings()), layout.normalise(layout.Settings())
         return told(scan_root(layout, "m", folder, layout.Settings()))
 

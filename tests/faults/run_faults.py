@@ -38,8 +38,8 @@ SWEEP_FAULTS = 40  # spread over its operations, one kind each in turn: it takes
 
 def make_inputs(folder: Path) -> None:
     """The demo set's first samples, raw and prepared, and finished runs."""
-    from data_prep.generate.digits import write_digits
-    from data_prep.layouts.demo import Settings
+    from data_prep.datasets.demo import Settings
+    from data_prep.digits import write_digits
     from data_prep.prepare import prepare
 
     write_digits(folder / "raw", folder / "truth.csv", 3, workers=1, count=SAMPLES)

@@ -13,8 +13,8 @@ from harness import HERE, MODES, Bench, Job, Outcome
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
 from common.files import TEMPORARY, file_digest  # noqa: E402
-from experiments import demo  # noqa: E402
-from experiments.run_folder import RunFolder, find_runs  # noqa: E402
+from experiments.paper import illustration as demo  # noqa: E402
+from experiments.run.folder import RunFolder, find_runs  # noqa: E402
 
 SMALL = ("--devices", "cpu", "--threads", "1", "--max_epochs", "3", "--batch_size", "16")
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from experiments.artifacts import Runs
-from experiments.launch import launch
-from experiments.reader import Reader
-from experiments.tasks import Task
+from experiments.launch.local import launch
+from experiments.launch.tasks import Task
+from experiments.paper.kinds import Runs
+from experiments.report.reader import Reader
 
 JOINT = Runs("demo", "Joint", (("batch_size", 16), ("max_epochs", 1)))
 

@@ -9,7 +9,7 @@ from harness import Bench, compiler
 from run_faults import make_inputs
 from scenarios import reference, training
 
-from experiments.run_folder import RunFolder
+from experiments.run.folder import RunFolder
 
 pytestmark = pytest.mark.skipif(not compiler(), reason="needs Linux and a C compiler")
 

@@ -21,15 +21,16 @@ from hypothesis import strategies as st
 
 from common.files import read_object, read_table, write_json
 from common.options import UsageError
-from data_prep import shards, text, unpickle
-from data_prep.layouts import ave, food101
-from data_prep.layouts.csv_rows import read_records
-from data_prep.layouts.manifest import Manifest
+from data_prep import shards
+from data_prep.datasets import ave, food101
+from data_prep.datasets.csv_rows import read_records
+from data_prep.datasets.manifest import Manifest
+from data_prep.modalities import text, unpickle
 from data_prep.prepare import scan_root
-from data_prep.prepared import Prepared, read_pool
 from data_prep.shards import Shard
 from data_prep.spec import Text, spec_from_json, spec_json
-from experiments.resolve import resolve, run_from_config
+from data_prep.store import Prepared, read_pool
+from experiments.run.resolve import resolve, run_from_config
 
 quiet = settings(derandomize=True, deadline=None, database=None, max_examples=120)
 # What csv can hold: no half characters, no NUL.

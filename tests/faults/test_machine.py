@@ -11,7 +11,7 @@ from conftest import ROOT
 from launch_stub import alive, wait_for
 
 from common.program import MEMORY, explain
-from experiments.run_folder import RunFolder
+from experiments.run.folder import RunFolder
 
 SMALL = ("--devices", "cpu", "--threads", "1", "--max_epochs", "4", "--batch_size", "32")
 
@@ -100,7 +100,7 @@ def test_no_memory_is_one_line_with_what_to_do(demo_data, tmp_path):
     code = """
 import resource, sys, train
 from common.program import run
-import assemble, evaluate
+import experiments.run.session, evaluate
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (400 << 20),) * 2)
 sys.exit(run(train.main))

@@ -15,13 +15,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import assemble  # noqa: E402, F401
 import evaluate  # noqa: E402, F401
+import experiments.run.session  # noqa: E402, F401
 import make_tables  # noqa: E402, F401
 import train  # noqa: E402, F401
 from common.program import run  # noqa: E402
-from data_prep import prepare, rows, workers  # noqa: E402
-from experiments import report  # noqa: E402, F401
+from data_prep import pool as workers  # noqa: E402
+from data_prep import prepare, rows  # noqa: E402
+from experiments.report import page as report  # noqa: E402, F401
 
 SMALL_SHARD = 20  # samples: several shards of a small set
 

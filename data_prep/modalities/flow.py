@@ -1,0 +1,264 @@
+"""Optical flow between consecutive frames, quantised and stored as the field stores it.
+
+u (to the right) and v (downwards), in pixels from one frame to the next at the clip's own frame
+rate, become grey JPEGs: clipped to +-20 pixels, mapped linearly to 0..255, no motion 128. That is
+the form of the precomputed TV-L1 set of UCF-101 that the field shares, which is read as it is. So
+are the folders of u and v in trees made for the official MIDAS release.
+
+The same machine gives the same bytes whatever its number of threads; OpenCV's vector code may
+differ in a last bit between kinds of processors.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from common.options import UsageError, unknown
+from data_prep.modalities.extracted import Extracted, is_lfs_pointer, the_file
+from data_prep.modalities.frames import spread
+from data_prep.modalities.image import read_picture
+from data_prep.modalities.track import Track, Unexpected, load_track, numbered, span
+from data_prep.modalities.video import render, salvage, sample_times
+from data_prep.reasons import Reject
+from data_prep.spec import Flow, Image, Video
+
+Solver = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+ALGORITHMS = ("dis", "farneback", "tvl1")
+# Scale of the pyramid, levels, window, iterations, neighbourhood, its sigma, flags: OpenCV's sample
+# values, which the field's scripts share.
+FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
+# UCF-101's frames are 320 x 240. Larger ones are scaled down to this shorter side, so that a bound
+# in pixels keeps its meaning; smaller ones are never scaled up. Our choice.
+SCALED = Video(short_side=240)
+SMALLEST = 16  # pixels of a side: DIS of OpenCV 5.0 crashes on frames of 8 to 15 rows
+# Numbered from 1: six digits in the shared set, five in the official MIDAS release's trees.
+PICTURE = re.compile(r"frame(\d{5,6})\.jpg", re.ASCII | re.IGNORECASE)
+FEWEST = 2  # pictures of a folder of the official release's: its loader stops at fewer
+LARGEST_PICTURE = 1 << 22  # bytes of a precomputed picture; a real one has some 4,000
+WHOLE = Image(short_side=1 << 16, max_pixels=1 << 24)  # checks a picture, scales nothing
+
+
+class Clip(NamedTuple):
+    """What the flow of a clip is computed from.
+
+    `frames`: grey uint8 [H, W] by number, all of one size; `starts`: the number of the first frame
+    of each position; seconds and number of frames of the whole clip.
+    """
+
+    frames: dict[int, np.ndarray]
+    starts: list[int]
+    flags: tuple[str, ...]
+    duration: float
+    found: int
+
+
+def quantise(flow: np.ndarray, bound: float) -> np.ndarray:
+    """Pixels of motion as uint8 of the same shape: q = round((clip(f) + b) * 255 / (2 b))."""
+    return np.rint((np.clip(flow / bound, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
+
+
+def dequantise(levels: np.ndarray, bound: float) -> np.ndarray:
+    """The motion in pixels that stored levels stand for, float32, up to bound / 255 off."""
+    return (levels.astype(np.float32) / 127.5 - 1.0) * np.float32(bound)
+
+
+def encode(levels: np.ndarray, quality: int) -> bytes:
+    """A grey JPEG of uint8 [H, W]."""
+    done, data = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done, levels.shape
+    return data.tobytes()
+
+
+def check_algorithm(name: str) -> None:
+    """Raises `UsageError` where this machine cannot compute the flow `name`."""
+    if name not in ALGORITHMS:
+        raise unknown("optical flow", name, ALGORITHMS)
+    if name == "tvl1" and not hasattr(getattr(cv2, "optflow", None), "DualTVL1OpticalFlow_create"):
+        raise UsageError(
+            "--flow_algo tvl1 needs OpenCV's contrib modules, and this OpenCV has none: pip"
+            " uninstall opencv-python opencv-python-headless, then pip install"
+            " opencv-contrib-python-headless; or take --flow_algo dis"
+        )
+
+
+def solver(name: str) -> Solver:
+    """The function from a grey uint8 [H, W] and the next one to float32 [H, W, 2], u and v."""
+    check_algorithm(name)
+    if name == "farneback":
+        return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, *FARNEBACK)
+    if name == "tvl1":
+        method = cv2.optflow.DualTVL1OpticalFlow_create()
+    else:
+        method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return lambda first, second: method.calc(first, second, None)
+
+
+# Frames -------------------------------------------------------------------------------------------
+
+
+def read_clip(path: Path, spec: Flow) -> Clip:
+    """The frames whose flow `spec` wants; raises `Reject` (see `extract`)."""
+    track = load_track(path)
+    if track.sound:
+        try:
+            return _choose(path, track, track.times, spec)
+        except Unexpected:
+            pass  # what decodes tells what there is
+    # The rule of the frames themselves: both are kept, or neither.
+    found = salvage(path, track, float("inf"))
+    try:
+        return _choose(path, track, found.times, spec, found.flags, [])
+    except Unexpected:
+        raise Reject("truncated", f"{found.detail}, not the same twice") from None
+
+
+def _choose(
+    path: Path,
+    track: Track,
+    times: list[int],
+    spec: Flow,
+    flags: tuple[str, ...] = (),
+    losses: list[str] | None = None,
+) -> Clip:
+    """At each position the frame shown and the `stack` next ones that the decoder gives.
+
+    Where too few follow, at the end of a clip, the position moves to the last frame that has them.
+    Frames are counted, which is why decoding starts at the first: many of UCF-101's clips pack two
+    frames into one packet (DivX's "packed B-frames"), and the times that the decoder then tells go
+    back and forth, while the order of its frames is right.
+    """
+    _check_count(path.name, len(times), spec)
+    duration, allowed = span(times, track.tick), times[: -spec.stack]
+    seconds = sample_times(Video(positions=spec.positions), duration)
+    starts = [bisect_right(allowed, times[0] + second / track.tick) - 1 for second in seconds]
+    wanted = {start + k for start in starts for k in range(spec.stack + 1)}
+    frames: dict[int, np.ndarray] = {}
+    for n, frame in numbered(path, wanted, losses):
+        grey = cv2.cvtColor(render(frame, SCALED), cv2.COLOR_RGB2GRAY)
+        first = frames[min(wanted)] if frames else grey
+        if grey.shape != first.shape:  # a stream may change its size half-way
+            grey = cv2.resize(grey, first.shape[::-1], interpolation=cv2.INTER_AREA)
+        frames[n] = grey
+    return Clip(frames, starts, flags, float(duration), len(times))
+
+
+def _check_count(name: str, frames: int, spec: Flow) -> None:
+    if frames < max(spec.min_decoded, spec.stack + 1):
+        raise Reject("few_frames", f"{name}: {frames} frames")
+
+
+# Pictures -----------------------------------------------------------------------------------------
+
+
+def compute(clip: Clip, spec: Flow) -> list[bytes]:
+    """The stored pictures of all positions, u1, v1, u2, v2, ...; a pair is computed once.
+
+    Raises `Reject`: "no_flow" for frames of a few pixels, "bad_values".
+    """
+    height, width = clip.frames[clip.starts[0]].shape
+    if min(height, width) < SMALLEST:
+        raise Reject("no_flow", f"frames of {width} x {height}, smaller than {SMALLEST} pixels")
+    solve, pictures = solver(spec.algorithm), {}
+    pairs = [start + k for start in clip.starts for k in range(spec.stack)]
+    for n in sorted(set(pairs)):
+        flow = solve(clip.frames[n], clip.frames[n + 1])
+        if not np.isfinite(flow).all():
+            raise Reject("bad_values", f"flow after frame {n}")
+        levels = quantise(flow, spec.bound)
+        pictures[n] = [encode(levels[:, :, c], spec.quality) for c in (0, 1)]
+    return [picture for n in pairs for picture in pictures[n]]
+
+
+def extract(paths: Sequence[Path], spec: Flow) -> Extracted:
+    """The stored flow of the one file in `paths`, in order of time.
+
+    "precomputed" instead takes the video's folder of u and its folder of v; so does any algorithm
+    where the spec takes folders and two of them stand in place of the video.
+
+    Flags: "truncated" (a part of the clip does not decode, and at least 3 s or half of it do),
+    "unpaired_flow" (precomputed pictures without a partner, left out),
+    "precomputed_flow" (read, where another algorithm would have computed it).
+    Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file", "no_flow",
+    "bad_values", "bad_image"; and `UsageError` where the algorithm is not there.
+    """
+    folders = spec.of_folder and len(paths) == 2 and paths[0].is_dir()
+    if spec.algorithm == "precomputed" or folders:
+        return read_precomputed(paths, spec)
+    check_algorithm(spec.algorithm)
+    clip = read_clip(the_file(paths, "no_video"), spec)
+    return Extracted(compute(clip, spec), clip.flags, clip.duration, clip.found)
+
+
+# Precomputed --------------------------------------------------------------------------------------
+
+
+def read_precomputed(paths: Sequence[Path], spec: Flow) -> Extracted:
+    """The pictures of the folders of u and v that lie nearest to each position, bytes unchanged.
+
+    Picture n of N - 1 is the motion from frame n to n + 1 of N, counted from 1. Frame rate and
+    bound are those of whoever made the set; files of other names in the folders are passed over.
+    `n_frames` is the number of frames that the pictures speak of.
+
+    Where another algorithm than "precomputed" is the spec's, the tree is the official release's,
+    which uses all pictures: all places of a folder are stored, or `of_folder` spread ones.
+    """
+    release = spec.algorithm != "precomputed"
+    u, v = (_pictures(path) for path in paths)
+    both, either = u.keys() & v.keys(), u.keys() | v.keys()
+    starts = sorted(n for n in both if all(n + k in both for k in range(spec.stack)))
+    name = paths[0].name
+    if not either:
+        raise Reject("no_flow", f"{name}: no frame%06d.jpg or frame%05d.jpg")
+    if release and len(both) < FEWEST:
+        raise Reject("few_frames", f"{name}: {len(both)} pictures of u and v")
+    if not release:
+        _check_count(name, len(both) + 1, spec)
+    if not starts:
+        raise Reject("few_frames", f"{name}: no {spec.stack} pairs of u and v in succession")
+    if release:
+        chosen = [starts[k] for k in spread(len(starts), min(len(starts), spec.of_folder))]
+    else:
+        times = sample_times(Video(positions=spec.positions), Fraction(max(either) + 1))
+        chosen = [starts[max(0, bisect_right(starts, 1 + int(t)) - 1)] for t in times]
+    pairs = [start + k for start in chosen for k in range(spec.stack)]
+    stored = {path: _read(path) for n in sorted(set(pairs)) for path in (u[n], v[n])}
+    if len({size for _, size in stored.values()}) > 1:
+        raise Reject("bad_image", f"{name}: pictures of different sizes")
+    payload = [stored[path][0] for n in pairs for path in (u[n], v[n])]
+    flags = ("unpaired_flow",) * (both != either) + ("precomputed_flow",) * release
+    return Extracted(payload, flags, 0.0, len(both) + 1)
+
+
+def _pictures(folder: Path) -> dict[int, Path]:
+    """number -> picture of a folder; raises `Reject` ("no_flow") where there is none.
+
+    Of two names with one number the one with six digits counts.
+    """
+    try:
+        found = [(PICTURE.fullmatch(path.name), path) for path in sorted(folder.iterdir())]
+    except (FileNotFoundError, NotADirectoryError):
+        raise Reject("no_flow", f"no folder {folder.parent.name}/{folder.name}") from None
+    return {int(match[1]): path for match, path in reversed(found) if match}
+
+
+def _read(path: Path) -> tuple[bytes, tuple[int, ...]]:
+    """A picture's bytes, up to a JPEG's end, and its [H, W].
+
+    Raises `Reject` where it is none, or damaged.
+    """
+    if is_lfs_pointer(path):
+        raise Reject("lfs_pointer", f"{path.parent.name}/{path.name}")
+    if path.exists() and not path.is_file():  # a pipe would be waited on for ever
+        raise Reject("unreadable", f"{path.name}: not a file")
+    if path.exists() and path.stat().st_size > LARGEST_PICTURE:
+        raise Reject("bad_image", f"{path.name}: more than {LARGEST_PICTURE} bytes")
+    size, data = read_picture(path, WHOLE).shape[:2], path.read_bytes()
+    end = data.rfind(b"\xff\xd9") + 2 if data.startswith(b"\xff\xd8") else 0
+    return data[: end if end > 2 else None], size

@@ -1,0 +1,138 @@
+"""Runs many `train.py` side by side on this machine: one a device, or several on the CPU.
+
+What is skipped, shown and reported is in `sweep.py`, what a child is in `tasks.py`.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.options import UsageError
+from common.program import cores, free_memory
+from experiments.launch.sweep import sweep
+from experiments.launch.tasks import BUSY, TRAIN, Ended, Task, how_it_ended, open_log, start_child
+from experiments.report.reader import Reader
+
+SPARE = 1 << 30  # bytes of memory that stay free while several runs work; our choice
+
+
+@dataclass(eq=False)
+class Child:
+    """A child at work in one of the slots."""
+
+    process: subprocess.Popen
+    slot: int
+    begun: float = field(default_factory=time.monotonic)
+
+
+class LocalCrew:
+    """The slots of this machine; `slots` are their devices.
+
+    A child's threads depend on the number of slots and not of runs: a run that a later launch goes
+    on with then has the threads it had, and its last digits stay the same.
+    """
+
+    def __init__(self, results: Path, slots: Sequence[str], script: Path = TRAIN):
+        self.results, self.slots, self.script = results, list(slots), script
+        self.threads = max(1, cores() // len(slots))
+        self.running: dict[Child, Task] = {}
+        self.busy: list[Task] = []  # another process is at these runs
+        self.most = len(slots)  # fewer once the memory was short
+        self.put_off: set[Child] = set()  # told to stop for want of memory
+        self.about = (
+            f"devices {','.join(sorted(set(slots)))}, {len(slots)} at a time,"
+            f" {self.threads} CPU threads each"
+        )
+
+    def has_room(self) -> bool:
+        """Whether a slot is free."""
+        return len(self.running) < self.most
+
+    def start(self, task: Task) -> None:
+        """Starts a child in a free slot, unless another process is at that run."""
+        taken = {child.slot for child in self.running}
+        slot = next(place for place in range(len(self.slots)) if place not in taken)
+        log = open_log(task.log_path(self.results), task.runs.folder(self.results, task.seed))
+        if log is None:
+            self.busy.append(task)
+            return
+        with log:
+            words = task.words(self.slots[slot], self.threads)
+            process = start_child(self.script, words, log, Path.cwd())
+        self.running[Child(process, slot)] = task
+
+    def ended(self) -> Iterator[tuple[Task, Ended | str]]:
+        """Takes the ended children out of their slots."""
+        self.spare_memory()
+        while self.busy:
+            yield self.busy.pop(), BUSY
+        for child in [c for c in self.running if c.process.poll() is not None]:
+            task, status = self.running.pop(child), child.process.returncode
+            folder = task.runs.folder(self.results, task.seed)
+            seconds = time.monotonic() - child.begun
+            found = how_it_ended(folder, task.log_path(self.results), status, seconds)
+            if child in self.put_off and isinstance(found, Ended) and not found.done:
+                found = f"memory is short, so at most {self.most} at a time from now on"
+            yield task, found
+
+    def spare_memory(self) -> None:
+        """Stops the youngest of several children where memory is about to run out.
+
+        The system would kill one of them, or of other people's programs. The run goes on from its
+        last epoch once another has ended.
+        """
+        if self.put_off & self.running.keys():
+            return  # what it holds is not free yet
+        if len(self.running) > 1 and free_memory() < SPARE:
+            youngest = max(self.running, key=lambda child: child.begun)
+            self.put_off.add(youngest)
+            self.most = len(self.running) - 1
+            youngest.process.send_signal(signal.SIGTERM)
+
+    def stop(self, number: int) -> None:
+        """Gives the signal to every child."""
+        for child in self.running:
+            child.process.send_signal(number)
+
+
+def pick_slots(devices: str, jobs: int | None) -> list[str]:
+    """The device of each child that runs at the same time.
+
+    "cpu": `jobs` of them, by default one a core. CUDA devices "0,1": one each, or `jobs` spread
+    over them.
+    """
+    if devices == "cpu":
+        return ["cpu"] * (jobs or cores())
+    names = devices.split(",")
+    if not all(name.isdigit() for name in names) or len(set(names)) < len(names):
+        raise UsageError(f"--devices {devices!r}: give CUDA devices by number, such as 0,1, or cpu")
+    return [names[i % len(names)] for i in range(jobs or len(names))]
+
+
+def cuda_devices() -> str:
+    """The `--devices` value of this machine: all its CUDA devices, or cpu.
+
+    Asked of torch, the one that will use them, in a process of its own: this one stays without it.
+    """
+    code = "import torch; print(torch.cuda.device_count())"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    if answer.returncode:
+        raise UsageError(
+            f"torch cannot be imported ({answer.stderr.strip().splitlines()[-1]});"
+            " install it: pip install -r requirements.txt"
+        )
+    count = int(answer.stdout)
+    return ",".join(map(str, range(count))) if count else "cpu"
+
+
+def launch(
+    reader: Reader, tasks: Sequence[Task], slots: Sequence[str], script: Path = TRAIN
+) -> int:
+    """Makes the runs that are not done; returns 0, 1 if any failed, 128 + n after signal n."""
+    return sweep(reader, tasks, LocalCrew(reader.results, slots, script))

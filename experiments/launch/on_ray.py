@@ -1,0 +1,164 @@
+"""The same runs on the machines of a Ray cluster: `python -m experiments run NAME --ray ADDRESS`.
+
+Each run is one task of the cluster: a child like the local launcher's, in this working directory
+and with this Python. Data, results and project must stand under the same paths on all machines. Ray
+never tries a run twice: what stopped goes on when the same command is given again.
+"""
+
+import math
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.cluster import connected
+from experiments.launch.sweep import sweep
+from experiments.launch.tasks import (
+    BUSY,
+    TRAIN,
+    Ended,
+    Task,
+    how_it_ended,
+    open_log,
+    start_child,
+    tail,
+)
+from experiments.report.reader import Reader
+from experiments.run.folder import RunFolder
+
+POLL_S = 0.1
+PATIENCE_S = 60.0  # for a child that was told to stop: it does so between two steps
+
+
+def make_run(script: str, words: list[str], here: str, folder: str, log: str) -> Ended | str:
+    """On whatever machine: makes one run and tells how it ended, or why it has to wait.
+
+    The end is judged here and not by the launcher, to whose machine a shared file system may show
+    a new file late. `ray.cancel` arrives as a KeyboardInterrupt, the end of the launcher as SIGTERM
+    or, from the kernel, as the child's.
+    """
+    handle, begun = open_log(Path(log), RunFolder(Path(folder))), time.monotonic()
+    if handle is None:
+        return BUSY
+    with handle:
+        child = start_child(Path(script), words, handle, Path(here))
+    try:
+        while child.poll() is None:
+            time.sleep(POLL_S)  # not `wait()`, which `ray.cancel` does not interrupt
+    finally:
+        end_child(child)
+    seconds = time.monotonic() - begun
+    return how_it_ended(RunFolder(Path(folder)), Path(log), child.returncode, seconds)
+
+
+def end_child(child: subprocess.Popen) -> None:
+    """Stops a child that still works, first gently."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+class RayCrew:
+    """The machines of a cluster; `jobs` is how many runs it is given at a time, None: all.
+
+    With GPUs each run has one (or, with more jobs than GPUs, a share of one) and its part of the
+    CPUs beside it; without, the CPUs are split among the jobs, one each by default.
+    """
+
+    def __init__(self, ray: Any, results: Path, cpu: bool, jobs: int | None, script: Path = TRAIN):
+        self.ray, self.results, self.jobs, self.script = ray, results.resolve(), jobs, script
+        self.running: dict[Any, Task] = {}
+        self.begun: dict[Any, float] = {}
+        self.stopping = False
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus = 0.0 if cpu else sum(node.get("GPU", 0) for node in nodes)
+        share, cpus = split(nodes, gpus, jobs)
+        self.device, self.threads = "0" if gpus else "cpu", max(1, cpus)
+        self.task = ray.remote(num_cpus=cpus, num_gpus=share, max_retries=0)(make_run)
+        total = sum(node.get("CPU", 0) for node in nodes)
+        has = f"{total:.0f} CPUs" + (f" and {gpus:.0f} GPUs" if gpus else "")
+        each = f"{share:.2g} GPU and " if gpus else ""
+        self.about = (
+            f"a cluster of {len(nodes)} machines with {has}, {each}{self.threads} CPU threads each"
+        )
+
+    def has_room(self) -> bool:
+        """Whether the cluster is to be given one more: it queues what it has no place for."""
+        return self.jobs is None or len(self.running) < self.jobs
+
+    def start(self, task: Task) -> None:
+        """Hands a run to the cluster."""
+        ref = self.task.remote(
+            str(self.script),
+            task.words(self.device, self.threads),
+            str(Path.cwd()),
+            str(task.runs.folder(self.results, task.seed).path),
+            str(task.log_path(self.results)),
+        )
+        self.running[ref], self.begun[ref] = task, time.monotonic()
+
+    def ended(self) -> Iterator[tuple[Task, Ended | str]]:
+        """What came back from the cluster."""
+        refs = list(self.running)
+        if not refs:
+            return
+        ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0)
+        for ref in ready:
+            task, seconds = self.running.pop(ref), time.monotonic() - self.begun.pop(ref)
+            try:
+                yield task, self.ray.get(ref)
+            except self.ray.exceptions.RayError as error:
+                yield task, self._lost(task, error, seconds)
+
+    def _lost(self, task: Task, error: Exception, seconds: float) -> Ended:
+        """The end of a run that nobody could report: cancelled, or its worker or machine died."""
+        errors = self.ray.exceptions
+        if isinstance(error, errors.TaskCancelledError):
+            why = "cancelled"
+        elif isinstance(error, errors.RayTaskError):
+            why = str(error).strip().splitlines()[-1]
+        else:
+            why = f"its worker died ({type(error).__name__})"
+        folder, log = task.runs.folder(self.results, task.seed), task.log_path(self.results)
+        done = folder.state == "done"
+        return Ended(done, why, seconds, () if done else tail(log))
+
+    def stop(self, number: int) -> None:
+        """Cancels everything: children stop between two steps, at the second call at once.
+
+        The last first: else what is still queued would take the places that become free.
+        """
+        for ref in reversed(self.running):
+            self.ray.cancel(ref, force=self.stopping)
+        self.stopping = True
+
+
+def split(nodes: Sequence[dict], gpus: float, jobs: int | None) -> tuple[float, int]:
+    """(GPUs, CPUs) of each run: without GPUs as many CPUs as let all jobs run at a time."""
+    if gpus:
+        share = 1 / max(1, math.ceil((jobs or 1) / gpus))
+        beside = [node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU", 0)]
+        return share, int(min(beside) * share)
+    sizes = [int(node.get("CPU", 0)) for node in nodes]
+    wanted = jobs or sum(sizes)
+    fitting = (c for c in range(max(sizes), 0, -1) if sum(n // c for n in sizes) >= wanted)
+    return 0, next(fitting, 1)
+
+
+def launch(
+    reader: Reader,
+    tasks: Sequence[Task],
+    address: str,
+    cpu: bool = False,
+    jobs: int | None = None,
+    script: Path = TRAIN,
+) -> int:
+    """Like `launch.launch`, on the cluster at `address`; `cpu` leaves its GPUs alone."""
+    with connected(address) as ray:
+        return sweep(reader, tasks, RayCrew(ray, reader.results, cpu, jobs, script))

@@ -1,0 +1,127 @@
+"""One run to be made, as the launcher and a cluster's machines see it: its child, its log, its end.
+
+A child is the plain `train.py` command that anybody could type. Its output goes to
+<results>/launch/<dataset>-<method>-<variant>-seed<k>.log. The run's folder is locked while it
+works: whoever wants to make the same run meanwhile waits for it instead of failing on it.
+
+When the process that started it dies without a word (SIGKILL), the child must not train on unseen:
+it looks after its launcher, and ends as at SIGTERM.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from common.files import Busy
+from common.stop import PARENT
+from experiments.paper.kinds import Runs
+from experiments.run.folder import RunFolder
+
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+TAIL_LINES = 5
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to be made; `flags` are further flags of its command: places, not settings."""
+
+    runs: Runs
+    seed: int
+    flags: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """<dataset>/<method>/<variant>/seed<k>."""
+        return f"{self.runs.name}/seed{self.seed}"
+
+    def log_path(self, results: Path) -> Path:
+        """Where the child's output goes: not into the run's folder, which is train.py's alone."""
+        return results / "launch" / (self.name.replace("/", "-") + ".log")
+
+    def words(self, device: str, threads: int) -> list[str]:
+        """The flags of the child that makes the run."""
+        places = ["--devices", device, "--threads", str(threads)]
+        return [*self.runs.arguments(self.seed), *self.flags, *places]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended: what counts is its result, which is written last.
+
+    `why` is empty for exit status 0; `seconds` is how long it worked.
+    """
+
+    done: bool
+    why: str
+    seconds: float
+    tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that did not end well, and what is known of it."""
+
+    task: Task
+    why: str
+    details: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """For the end of the launch."""
+        return "\n".join(
+            [f"FAILED {self.task.name}: {self.why}", *(f"    {d}" for d in self.details)]
+        )
+
+
+def open_log(path: Path, folder: RunFolder) -> IO[bytes] | None:
+    """The emptied log; None while another process works on the run."""
+    if folder.busy():
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "wb")
+
+
+def start_child(
+    script: Path, words: Sequence[str], log: IO[bytes], folder: Path
+) -> subprocess.Popen:
+    """Starts `script` with the flags `words` in `folder`, its output going to `log`.
+
+    It has a process group of its own: Ctrl-C reaches it once, through us.
+    """
+    if os.name == "nt":
+        apart: dict[str, int] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    else:
+        apart = {"process_group": 0}
+    return subprocess.Popen(
+        [sys.executable, str(script), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+        env=os.environ | {PARENT: str(os.getpid())},
+        **apart,
+    )
+
+
+BUSY = "another process is working on it"
+
+
+def how_it_ended(folder: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:
+    """What there is of a run whose child has ended; `BUSY` where another process works on it."""
+    if status == Busy.exit_status:
+        return BUSY
+    done, why = folder.state == "done", f"exit status {status}" if status else ""
+    if status == -9:
+        why += ": killed, most often by the system for want of memory; fewer --jobs need less"
+    return Ended(done, why, seconds, () if done else tail(log))
+
+
+def tail(path: Path) -> tuple[str, ...]:
+    """The log's last lines, and where to find the rest."""
+    if not path.exists():
+        return ()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return (*lines[-TAIL_LINES:], f"(log: {path})")

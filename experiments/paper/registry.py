@@ -1,0 +1,50 @@
+"""Which runs make which table or figure: all entries, found by name.
+
+An entry (`experiments/paper/kinds.py` has their kinds) is all that `make_tables.py` and `python -m
+experiments` know of an artifact, and two artifacts that name the same runs share them.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from common.options import match_name
+from experiments.paper import extras as extra_tables
+from experiments.paper import figures as paper_figures
+from experiments.paper import illustration as demo
+from experiments.paper import tables as paper_tables
+from experiments.paper import text as text_tables
+from experiments.paper.kinds import Artifact, Runs
+
+# Several entries under one name.
+GROUPS: dict[str, tuple[Artifact, ...]] = {
+    "paper": (*paper_tables.ARTIFACTS, *text_tables.ARTIFACTS, *paper_figures.ARTIFACTS),
+    "extra": extra_tables.ARTIFACTS,
+    "demo": demo.ARTIFACTS,
+    "demo-short": demo.SHORT,
+}
+ARTIFACTS: list[Artifact] = [*GROUPS["paper"], *GROUPS["extra"], *GROUPS["demo"]]
+
+
+def find(name: str) -> list[Artifact]:
+    """The artifacts of that name: one, or a group.
+
+    Raises `UsageError` for an unknown name, with the closest one.
+    """
+    names = {artifact.id: (artifact,) for artifact in ARTIFACTS} | GROUPS
+    return list(names[match_name("table or figure", name, names)])
+
+
+def select(names: Iterable[str]) -> list[Artifact]:
+    """The artifacts of several names, in the registry's order; all of them for no name."""
+    chosen = {artifact.id for name in names for artifact in find(name)}
+    return [a for a in ARTIFACTS if a.id in chosen or not chosen]
+
+
+def needed(
+    artifacts: Iterable[Artifact], seeds: Iterable[int] | None = None
+) -> Iterator[tuple[Runs, int]]:
+    """Each (runs, seed) that the artifacts need, once; `seeds` replaces their own."""
+    given = None if seeds is None else tuple(seeds)
+    pairs = (
+        (r, s) for a in artifacts for r in a.runs() for s in (a.seeds if given is None else given)
+    )
+    return iter(dict.fromkeys(pairs))

@@ -1,0 +1,183 @@
+"""Which runs count: done, whole, and what the registry asked for.
+
+Tables, figures, the report and the launcher read runs through `Reader` alone. A folder that is
+damaged, half-written or another run's is named on stderr, treated as missing, and the rest goes on.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from common.files import shown
+from common.options import UsageError
+from experiments.paper.kinds import Artifact, Runs
+from experiments.paper.registry import needed
+from experiments.run.folder import RunFolder
+
+HUGE = 1e100
+HINTS = {
+    "partial": "begun: it goes on where it stopped",
+    "failed": "it stopped with an error: see error.txt in its folder",
+    "unusable": "its folder is damaged or another run's, and is given up for it",
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a done run left."""
+
+    runs: Runs
+    seed: int
+    config: dict
+    starts: list[dict]
+    result: dict
+    folder: RunFolder
+    lines: list[dict] | None = None
+
+    @cached_property
+    def log(self) -> list[dict]:
+        """One line an epoch; read when it is asked for, unless it had to be looked through."""
+        return self.folder.read_log() if self.lines is None else self.lines
+
+    @property
+    def best(self) -> dict:
+        """The log's line of the epoch that validation accuracy chose."""
+        return self.log[self.result["best_epoch"] - 1]
+
+
+class Reader:
+    """Reads each run of a results folder once."""
+
+    def __init__(self, results: Path):
+        self.results = Path(results)
+        self._read: dict[tuple[Runs, int], tuple[Finished | None, str]] = {}
+        self._values: dict[tuple[Runs, int, str], float | None] = {}
+
+    def run(self, runs: Runs, seed: int) -> tuple[Finished | None, str]:
+        """The run if it can be used, and its state: new, partial, failed, done or unusable."""
+        if (runs, seed) not in self._read:
+            folder = runs.folder(self.results, seed)
+            try:
+                state = folder.state
+                config = None if state == "new" else read_config(folder, runs, seed)
+                finished = read_finished(folder, runs, seed, config) if state == "done" else None
+            except (UsageError, OSError, UnicodeDecodeError) as error:
+                print(f"WARNING: {folder.path} is not used: {error}", file=sys.stderr)
+                finished, state = None, "unusable"
+            self._read[runs, seed] = finished, state
+        return self._read[runs, seed]
+
+    def finished(self, runs: Runs, seeds: Iterable[int]) -> list[Finished]:
+        """The usable runs among the seeds, in their order."""
+        found = (self.run(runs, seed)[0] for seed in seeds)
+        return [run for run in found if run is not None]
+
+    def values(self, runs: Runs, seeds: Iterable[int], key: str) -> dict[int, float]:
+        """Seed -> number of result.json; a run that lacks it is named once on stderr.
+
+        Keys that begin with val/ are the log's, at the epoch that was chosen.
+        """
+        for run in self.finished(runs, seeds):
+            place = (runs, run.seed, key)
+            if place not in self._values:
+                source = run.best if key.startswith("val/") else run.result
+                self._values[place] = number(source.get(key), runs, run.seed, key)
+        found = {seed: self._values.get((runs, seed, key)) for seed in seeds}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def missing(self, artifacts: Iterable[Artifact]) -> list[tuple[Runs, int]]:
+        """The (runs, seed) that the artifacts need and that cannot be used yet."""
+        return [(r, s) for r, s in needed(artifacts) if self.run(r, s)[1] != "done"]
+
+    def command(self, runs: Runs, seed: int) -> str:
+        """The exact command that makes the run; an unusable folder must be given up for it."""
+        return self.commands(runs, [seed])
+
+    def commands(self, runs: Runs, seeds: Sequence[int]) -> str:
+        """One line of shell that makes the runs of these seeds, all in the state of the first."""
+        extra = [] if self.results == Path("results") else ["--results_dir", str(self.results)]
+        if self.run(runs, seeds[0])[1] == "unusable":
+            extra.append("--overwrite")
+        return runs.commands(seeds, extra)
+
+
+def read_config(folder: RunFolder, runs: Runs, seed: int) -> dict:
+    """The run's configuration; raises `UsageError` when it is another run's or not whole."""
+    if not folder.file("config.json").exists():
+        raise UsageError("it holds a result and no config.json: move the folder away")
+    config = as_dict(folder.read_json("config.json"), "config.json")
+    asked = {
+        "dataset": runs.dataset,
+        "method": runs.method,
+        "seed": seed,
+        "differing": dict(runs.overrides),
+    }
+    for key, value in asked.items():
+        if config.get(key) != value:
+            there = shown(repr(config.get(key)))
+            raise UsageError(f"config.json is another run's: {key} is {there}, not {value!r}")
+    for key in ("settings", "prep", "hparams"):
+        as_dict(config.get(key), f"{key} of config.json")
+    return config
+
+
+def read_finished(folder: RunFolder, runs: Runs, seed: int, config: dict) -> Finished:
+    """A done run's files; raises `UsageError` when one of them is not whole."""
+    starts = as_dict(folder.read_json("env.json"), "env.json").get("starts")
+    if not starts or not isinstance(starts, list):
+        raise UsageError("env.json is damaged: it has no list of starts")
+    result = as_dict(folder.read_json("result.json"), "result.json")
+    best, epochs = result.get("best_epoch"), config["settings"].get("max_epochs", 1)
+    for name, value in (("best_epoch", best), ("max_epochs", epochs)):
+        if not isinstance(value, int) or not 1 <= value < 10**9:
+            raise UsageError(f"damaged: {name} is {str(value)[:40]}")
+    check_finite(result)
+    lines = checked_log(folder, result.get("log"), max(best, epochs))
+    starts = [as_dict(start, "env.json") for start in starts]
+    return Finished(runs, seed, config, starts, result, folder, lines)
+
+
+def checked_log(folder: RunFolder, known: str | None, epochs: int) -> list[dict] | None:
+    """The log, or None where it is whole without being read; raises `UsageError` if it is not.
+
+    `known` is the digest that train.py noted in result.json: bytes that have it need not be parsed.
+    Numbers that are not finite are written as NaN and Infinity.
+    """
+    text = folder.file("log.jsonl").read_bytes() if folder.file("log.jsonl").exists() else b""
+    damaged = bool(known) and known != hashlib.sha256(text).hexdigest()
+    plain = b"NaN" not in text and b"Infinity" not in text
+    if known and not damaged and plain and text.count(b"\n") >= epochs:
+        return None
+    log = folder.read_log()
+    numbers = [line.get("epoch") if isinstance(line, dict) else None for line in log]
+    if damaged or numbers != list(range(1, len(log) + 1)) or len(log) < epochs:
+        raise UsageError(f"log.jsonl is damaged: {epochs} epochs expected, {len(log)} whole lines")
+    for line in log:
+        check_finite(line)
+    return log
+
+
+def check_finite(line: dict) -> None:
+    """Raises `UsageError` for a number that is not finite, or so large that sums of it are not."""
+    for key, value in line.items():
+        if isinstance(value, int | float) and not abs(value) < HUGE:
+            raise UsageError(f"damaged: {key} is {str(value)[:40]}")
+
+
+def as_dict(value: Any, what: str) -> dict:
+    """The value, if it is a dictionary; raises `UsageError` otherwise."""
+    if not isinstance(value, dict):
+        raise UsageError(f"{what} is damaged: an object was expected, not {type(value).__name__}")
+    return value
+
+
+def number(value: Any, runs: Runs, seed: int, key: str) -> float | None:
+    """A measured value as a float; None, and a line on stderr, when the run has no such number."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    print(f"WARNING: {runs.name}/seed{seed} has no value {key}", file=sys.stderr)
+    return None

@@ -1,0 +1,65 @@
+"""Preparation on a Ray cluster of two local nodes."""
+
+import hashlib
+
+import pytest
+
+from common.options import UsageError
+from data_prep.datasets.demo import Settings
+from data_prep.pool import CRASHED, DONE
+from data_prep.prepare import prepare
+
+
+@pytest.fixture(scope="module")
+def address():
+    """A cluster of two nodes with one CPU each."""
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=small)
+    cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def hashes(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.arrow")}
+
+
+@pytest.mark.slow
+def test_shards_have_the_bytes_of_a_local_preparation(demo_data, address, tmp_path):
+    root, data = demo_data
+    folder = prepare("demo", root, tmp_path, Settings(), ray=address)
+    (local,) = (data / "demo").glob("*")
+    assert hashes(folder) == hashes(local) and hashes(folder)
+    assert (folder / "manifest.csv").read_bytes() == (local / "manifest.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_crashing_or_hanging_item_costs_itself_alone(address, monkeypatch):
+    from data_prep import on_ray as cluster
+
+    def act(item):
+        import os
+        import time
+
+        if item == "die":
+            os._exit(3)
+        if item == "hang":
+            time.sleep(600)
+        if item == "raise":
+            raise ValueError("bad item")
+        return item.upper()
+
+    monkeypatch.setattr(cluster, "START_S", 30.0)
+    with cluster.RayCrew(act, address, 1.0) as crew:
+        results = list(crew.map(["a", "die", "b", "hang", "raise", "c"]))
+    assert [r for r in results if r[0] == DONE] == [(DONE, "A"), (DONE, "B"), (DONE, "C")]
+    assert results[1] == (CRASHED, "its worker died")
+    assert results[3] == (CRASHED, "no answer within 1 s")
+    assert results[4][0] == CRASHED and "ValueError: bad item" in results[4][1]
+
+
+def test_an_address_without_a_cluster_is_refused(demo_data, tmp_path):
+    with pytest.raises(UsageError, match="no cluster answers"):
+        prepare("demo", demo_data[0], tmp_path, Settings(), ray="127.0.0.1:1")

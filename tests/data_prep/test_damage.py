@@ -1,0 +1,328 @@
+"""Media files damaged at random, and headers that claim what is not there."""
+
+import json
+import math
+import random
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torchaudio.functional
+from clips import index_of, noise, rejection, write_clip
+
+from data_prep.modalities import audio, flow, track, video
+from data_prep.modalities.mp4 import FEW, check_index
+from data_prep.reasons import Reject
+from data_prep.spec import Audio, Flow, Video
+from fixtures.media import write_video
+
+KINDS = [("a.avi", "mpeg4", None), ("a.flv", "flv1", None), ("a.mp4", "h264", None),
+         ("a.mkv", "h264", "matroska")]  # fmt: skip
+NUMBERS = [0, 1, 10**9, 2**31 - 1, 2**31, 2**32 - 1]  # what a damaged header may claim
+
+# --- random damage --------------------------------------------------------------------------------
+
+
+def damaged(whole: bytes, draw: random.Random, kind: str) -> bytes:
+    data = bytearray(whole)
+    if kind in ("flip", "both"):
+        for _ in range(draw.choice([1, 10, 200])):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+    if kind in ("cut", "both"):
+        data = data[: draw.randrange(len(data) // 3, len(data))]
+    if kind == "zero":
+        for _ in range(draw.choice([1, 3])):
+            place, length = draw.randrange(len(data)), draw.choice([100, 1000, 5000])
+            data[place : place + length] = bytes(len(data[place : place + length]))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name,codec,container", KINDS)
+def test_random_damage_ends_in_a_result_or_a_reject(tmp_path, name, codec, container):
+    rng = np.random.default_rng(0)
+    base = cv2.GaussianBlur(rng.integers(0, 255, (96, 128, 3), dtype=np.uint8), (0, 0), 2)
+    frames = np.stack([np.roll(base, (k, 2 * k), (0, 1)) for k in range(60)])
+    path, draw, kept = tmp_path / name, random.Random(0), []
+    write_video(path, frames, 25, codec, container=container)
+    whole = path.read_bytes()
+    for turn in range(32):
+        path.write_bytes(damaged(whole, draw, ("flip", "cut", "zero", "both")[turn % 4]))
+        try:
+            stored = video.extract([path], Video(positions=10, min_decoded=4))
+        except Reject as reject:
+            assert reject.detail
+            stored = None
+        try:
+            motion = flow.extract([path], Flow("farneback", positions=2))
+        except Reject as reject:
+            assert reject.detail
+            motion = None
+        if stored:
+            kept.append(stored.flags)
+            assert len(stored.payload) == 10
+        # What was surveyed is kept by both, or by neither; frames alone may miss the damaged part.
+        damage = tuple(f for f in stored.flags if f not in ("black", "still")) if stored else ()
+        if motion and damage:
+            assert (motion.n_frames, motion.flags) == (stored.n_frames, damage)
+        assert not stored or motion or not damage
+    assert ("truncated",) in kept and len(kept) < 32
+
+
+@pytest.mark.parametrize("name,codec,sound", [
+    ("a.mp4", "libx264", "aac"), ("a.flv", "flv", "libmp3lame"), ("a.mkv", "libx264", "aac"),
+    ("a.avi", "mpeg4", "pcm_s16le"), ("a.ts", "libx264", "aac"),
+])  # fmt: skip
+def test_absurd_numbers_in_headers_end_in_a_result_or_a_reject(tmp_path, name, codec, sound):
+    fast = {"movflags": "faststart"} if name == "a.mp4" else {}
+    path = write_clip(tmp_path / name, 20, codec=codec, wave=noise(2), sound=sound, container=fast)
+    whole, draw, whole_ones = path.read_bytes(), random.Random(0), 0
+    for _ in range(16):
+        data = bytearray(whole)
+        for _ in range(draw.choice([1, 2, 4])):
+            place = draw.randrange(1600)
+            order = draw.choice(["big", "little"])
+            data[place : place + 4] = draw.choice(NUMBERS).to_bytes(4, order)
+        path.write_bytes(data)
+        for extract, spec in (
+            (video.extract, Video(fps=1.0)), (video.extract, Video(positions=3)),
+            (flow.extract, Flow("farneback", positions=2)), (audio.extract, Audio()),
+        ):  # fmt: skip
+            try:
+                whole_ones += not extract([path], spec).flags
+            except Reject as reject:
+                assert reject.detail
+    assert whole_ones
+
+
+def test_a_frame_that_does_not_decode_again_is_refused(tmp_path, monkeypatch):
+    def vanish(*_):
+        raise track.Unexpected("a frame does not appear")
+        yield
+
+    path = write_clip(tmp_path / "a.avi", 40, codec="mpeg4")
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert video.extract([path], Video(positions=3)).flags == ("truncated",)
+    monkeypatch.setattr(video, "numbered", vanish)
+    monkeypatch.setattr(flow, "numbered", vanish)
+    assert rejection(video.extract, [path], Video(positions=3)) == "truncated"
+    assert rejection(flow.extract, [path], Flow(positions=3)) == "truncated"
+
+
+# --- times ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name,times,expected", [
+    ("a.mkv", [0, 40, 80, 120, 36 * 10**6], [3, 3, 3]), ("a.mkv", [-90, -50, -10, 30], [0, 2, 3]),
+    ("a.mp4", [0, 40, 80, 120, 36 * 10**6], [3, 3, 3]),
+    ("a.mkv", [0, 40, 80, 120, 2 * 10**9], [3, 3, 3]),
+])  # fmt: skip
+def test_far_and_negative_times(tmp_path, name, times, expected):
+    path = write_clip(tmp_path / name, times, options={"bf": "0", "tune": "zerolatency"})
+    found = video.extract([path], Video(positions=3, codec="raw"))
+    assert [index_of(image) for image in found.payload] == expected
+    assert found.n_frames == len(times)
+    assert len(flow.extract([path], Flow(positions=3)).payload) == 6
+
+
+@pytest.mark.parametrize("tick", [None, Fraction(0), Fraction(-1, 25)])
+def test_times_without_a_unit_are_refused(tick):
+    class Stream:
+        codec_context, time_base, width, height, disposition = object(), tick, 64, 48, 0
+
+    class Container:
+        class streams:
+            video = [Stream()]
+
+    assert rejection(track.video_stream, Container()) == "unreadable"
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.avi"])
+@pytest.mark.parametrize("rate,kept", [
+    (999, False), (1000, True), (44099, True), (768_000, True), (768_001, False),
+    (2**24 - 1, False), (2**31 - 1, False),
+])  # fmt: skip
+def test_sample_rates_that_a_header_may_tell(tmp_path, name, rate, kept):
+    path = write_clip(tmp_path / name, 0, wave=noise(0.5), sound="pcm_s16le")
+    old, new = ((r * 4).to_bytes(4, "little") for r in (44100, rate % 2**30))
+    data = path.read_bytes().replace((44100).to_bytes(4, "little"), rate.to_bytes(4, "little"))
+    path.write_bytes(data.replace(old, new))
+    if kept:
+        assert audio.extract([path], Audio()).payload.shape == Audio().shape
+    else:
+        assert rejection(audio.extract, [path], Audio()) == "unreadable"
+
+
+def test_rates_without_a_common_divisor_are_resampled_in_little_memory(monkeypatch):
+    used, wave = [], torch.sin(torch.arange(44099) * (2 * math.pi * 440 / 44099))
+    plain, made = torchaudio.functional.resample, audio._resampler
+
+    def spy(source, target):
+        used.append(source * target)
+        return made(source, target)
+
+    monkeypatch.setattr(audio, "_resampler", spy)
+    found = audio.resample(wave, 44099, 22050)
+    expected = torch.sin(torch.arange(22050) * (2 * math.pi * 440 / 22050))
+    assert (found[500:21500] - expected[500:21500]).abs().max() < 0.07  # 22 us late after 1 s
+    assert torch.equal(audio.resample(wave, 44100, 22050), plain(wave, 44100, 22050))
+    assert torch.equal(audio.resample(wave, 48000, 22050), plain(wave, 48000, 22050))
+    assert used[0] <= audio.LARGEST_FILTER < 44099 * 22050
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+def box(kind: bytes, content: bytes, long: bool = False) -> bytes:
+    if long:
+        return (1).to_bytes(4, "big") + kind + (16 + len(content)).to_bytes(8, "big") + content
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+def table(kind: bytes, count: int, long: bool = False) -> bytes:
+    """A box that counts `count` samples."""
+    before = bytes(4) if kind == b"trun" else bytes(8)
+    return box(kind, before + count.to_bytes(4, "big"), long)
+
+
+def nest(content: bytes, *kinds: bytes) -> bytes:
+    for kind in reversed(kinds):
+        content = box(kind, content)
+    return content
+
+
+STBL = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+HEAD, MANY = box(b"ftyp", b"isom"), table(b"stsz", 1 << 30)
+
+
+@pytest.mark.parametrize("content,refused", [
+    (HEAD + nest(table(b"stsz", FEW), *STBL), False),
+    (HEAD + nest(table(b"stsz", FEW + 1), *STBL), True),
+    (HEAD + nest(table(b"stsz", FEW + 1, long=True), *STBL), True),
+    (HEAD + nest(table(b"stz2", FEW + 1), *STBL), True),
+    (HEAD + nest(table(b"trun", FEW + 1), b"moof", b"traf"), True),
+    (HEAD + nest(table(b"trun", FEW), b"moof", b"traf") + nest(table(b"trun", 9), b"moof"), True),
+    (HEAD + box(b"mdat", bytes(99), long=True) + nest(table(b"stsz", FEW + 1), *STBL), True),
+    # A box of length 0 reaches to the end of its folder, and not further.
+    (HEAD + box(b"moov", nest(bytes(16), b"trak") + nest(MANY, *STBL[1:])), True),
+    (HEAD + bytes(16) + nest(MANY, *STBL), False),
+    (HEAD + box(b"moov", (1 << 31).to_bytes(4, "big") + b"free" + bytes(99)), False),
+    (HEAD + nest(b"\0\0\0\3stsz" + bytes(30), *STBL), False),
+    (HEAD + nest(MANY[:13], *STBL), False),
+    (b"RIFF" + nest(MANY, *STBL), False),
+    (HEAD + nest(b"", *STBL * 500), False), (HEAD, False), (b"", False),
+])  # fmt: skip
+def test_counts_of_an_index(tmp_path, content, refused):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    if refused:
+        assert rejection(check_index, path) == "truncated"
+    else:
+        assert check_index(path) is None
+    assert check_index(tmp_path / "none.mp4") is None
+
+
+def patched(whole: bytes, changes: dict[bytes, list[tuple[int, int]]]) -> bytes:
+    """`whole` with 32-bit numbers written at offsets from the name of each box of a kind."""
+    data = bytearray(whole)
+    for kind, numbers in changes.items():
+        order = "little" if kind in (b"avih", b"strh") else "big"
+        place = data.find(kind)
+        while place >= 0:
+            for offset, value in numbers:
+                data[place + offset : place + offset + 4] = value.to_bytes(4, order)
+            place = data.find(kind, place + 4)
+    return bytes(data)
+
+
+CLAIMS = {  # offsets from a box's name
+    "stts": {b"stts": [(12, 10**9)]},
+    "stts entries": {b"stts": [(8, 10**9)]},
+    "stsz": {b"stsz": [(12, 10**9)]},
+    "duration": {b"mvhd": [(20, 2**31)], b"mdhd": [(20, 2**31)], b"tkhd": [(24, 2**31)]},
+    "all": {b"stts": [(12, 10**9)], b"stsz": [(12, 10**9)], b"mdhd": [(20, 2**31)]},
+    "equal sizes": {b"stsz": [(8, 100), (12, 8 * 10**7)], b"stsc": [(16, 8 * 10**7)]},
+    "sizes of 0": {b"stsz": [(8, 1), (12, 8 * 10**7)], b"stts": [(12, 8 * 10**7)]},
+    "ctts": {b"ctts": [(12, 8 * 10**7)]},
+    "timescale": {b"mvhd": [(16, 0)], b"mdhd": [(16, 0)]},
+}
+RUN = """
+import json, resource, sys, time
+from pathlib import Path
+from data_prep.modalities import audio
+from data_prep.modalities import flow
+from data_prep.modalities import video
+from data_prep.reasons import Reject
+from data_prep.spec import Audio, Flow, Video
+from tests.memory import peak
+
+WORK = {"video": (video, Video(positions=10)), "fps": (video, Video(fps=1.0)),
+        "flow": (flow, Flow("farneback", positions=3)), "audio": (audio, Audio())}
+
+def run(kind, path):
+    module, spec = WORK[kind]
+    begun = time.process_time()  # decoding, not waiting for other programs
+    try:
+        module.extract([Path(path)], spec)
+        result = "kept"
+    except Reject as reject:
+        result = reject.reason
+    seconds = time.process_time() - begun
+    print(json.dumps([kind, Path(path).name, result, seconds, peak()]), flush=True)
+
+for kind in WORK:
+    run(kind, sys.argv[1])  # a sound file: what is loaded at first use is loaded
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, used + 2**31))
+for path in sys.argv[2:]:
+    for kind in WORK:
+        run(kind, path)
+"""
+
+
+def measured(*paths: Path) -> list[tuple[str, str, str, float, float]]:
+    """(kind, file, result, seconds, peak MB) of each extraction but those of the first path."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *map(str, paths)],
+        cwd=root, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    before = lines[3][4]
+    assert [line[2] for line in lines[:4]] == ["kept"] * 4 and len(lines) == 4 * len(paths)
+    return [(*line[:4], line[4] - before) for line in lines[4:]]
+
+
+def test_headers_that_claim_a_billion_frames(tmp_path):
+    good = write_clip(tmp_path / "good.mp4", 40, options={"bf": "2"}, wave=noise(4))
+    paths = []
+    for name, changes in CLAIMS.items():
+        paths.append(tmp_path / f"{name}.mp4")
+        paths[-1].write_bytes(patched(good.read_bytes(), changes))
+        assert paths[-1].read_bytes() != good.read_bytes()
+    avi = write_clip(tmp_path / "a.avi", 40, codec="mpeg4", wave=noise(4), sound="pcm_s16le")
+    long = {b"avih": [(24, 2**31 - 1)], b"strh": [(40, 2**31 - 1)]}
+    avi.write_bytes(patched(avi.read_bytes(), long))
+    results = measured(good, *paths, avi)
+    for kind, name, result, seconds, peak in results:
+        assert result in ("kept", "truncated", "unreadable", "no_audio"), (kind, name, result)
+        assert seconds < 5 and peak < 100, (kind, name, seconds, peak)
+    found = {(kind, name): result for kind, name, result, _, _ in results}
+    assert found["video", "stts.mp4"] == found["audio", "a.avi"] == "kept"
+    assert found["video", "equal sizes.mp4"] == found["audio", "equal sizes.mp4"] == "truncated"
+
+
+def test_a_large_file_is_not_held_in_memory(tmp_path):
+    good = write_clip(tmp_path / "a.mp4", 40, size=(640, 480), wave=noise(4))
+    path = write_clip(
+        tmp_path / "b.avi", 300, codec="rawvideo", size=(640, 480), wave=noise(4),
+        sound="pcm_s16le",
+    )  # fmt: skip
+    assert path.stat().st_size > 130e6
+    for kind, _, result, _, peak in measured(good, path):
+        assert result == "kept" and peak < 40, (kind, peak)

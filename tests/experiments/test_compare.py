@@ -1,0 +1,167 @@
+"""Welch's test, Holm's correction and verdicts, against numbers worked by hand."""
+
+import math
+
+import pytest
+from fake_runs import fake_run
+
+from experiments.paper.kinds import Cell, Column, Row, Runs, Table, with_settings
+from experiments.report import compare as module
+from experiments.report.compare import Comparison, compare, counts, differing, paper_results
+from experiments.report.reader import Reader
+from experiments.report.statistics import Summary, holm, welch
+
+
+def test_welch_of_two_summaries_by_hand():
+    """a = 1/3, b = 4/3: se 1.29099, df 2.94118; t = 3.87298, integrated numerically."""
+    found = welch(Summary(75.0, 1.0, 3), Summary(70.0, 2.0, 3))
+    assert found.difference == 5.0
+    assert found.p == pytest.approx(0.031562, abs=1e-6)
+    half = 3.218759 * math.sqrt(5 / 3)  # t(0.975; 2.94118)
+    assert (found.low, found.high) == pytest.approx((5 - half, 5 + half), abs=1e-5)
+
+
+def test_welch_agrees_with_the_same_test_on_samples():
+    from scipy import stats
+
+    a, b = [1.0, 2.0, 4.0], [3.0, 3.5, 6.0, 9.0]
+    from experiments.report.statistics import summarise
+
+    found, oracle = welch(summarise(a), summarise(b)), stats.ttest_ind(a, b, equal_var=False)
+    assert found.p == pytest.approx(oracle.pvalue)
+    interval = oracle.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (Summary(1.0, None, 1), Summary(2.0, 1.0, 3)),
+        (Summary(1.0, 1.0, 3), Summary(2.0, None, 1)),
+        (Summary(1.0, 0.0, 3), Summary(2.0, 0.0, 3)),
+    ],
+)
+def test_what_has_no_spread_is_untestable(first, second):
+    assert welch(first, second) is None
+
+
+def test_one_deviation_of_zero_is_enough_of_the_other():
+    assert welch(Summary(1.0, 0.0, 3), Summary(2.0, 1.0, 3)).p < 1
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+JOINT, MIDAS = Runs("cremad", "Joint"), Runs("cremad", "Midas")
+
+
+def table(column=None, *cells):
+    cells = cells or (
+        Cell(JOINT, "test/acc", ("t", "cremad", "Joint", "", "acc")),
+        Cell(MIDAS, "test/acc", ("t", "cremad", "Midas", "", "acc")),
+    )
+    rows = tuple(Row(cell.runs.method, (cell,)) for cell in cells)
+    return Table("t", "T.", (column or Column("Acc"),), rows)
+
+
+@pytest.fixture
+def paper(tmp_path, monkeypatch):
+    """A function that replaces the paper's numbers."""
+
+    def replace(*lines):
+        path = tmp_path / "paper.csv"
+        path.write_text("\n".join(["table,dataset,method,variant,metric,mean,std", *lines]) + "\n")
+        paper_results.cache_clear()
+        monkeypatch.setattr(module, "paper_results", lambda: paper_results(path))
+
+    return replace
+
+
+def verdicts(table, results):
+    return [c.verdict for c in compare(table, Reader(results))]
+
+
+def test_verdicts_are_corrected_over_the_family(tmp_path, paper):
+    """p = 0.031562 for each: alone lower than 0.05, of two not."""
+    for seed, acc in ((1, 0.74), (2, 0.75), (3, 0.76)):
+        fake_run(tmp_path, JOINT, seed, acc=acc)
+        fake_run(tmp_path, MIDAS, seed, acc=acc)
+    paper("t,cremad,Joint,,acc,70.0,2.0", "t,cremad,Midas,,acc,80.0,2.0")
+    assert verdicts(table(), tmp_path) == ["agrees", "agrees"]
+    first, second = compare(table(), Reader(tmp_path))
+    assert (first.test.p, first.p_holm) == pytest.approx((0.031562, 0.063124), abs=2e-6)
+    assert (first.difference, second.difference) == pytest.approx((5.0, -5.0))
+    paper("t,cremad,Joint,,acc,70.0,1.0", "t,cremad,Midas,,acc,80.0,1.0")
+    assert verdicts(table(), tmp_path) == ["higher", "lower"]
+
+
+def test_metrics_are_families_of_their_own(tmp_path, paper):
+    for seed, acc in ((1, 0.74), (2, 0.75), (3, 0.76)):
+        fake_run(tmp_path, JOINT, seed, acc=acc)
+    paper("t,cremad,Joint,,acc,70.0,2.0", "t,cremad,Joint,,f1,70.0,2.0")
+    both = table(
+        None,
+        Cell(JOINT, "test/acc", ("t", "cremad", "Joint", "", "acc")),
+        Cell(JOINT, "test/acc", ("t", "cremad", "Joint", "", "f1")),
+    )
+    assert verdicts(both, tmp_path) == ["higher", "higher"]
+
+
+def test_no_spread_or_no_run_is_told_as_such(tmp_path, paper):
+    fake_run(tmp_path, JOINT, 1, acc=0.7)
+    paper("t,cremad,Joint,,acc,70.0,2.0", "t,cremad,Midas,,acc,80.0,")
+    found = compare(table(), Reader(tmp_path))
+    assert [c.verdict for c in found] == ["untestable", "missing"]
+    assert found[0].difference == pytest.approx(0.0) and found[1].difference is None
+    assert counts(found) == {"untestable": 1, "missing": 1}
+
+
+def test_counts_agree_or_do_not(tmp_path, paper):
+    fake_run(tmp_path, JOINT, 1, acc=5209)
+    fake_run(tmp_path, MIDAS, 1, acc=5208)
+    paper("t,cremad,Joint,,acc,5209,", "t,cremad,Midas,,acc,5209,")
+    column = Column("#train", percent=False, digits=0, counts=True)
+    assert verdicts(table(column), tmp_path) == ["agrees", "lower"]
+
+
+def test_the_papers_file_is_read_with_its_gaps():
+    found = paper_results()
+    assert found["table1", "kinetics", "Joint", "", "acc"] == Summary(63.92, 0.23, 3)
+    assert found["table6", "cremad", "Midas", "lambda=2", "f1"] == Summary(73.31, None, 1)
+    assert ("table6", "food101", "Midas", "lambda=10", "acc") not in found  # n/a
+
+
+def test_a_place_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("table,dataset,method,variant,metric,mean,std\n" + "t,d,m,,acc,1,\n" * 2)
+    with pytest.raises(Exception, match="line 3: .* stands there twice"):
+        paper_results(path)
+
+
+def test_a_missing_comparison_has_no_difference():
+    cell = Cell(JOINT, "test/acc", ("t", "cremad", "Joint", "", "acc"))
+    one = Comparison(Row("x", (cell,)), Column("Acc"), cell, None, Summary(1.0, None, 1))
+    assert one.difference is None
+
+
+def test_runs_of_few_samples_or_other_settings_are_not_comparable(tmp_path, paper):
+    """Issue F, 20: no verdict from 24 of 7,442 samples, nor from three epochs."""
+    for seed, acc in ((1, 0.74), (2, 0.75), (3, 0.76)):
+        fake_run(tmp_path, JOINT, seed, acc=acc, samples=24)
+        fake_run(tmp_path, MIDAS, seed, acc=acc, samples=7400)
+    paper("t,cremad,Joint,,acc,70.0,1.0", "t,cremad,Midas,,acc,80.0,1.0")
+    first, second = compare(table(), Reader(tmp_path))
+    assert (first.verdict, first.differs) == ("not comparable", "24 of 7,442 samples of cremad")
+    assert first.test is None and first.difference == pytest.approx(5.0)
+    assert (second.verdict, second.differs) == ("lower", "")
+    changed = with_settings(table(), {"max_epochs": "3"})
+    assert (changed.id, changed.caption) == ("t-max_epochs=3", "T. All runs with max_epochs=3.")
+    found = compare(changed, Reader(tmp_path))
+    assert {c.verdict for c in found} == {"not comparable"}
+    told = differing(found)
+    assert "max_epochs=3, 24 of 7,442" in told and told.endswith(" ")
+    official = with_settings(table(), {"recipe": "official"})
+    assert compare(official, Reader(tmp_path))[1].verdict == "lower"

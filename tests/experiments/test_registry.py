@@ -1,0 +1,200 @@
+"""The registry: every entry resolves, every number of the paper has its cell."""
+
+import pytest
+from conftest import ROOT, program
+
+from common.options import UsageError
+from experiments.paper import extras as extra_tables
+from experiments.paper import figures as paper_figures
+from experiments.paper import illustration as demo
+from experiments.paper import tables as paper_tables
+from experiments.paper.adapt import RELEASE_PAIRS, adapted, read_settings
+from experiments.paper.kinds import Runs, Table
+from experiments.paper.registry import ARTIFACTS, find, needed
+from experiments.paper.rows import TAKEN_BACK
+from experiments.paper.tables import midas
+from experiments.report.compare import cells_of_the_paper, paper_results
+from experiments.run import recipe
+from experiments.run.resolve import resolve, run_from_config
+
+ALL_RUNS = sorted({runs for runs, _ in needed(ARTIFACTS)}, key=lambda runs: runs.name)
+TABLES = [a for a in ARTIFACTS if isinstance(a, Table)]
+
+
+def test_every_run_is_what_train_would_call_it():
+    """A setting at its default would name another folder than train.py's."""
+    for runs in ALL_RUNS:
+        run, _ = resolve(runs.arguments(1), "")
+        assert (run.dataset, run.method, run.differing) == (
+            runs.dataset, runs.method, dict(runs.overrides),
+        )  # fmt: skip
+
+
+def test_the_tables_and_figures_of_the_paper_are_all_there():
+    names = [a.id for a in ARTIFACTS]
+    assert names[:8] == [f"table{k}" for k in range(1, 9)]
+    assert [n for n in names if n.startswith("figure")] == [f"figure{k}" for k in range(1, 8)]
+    assert len(set(names)) == len(names)
+    for artifact in ARTIFACTS:
+        assert artifact in find(artifact.id)
+
+
+def test_each_number_of_the_paper_has_its_cell_and_each_cell_its_number():
+    used = list(cells_of_the_paper(TABLES))
+    assert set(used) == set(paper_results())
+    assert len(used) == len(set(used))
+
+
+def test_a_cell_stands_beside_the_papers_number_of_the_same_thing():
+    for table in TABLES:
+        for row, column, cell in table.cells():
+            if not cell.paper:
+                continue
+            _, dataset, method, variant, metric = cell.paper
+            assert dataset == cell.runs.dataset, (table.id, row.label, column.header)
+            assert method in ("", cell.runs.method)
+            if metric in ("acc", "f1"):
+                assert metric == ("acc" if "acc" in cell.key else "f1")
+                assert cell.key != "test/f1_macro"
+            if variant.startswith(("similarity=", "lambda=", "level=")):
+                key, value = variant.replace("lambda", "lam").split("=")
+                own = dict(cell.runs.overrides).get(key)
+                run, _ = resolve(cell.runs.arguments(1), "")
+                assert str(getattr(run.hparams, key)).removesuffix(".0") == value
+                assert own is None or str(own).removesuffix(".0") == value
+            if variant.startswith("W"):
+                run, _ = resolve(cell.runs.arguments(1), "")
+                h = run.hparams
+                on = (h.warmup_epochs > 0, h.weak_modality, h.hard_sample)
+                assert variant == "W{:d}_WM{:d}_HS{:d}".format(*on)
+
+
+def test_runs_are_shared_between_tables():
+    table1, table2 = (find(name)[0] for name in ("table1", "table2"))
+    assert set(table2.rows[-1].cells[k].runs for k in range(0, 12, 3)) == {
+        Runs(d, "Midas") for d in paper_tables.FOUR
+    }
+    assert {c.runs for c in table2.rows[-1].cells} == {c.runs for c in table1.rows[-1].cells}
+
+
+def test_the_late_control_decays_where_midas_does():
+    for row in extra_tables.CONTROLS.rows:
+        for cell in filter(None, row.cells):
+            run, _ = resolve(cell.runs.arguments(1), "")
+            warmup = run.hparams.warmup_epochs if row.label == "MIDAS" else 0
+            first = 15 if cell.runs.dataset == "food101" else 50
+            late = row.label in ("MIDAS", "Joint, lr_step 60") and first == 50
+            assert run.settings.lr_step + warmup * late == (60 if late else first)
+
+
+def test_the_recipe_table_takes_back_one_difference_a_row():
+    paper, release, *backs = extra_tables.RECIPE.rows
+    for place, default in enumerate(paper.cells):
+        runs = [row.cells[place] and row.cells[place].runs for row in (release, *backs)]
+        wants = resolve(default.runs.arguments(1), "")[0].hparams
+        has = resolve(runs[0].arguments(1), "")[0].hparams
+        for (key, value), one in zip(TAKEN_BACK.values(), runs[1:], strict=True):
+            if one is None:
+                assert getattr(has, key) == value and default.runs.dataset == "food101"
+                continue
+            own = resolve(one.arguments(1), "")[0].hparams
+            changed = {k for k, v in vars(own).items() if v != getattr(has, k)}
+            assert changed - {"alpha_cap"} == {key} and getattr(own, key) == value
+            assert key == "lr_from" or getattr(wants, key) == value
+
+
+def test_the_demos_recipe_is_the_releases_but_for_what_differs_between_its_sets():
+    own = dict(demo.DEMO_RECIPE.rows[1].cells[0].runs.overrides)
+    assert own == {key: recipe.MIDAS["cremad"][key] for key in own}
+    assert set(own) == {key for key, _ in TAKEN_BACK.values()}
+    taken = [row.cells[0].runs.overrides for row in demo.DEMO_RECIPE.rows[2:]]
+    assert [set(own) - set(dict(one)) for one in taken] == [{k} for k, _ in TAKEN_BACK.values()]
+
+
+def test_a_default_lambda_names_the_default_runs():
+    assert midas("kinetics", lam=5.0) == Runs("kinetics", "Midas")
+    assert midas("cremad", lam=1.0) == Runs("cremad", "Midas")
+    assert midas("kinetics", lam=1.0) == Runs("kinetics", "Midas", (("lam", 1.0),))
+
+
+def test_all_runs_take_other_settings_where_they_have_them():
+    chosen = [a for a in ARTIFACTS if a.id in ("table1", "figure4", "figure2")]
+    given = {"max_epochs": "3", "size": "32", "vocabulary": "build", "weights": "none"}
+    changed = adapted(chosen, given)
+    names = {runs.name for runs, _ in needed(changed)}
+    assert "kinetics/Midas/max_epochs=3,size=32" in names
+    assert "food101/SMV/max_epochs=3,size=32,vocabulary=build,weights=none" in names
+    # Files of their own, whose captions tell the settings: the tables without them stay.
+    settings = "max_epochs=3,size=32,vocabulary=build,weights=none"
+    assert [a.id for a in changed] == [f"{a.id}-{settings}" for a in chosen]
+    assert all(a.caption.endswith(f"{settings.replace(',', ', ')}.") for a in changed)
+    assert adapted(chosen, {}) == chosen
+    assert set(needed([changed[1]])) < set(needed([changed[0]]))  # still shared
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("table6", {"lam": "2"}, "--set lam: the entry varies it itself"),
+        ("table1", {"colour": "red"}, "--set colour: no run of these"),
+        ("table1", {"max_epochs": "none"}, "--max_epochs"),
+    ],
+)
+def test_settings_that_cannot_be_set_are_refused(name, given, words):
+    with pytest.raises(UsageError, match=words):
+        adapted(find(name), given)
+
+
+@pytest.mark.parametrize("words", [["size"], ["=3"], ["size=3", "size=4"]])
+def test_settings_of_another_form_are_refused(words):
+    with pytest.raises(UsageError, match="--set takes KEY=VALUE"):
+        read_settings(words)
+
+
+def test_settings_are_read_with_their_values_as_they_stand():
+    assert read_settings(["--size=32", "weights=/a=b"]) == {"size": "32", "weights": "/a=b"}
+
+
+def test_the_official_recipe_reaches_the_sets_of_the_release_alone():
+    counts, accuracy, others = (find(n)[0] for n in ("table5", "text-figure1", "table7"))
+    given = {"recipe": "official", "max_epochs": "3"}
+    table5, figure1, table7 = adapted([counts, accuracy, others], given)
+    names = {cell.runs.name for _, _, cell in table5.cells()}
+    assert {"cremad/Joint/max_epochs=3,recipe=official", "mosi/Joint/max_epochs=3"} < names
+    assert "no mosi, sarcasm, twitter2015" in table5.notes[-1]
+    assert "no sarcasm, twitter2015" in table7.notes[-1]
+    assert figure1.rows[0].cells[1].key == "val/acc_mis_release"
+    assert figure1.notes == (*accuracy.notes, RELEASE_PAIRS)
+    assert adapted([accuracy], {"max_epochs": "3"})[0].notes == accuracy.notes
+    with pytest.raises(UsageError, match="has this setting; the authors' release has cremad, kin"):
+        adapted([others], {"recipe": "official"})
+
+
+def test_the_page_of_both_recipes_is_what_the_command_prints():
+    made = program("-m", "experiments", "recipe")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert (ROOT / "docs" / "recipe.md").read_text("utf-8") == made.stdout
+    assert "| **`alpha_cap`** | **0** | **10** |" in made.stdout
+
+
+def test_no_entry_beside_the_papers_compares_with_it():
+    others = [*extra_tables.ARTIFACTS, *find("demo")]
+    assert list(cells_of_the_paper([t for t in others if isinstance(t, Table)])) == []
+    assert all(not figure.seeds == () for figure in paper_figures.ARTIFACTS)
+
+
+def test_an_entry_that_varies_a_setting_is_left_out_where_others_take_it(capsys):
+    kept = adapted([paper_tables.TABLE_1, extra_tables.RECIPE], {"recipe": "official"})
+    assert [artifact.id for artifact in kept] == ["table1-recipe=official"]
+    assert "note: extra-recipe is left out: --set recipe" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="the entry varies it itself"):
+        adapted([extra_tables.RECIPE], {"recipe": "official"})
+
+
+def test_a_run_of_an_older_version_is_not_evaluated_under_todays_defaults():
+    config = resolve(["--dataset", "cremad"], "")[0].config()
+    assert run_from_config(config).config() == config
+    for part, name in (("settings", "last_batch"), ("prep", "crop"), ("hparams", "alpha_rule")):
+        older = config | {part: {k: v for k, v in config[part].items() if k != name}}
+        with pytest.raises(UsageError, match=f"an older version, which had no setting {name}"):
+            run_from_config(older)

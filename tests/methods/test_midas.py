@@ -1,0 +1,434 @@
+"""MIDAS: the paper's worked examples, golden numbers and invariants."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import facts, host_reads, tiny_batch, tiny_model
+
+from common.options import UsageError
+from methods.midas import (
+    Midas,
+    assign_sources,
+    carry_alpha,
+    choose_partners,
+    misaligned_loss,
+    similarity,
+    unimodal_shares,
+    update_alpha,
+    update_alpha_by_ratio,
+)
+from methods.ops import label_shares
+
+# The worked example G2: three samples, three classes, two features a modality.
+Y = torch.tensor([0, 1, 2])
+J = torch.tensor([1, 2, 0])
+P1 = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.25, 0.25, 0.5]], dtype=torch.float64)
+P2 = torch.tensor([[0.4, 0.3, 0.3], [0.3, 0.2, 0.5], [0.1, 0.8, 0.1]], dtype=torch.float64)
+FEATURES = {
+    "a": torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64),
+    "v": torch.tensor([[3.0, 4.0], [4.0, 3.0], [0.0, -2.0]], dtype=torch.float64),
+}
+WEIGHT = torch.tensor(
+    [[0.5, 0.0, 0.1, 0.0], [0.0, 0.5, 0.0, 0.1], [-0.5, 0.5, 0.2, -0.1]], dtype=torch.float64
+)
+LOGITS = {"a": P1.log(), "v": P2.log()}
+
+
+def fuse(features):
+    return torch.cat(list(features.values()), 1) @ WEIGHT.T
+
+
+def golden_loss(**how):
+    sources = assign_sources(J, 2, how.pop("direction", "mean"), torch.Generator())
+    alpha, valid = torch.ones(2, dtype=torch.float64), torch.ones(3, dtype=torch.bool)
+    return misaligned_loss(FEATURES, Y, LOGITS, fuse, alpha, sources, valid, **how)
+
+
+def make(epochs=10, batch_seed=0, modalities=("audio", "video"), epoch=9, **values):
+    hp = Midas.HParams(**{"warmup_epochs": 0, **values})
+    method = Midas(tiny_model(modalities), hp, facts(epochs=epochs))
+    method.begin_epoch(epoch, None)
+    return method
+
+
+def test_golden_losses():
+    both = golden_loss()
+    assert both.loss.item() == pytest.approx(1.622072, abs=1e-5)
+    assert both.c.tolist() == pytest.approx([0.735979, 0.264021], abs=1e-5)
+    assert both.r.tolist() == pytest.approx([0.527083, 0.472917], abs=1e-5)
+    assert golden_loss(reduce="sum").loss.item() == pytest.approx(3.244144, abs=1e-5)
+    assert golden_loss(hard=False).loss.item() == pytest.approx(1.055468, abs=1e-5)
+    a = golden_loss(direction="a_only")
+    assert a.loss.item() == pytest.approx(1.448361, abs=1e-5)
+    assert a.c.tolist() == pytest.approx([0.737566, 0.262434], abs=1e-5)
+    assert a.r.tolist() == pytest.approx([0.467104, 0.532896], abs=1e-5)
+    plain = golden_loss(direction="a_only", hard=False)
+    assert plain.loss.item() == pytest.approx(1.072046, abs=1e-5)
+
+
+def test_fused_probabilities_of_each_direction_by_hand():
+    p = golden_loss().p
+    for d, (first, second) in enumerate(((range(3), J), (J, range(3)))):
+        z = [fuse({"a": FEATURES["a"][i][None], "v": FEATURES["v"][j][None]})[0].softmax(0)
+             for i, j in zip(first, second)]  # fmt: skip
+        mean = [sum(q[Y[k]] for q, k in zip(z, source)) / 3 for source in (first, second)]
+        assert p[d].tolist() == pytest.approx([float(value) for value in mean])
+
+
+def test_golden_total_for_two_lambdas():
+    l_align = F.cross_entropy(fuse(FEATURES), Y)
+    l_uni = sum(F.cross_entropy(z, Y) for z in LOGITS.values())
+    assert (l_align.item(), l_uni.item()) == pytest.approx((0.998808, 2.085143), abs=1e-5)
+    l_mis = golden_loss().loss
+    assert (l_align + l_uni + l_mis).item() == pytest.approx(4.706024, abs=1e-5)
+    assert (l_align + l_uni + 5 * l_mis).item() == pytest.approx(11.194311, abs=1e-5)
+
+
+def test_golden_similarity_of_each_row():
+    rows = assign_sources(J, 2, "mean", torch.Generator()).reshape(-1, 2)
+    valid = torch.ones(6, dtype=torch.bool)
+    cosine = similarity(FEATURES, Y, rows, valid)
+    assert cosine.tolist() == pytest.approx([0.96, -0.6, -0.8, 0, 0.707107, 0.707107], abs=1e-5)
+    l2 = 1 + (similarity(FEATURES, Y, rows, valid, "l2") + 1) / 2
+    assert l2.tolist() == pytest.approx(
+        [1.414214, 1.135078, 1.129732, 1.414214, 1.5, 1.5], abs=1e-5
+    )
+
+
+def test_paper_example_of_shares_and_of_the_weighted_loss():
+    logits = {
+        "a": torch.tensor([[0.9, 0.1], [0.5, 0.5]]).log(),
+        "v": torch.tensor([[0.5, 0.5], [0.7, 0.3]]).log(),
+    }
+    c = unimodal_shares(logits, torch.tensor([0, 1]), torch.tensor([[0, 1]]))
+    assert c[0].tolist() == pytest.approx([0.75, 0.25])
+    log_p, k = torch.tensor([[0.6, 0.1, 0.3]]).log(), torch.tensor([[0, 1]])
+    assert label_shares(log_p, k)[0].tolist() == pytest.approx([0.857143, 0.142857], abs=1e-5)
+    for alpha, expected in (((1, 1), 0.958765), ((1, 1.05), 0.987548), ((1, 1.5), 1.246589)):
+        loss = -(torch.tensor(alpha) * c * log_p.gather(1, k)).sum()
+        assert loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_gradient_of_the_weighted_label():
+    z = torch.tensor([0.6, 0.1, 0.3]).log().requires_grad_()
+    target = torch.tensor([0.75, 1.5 * 0.25, 0.0])
+    (-(target * F.log_softmax(z, 0)).sum()).backward()
+    assert z.grad.tolist() == pytest.approx([-0.075, -0.2625, 0.3375], abs=1e-5)
+
+
+def test_alpha_state_machine():
+    alpha = torch.ones(2)
+    steps = [
+        ((0.7, 0.3), (0.8, 0.2), (1, 1.05)), ((0.7, 0.3), (0.8, 0.2), (1, 1.10)),
+        ((0.65, 0.35), (0.5, 0.5), (1, 1.05)), ((0.65, 0.35), (0.7, 0.3), (1, 1.10)),
+        ((0.45, 0.55), (0.3, 0.7), (1.05, 1)), ((0.7, 0.3), (0.7, 0.3), (1, 1)),
+    ]  # fmt: skip
+    for c, r, expected in steps:
+        alpha, _ = update_alpha(alpha, torch.tensor(c), torch.tensor(r), 0.05)
+        assert alpha.tolist() == pytest.approx(expected)
+
+
+def test_three_modalities_golden():
+    log_p, k = torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([[0, 1, 0]])
+    assert label_shares(log_p, k)[0].tolist() == pytest.approx([0.3125, 0.375, 0.3125])
+    c = torch.tensor([[0.6, 0.3, 0.1]])
+    ce = [
+        -(torch.tensor(a) * c * log_p.gather(1, k)).sum().item() for a in ((1, 1, 1), (1, 1, 1.1))
+    ]
+    assert ce == pytest.approx([0.846395, 0.853326], abs=1e-5)
+
+
+def test_the_releases_alpha_goes_over_to_whichever_modality_is_weak():
+    alpha, high, low = torch.tensor([1.0, 1.3]), torch.tensor(2.0), torch.tensor(0.5)
+    for over, weak_if_high in ((0, 1), (1, 0)):
+        for rho, weak in ((high, weak_if_high), (low, 1 - weak_if_high), (torch.tensor(1.0), over)):
+            carried, weakest = carry_alpha(alpha, rho, over)
+            assert weakest.tolist() == [weak == 0, weak == 1]
+            assert carried.tolist() == pytest.approx([1.3 if weak == k else 1.0 for k in (0, 1)])
+
+
+@pytest.mark.parametrize(
+    ("rho", "p", "how", "expected"),
+    [
+        (2.0, [(0.6, 0.2), (0.6, 0.2)], {}, 1.55),  # r = 3 leans further than 2
+        (2.0, [(0.3, 0.2), (0.3, 0.2)], {}, 1.45),
+        (2.0, [(0.4, 0.2), (0.4, 0.2)], {}, 1.45),  # equal is not further
+        (0.5, [(0.1, 0.4), (0.1, 0.4)], {}, 1.55),
+        (0.5, [(0.4, 0.4), (0.4, 0.4)], {}, 1.45),
+        (0.5, [(0.4, 0.4), (0.4, 0.4)], {"inverted": True}, 1.55),  # 1 > 0.5
+        (0.5, [(0.6, 0.2), (0.6, 0.2)], {"inverted": True}, 1.45),  # 1/3 < 0.5
+        (2.0, [(0.3, 0.2), (0.3, 0.2)], {"inverted": True}, 1.45),
+        (2.0, [(0.6, 0.2), (0.6, 0.2)], {"cap": 1.5}, 1.5),
+        (2.0, [(0.6, 0.2), (0.3, 0.3)], {}, 1.45),  # the mean of the directions' ratios, 2
+        (2.0, [(0.3, 0.2), (0.3, 0.2)], {"eta": 0.7}, 1.0),
+        (2.0, [(float("nan"), 0.2), (0.3, 0.2)], {}, 1.5),
+    ],
+)
+def test_alpha_by_ratio(rho, p, how, expected):
+    alpha, weakest = carry_alpha(torch.tensor([1.0, 1.5]), torch.tensor(rho), 0)
+    how = {"eta": 0.05, **how}
+    moved, _ = update_alpha_by_ratio(alpha, weakest, torch.tensor(rho), torch.tensor(p), **how)
+    assert moved[weakest].item() == pytest.approx(expected)
+    assert moved[~weakest].item() == 1.0
+
+
+@pytest.mark.parametrize("pairing", ["uniform", "shuffle", "confusion"])
+def test_partners_have_another_label(pairing):
+    y, fused = torch.arange(40) % 5, torch.randn(40, 5)
+    j, valid, _ = choose_partners(y, torch.Generator().manual_seed(1), pairing, fused)
+    assert (y[j] != y)[valid].all()
+    assert valid.all() or pairing == "shuffle"
+
+
+def test_the_permutation_of_the_release_keeps_pairs_of_one_label():
+    y = torch.tensor([0, 0, 0, 1])
+    j, valid, fell_back = choose_partners(y, torch.Generator().manual_seed(0), "permutation")
+    assert sorted(j.tolist()) == [0, 1, 2, 3] and valid.all() and not fell_back.any()
+    method, batch = make(pairing="permutation"), tiny_batch()
+    batch["label"][:] = 2
+    _, logs = method(batch)
+    assert logs["train/n_valid"] == 2 * 8 and logs["train/L_mis"] > 0
+
+
+def test_uniform_partners_are_uniform():
+    y, counts = torch.tensor([0, 1, 1, 2]), torch.zeros(4)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3000):
+        counts[choose_partners(y, generator)[0][0]] += 1
+    assert (counts / 3000).tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3], abs=0.04)
+
+
+def test_confusion_takes_the_two_likeliest_classes_and_falls_back():
+    y = torch.tensor([0, 1, 2, 3])
+    fused = torch.tensor([[3.0, 2, 0, 0], [2, 3, 0, 0], [0, 0, 3, 2], [0, 0, 0, 0]])
+    fused[3, 3] = 5.0  # its second likeliest is class 0 by the lowest index
+    j, valid, fell_back = choose_partners(y, torch.Generator().manual_seed(0), "confusion", fused)
+    assert y[j][:3].tolist() == [1, 0, 3] and valid.all()
+    only = torch.tensor([[9.0, 0, 0, 8], [0, 9, 0, 8]])
+    j, valid, fell_back = choose_partners(
+        torch.tensor([0, 1]), torch.Generator(), "confusion", only
+    )
+    assert fell_back.all() and j.tolist() == [1, 0]
+
+
+def test_three_sources_are_distinct_and_hold_two_labels():
+    y, generator = torch.arange(9) % 3, torch.Generator().manual_seed(4)
+    j, _, _ = choose_partners(y, generator)
+    sources = assign_sources(j, 3, "mean", generator)[0]
+    for i, row in enumerate(sources.tolist()):
+        assert len(set(row)) == 3 and i in row and int(j[i]) in row
+        assert len({int(y[s]) for s in row}) >= 2
+
+
+def test_direction_a_mirrors_direction_b():
+    sources = assign_sources(torch.tensor([1, 0]), 2, "mean", torch.Generator())
+    assert sources[0][0].tolist() == sources[1][1].tolist() == [0, 1]
+
+
+def test_without_weights_the_loss_is_soft_cross_entropy():
+    sources = assign_sources(J, 2, "mean", torch.Generator())
+    rows = sources.reshape(-1, 2)
+    c, k = unimodal_shares(LOGITS, Y, rows), Y[rows]
+    soft = torch.zeros(6, 3, dtype=torch.float64).scatter_add(1, k, c)
+    z = fuse({m: f[rows[:, n]] for n, (m, f) in enumerate(FEATURES.items())})
+    assert golden_loss(hard=False).loss.item() == pytest.approx(F.cross_entropy(z, soft).item())
+
+
+def test_equal_features_weigh_twice_and_scale_changes_l2_only():
+    same = {m: torch.ones(3, 4) for m in "av"}
+    rows = assign_sources(J, 2, "mean", torch.Generator()).reshape(-1, 2)
+    valid = torch.ones(6, dtype=torch.bool)
+    assert similarity(same, Y, rows, valid).tolist() == pytest.approx([1.0] * 6)
+    scaled = {m: 7 * f for m, f in FEATURES.items()}
+    for kind, equal in (("cosine", True), ("l2", False), ("l2_norm", True)):
+        before, after = (similarity(f, Y, rows, valid, kind) for f in (FEATURES, scaled))
+        assert torch.allclose(before, after, atol=1e-6) is equal
+
+
+def test_one_label_gives_no_loss_and_leaves_alpha():
+    method, batch = make(), tiny_batch()
+    method.alpha.copy_(torch.tensor([1.0, 1.3]))
+    batch["label"][:] = 2
+    loss, logs = method(batch)
+    assert loss.isfinite() and logs["train/L_mis"] == 0 and logs["train/n_valid"] == 0
+    assert method.alpha.tolist() == pytest.approx([1.0, 1.3])
+
+
+def test_lambda_zero_is_align_plus_unimodal():
+    loss, logs = make(lam=0.0)(tiny_batch())
+    assert loss.item() == (logs["train/L_align"] + logs["train/L_uni"]).item()
+
+
+@pytest.mark.parametrize("modalities", [("audio", "video"), ("text", "audio", "video")])
+def test_the_mean_of_the_unimodal_losses_is_their_share(modalities):
+    of = {}
+    for how in ("sum", "mean"):
+        of[how] = make(modalities=modalities, uni_reduce=how)(tiny_batch(modalities))[1]
+    ratio = of["sum"]["train/L_uni"] / of["mean"]["train/L_uni"]
+    assert ratio.item() == pytest.approx(len(modalities))
+
+
+def test_heads_get_no_gradient_from_the_misaligned_loss():
+    method, batch = make(), tiny_batch()
+    method.model.eval()
+    f = method.model.encode(batch["inputs"])
+    sources = assign_sources(choose_partners(batch["label"], method.generator)[0], 2, "mean", None)
+    misaligned_loss(
+        f, batch["label"], method.model.unimodal(f), method.model.fuse, method.alpha, sources,
+        torch.ones(8, dtype=torch.bool),
+    ).loss.backward()  # fmt: skip
+    assert all(p.grad is None for p in method.model.heads.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in method.model.encoders.parameters() if p.ndim > 1)
+
+
+def test_warm_up_leaves_the_fusion_layer_bit_identical():
+    method = make(warmup_epochs=3, epoch=2)
+    before = method.model.fusion.weight.clone()
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    for seed in range(3):
+        optimizer.zero_grad(set_to_none=True)
+        loss, logs = method(tiny_batch(seed=seed))
+        loss.backward()
+        optimizer.step()
+        assert "train/L_mis" not in logs
+    assert torch.equal(method.model.fusion.weight, before)
+
+
+def test_input_level_equals_feature_level_for_fixed_encoders():
+    losses = []
+    for level in ("feature", "input"):
+        method = make(level=level)
+        method.model.eval()
+        losses.append(method(tiny_batch())[0].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(("level", "calls"), [("feature", 1), ("input", 2)])
+def test_encoder_calls_a_step(level, calls):
+    method, seen = make(level=level), []
+    method.model.encoders["audio"].register_forward_hook(lambda *_: seen.append(1))
+    method(tiny_batch())
+    assert len(seen) == calls
+
+
+@pytest.mark.parametrize("rule", ["share", "ratio"])
+def test_switches_move_what_they_name(rule):
+    alphas = {}
+    for on in (True, False):
+        method, alphas[on] = make(weak_modality=on, alpha_rule=rule), []
+        for seed in range(24):
+            _, logs = method(tiny_batch(seed=seed))
+            alphas[on].append(method.alpha.max().item())
+            assert logs["train/alpha"] == alphas[on][-1]
+        assert logs["train/conf_uni/audio"] + logs["train/conf_uni/video"] == pytest.approx(1.0)
+    assert max(alphas[True]) > 1.0 and alphas[False] == [1.0] * 24
+    method = make(alpha_reset="epoch", alpha_rule=rule)
+    method.alpha.fill_(1.4)
+    method.begin_epoch(5, None)
+    assert method.alpha.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("values", [{}, {"pairing": "confusion"}, {"similarity": "l2_norm"}])
+@pytest.mark.parametrize("modalities", [("audio", "video"), ("text", "audio", "video")])
+def test_gradient_reaches_each_encoder(modalities, values):
+    method = make(modalities=modalities, **values)
+    loss, logs = method(tiny_batch(modalities))
+    loss.backward()
+    assert loss.isfinite() and logs["train/n_valid"] > 0
+    for m in modalities:
+        assert all(p.grad is not None for p in method.model.encoder_parameters(m))
+    shares = sum(logs[f"train/conf_fused/{m}"] for m in modalities)
+    assert shares.item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_log_has_the_means_of_raw_probabilities_beside_the_shares():
+    method, batch = make(), tiny_batch()
+    method.model.eval()  # batch norm
+    with torch.no_grad():
+        f = method.model.encode(batch["inputs"])
+        _, logs = method(batch)
+        for m, z in method.model.unimodal(f).items():
+            own = z.softmax(1).gather(1, batch["label"][:, None]).mean()
+            assert logs[f"train/q/{m}"].item() == pytest.approx(own.item(), abs=1e-6)
+            assert 0 < logs[f"train/p/{m}"] < 1
+
+
+def test_a_batch_smaller_than_the_modalities_has_no_misaligned_part():
+    method = make(modalities=("text", "audio", "video"))
+    _, logs = method(tiny_batch(("text", "audio", "video"), size=2))
+    assert "train/L_mis" not in logs
+
+
+def test_draws_depend_on_seed_and_epoch_alone():
+    first, again, other = make(epoch=4), make(epoch=4), make(epoch=5)
+    batch = tiny_batch()
+    losses = [m(batch)[0].item() for m in (first, again, other)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_state_survives_a_round_trip():
+    method, other = make(), make()
+    method.alpha.copy_(torch.tensor([1.0, 2.5]))
+    other.load_state_dict(method.state_dict())
+    assert other.alpha.tolist() == [1.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("values", "modalities", "words"),
+    [
+        ({"warmup_epochs": 3}, ["a", "v"], "leaves no epoch"),
+        ({}, ["a"], "2 or more modalities"),
+        ({"direction": "sum"}, ["a", "v", "t"], "direction sum is defined for two modalities only"),
+        ({"pairing": "permutation"}, ["a", "v", "t"], "pairing permutation is defined for two"),
+        ({"alpha_rule": "ratio"}, ["a", "v", "t"], "alpha_rule ratio is defined for two"),
+        ({"alpha_cap": 10.0}, ["a", "v"], "alpha_cap 10 is refused: .* --alpha_rule share needs"),
+        (
+            {"alpha_cap": 0.5, "alpha_rule": "ratio"},
+            ["a", "v"],
+            "alpha_cap 0.5 is refused: it takes 1 or more",
+        ),
+    ],
+)
+def test_impossible_settings_are_refused(values, modalities, words):
+    with pytest.raises(UsageError, match=words):
+        Midas.check(Midas.HParams(**{"warmup_epochs": 0, **values}), 3, modalities)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "values"),
+    [
+        (("audio", "video"), {}),
+        (("text", "audio", "video"), {}),
+        (("audio", "video"), {"pairing": "permutation", "alpha_rule": "ratio_inverted"}),
+    ],
+)
+def test_no_host_read_in_a_step(modalities, values):
+    method, batch = make(modalities=modalities, **values), tiny_batch(modalities)
+    method(batch)
+    assert host_reads(lambda: method(batch)[0].backward()) == 0
+
+
+def test_gradients_are_equal_to_the_last_bit_with_several_threads():
+    from experiments.run.session import make_deterministic
+
+    make_deterministic()  # as train.py does; without it half of these repetitions differ
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    draw = torch.Generator().manual_seed(0)
+    y = torch.arange(64) % 6
+    values = {m: torch.randn(64, 512, generator=draw) for m in "av"}
+    weight = torch.randn(6, 1024, generator=draw)
+    sources = assign_sources(choose_partners(y, draw)[0], 2, "mean", draw)
+
+    def gradient():
+        f = {m: v.clone().requires_grad_() for m, v in values.items()}
+        logits = {m: v[:, :6] for m, v in f.items()}
+        misaligned_loss(
+            f, y, logits, lambda f: torch.cat(list(f.values()), 1) @ weight.T, torch.ones(2),
+            sources, torch.ones(64, dtype=torch.bool),
+        ).loss.backward()  # fmt: skip
+        return torch.cat([v.grad for v in f.values()], 1)
+
+    first = gradient()
+    assert all(torch.equal(gradient(), first) for _ in range(20))
+    torch.set_num_threads(threads)

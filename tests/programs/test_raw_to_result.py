@@ -1,0 +1,99 @@
+"""From a raw tree in the real layout to a trained and evaluated MIDAS run, with one command."""
+
+import pytest
+import torch
+from conftest import program
+from small_trees import prepared
+
+from common.files import read_table
+from experiments.run.folder import RunFolder, find_runs
+from experiments.run.metrics import f1_batch
+from fixtures.trees import write_cremad, write_kinetics
+
+
+def train(tmp_path, dataset, *more):
+    places = ("--data_dir", tmp_path / "data", "--output_dir", tmp_path / "run")
+    small = ("--size", "32", "--spec_pool", "4", "--max_epochs", "2", "--devices", "cpu")
+    raw = ("--dataset", dataset, "--dataset_root", tmp_path / "raw", "--method", "Midas")
+    done = program("train.py", *raw, *places, *small, *more)
+    assert done.returncode == 0, done.stderr
+    return done, RunFolder(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", ["jpeg", "raw"])
+def test_cremad_from_flv_and_wav(tmp_path, codec):
+    write_cremad(tmp_path / "raw", 6, truth_path=tmp_path / "truth.csv", corrupt_each=0)
+    how = ("--split_rule", "group", "--audio_norm", "zscore", "--frame_codec", codec)
+    done, run = train(tmp_path, "cremad", *how)
+    assert "36 of 36 samples prepared" in done.stderr and "pairs " in done.stdout
+    assert run.read_log()[-1]["train/n_valid"] > 0
+    parts = {}
+    for row in read_table(next((tmp_path / "data").rglob("group-seed2.csv"))):
+        parts.setdefault(row["id"].split("_")[0], set()).add(row["part"])
+    assert all(len(found) == 1 for found in parts.values())  # no actor stands in two parts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("feature", ["fbank", "stft"])
+def test_kinetics_from_mp4_with_hostile_names(tmp_path, feature):
+    raw, truth = tmp_path / "raw", tmp_path / "truth.csv"
+    write_kinetics(raw, 3, truth_path=truth, layout="B")
+    names = [path.name for path in raw.rglob("*.mp4")]
+    assert any(name.startswith("-") for name in names) and any("--" in name for name in names)
+    done, run = train(tmp_path, "kinetics", "--audio_feature", feature, "--precision", "bf16")
+    assert run.read_json("result.json")["count/n_train"] == 65
+    assert run.read_log()[-1]["train/n_valid"] == 130  # a batch of 64, and the one that is over
+    assert run.read_json("config.json")["prep"]["audio_feature"] == feature
+
+
+SMALL = {"encoder": "small", "size": "16", "spec_pool": "8", "max_epochs": "2", "batch_size": "25"}
+
+
+def small_run(data, results, *more):
+    flags = [word for key, value in SMALL.items() for word in (f"--{key}", value)]
+    places = ("--data_dir", data, "--results_dir", results, "--devices", "cpu")
+    done = program("train.py", "--dataset", "cremad", *flags, *places, *more)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_loop_over_seeds_has_a_split_each_and_fills_the_tables_cell(tmp_path):
+    data, results = prepared(tmp_path, "cremad"), tmp_path / "results"
+    for seed in (1, 2, 3):
+        small_run(data, results, "--method", "Joint", "--seed", seed)
+    splits = [next(data.rglob(f"paper-seed{seed}.csv")).read_bytes() for seed in (1, 2, 3)]
+    assert len(set(splits)) == 3
+    hashes = [folder.read_json("result.json")["hashes"] for folder in find_runs(results)]
+    for name in ("split", "pairs_val", "pairs_test", "release_pairs_val", "release_pairs_test"):
+        assert len({found[name] for found in hashes}) == 3, name
+    same = [f"{key}={value}" for key, value in SMALL.items()]
+    made = program(
+        "make_tables.py", "table1", "--results_dir", results, "--out", tmp_path, "--set", *same
+    )
+    assert made.returncode == 0, made.stderr
+    (table,) = (
+        path for path in (tmp_path / "tables").glob("table1-*.csv") if ".paper." not in path.name
+    )
+    lines = {(r["row"], r["column"]): r for r in read_table(table)}
+    cell = lines["Joint training", "CREMA-D: Acc"]
+    assert (cell["n"], cell["seeds"]) == ("3", "1 2 3")
+
+
+@pytest.mark.slow
+def test_the_official_recipe_trains_on_its_own_split_and_cuts_f1_in_its_order(tmp_path):
+    data, results = prepared(tmp_path, "cremad"), tmp_path / "results"
+    small_run(data, results, "--recipe", "official", "--method", "Midas", "--seed", "5")
+    (run,) = find_runs(results)
+    assert run.path.parent.name.startswith("batch_size=25,encoder=small,max_epochs=2,recipe=")
+    rows, result = read_table(run.file("predictions.csv")), run.read_json("result.json")
+    drawn = read_table(next(data.rglob("splits/release-seed5.csv")))
+    part = [row["id"] for row in drawn if row["part"] == "test"]
+    assert [row["id"] for row in rows] == part != sorted(part)
+    guess, y = (torch.tensor([int(r[k]) for r in rows]) for k in ("prediction", "label"))
+    in_order = f1_batch(guess, y, 6, in_order=True)
+    assert result["test/f1_batch64"] == pytest.approx(in_order)
+    assert {"test/acc_mis_release", "test/conf_release/video"} <= result.keys()
+    log = run.read_log()
+    assert log[1]["train/n_valid"] == 2 * result["count/n_train"] and "train/rho" in log[1]
+    assert log[1]["train/n_items"] == result["count/n_train"]

@@ -1,0 +1,123 @@
+"""README's code runs as it stands there, and its commands exist."""
+
+import re
+import shutil
+import sys
+import types
+
+import torch
+from conftest import ROOT, facts, tiny_batch, tiny_model
+
+import methods
+from common.files import read_table, write_table
+from data_prep import datasets
+from data_prep.spec import Candidate
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(words):
+    """The Python block of README that holds `words`."""
+    (text,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.S) if words in b]
+    return text
+
+
+def test_the_loss_in_ones_own_loop_trains_encoders_and_heads():
+    space = {}
+    exec(block("def midas_loss"), space)
+    inputs = {m: torch.randn(16, 5) for m in "av"}
+    encoders = {m: torch.nn.Linear(5, 6) for m in "av"}
+    heads = {m: torch.nn.Linear(6, 4) for m in "av"}
+    last = torch.nn.Linear(12, 4)
+    y = torch.arange(16) % 4
+    modules = torch.nn.ModuleList([*encoders.values(), *heads.values(), last])
+    optimizer, losses = torch.optim.SGD(modules.parameters(), lr=0.1), []
+    for _ in range(200):
+        f = {m: encoders[m](inputs[m]).relu() for m in "av"}
+        loss = space["midas_loss"](f, y, heads, lambda f: last(torch.cat([f["a"], f["v"]], 1)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert (space["alpha"] >= 1).all()
+
+
+def test_the_method_example_is_registered_and_trains(monkeypatch):
+    module = types.ModuleType("methods.smooth")
+    monkeypatch.setitem(sys.modules, "methods.smooth", module)
+    exec(block("class Smooth"), module.__dict__)
+    monkeypatch.setitem(methods.METHODS, "Smooth", ("methods.smooth", "Joint with label smoothing"))
+    from experiments.run.resolve import resolve
+
+    run, _ = resolve(["--method", "smooth", "--smoothing", "0.2"], "")
+    assert run.hparams.smoothing == 0.2 and run.differing == {"smoothing": 0.2}
+    method = methods.load("Smooth")(tiny_model(heads=False), run.hparams, facts())
+    loss, _ = method(tiny_batch())
+    loss.backward()
+    assert loss.isfinite() and method.model.fusion.weight.grad is not None
+
+
+def test_the_layout_example_finds_its_samples(tmp_path):
+    module = types.ModuleType("pets")
+    sys.modules["pets"] = module  # dataclasses look their module up
+    exec(block('LABELS = ("cat", "dog")'), module.__dict__)
+    for name in ("cat/a.mp4", "dog/b.mp4", "dog/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    scan = module.scan(tmp_path, module.Settings())
+    expected = Candidate("a", 0, {"audio": ("cat/a.mp4",), "video": ("cat/a.mp4",)})
+    assert scan.candidates[0] == expected and len(scan.candidates) == 2
+    assert module.spec(module.Settings())["audio"].shape == (257, 182)
+
+
+def test_the_list_of_own_files_is_a_data_set(tmp_path, monkeypatch):
+    for name in ("cat/a", "cat/b", "dog/a"):
+        for end in ("wav", "jpg", "txt"):
+            file = tmp_path / "pets" / f"{name}.{end}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("a small one, asleep\nin the sun")
+    monkeypatch.chdir(tmp_path)
+    exec(block("rows.writerow"), {})
+    layout = datasets.load("pets/pets.csv")
+    found = layout.scan(tmp_path / "pets", layout.Settings(vocabulary="build"))
+    assert found.label_names == ("cat", "dog") and not found.rejected
+    assert [c.id for c in found.candidates] == ["cat/a", "cat/b", "dog/a"]
+    assert found.candidates[2].sources == {"audio": ("dog/a.wav",), "image": ("dog/a.jpg",)}
+    assert found.candidates[2].inline["text"] == "a small one, asleep\nin the sun"
+
+
+def test_each_command_of_the_readme_names_an_existing_file():
+    text = " ".join(re.findall(r"```\n(.*?)```", README, re.S))
+    for name in set(re.findall(r"python (\w+\.py)", text)):
+        assert (ROOT / name).exists(), name
+    targets = re.findall(r"make (\w+)", text)
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets and all(f"\n{target}:" in makefile for target in targets)
+
+
+def test_the_claims_are_checked_after_the_runs_of_one_modality(demo_data, tmp_path, capsys):
+    """`experiments run demo-alone`, then `benchmarks/demo_claims.py`, in README's order."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    import demo_claims
+    from fake_runs import fake_run
+
+    from experiments.paper.illustration import ALONE, JOINT, MIDAS
+    from experiments.paper.kinds import SEEDS
+
+    results, data = tmp_path / "results", tmp_path / "data"
+    (data / "raw").mkdir(parents=True)
+    truth = demo_data[0].with_name("truth.csv")
+    shutil.copy(truth, data / "raw" / "demo-truth.csv")
+    ids = [row["id"] for row in read_table(truth)][:60]
+    for runs, acc in ((JOINT, 0.6), (MIDAS, 0.9), *((runs, 0.8) for runs in ALONE.values())):
+        for seed in SEEDS:
+            folder = fake_run(results, runs, seed, acc=acc)
+            keys = ("test/acc_mis", "test/acc_zero/video")
+            result = folder.read_json("result.json") | dict.fromkeys(keys, acc / 3)
+            folder.write_json("result.json", result)
+            write_table(folder.file("predictions.csv"), ("id",), [(name,) for name in ids])
+    places = ["--data_dir", str(data), "--results_dir", str(results)]
+    demo_claims.main(places)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 + len(ALONE) and "audio trained alone, 80.0 %" in lines[3]
