@@ -29,7 +29,7 @@ bench: .venv/installed
 	$(PY) benchmarks/step_cost.py
 	$(PY) benchmarks/prep_throughput.py
 
-# The long form of tests/faults: about an hour on two cores, and a C compiler.
+# The long form of tests/faults: 50 to 60 minutes on two cores; it needs a C compiler.
 faults: .venv/installed
 	$(PY) tests/faults/run_faults.py
 	$(PY) tests/faults/fuzz.py --executions 2000000 --media 50000
