@@ -26,9 +26,10 @@ from data_prep.datasets import ave, food101
 from data_prep.datasets.csv_rows import read_records
 from data_prep.datasets.manifest import Manifest
 from data_prep.modalities import text, unpickle
+from data_prep.modalities.text import Text
 from data_prep.prepare import scan_root
 from data_prep.shards import Shard
-from data_prep.spec import Text, spec_from_json, spec_json
+from data_prep.spec import spec_from_json, spec_json
 from data_prep.store import Prepared, read_pool
 from experiments.run.resolve import resolve, run_from_config
 
@@ -377,7 +378,7 @@ def test_a_prepared_folder_whose_values_are_missing_is_refused(tmp_path, name, m
 def test_a_vocabulary_of_a_prepared_folder_that_is_damaged(tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"[PAD]\n[CLS]\na\n")
     spec = Text("0" * 12, 3, 12)
-    assert "no line [UNK]" in refusal(text.extract, "a", spec, tmp_path)
+    assert "no line [UNK]" in refusal(spec.extract, [], "a", tmp_path)
 
 
 def test_an_array_as_the_key_of_a_dictionary_is_refused(tmp_path):
