@@ -4,7 +4,7 @@ PY := .venv/bin/python
 DATA ?= data
 RESULTS ?= results
 
-.PHONY: demo test lint bench faults clean
+.PHONY: demo test test-slow lint bench faults clean
 
 .venv/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -22,8 +22,13 @@ lint: .venv/installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+# All contracts, in a few minutes on two cores.
 test: lint
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 -m "not slow"
+
+# Kills, clusters, and every configuration that the tables name.
+test-slow: lint
+	$(PY) -m pytest -n 2 -m slow
 
 bench: .venv/installed
 	$(PY) benchmarks/step_cost.py
