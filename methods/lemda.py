@@ -17,25 +17,7 @@ features, so the encoders learn from CE(z) alone.
 We could not read the paper: its two objectives (minimise the sum of both CE; maximise CE(z_aug) and
 minimise the consistency loss) are second-hand, from public reading notes. The rest is the authors'
 code, lzcemma/LeMDA, under text/src/autogluon/text/automm: models/augment_network.py, fusion.py and
-mlp.py, optimization/lit_module.py and utils.py. Deviations and choices:
-
-* In the code the decoder's last layer also ends in ReLU and dropout. Its weights start at zero, so
-  the ReLU sees exactly 0, where its derivative is 0: the layer never gets a gradient and G stays
-  the identity. We end in the linear layer (our repair; the code's transformer does the same);
-  `--last_act relu` is the code as released.
-* The code takes the mean of both CE, which halves the encoders' gradient; `--task_sum on` is the
-  paper's sum. In the paper CE(z_aug) trains the encoders too, in the code, and here, it does not.
-* In the code the consistency loss also trains the fusion layer, in the paper G alone:
-  `--consist_train_head off`. The direction of its KL is the code's.
-* The paper's ablation has an L2 distance, for which the notes give no formula. The code's squared
-  distance of features is always part of the loss; `--w_consist 0` leaves it without the other.
-* The code's transformer takes [B, M, D] for [M, B, D] and so attends across the batch; ours attends
-  across modalities. It needs equal widths, which the code gets from linear adapters in front of the
-  fusion; the shared model has none, so we refuse unequal ones. The MLP takes d = sum of widths.
-* The code adds 0.1 times the unimodal CE; left out, as in Joint.
-* The shared recipe has no clipping; the code clips the gradient of both networks together.
-* The task's optimizer is the shared one. The code's step schedule is for it alone; here the
-  training loop gives every optimizer a StepLR, so the learning rate of G decays with the task's.
+mlp.py, optimization/lit_module.py and utils.py ("the code"). More in docs/methods.md.
 """
 
 from collections.abc import Callable
@@ -79,7 +61,8 @@ def reverse_gradient(x: Tensor, scale: float) -> Tensor:
 def consistency(z_aug: Tensor, z: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """(mean over B of KL(p_aug || p) where max p > threshold, share of such rows) of [B, C] logits.
 
-    Rows below the threshold count as 0 in the mean. z is the target and gets no gradient.
+    Rows below the threshold count as 0 in the mean. z is the target and gets no gradient. The
+    direction of the KL is the code's.
     """
     log_p_aug, log_p = F.log_softmax(z_aug, 1), F.log_softmax(z.detach(), 1)
     confident = log_p.exp().amax(1) > threshold
@@ -136,10 +119,7 @@ def unit(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class MlpVae(nn.Module):
-    """G on the concatenated features; `last_act` "relu" is the public code, which cannot learn.
-
-    Raises `UsageError` where `hidden_sizes` does.
-    """
+    """G on the concatenated features; raises `UsageError` where `hidden_sizes` does."""
 
     def __init__(self, d: int, latent: int, n_layer: int, last_act: str = "linear"):
         super().__init__()
@@ -148,6 +128,9 @@ class MlpVae(nn.Module):
         self.mu, self.logvar = nn.Linear(sizes[-1], latent), nn.Linear(sizes[-1], latent)
         mirrored = [latent, *reversed(sizes[1:])]
         last = [nn.LayerNorm(sizes[1]), zero_linear(sizes[1], d)]
+        # In the code the last layer also ends in ReLU and dropout. The ReLU sees exactly 0, where
+        # its derivative is 0: the layer never gets a gradient and G stays the identity. We end in
+        # the linear layer, as the code's own transformer does.
         if last_act == "relu":
             last += [nn.ReLU(), nn.Dropout(DROPOUT)]
         self.decoder = nn.Sequential(*[unit(a, b) for a, b in pairwise(mirrored)], *last)
@@ -160,9 +143,10 @@ class MlpVae(nn.Module):
 
 
 class TransformerVae(nn.Module):
-    """G on one token a modality; the tokens attend to each other.
+    """G on one token for each modality; the tokens attend to each other.
 
-    Raises `UsageError` for modalities of unequal widths, or of one that the heads cannot share.
+    Needs features of one width, a multiple of 8, and raises `UsageError` otherwise. So it cannot
+    run where encoders of different kinds meet without --image_width (texts and images, vectors).
     """
 
     def __init__(self, widths: dict[str, int], latent: int, n_layer: int):
@@ -188,6 +172,7 @@ class TransformerVae(nn.Module):
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, M D] -> (x + noise [B, M D], mu [B, M, latent], logvar [B, M, latent])."""
+        # The code takes [B, M, D] for [M, B, D] and so attends across the batch.
         hidden = self.encoder(x.unflatten(1, self.shape))
         mu, logvar = self.mu(hidden), self.logvar(hidden)
         hidden = self.decoder(self.widen(sample_latent(mu, logvar, generator)))
@@ -249,10 +234,8 @@ class LeMDA(Method):
             raise UsageError(f"--last_act {hparams.last_act} is an end of --network mlp_vae only")
 
     def optimizers(self, base: Callable) -> list[torch.optim.Optimizer]:
-        """The shared optimizer for the task network, Adam without weight decay for G.
-
-        The training loop gives both a StepLR.
-        """
+        """The shared optimizer for the task network, Adam without weight decay for G."""
+        # The training loop gives both a StepLR; the code's step schedule is for the task's alone.
         adam = torch.optim.Adam(self.augmenter.parameters(), lr=self.hparams.aug_lr)
         return [base(self.model.parameters()), adam]
 
@@ -265,12 +248,13 @@ class LeMDA(Method):
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
-        x = torch.cat(list(f.values()), dim=1).detach()  # [B, d]; keeps G from the encoders
+        # [B, d]. Detached, as in the code; in the paper CE(z_aug) trains the encoders too.
+        x = torch.cat(list(f.values()), dim=1).detach()
         x_aug, mu, logvar = self.augmenter(x, self.generator)
         l_align = F.cross_entropy(z, y)
         l_aug = F.cross_entropy(self._fuse(reverse_gradient(x_aug, hp.adv)), y)
         l_task = l_align + l_aug if hp.task_sum else (l_align + l_aug) / 2
-        # z serves as the target: the fusion layer has no dropout, a second pass would give the same
+        # z is the target: the fusion layer has no dropout, a second pass would give the same.
         z_aug = self._fuse(x_aug, trained=hp.consist_train_head)
         l_consist, confident = consistency(z_aug, z, hp.threshold)
         l_reg, l_kld = F.mse_loss(x_aug, x), kl_to_normal(mu, logvar)
