@@ -29,14 +29,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.options import UsageError, option
-from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
+from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet
 from methods.ops import accuracy, unimodal_losses
 
-Features = dict[str, Tensor]
-PUBLIC_CODE = "GeWu-Lab/BalanceBenchmark"
-
-
-# The mask -----------------------------------------------------------------------------------------
+CODE = "GeWu-Lab/BalanceBenchmark"
 
 
 def mask_ratio(epoch: int, batch: int, epsilon: float) -> float:
@@ -72,9 +68,6 @@ def mask_features(features: Features, dropped: Features, dependent: Tensor, p: f
     }
 
 
-# The modality on which the model depends ----------------------------------------------------------
-
-
 def modality_masses(logits: Features) -> Tensor:
     """[M] masses that sum to 1, from the masked split logits {m: [B, C]}; no gradient.
 
@@ -86,8 +79,8 @@ def modality_masses(logits: Features) -> Tensor:
 
 
 def dependent_modalities(masses: Tensor, sigma: float, first_only: bool = False) -> Tensor:
-    """bool [M]: masses above sigma (0: above 1 / M); with `first_only` the first of them alone."""
-    flags = masses > (sigma or 1 / len(masses))
+    """bool [M]: masses above sigma; with `first_only` the first of them alone."""
+    flags = masses > sigma
     return flags & (flags.cumsum(0) == 1) if first_only else flags
 
 
@@ -101,34 +94,24 @@ class AMCo(Method):
         """Defaults of the public code."""
 
         variant: str = option(
-            "logit",
-            "mask the split logits or the features of the dependent modality",
-            choices=("logit", "feature"),
-            source=f"{PUBLIC_CODE}, its later and its earlier version",
+            "logit", "what is masked", choices=("logit", "feature"), source=f"{CODE}, two versions"
         )
         sigma: float = option(
-            0.5,
-            "share of the joint prediction above which a modality is dependent (0: 1 / M)",
-            low=0,
-            high=1,
-            source=f"{PUBLIC_CODE}; 0: our choice for M > 2, where a mass is rarely above 0.5",
+            0.5, "mass above which a modality is dependent", above=0, high=1, source=CODE
         )
         epsilon: float = option(
-            0.3, "where the ramp of the mask ratio ends: all is masked", above=0, source=PUBLIC_CODE
+            0.3, "where the ramp of the mask ratio ends: all is masked", above=0, source=CODE
         )
         linear_star: bool = option(
             False,
             "one more linear layer on the summed logits (variant logit only)",
-            source=f"{PUBLIC_CODE} since its results were published; off: an inference",
+            source=f"{CODE} since its results were published; off: an inference",
         )
         warmup_epochs: int = option(
-            0, "epochs of joint training first", low=0, per_epochs=True, source=PUBLIC_CODE
+            0, "epochs of joint training first", low=0, per_epochs=True, source=CODE
         )
         end_epoch: int = option(
-            0,
-            "last epoch of the method, joint training after it (0: none)",
-            low=0,
-            source=f"{PUBLIC_CODE}: beyond the last epoch",
+            0, "last epoch of the method, then joint training (0: none)", low=0, source=CODE
         )
 
     def __init__(self, model, hparams, facts):
@@ -143,16 +126,15 @@ class AMCo(Method):
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
         """Raises `UsageError` also if everything could be masked, or `linear_star` has no place."""
         super().check(hparams, epochs, modalities)
-        if 0 < hparams.sigma < 1 / len(modalities):
+        if hparams.sigma < 1 / len(modalities):
             raise UsageError(
                 f"--sigma {hparams.sigma:g} is below an equal share, so that all modalities could"
-                f" be masked at once; give 0 for 1/{len(modalities)}, or more than that"
+                f" be masked at once; give 1/{len(modalities)} or more"
             )
         if hparams.linear_star and hparams.variant == "feature":
             raise UsageError("--linear_star on is defined for --variant logit only")
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """The ramp and the dependent modalities start anew."""
         self.acting = self.in_window(epoch)
         self.batches_done = 0
         self.dependent = torch.zeros_like(self.dependent)
@@ -160,27 +142,23 @@ class AMCo(Method):
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """CE of the output plus those of the masked modalities; outside the window the first alone.
 
-        `train/acc` is that of the output in training; `train/dependent/<m>` is 1 if this step
-        masked the modality, and `train/mass/<m>` decides on the next step.
+        `train/dependent/<m>` is 1 if this step masked m; `train/mass/<m>` decides on the next one.
         """
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
-        if not self.acting:
-            total = self.model.fuse(f)
-            out = self._output(total)
-            loss = F.cross_entropy(out, y)
-            return loss, self._accuracies(out, total, y) | {"train/L_align": loss.detach()}
         p = mask_ratio(self.epoch - 1, self.batches_done, hp.epsilon)  # counts warm-up epochs too
         self.batches_done += 1
-        masked, total = self._mask(f, p)
+        masked, total = self._mask(f, p) if self.acting else ({}, self.model.fuse(f))
         out = self._output(total)
-        l_align, l_uni = F.cross_entropy(out, y), unimodal_losses(masked, y)
-        masses = modality_masses(masked)
-        logs = self._accuracies(out, total, y) | {
-            "train/L_align": l_align.detach(),
-            "train/L_uni": l_uni.detach(),
-            "train/mask_ratio": torch.full((), p, device=out.device),
-        }
+        l_align = F.cross_entropy(out, y)
+        logs = {"train/acc": accuracy(out, y), "train/L_align": l_align.detach()}
+        if self.linear_star is not None:
+            logs["train/acc_sum"] = accuracy(total, y)
+        if not self.acting:
+            return l_align, logs
+        l_uni, masses = unimodal_losses(masked, y), modality_masses(masked)
+        logs["train/L_uni"] = l_uni.detach()
+        logs["train/mask_ratio"] = torch.full((), p, device=out.device)
         logs |= self.by_modality("train/mass", masses)
         logs |= self.by_modality("train/dependent", self.dependent.float())
         # `feature` in the public code keeps a modality masked until the epoch ends. Here it is
@@ -202,12 +180,6 @@ class AMCo(Method):
     def _output(self, total: Tensor) -> Tensor:
         """[B, C] from the sum of the split logits."""
         return total if self.linear_star is None else self.linear_star(total)
-
-    def _accuracies(self, out: Tensor, total: Tensor, y: Tensor) -> Logs:
-        logs = {"train/acc": accuracy(out, y)}
-        if self.linear_star is not None:
-            logs["train/acc_sum"] = accuracy(total, y)
-        return logs
 
     def logits(self, features: Features) -> Tensor:
         """Unmasked; the fused logits are the sum of the split ones."""

@@ -28,10 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
-from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
+from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet
 from methods.ops import accuracy
-
-Features = dict[str, Tensor]
 
 
 def zero_padded_logits(
@@ -92,26 +90,15 @@ class ARL(Method):
             source="paper, second-hand; public scripts: 4 CREMA-D, 5 AVE, 3 Kinetics-Sounds",
         )
         temperature: float = option(
-            4.0,
-            "temperature T of the coefficients; 0 makes them equal",
-            low=0,
-            source="paper, second-hand; 8 for CREMA-D",
+            4.0, "T of the coefficients", low=0, source="paper, second-hand; 8 for CREMA-D"
         )
         # The code also waits until its unimodal test accuracies are above 0; the test part is not
         # read here.
         warmup_epochs: int = option(
-            6,
-            "epochs before gamma and the scaling act",
-            low=0,
-            per_epochs=True,
-            source="public code: start 5, counted from 0",
+            6, "epochs before gamma and k act", low=0, per_epochs=True, source="public code"
         )
         floor: float = option(
-            0.3,
-            "least share of entropy with two modalities; 2/M times it with M",
-            above=0,
-            high=1,
-            source="public code",
+            0.3, "least share of entropy, times 2 / M", above=0, high=1, source="public code"
         )
         clip: float = option(
             40.0, "largest norm of all gradients together; 0: none", low=0, source="public code"
@@ -124,7 +111,6 @@ class ARL(Method):
         )
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """Whether this epoch is warm-up."""
         self.warming_up = not self.in_window(epoch)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:

@@ -18,6 +18,7 @@ from common.options import UsageError
 from models.classifier import Classifier
 
 Batch = dict
+Features = dict[str, Tensor]
 Logs = dict[str, Tensor]
 
 

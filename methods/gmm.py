@@ -24,7 +24,6 @@ so the abstracts. The rest is an inference (reasons in docs/methods.md):
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,24 +36,20 @@ from methods.ops import accuracy, true_probability, unimodal_losses
 VARIANCE_FLOOR, WEIGHT_FLOOR = 1e-4, 1e-3
 
 
+def true_probabilities(logits: dict[str, Tensor], y: Tensor) -> Tensor:
+    """p [B, M]: each modality's probability of the true class, from {m: [B, C]}."""
+    return torch.stack([true_probability(z, y) for z in logits.values()], dim=1)
+
+
 def modality_gap(p: Tensor) -> Tensor:
-    """delta [B] in [0, 1] from the true class's probability by each modality, p [B, M]."""
+    """delta [B] in [0, 1] of p [B, M]."""
     # Without the detached maximum the gap could also close by lowering the better modality.
     best = p.detach().amax(1, keepdim=True)
     return F.relu(best - p).sum(1) / (p.shape[1] - 1)
 
 
-class Mixture(NamedTuple):
-    """Two Gaussians on the line, the one with the smaller mean (balanced) first."""
-
-    pi: Tensor  # [2] weights
-    mu: Tensor  # [2] means
-    v: Tensor  # [2] variances
-    degenerate: Tensor  # [] bool: the two do not separate anything
-
-
 def log_joint(x: Tensor, pi: Tensor, mu: Tensor, v: Tensor) -> Tensor:
-    """[N, 2]: ln pi_c + ln N(x; mu_c, v_c) of x [N]."""
+    """ln pi_c + ln N(x; mu_c, v_c), [N, 2] of x [N]."""
     return pi.log() - 0.5 * ((x[:, None] - mu).square() / v + (2 * math.pi * v).log())
 
 
@@ -73,37 +68,42 @@ def em_step(x: Tensor, pi: Tensor, mu: Tensor, v: Tensor) -> tuple[tuple[Tensor,
     return (pi / pi.sum(), mu, v), total.mean()
 
 
-def fit_mixture(delta: Tensor, gain: float = 1e-6, steps: int = 200) -> Mixture:
-    """The mixture of delta [N] by expectation-maximisation in float64, on delta's device.
+def fit_mixture(delta: Tensor) -> Tensor:
+    """(pi, mu, v) [3, 2] of delta [N] by expectation-maximisation in float64, balanced first.
 
-    Begins at the quartiles with equal weights and the sample variance, and ends when a step gains
-    less than `gain` of mean log-likelihood, or after `steps`. Each step is a host read. Raises
-    `FloatingPointError` where delta is empty or not finite.
+    Begins at the quartiles with equal weights and the sample variance; ends when a step gains less
+    than 1e-6 of mean log-likelihood, or after 200. Raises `FloatingPointError` for gaps that are
+    not finite.
     """
     x = delta.detach().double()
-    if not len(x) or not x.isfinite().all():
+    if not x.isfinite().all():
         raise FloatingPointError(f"the modality gaps of {len(x)} samples are not all finite")
     mu = torch.quantile(x, x.new_tensor([0.25, 0.75]))
     v = x.var(correction=0).clamp_min(VARIANCE_FLOOR).expand(2)
     found, before = (torch.full_like(mu, 0.5), mu, v), -math.inf
-    for _ in range(steps):
+    for _ in range(200):
         better, likelihood = em_step(x, *found)
-        reached = likelihood.item()
-        if reached - before < gain:
+        reached = likelihood.item()  # a host read, but not in a training step
+        if reached - before < 1e-6:
             break
         found, before = better, reached
-    order = found[1].argsort(stable=True)
-    pi, mu, v = (values[order] for values in found)
-    return Mixture(pi, mu, v, (mu[1] - mu[0] < 0.05) | (pi.min() < 0.02))
+    order = found[1].argsort(stable=True)  # balanced is the component with the smaller mean
+    return torch.stack(found)[:, order]
 
 
-def imbalance(delta: Tensor, mixture: Mixture) -> Tensor:
+def degenerate(mixture: Tensor) -> Tensor:
+    """[] bool: whether the components of (pi, mu, v) [3, 2] separate nothing."""
+    pi, mu, _ = mixture
+    return (mu[1] - mu[0] < 0.05) | (pi.min() < 0.02)
+
+
+def imbalance(delta: Tensor, mixture: Tensor) -> Tensor:
     """r [B]: posterior of the imbalanced component at delta [B]; delta itself if degenerate."""
-    delta = delta.detach()
+    delta, mu = delta.detach(), mixture[1]
     # Of two components the wider one wins in both tails. Held at its values at the means, the
     # posterior never falls as the gap grows.
-    joint = log_joint(delta.clamp(mixture.mu[0], mixture.mu[1]), *mixture[:3])
-    return torch.where(mixture.degenerate, delta, torch.sigmoid(joint[:, 1] - joint[:, 0]))
+    joint = log_joint(delta.clamp(mu[0], mu[1]), *mixture)
+    return torch.where(degenerate(mixture), delta, torch.sigmoid(joint[:, 1] - joint[:, 0]))
 
 
 def fusion_weights(r: Tensor) -> Tensor:
@@ -138,13 +138,9 @@ class GMM(Method):
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
-        unknown = torch.full((2,), math.nan, device=model.device)
-        self.register_buffer("pi", unknown.clone())
-        self.register_buffer("mu", unknown.clone())
-        self.register_buffer("v", unknown.clone())
-        self.register_buffer("degenerate", torch.tensor(True, device=model.device))
-        # Each training sample's gap when it was last measured; NaN: not yet.
-        self.register_buffer("gaps", unknown[:1].repeat(facts.train_size))
+        unknown = torch.tensor([math.nan], device=model.device)
+        self.register_buffer("mixture", unknown.repeat(3, 2))  # pi, mu, v
+        self.register_buffer("gaps", unknown.repeat(facts.train_size))
         self.register_buffer("kept", torch.zeros_like(self.gaps, dtype=torch.bool))
 
     def stages(self, epochs: int) -> list[Stage]:
@@ -153,11 +149,6 @@ class GMM(Method):
         if hp.finetune_epochs:
             stages.append(Stage("finetune", hp.finetune_epochs, hp.lr_finetune, start="best"))
         return stages
-
-    @property
-    def mixture(self) -> Mixture:
-        """The last fit; before the first one NaN, and degenerate."""
-        return Mixture(self.pi, self.mu, self.v, self.degenerate)
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
         """Fits before each adaptive epoch; before fine-tuning fits once and chooses the samples."""
@@ -180,13 +171,8 @@ class GMM(Method):
         self.eval()
         for batch in train.batches():
             z_uni = self.model.unimodal(self.model.encode(batch["inputs"]))
-            self.gaps[batch["index"]] = modality_gap(self._true(z_uni, batch["label"]))
-        for mine, found in zip(self.mixture, fit_mixture(self.gaps)):
-            mine.copy_(found)
-
-    def _true(self, z_uni: dict[str, Tensor], y: Tensor) -> Tensor:
-        """p [B, M] of the unimodal logits {m: [B, C]}."""
-        return torch.stack([true_probability(z, y) for z in z_uni.values()], dim=1)
+            self.gaps[batch["index"]] = modality_gap(true_probabilities(z_uni, batch["label"]))
+        self.mixture.copy_(fit_mixture(self.gaps))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """The adaptive loss, or in warm-up and fine-tuning the fused and unimodal losses."""
@@ -194,7 +180,7 @@ class GMM(Method):
         f = self.model.encode(batch["inputs"])
         z, z_uni = self.model.fuse(f), self.model.unimodal(f)
         l_align, l_uni = F.cross_entropy(z, y), unimodal_losses(z_uni, y)
-        p = self._true(z_uni, y)
+        p = true_probabilities(z_uni, y)
         delta = modality_gap(p)
         logs = {
             "train/acc": accuracy(z, y),
@@ -207,7 +193,7 @@ class GMM(Method):
             return l_align + l_uni, logs
         r = imbalance(delta, self.mixture)
         l_fusion = (fusion_weights(r) * F.cross_entropy(z, y, reduction="none")).mean()
-        l_shift, l_pen = shift_loss(delta, r, self.mu[0]), (r * delta).mean()
+        l_shift, l_pen = shift_loss(delta, r, self.mixture[1, 0]), (r * delta).mean()
         logs["train/r_imbalanced"] = r.mean()
         logs["train/L_fusion"] = l_fusion.detach()
         logs["train/L_shift"], logs["train/L_pen"] = l_shift.detach(), l_pen.detach()
@@ -215,13 +201,12 @@ class GMM(Method):
         return l_fusion + l_uni + gaps, logs
 
     def end_epoch(self) -> Logs:
-        """The mixture in use, and in fine-tuning the number of samples found balanced."""
+        """The mixture in use, and in fine-tuning the number of balanced samples."""
         if not self.in_window(self.epoch):
             return {}
-        logs = {"gmm/degenerate": self.degenerate.float()}
-        for c, name in enumerate(("balanced", "imbalanced")):
-            logs[f"gmm/pi/{name}"], logs[f"gmm/mu/{name}"] = self.pi[c], self.mu[c]
-            logs[f"gmm/v/{name}"] = self.v[c]
+        logs = {"gmm/degenerate": degenerate(self.mixture).float()}
+        for name, (balanced, imbalanced) in zip(("pi", "mu", "v"), self.mixture):
+            logs |= {f"gmm/{name}/balanced": balanced, f"gmm/{name}/imbalanced": imbalanced}
         if self.epoch > self.facts.epochs:
             logs["train/n_kept"] = self.kept.sum()
         return logs

@@ -6,7 +6,7 @@ against it, to raise the loss on G(x), while predictions that were confident on 
 
     G(x) = x + noise                              `MlpVae`, `hidden_sizes`; `TransformerVae`
     encoders, fusion: min CE(z) + CE(z_aug)       `LeMDA.forward`
-    G: max CE(z_aug), with weight adv             `reverse_gradient`
+    G: max CE(z_aug), with weight adv             `scale_gradient`
     G: min KL(p_aug || p) where max p > t         `consistency`
     G: min mean (G(x) - x)^2                      `LeMDA.forward`
     G: min KL(latent || normal)                   `kl_to_normal`
@@ -29,33 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.options import UsageError, option
-from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
-from methods.ops import accuracy
+from methods.base import Batch, Logs, Method
+from methods.ops import accuracy, scale_gradient
 
+CODE = "public code"
 DROPOUT = 0.5  # of the MLP, public code
 HEADS, FEEDFORWARD = 8, 2048  # of the transformer, public code; its dropout is torch's 0.1
-
-
-# The losses of G ----------------------------------------------------------------------------------
-
-
-class _Reverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return -ctx.scale * grad, None
-
-
-def reverse_gradient(x: Tensor, scale: float) -> Tensor:
-    """x itself, of any shape; the gradient that passes back through it is multiplied by -scale.
-
-    Everything after it descends the loss, everything before it ascends, `scale` times as fast.
-    """
-    return _Reverse.apply(x, scale)
 
 
 def consistency(z_aug: Tensor, z: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -85,14 +64,10 @@ def sample_latent(mu: Tensor, logvar: Tensor, generator: torch.Generator) -> Ten
     return mu + (logvar / 2).exp() * eps
 
 
-# The augmentation network G -----------------------------------------------------------------------
-
-
 def hidden_sizes(d: int, latent: int, n_layer: int) -> list[int]:
     """The public code's layer widths between d features and the latent, in equal steps.
 
-    The range stops before its end: where n_layer + 1 divides d - latent it has n_layer - 1 sizes.
-    Raises `UsageError` where no layer is left.
+    If n_layer + 1 divides d - latent there are n_layer - 1 of them: the range stops before its end.
     """
     step = (d - latent) // (n_layer + 1)
     sizes = list(range(d - step, latent + step, -step)) if step > 0 else []
@@ -119,7 +94,7 @@ def unit(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class MlpVae(nn.Module):
-    """G on the concatenated features; raises `UsageError` where `hidden_sizes` does."""
+    """G on the concatenated features."""
 
     def __init__(self, d: int, latent: int, n_layer: int, last_act: str = "linear"):
         super().__init__()
@@ -188,33 +163,27 @@ class LeMDA(Method):
     class HParams:
         """Defaults of the public code; we could not read the paper's value for each data set."""
 
-        network: str = option(
-            "mlp_vae", "which G", choices=("mlp_vae", "trans_vae"), source="public code"
-        )
+        network: str = option("mlp_vae", "which G", choices=("mlp_vae", "trans_vae"), source=CODE)
         last_act: str = option(
             "linear",
             "end of mlp_vae; relu: as released, G stays the identity",
             choices=("linear", "relu"),
             source="our repair of the public code",
         )
-        latent: int = option(8, "width of the latent", low=1, source="public code")
-        n_layer: int = option(4, "layers of G's encoder", low=1, source="public code")
-        adv: float = option(1e-4, "weight of raising CE(z_aug)", low=0, source="public code")
-        w_consist: float = option(0.01, "weight of the consistency", low=0, source="public code")
-        w_reg: float = option(0.1, "weight of (G(x) - x)^2", low=0, source="public code")
-        w_kld: float = option(0.1, "weight of the latent's KL", low=0, source="public code")
-        threshold: float = option(
-            0.5, "consistency only above this probability", low=0, high=1, source="public code"
-        )
-        aug_lr: float = option(1e-4, "learning rate of G's Adam", above=0, source="public code")
-        clip: float = option(
-            1.0, "largest norm of the whole gradient (0: no limit)", low=0, source="public code"
-        )
+        latent: int = option(8, "width of the latent", low=1, source=CODE)
+        n_layer: int = option(4, "layers of G's encoder", low=1, source=CODE)
+        adv: float = option(1e-4, "weight of raising CE(z_aug)", low=0, source=CODE)
+        w_consist: float = option(0.01, "weight of the consistency", low=0, source=CODE)
+        w_reg: float = option(0.1, "weight of (G(x) - x)^2", low=0, source=CODE)
+        w_kld: float = option(0.1, "weight of the latent's KL", low=0, source=CODE)
+        threshold: float = option(0.5, "for the consistency", low=0, high=1, source=CODE)
+        aug_lr: float = option(1e-4, "learning rate of G's Adam", above=0, source=CODE)
+        clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, source=CODE)
         task_sum: bool = option(
-            False, "CE(z) + CE(z_aug) (off: their mean)", source="public code; paper: on"
+            False, "CE(z) + CE(z_aug), not their mean", source=f"{CODE}; paper: on"
         )
         consist_train_head: bool = option(
-            True, "consistency also trains the fusion layer", source="public code; paper: off"
+            True, "consistency also trains the fusion layer", source=f"{CODE}; paper: off"
         )
 
     def __init__(self, model, hparams, facts):
@@ -224,11 +193,10 @@ class LeMDA(Method):
             self.augmenter = TransformerVae(widths, hp.latent, hp.n_layer)
         else:
             self.augmenter = MlpVae(sum(widths.values()), hp.latent, hp.n_layer, hp.last_act)
-        self.norms: list[Tensor] = []
 
     @classmethod
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` where `last_act` could not act."""
+        """Raises `UsageError` also for a `last_act` without effect."""
         super().check(hparams, epochs, modalities)
         if hparams.network == "trans_vae" and hparams.last_act != "linear":
             raise UsageError(f"--last_act {hparams.last_act} is an end of --network mlp_vae only")
@@ -239,10 +207,6 @@ class LeMDA(Method):
         adam = torch.optim.Adam(self.augmenter.parameters(), lr=self.hparams.aug_lr)
         return [base(self.model.parameters()), adam]
 
-    def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """A new mean of the gradient's norm."""
-        self.norms = []
-
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """The task's two cross-entropies and the weighted losses of G."""
         y, hp = batch["label"], self.hparams
@@ -252,7 +216,8 @@ class LeMDA(Method):
         x = torch.cat(list(f.values()), dim=1).detach()
         x_aug, mu, logvar = self.augmenter(x, self.generator)
         l_align = F.cross_entropy(z, y)
-        l_aug = F.cross_entropy(self._fuse(reverse_gradient(x_aug, hp.adv)), y)
+        # The fusion layer descends this loss, G ascends it, `adv` times as fast.
+        l_aug = F.cross_entropy(self._fuse(scale_gradient(x_aug, -hp.adv)), y)
         l_task = l_align + l_aug if hp.task_sum else (l_align + l_aug) / 2
         # z is the target: the fusion layer has no dropout, a second pass would give the same.
         z_aug = self._fuse(x_aug, trained=hp.consist_train_head)
@@ -279,13 +244,6 @@ class LeMDA(Method):
         return torch.func.functional_call(self.model.fusion, constants, (x,))
 
     def after_backward(self) -> None:
-        """Clips the gradient of both networks by their common norm."""
-        parameters = [p for p in self.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
-        self.norms.append(norm)
+        """Clips the gradients of both networks together."""
         if self.hparams.clip:
-            nn.utils.clip_grads_with_norm_(parameters, self.hparams.clip, norm)
-
-    def end_epoch(self) -> Logs:
-        """Mean norm of the gradient before clipping."""
-        return {"train/grad_norm": torch.stack(self.norms).mean()} if self.norms else {}
+            nn.utils.clip_grad_norm_(self.parameters(), self.hparams.clip)

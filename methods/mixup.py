@@ -22,10 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
-from methods.base import Batch, Logs, Method
+from methods.base import Batch, Features, Logs, Method
 from methods.ops import accuracy, dirichlet
-
-Features = dict[str, Tensor]
 
 
 def draw_lam(concentration: float, columns: int, generator: torch.Generator) -> Tensor:

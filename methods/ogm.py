@@ -4,9 +4,9 @@ Hu; CVPR 2022).
 Each batch shows which modality predicts the right class better. OGM leaves the prediction alone and
 shrinks the gradients of that modality's encoder; GE adds noise to the gradients of all encoders.
 
-    1  `modality_scores`       S^m = sum_i softmax(W_m f_i^m + b / M)[y_i]
+    1  `compare_modalities`    S^m = sum_i softmax(W_m f_i^m + b / M)[y_i]
     2  `discrepancy_ratio`     rho^m = mean over l != m of S^m / S^l
-    3  `gradient_factor`       k^m = max(0, 1 - tanh(alpha rho^m)) if rho^m > 1, else 1
+    3  `gradient_factor`       k^m = 1 - tanh(alpha rho^m) if rho^m > 1, else 1
     4  `modulate_gradients_`   grad <- k^m grad + e, e ~ N(0, std(grad)^2), on encoders only
 
 The loss and the evaluation are Joint's. We read public code, not the papers:
@@ -22,13 +22,7 @@ from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
-from methods.ops import (
-    accuracy,
-    discrepancy_ratio,
-    gradient_factor,
-    modality_scores,
-    modulate_gradients_,
-)
+from methods.ops import accuracy, compare_modalities, gradient_factor, modulate_gradients_
 
 
 class OGM(Method):
@@ -42,40 +36,28 @@ class OGM(Method):
 
         alpha: float = option(0.3, "strength", low=0, source="BalanceBenchmark")
         noise: bool = option(True, "Gaussian noise (GE)", source="official code's default")
-        form: str = option(
-            "tanh",
-            "factor 1 - tanh(alpha rho), or 1 - alpha tanh(rho - 1)",
-            choices=("tanh", "linear"),
-            source="official code; linear: the TPAMI paper, second-hand",
-        )
         warmup_epochs: int = option(
             10, "epochs of joint training first", low=0, per_epochs=True, source="BalanceBenchmark"
         )
         end_epoch: int = option(
-            0,
-            "last epoch of the modulation (0: no end)",
-            low=0,
-            source="BalanceBenchmark: 80, beyond the 70 epochs",
+            0, "last epoch of the modulation (0: no end)", low=0, source="BalanceBenchmark: 80"
         )
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """Opens and closes the window of modulation."""
         self.active = self.in_window(epoch)
         self.factors: dict[str, Tensor] = {}  # k of each modality, from forward to after_backward
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """Joint's loss; inside the window it also sets the factors for `after_backward`."""
-        y, hp = batch["label"], self.hparams
+        y = batch["label"]
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
         loss = F.cross_entropy(z, y)
-        with torch.no_grad():
-            score = modality_scores(self.model.split_logits(f), y)
-            ratio = discrepancy_ratio(score)
+        score, ratio = compare_modalities(self.model.split_logits(f), y)
         logs = self.by_modality("train/score", score / len(y))
         logs |= self.by_modality("train/ratio", ratio)
         if self.active:
-            k = gradient_factor(ratio, hp.alpha, hp.form)
+            k = gradient_factor(ratio, self.hparams.alpha)
             self.factors = dict(zip(f, k))
             logs |= self.by_modality("train/k", k)
         return loss, logs | {"train/acc": accuracy(z, y), "train/L_align": loss.detach()}

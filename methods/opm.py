@@ -3,7 +3,7 @@
 In each batch the fusion layer's slices show which modality predicts the right class better. OPM
 drops that modality's features in some of the samples, so that the others must explain them.
 
-    1  `modality_scores`     S^m = sum_i softmax(W_m f_i^m + b / M)[y_i], of whole features
+    1  `compare_modalities`  S^m = sum_i softmax(W_m f_i^m + b / M)[y_i], of whole features
     2  `discrepancy_ratio`   rho^m = mean over l != m of S^m / S^l
     3  `drop_probability`    q^m = clip(q_base (1 + lambda tanh(rho^m - 1)), 0, 1) if rho^m > 1,
                              else 0
@@ -27,16 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import UsageError, format_value, option
-from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
-from methods.ops import (
-    accuracy,
-    discrepancy_ratio,
-    gradient_factor,
-    modality_scores,
-    modulate_gradients_,
-)
-
-Features = dict[str, Tensor]
+from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet
+from methods.ops import accuracy, compare_modalities, gradient_factor, modulate_gradients_
 
 
 def drop_probability(ratio: Tensor, q_base: float, lam: float) -> Tensor:
@@ -104,18 +96,12 @@ class OPM(Method):
         )
         alpha: float = option(0.3, "OGM: strength", low=0, source="BalanceBenchmark")
         noise: bool = option(True, "OGM: Gaussian noise (GE)", source="official code's default")
-        form: str = option(
-            "tanh",
-            "OGM: factor 1 - tanh(alpha rho), or 1 - alpha tanh(rho - 1)",
-            choices=("tanh", "linear"),
-            source="official code; linear: the paper, second-hand",
-        )
 
     @classmethod
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
         """Raises `UsageError` also for an option of OGM's that would do nothing."""
         super().check(hparams, epochs, modalities)
-        for name in () if hparams.ogm else ("alpha", "noise", "form"):
+        for name in () if hparams.ogm else ("alpha", "noise"):
             value = getattr(hparams, name)
             if value != getattr(cls.HParams(), name):
                 raise UsageError(
@@ -123,23 +109,20 @@ class OPM(Method):
                 )
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """Opens and closes the window of modulation."""
         self.active = self.in_window(epoch)
         self.factors: dict[str, Tensor] = {}  # k of each modality, from forward to after_backward
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """Cross-entropy of the fused logits of partly dropped features; outside the window Joint's.
 
-        `train/drop` and `train/theta` are what an open gate applies, `train/dropped` is the share
-        of rows that were dropped (0 where the gate is closed).
+        `train/drop` and `train/theta` are what an open gate applies, `train/dropped` what came of
+        it: the share of dropped rows.
         """
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         # S, rho, q, theta and k carry no gradient (our choice). In the public codes q is
         # differentiable in the features, and theta is returned as theta's gradient.
-        with torch.no_grad():
-            score = modality_scores(self.model.split_logits(f), y)
-            ratio = discrepancy_ratio(score)
+        score, ratio = compare_modalities(self.model.split_logits(f), y)
         logs = self.by_modality("train/score", score / len(y))
         logs |= self.by_modality("train/ratio", ratio)
         if self.active:
@@ -148,7 +131,7 @@ class OPM(Method):
             f, drop_logs = self._drop(f, ratio)
             logs |= drop_logs
             if hp.ogm:
-                k = gradient_factor(ratio, hp.alpha, hp.form)
+                k = gradient_factor(ratio, hp.alpha)
                 self.factors = dict(zip(f, k))
                 logs |= self.by_modality("train/k", k)
         z = self.model.fuse(f)

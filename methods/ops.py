@@ -49,6 +49,13 @@ def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     return 0.5 * (left + (log_q.exp() * (log_q - log_mean)).sum(-1))
 
 
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """`x` to the last bit, with its gradient multiplied by `factor`."""
+    if factor == 0:
+        return x.detach()
+    return x.detach() + factor * (x - x.detach())
+
+
 # Draws and games ----------------------------------------------------------------------------------
 
 
@@ -88,9 +95,11 @@ def shapley(worth: Callable[[tuple[str, ...]], Value], players: Sequence[str]) -
 # On-the-fly modulation (OPM and OGM) --------------------------------------------------------------
 
 
-def modality_scores(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
-    """S^m = sum_i softmax(z_i^m)[y_i], [M] in (0, B], from split logits {m: [B, C]}."""
-    return torch.stack([true_probability(z, labels).sum() for z in logits.values()])
+@torch.no_grad()
+def compare_modalities(logits: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(S [M], rho [M]) of split logits {m: [B, C]}, with S^m = sum_i softmax(z_i^m)[y_i]."""
+    score = torch.stack([true_probability(z, labels).sum() for z in logits.values()])
+    return score, discrepancy_ratio(score)
 
 
 def discrepancy_ratio(score: Tensor) -> Tensor:
@@ -104,14 +113,9 @@ def discrepancy_ratio(score: Tensor) -> Tensor:
     return quotient.fill_diagonal_(0.0).sum(1) / (len(score) - 1)
 
 
-def gradient_factor(ratio: Tensor, alpha: float, form: str = "tanh") -> Tensor:
-    """OGM's k [M] in [0, 1] of ratios [M]: smaller than 1 only where the ratio is above 1.
-
-    "tanh": 1 - tanh(alpha rho), which jumps from 1 to 1 - tanh(alpha) where the ratio passes 1.
-    "linear": 1 - alpha tanh(rho - 1), which does not jump.
-    """
-    loss = torch.tanh(alpha * ratio) if form == "tanh" else alpha * torch.tanh(ratio - 1)
-    return torch.where(ratio > 1, (1 - loss).clamp_min(0.0), 1.0)
+def gradient_factor(ratio: Tensor, alpha: float) -> Tensor:
+    """OGM's k^m = 1 - tanh(alpha rho^m) if rho^m > 1, else 1; [M] in [0, 1] of ratios [M]."""
+    return torch.where(ratio > 1, (1 - torch.tanh(alpha * ratio)).clamp_min(0.0), 1.0)
 
 
 def modulate_gradients_(
@@ -128,8 +132,7 @@ def modulate_gradients_(
 def modulate_gradient_(grad: Tensor, k: Tensor, generator: torch.Generator | None) -> None:
     """OGM-GE in place: grad <- k grad + e, e ~ N(0, std(grad)^2); without a generator no noise.
 
-    grad has any shape with two or more elements, k [] is a scalar. The (unbiased) standard
-    deviation is that of the unscaled gradient, plus 1e-8.
+    grad has two or more elements, k [] is a scalar; the standard deviation is unbiased, plus 1e-8.
     """
     # One dimension in the order of memory: noise in another order than a channels-last gradient's
     # would make this the slowest part of a step on a CPU.

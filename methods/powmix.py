@@ -26,10 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import UsageError, option
-from methods.base import Batch, Logs, Method
+from methods.base import Batch, Features, Logs, Method
 from methods.ops import accuracy, dirichlet
 
-Features = dict[str, Tensor]
 NAMED = "named in PowMix's abstract, form inferred"
 
 

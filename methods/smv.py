@@ -32,11 +32,9 @@ from common.options import UsageError, option
 from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
 from methods.ops import accuracy, shapley, subsets
 
+CODE = "the authors' code"
 Coalition = tuple[str, ...]
 ByModality = dict[str, Tensor]
-
-
-# Valuation ----------------------------------------------------------------------------------------
 
 
 def contributions(
@@ -53,9 +51,6 @@ def contributions(
     phi = shapley(worth.__getitem__, modalities)
     # Sums of thirds and twelfths must not miss a threshold of `copies` by a last digit.
     return {m: torch.round(values, decimals=9) for m, values in phi.items()}
-
-
-# Sample level -------------------------------------------------------------------------------------
 
 
 def copies(phi: Tensor) -> Tensor:
@@ -79,9 +74,6 @@ def sample_plan(phi: ByModality) -> tuple[Tensor, Tensor]:
     indices = [places] + [places.repeat_interleave(copies(values)) for values in phi.values()]
     keep = [torch.full_like(rows, k) for k, rows in enumerate(indices)]
     return torch.cat(indices), torch.cat(keep)
-
-
-# Modality level -----------------------------------------------------------------------------------
 
 
 def modality_gap(means: Sequence[float], strength: float, form: str = "linear") -> float:
@@ -127,9 +119,6 @@ def modality_plan(
     return torch.cat([whole, extra]), keep
 
 
-# Training -----------------------------------------------------------------------------------------
-
-
 def keep_only(features: ByModality, keep: Tensor) -> ByModality:
     """Features {m: [B, D_m]} with zero vectors where keep [B] names another modality.
 
@@ -171,20 +160,11 @@ class SMV(Method):
             source="the two variants of the authors' code",
         )
         part_ratio: float = option(
-            0.2,
-            "modality level: share of samples whose contributions are averaged",
-            above=0,
-            high=1,
-            source="the authors' code",
+            0.2, "modality level: share of samples averaged", above=0, high=1, source=CODE
         )
-        strength: float = option(
-            1.0, "modality level: alpha, factor of the gap", low=0, source="the authors' code"
-        )
+        strength: float = option(1.0, "modality level: factor of the gap", low=0, source=CODE)
         gap_form: str = option(
-            "linear",
-            "modality level: how the gap becomes a share of copies",
-            choices=("linear", "tanh", "power"),
-            source="the authors' code",
+            "linear", "modality level", choices=("linear", "tanh", "power"), source=CODE
         )
 
     def __init__(self, model, hparams, facts):
