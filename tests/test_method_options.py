@@ -17,17 +17,19 @@ PAIR, TRIO = ("audio", "video"), ("text", "audio", "video")
 SETS = pytest.mark.parametrize("modalities", [PAIR, TRIO], ids=["pair", "trio"])
 ALL = [name for name in methods.METHODS if name != "Unimodal"]
 
-# Settings beside the defaults: each option away from its default at least once.
+# Settings beside the defaults. The last option of each entry must act beside the ones before it.
 VARIANTS = {
     "Midas": [
-        {"lam": 5.0, "eta": 0.2}, {"warmup_epochs": 0}, {"uni_reduce": "mean"},
-        {"weak_modality": False}, {"hard_sample": False}, {"similarity": "l2"}, {"level": "input"},
-        {"pairing": "shuffle"}, {"pairing": "confusion"}, {"pairing": "permutation"},
+        {"lam": 5.0}, {"eta": 0.2}, {"warmup_epochs": 0}, {"uni_reduce": "mean"},
+        {"eta": 0.2, "weak_modality": False}, {"hard_sample": False}, {"similarity": "l2"},
+        {"level": "input"}, {"pairing": "shuffle"}, {"pairing": "confusion"},
+        {"pairing": "permutation"},
         {"direction": "a_only"}, {"alpha_rule": "ratio"}, {"alpha_rule": "ratio_2over1"},
-        {"alpha_rule": "ratio_inverted", "alpha_cap": 1.05},
+        {"alpha_rule": "ratio_inverted"}, {"alpha_rule": "ratio_inverted", "alpha_cap": 1.0},
     ],
     "SMV": [{"value": "unit"}, {"level": "modality"}, {"level": "modality", "part_ratio": 0.1},
-            {"level": "modality", "strength": 3.0}, {"level": "modality", "gap_form": "tanh"}],
+            {"level": "modality", "strength": 6.0},
+            {"level": "modality", "strength": 6.0, "gap_form": "tanh"}],
     "OPM": [{"q_base": 0.9}, {"lam": 0.1}, {"p_exe": 0.3}, {"end_epoch": 2}, {"ogm": True},
             {"ogm": True, "alpha": 0.8}, {"ogm": True, "noise": False}],
     "OGM": [{"alpha": 0.8}, {"noise": False}, {"end_epoch": 2}],
@@ -47,6 +49,7 @@ VARIANTS = {
                {"w": 0.5}],
     "LeMDA": [{"network": "trans_vae"}, {"latent": 5}, {"n_layer": 2}, {"adv": 5.0},
               {"w_consist": 5.0, "threshold": 0.1}, {"w_reg": 9.0}, {"w_kld": 1.0},
+              {"threshold": 0.1, "w_consist": 50.0},
               {"aug_lr": 1e-2}, {"clip": 0.1}, {"task_sum": True}, {"last_act": "relu"},
               {"w_consist": 50.0, "threshold": 0.1, "consist_train_head": False}],
     "ARL": [{"gamma": 1.0}, {"temperature": 0.0}, {"warmup_epochs": 2}, {"floor": 1.0},
@@ -69,8 +72,8 @@ def deterministic():
 
 @pytest.mark.parametrize(("name", "values"), EACH, ids=NAMES)
 def test_every_option_changes_training_and_reaches_every_encoder(name, values):
-    weights = []
-    for given in ({}, values):
+    weights, before = [], dict(list(values.items())[:-1])
+    for given in (before, values):
         method = make(name, **given)
         _, touched, _ = train(method, TinySet(), 1, 4)
         weights.append({k: v.clone() for k, v in method.model.state_dict().items()})

@@ -306,18 +306,6 @@ def test_switches_move_what_they_name(rule):
     assert method.alpha.tolist() == [1.0, 1.0]
 
 
-def test_the_log_has_the_means_of_raw_probabilities_beside_the_shares():
-    method, batch = make(), tiny_batch()
-    method.model.eval()  # batch norm
-    with torch.no_grad():
-        f = method.model.encode(batch["inputs"])
-        _, logs = method(batch)
-        for m, z in method.model.unimodal(f).items():
-            own = z.softmax(1).gather(1, batch["label"][:, None]).mean()
-            assert logs[f"train/q/{m}"].item() == pytest.approx(own.item(), abs=1e-6)
-            assert 0 < logs[f"train/p/{m}"] < 1
-
-
 def test_a_batch_smaller_than_the_modalities_has_no_misaligned_part():
     method = make(modalities=("text", "audio", "video"))
     _, logs = method(tiny_batch(("text", "audio", "video"), size=2))
