@@ -121,7 +121,7 @@ class OPM(Method):
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         # S, rho, q, theta and k carry no gradient (our choice). In the public codes q is
-        # differentiable in the features, and theta is returned as theta's gradient.
+        # differentiable in the features, and the official one returns theta as theta's gradient.
         score, ratio = compare_modalities(self.model.split_logits(f), y)
         logs = self.by_modality("train/score", score / len(y))
         logs |= self.by_modality("train/ratio", ratio)

@@ -12,9 +12,6 @@ from torch import Tensor, nn
 Value = TypeVar("Value", float, Tensor)
 
 
-# Predictions --------------------------------------------------------------------------------------
-
-
 def unimodal_losses(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
     """Sum over modalities of the mean cross-entropy of [B, C] logits (paper Eq. 9, second half)."""
     return torch.stack([F.cross_entropy(z, labels) for z in logits.values()]).sum()
@@ -56,9 +53,6 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
     return x.detach() + factor * (x - x.detach())
 
 
-# Draws and games ----------------------------------------------------------------------------------
-
-
 def dirichlet(concentration: float, shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Draws of `shape` from the symmetric Dirichlet over the last axis: rows sum to 1.
 
@@ -92,9 +86,6 @@ def shapley(worth: Callable[[tuple[str, ...]], Value], players: Sequence[str]) -
     return {m: total[m] for m in players}
 
 
-# On-the-fly modulation (OPM and OGM) --------------------------------------------------------------
-
-
 @torch.no_grad()
 def compare_modalities(logits: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
     """(S [M], rho [M]) of split logits {m: [B, C]}, with S^m = sum_i softmax(z_i^m)[y_i]."""
@@ -115,7 +106,7 @@ def discrepancy_ratio(score: Tensor) -> Tensor:
 
 def gradient_factor(ratio: Tensor, alpha: float) -> Tensor:
     """OGM's k^m = 1 - tanh(alpha rho^m) if rho^m > 1, else 1; [M] in [0, 1] of ratios [M]."""
-    return torch.where(ratio > 1, (1 - torch.tanh(alpha * ratio)).clamp_min(0.0), 1.0)
+    return torch.where(ratio > 1, 1 - torch.tanh(alpha * ratio), 1.0)
 
 
 def modulate_gradients_(
@@ -144,9 +135,6 @@ def modulate_gradient_(grad: Tensor, k: Tensor, generator: torch.Generator | Non
     spread = torch.linalg.vector_norm(flat - flat.mean()) / (len(flat) - 1) ** 0.5 + 1e-8
     noise = torch.randn(len(flat), generator=generator, device=grad.device, dtype=grad.dtype)
     flat.mul_(k).add_(noise.mul_(spread))
-
-
-# Features -----------------------------------------------------------------------------------------
 
 
 class CommonWidth(nn.Module):
