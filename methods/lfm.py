@@ -36,7 +36,8 @@ from common.options import UsageError, option
 from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet
 from methods.ops import accuracy, jensen_shannon
 
-# (alpha_mode, alpha_match at the start): each code's own; the starts are opposite to each other.
+# (alpha_mode, alpha_match at the start): each code's own, with opposite starts. The logits are the
+# fusion layer's slices, or in "official" those of heads, whose mean is o.
 VARIANTS = {"balancebench": ("hvp", 0.05), "official": ("fitted", 0.95)}
 # Crema_epoch.py: alpha_cls of epoch e, counted from 0, is sum_k FITTED[k] e^k for 200 epochs.
 FITTED = (2.04623704e-1, 3.35472727e-3, 1.22989557e-4, -2.92947416e-6, 2.23835486e-8,
@@ -150,10 +151,7 @@ class LFM(Method):
         """Defaults of BalanceBenchmark's implementation; those of the official one by `variant`."""
 
         variant: str = option(
-            "balancebench",
-            "logits of slices of the fusion layer, or of heads whose mean is o; mode and start",
-            choices=("balancebench", "official"),
-            source="an inference: MIDAS follows BalanceBenchmark",
+            "balancebench", "logits, mode, start", choices=tuple(VARIANTS), source="an inference"
         )
         alpha_mode: str = option(
             "auto",
@@ -162,11 +160,7 @@ class LFM(Method):
             source="public codes; heuristic: the paper, second-hand; fixed: our choice",
         )
         alpha_match: float = option(
-            -1.0,
-            "weight of L_match at the start, 0 to 1 (-1: 0.05, or 0.95 for official)",
-            low=-1,
-            high=1,
-            source=CODE,
+            -1.0, "weight of L_match at the start (-1: the variant's)", low=-1, high=1, source=CODE
         )
         lr_alpha: float = option(1e-4, "step of alpha, hvp", above=0, source=CODE)
         match: str = option(

@@ -206,7 +206,7 @@ class Midas(Method):
         weak_modality: bool = option(True, "weak-modality weighting: alpha", source="Table 2")
         hard_sample: bool = option(True, "hard-sample weighting (off: weight 1)", source="Table 2")
         similarity: str = option(
-            "cosine", "s of hard samples", choices=("cosine", "l2"), source="Eq. 8, Table 4"
+            "cosine", "similarity s", choices=("cosine", "l2"), source="Eq. 8, Table 4"
         )
         level: str = option(
             "feature", "what is swapped", choices=("feature", "input"), source="Eq. 12, Table 8"
@@ -231,7 +231,7 @@ class Midas(Method):
             source="Eq. 5 - 7; official release: ratio, food101 ratio_2over1, kinetics inverted",
         )
         alpha_cap: float = option(
-            0.0, "largest alpha by ratio", low=0, source="official release: 10 on kinetics"
+            0.0, "largest alpha; 0: none", low=0, source="official release: 10 on kinetics"
         )
         alpha_reset: str = option(
             "start",
