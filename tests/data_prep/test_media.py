@@ -118,13 +118,13 @@ def test_variable_frame_rate(tmp_path):
     assert extract(SECOND, path).duration_s == pytest.approx(2.72, abs=0.01)
 
 
-@pytest.mark.parametrize("name,codec", [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.flv", "flv")])
+@pytest.mark.parametrize(
+    "name,codec", [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.flv", "flv")]
+)
 def test_nonsense_frame_rates(tmp_path, name, codec):
-    times = [1000 * i // 25 for i in range(40)]
+    times = [40 * i for i in range(40)]
     path = write_clip(tmp_path / name, times, codec=codec, rate=1000)
     assert indices(path, fps=2.0) == [6, 18, 31]
-    path = write_clip(tmp_path / f"b{name}", times, codec=codec, rate=1)
-    assert extract(SECOND, path).n_frames == 40
 
 
 @pytest.mark.parametrize("spec,expected", [
@@ -324,16 +324,9 @@ def test_sound_only_files(tmp_path):
 FILL = {"audio": Audio(missing="fill"), "video": Video(fps=1.0, missing="fill")}
 
 
-def sample(root, spec, *sound: str, video: str):
-    candidate = Candidate("x", 0, {"audio": sound, "video": (video,)})
-    return extract_sample(root, spec, None, candidate)
-
-
-def test_sample_of_two_modalities(tmp_path):
-    write_clip(tmp_path / "a.mp4", 30, wave=noise(3))
-    found = sample(tmp_path, {"video": SECOND, "audio": Audio()}, "a.mp4", video="a.mp4")
-    assert list(found) == ["video", "audio"]
-    assert [part.flags for part in found.values()] == [(), ()]
+def sample(root, sounds, video):
+    candidate = Candidate("x", 0, {"audio": sounds, "video": (video,)})
+    return extract_sample(root, FILL, None, candidate)
 
 
 def test_pointers_are_never_filled(tmp_path):
@@ -341,16 +334,14 @@ def test_pointers_are_never_filled(tmp_path):
     (tmp_path / "a.wav").write_bytes(text)
     write_clip(tmp_path / "a.flv", codec="flv", wave=noise(3), sound="libmp3lame")
     assert is_lfs_pointer(tmp_path / "a.wav") and not is_lfs_pointer(tmp_path / "a.flv")
-    with pytest.raises(Exception, match="lfs_pointer"):
-        sample(tmp_path, FILL, "a.wav", "a.flv", video="a.flv")
+    assert rejection(sample, tmp_path, ("a.wav", "a.flv"), "a.flv") == "lfs_pointer"
 
 
 def test_sample_without_anything_is_no_sample(tmp_path):
     (tmp_path / "a.flv").write_bytes(b"")
-    with pytest.raises(Exception, match="nothing decodes in any modality"):
-        sample(tmp_path, FILL, "a.flv", video="a.flv")
+    assert rejection(sample, tmp_path, ("a.flv",), "a.flv") == "unreadable"
     soundfile.write(tmp_path / "a.wav", noise(1, 1)[0], 44100)
-    found = sample(tmp_path, FILL, "a.wav", video="a.flv")
+    found = sample(tmp_path, ("a.wav",), "a.flv")
     assert found["audio"].flags == () and found["video"].flags == ("no_video",)
 
 
