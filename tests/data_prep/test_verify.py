@@ -233,7 +233,7 @@ def test_the_command_says_what_is_sound_and_what_is_not(capsys, folder):
     (["--verify", "--dataset_root", "x"], "--dataset_root does not apply to --verify"),
     (["--stats", "--max_bad", "1"], "--max_bad does not apply to --stats"),
     (["--json"], "--json does not apply to a preparation"),
-    (["--num_workers", "0"], "--num_workers takes a whole number"),
+    (["--verify", "--num_workers", "0"], "--num_workers takes a whole number"),
     (["--verify", "--frame_codec", "raw"], "unknown flag '--frame_codec'"),
 ])  # fmt: skip
 def test_refusals_are_one_line_and_leave_nothing(capsys, tmp_path, words, message):
