@@ -81,13 +81,6 @@ def test_what_python_2_wrote(tmp_path):
     assert same(found["train"], ARRAYS) and found["ids"] == ["v_1"]
 
 
-@pytest.mark.parametrize("protocol", [0, 2])
-def test_converted_line_ends_are_named(tmp_path, protocol):
-    text = pickle.dumps({"a": ARRAYS["float32"], "b": [b"x\ny"]}, protocol=protocol)
-    with pytest.raises(UsageError, match="line ends were converted, as by a transfer in text"):
-        load(put(tmp_path / "a.pkl", text.replace(b"\n", b"\r\n")))
-
-
 @pytest.mark.parametrize("kind", BAD_PICKLES)
 def test_bad_pickles_are_refused_and_nothing_happens(tmp_path, kind):
     marker = tmp_path / "marker"
@@ -109,6 +102,7 @@ def test_the_bad_pickles_are_bad(tmp_path, kind):
 
 TEXT = pickle.dumps(np.array(["abcd"]), protocol=4)
 AT = TEXT.index("abcd".encode("utf-32-le"))
+LINES = pickle.dumps({"a": ARRAYS["float32"], "b": [b"x\ny"]}, protocol=0)
 
 
 @pytest.mark.parametrize("content,words", [
@@ -116,8 +110,11 @@ AT = TEXT.index("abcd".encode("utf-32-le"))
       for module in ("numpy", "_codecs", "builtins", "numpy._core.multiarray")],
     (b"\x80\x04\x8c\x04a\nb\x1b\x8c\x01c\x93.", "which is no data"),
     (TEXT[:AT] + b"\xff" * 16 + TEXT[AT + 16 :], "invalid character"),
+    (LINES.replace(b"\n", b"\r\n"), "line ends were converted, as by a transfer in text"),
+    (pickle.dumps("a" * 5000), "more than the 4000"),
 ])  # fmt: skip
-def test_other_names_and_text_that_is_none_are_refused_on_one_line(tmp_path, content, words):
+def test_refusals_say_why_on_one_line(tmp_path, content, words, monkeypatch):
+    monkeypatch.setattr(unpickle, "MAX_BYTES", 4000 if b"aaaa" in content else 1 << 30)
     with pytest.raises(UsageError) as error:
         load(put(tmp_path / "a.pkl", content))
     assert words in str(error.value) and str(error.value).isprintable()
@@ -149,13 +146,6 @@ def test_a_large_array_stays_in_the_file(tmp_path):
     )
     shape, grown = done.stdout.rsplit(" ", 1)
     assert ast.literal_eval(shape) == (64, 1 << 20) and float(grown) < 30  # MiB
-
-
-def test_a_file_above_the_bound_is_refused(tmp_path, monkeypatch):
-    write(tmp_path / "a.pkl", "a" * 1000)
-    monkeypatch.setattr(unpickle, "MAX_BYTES", 1000)
-    with pytest.raises(UsageError, match="more than the 1000"):
-        load(tmp_path / "a.pkl")
 
 
 def test_text_is_not_copied_again_and_again(tmp_path):
@@ -217,19 +207,17 @@ def test_numbers_become_float32_without_their_padding(tmp_path, values, wanted, 
     assert (found.flags, found.duration_s) == ((), 0.0)
 
 
-def test_longer_ones_are_cut_and_flagged(tmp_path):
-    path = npy(tmp_path, np.concatenate([PAD, ROWS]))
-    found = extract(Array(max_length=4), path)
-    assert np.array_equal(values_of(path, Array(max_length=4)), ROWS[:4])
-    assert (found.flags, found.n_frames) == (("cut",), 6)
-    assert extract(Array(max_length=6), path).flags == ()
-
-
-@pytest.mark.parametrize("rows", [5, 0])
-def test_only_padding_is_empty(tmp_path, rows):
-    found = extract(Array(6), npy(tmp_path, np.zeros((rows, 3))))
-    assert (found.flags, found.n_frames) == (("empty",), 0)
-    assert Array(6).to_input(found.payload, Draw()).tolist() == np.zeros((6, 3)).tolist()
+@pytest.mark.parametrize("most,values,flags,count", [
+    (4, np.concatenate([PAD, ROWS]), ("cut",), 6), (6, np.concatenate([PAD, ROWS]), (), 6),
+    (6, np.zeros((5, 3)), ("empty",), 0), (6, np.zeros((0, 3)), ("empty",), 0),
+])  # fmt: skip
+def test_longer_ones_are_cut_and_all_are_padded_to_the_same_length(
+    tmp_path, most, values, flags, count
+):
+    found = extract(Array(most), npy(tmp_path, values))
+    assert (found.flags, found.n_frames) == (flags, count)
+    wanted = ROWS[:most] if count else np.zeros((most, 3))
+    assert np.array_equal(Array(most).to_input(found.payload, Draw()), wanted)
 
 
 def test_values_that_are_not_finite_are_zeros_where_asked(tmp_path):
@@ -252,11 +240,15 @@ def test_what_is_no_sequence_of_numbers(tmp_path, values):
     assert refused(Array(), npy(tmp_path, values, allow_pickle=True)) == "bad_values"
 
 
-def test_a_stored_sequence_is_bounded(tmp_path, monkeypatch):
+def test_a_stored_sequence_is_bounded_and_all_have_one_width(tmp_path, monkeypatch):
     path = npy(tmp_path, np.ones((9, 4), np.float32))
     monkeypatch.setattr(array, "MAX_STORED", 100)
     assert extract(Array(6), path).flags == ("cut",)
     assert refused(Array(7), path) == "bad_values"
+    samples = [(f"s{k}", Array().pack(np.zeros((2, 5 - k // 19), np.float32))) for k in range(20)]
+    Array().check_together("words", samples[:19])
+    with pytest.raises(UsageError, match="several widths .4 in 1 samples, the first 's19"):
+        Array().check_together("words", samples)
 
 
 def claiming(shape) -> bytes:

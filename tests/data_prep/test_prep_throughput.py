@@ -75,7 +75,5 @@ def test_the_verdict_names_each_miss():
 
     good = line("mp4, k = 3, stft", 2.3, 1.2), line("mp4, k = 10, stft", 1.3, 1.2)
     assert bench.verdict(list(good))[1]
-    said, met = bench.verdict([*good, line("mp4, k = 3, fbank", 2.1, 1.0)])
-    assert not met and "not met by mp4, k = 3, fbank: 2.10" in said[0] and said[1].endswith(": met")
-    said, met = bench.verdict([*good, line("flv, stft", 1.0, 1.3)])
-    assert not met and said[0].endswith(": met") and "not met by flv, stft: 1.30" in said[1]
+    said, met = bench.verdict([*good, line("mp4, k = 3, fbank", 2.1, 1.3)])
+    assert not met and all("not met by mp4, k = 3, fbank: " in words for words in said)

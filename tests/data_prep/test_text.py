@@ -326,26 +326,24 @@ def test_a_built_vocabulary_is_that_of_the_train_part_alone_and_made_once(prepar
     assert prepared.vocabulary("paper", 0).read_bytes() == before[0]
 
 
-def batches_of(prepared, size, workers=0, indices=None):
-    """index -> (its tokens without padding, the width of its batch)."""
-    file, positions = prepared.vocabulary("official", 0), prepared.split("official", 0)["train"]
-    spec, device = prepared.spec, torch.device("cpu")
-    loader = Loader(prepared, positions, spec, 224, size, 0, workers, device, vocabulary=file)
-    return {
-        index: (row[:, : int(row[2].sum())].tolist(), row.shape[1])
-        for batch in loader.batches(indices)
-        for index, row in zip(batch["index"].tolist(), batch["inputs"]["text"])
-    }
-
-
 def test_batches_are_as_wide_as_their_longest_text(prepared):
-    alone = {k: tokens for k, (tokens, _) in batches_of(prepared, 1).items()}
-    for workers, indices in ((0, None), (2, None), (0, range(29, -1, -1))):
-        together = batches_of(prepared, 8, workers, indices)
-        assert {k: tokens for k, (tokens, _) in together.items()} == alone
-        for k in range(0, 30, 8) if indices is None else ():
-            batch = [together[j] for j in range(k, min(k + 8, 30))]
-            assert {width for _, width in batch} == {max(len(t[0]) for t, _ in batch)}
+    file, train = prepared.vocabulary("official", 0), prepared.split("official", 0)["train"]
+
+    def batches(size, workers):
+        how = prepared.spec, 224, size, 0, workers, torch.device("cpu")
+        loader = Loader(prepared, train, *how, vocabulary=file)
+        return [batch["inputs"]["text"] for batch in loader.batches()]
+
+    alone = [x[0] for x in batches(1, 0)]
+    assert all(x[2].all() for x in alone)
+    for workers in (0, 2):
+        together = batches(8, workers)
+        assert [len(x) for x in together] == [8, 8, 8, 6]
+        for k, row in enumerate(row for x in together for row in x):
+            used = alone[k].shape[1]
+            assert torch.equal(row[:, :used], alone[k]) and not row[2, used:].any()
+        longest = [max(x.shape[1] for x in alone[k : k + 8]) for k in range(0, 30, 8)]
+        assert [x.shape[2] for x in together] == longest
 
 
 def test_nothing_but_padding_is_cut():
@@ -390,24 +388,3 @@ def test_features_are_those_of_the_readout_and_independent_of_padding(readout, t
         wanted = states[0] if readout == "first" else states.max(0).values
         assert torch.equal(encoder(alone)[0], wanted)
         assert (wanted - feature).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("largest,low,high", [(True, 0.95, 1.0), (False, 0.0, 0.6)])
-def test_tiny_learns_a_word_by_sgd_and_its_first_token_alone_does_not(largest, low, high):
-    """Texts of 12 tokens, one of which gives the class, trained as the recipes do."""
-    encoder, head = TextEncoder(text_body("tiny", False, 50, 12)), torch.nn.Linear(64, 2)
-    encoder.largest = largest
-    weights = [*encoder.parameters(), *head.parameters()]
-    optimizer = torch.optim.SGD(weights, lr=1e-2, momentum=0.9, weight_decay=1e-4)
-    label, hits = torch.arange(32) % 2, []
-    for _ in range(120):
-        x = torch.zeros(32, 3, 12, dtype=torch.int32)
-        x[:, 0] = torch.randint(10, 50, (32, 12))
-        x[:, 0, 0], x[:, 2] = 2, 1
-        x[torch.arange(32), 0, torch.randint(1, 12, (32,))] = (5 + label).int()
-        z = head(encoder(x))
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(z, label).backward()
-        optimizer.step()
-        hits.append((z.argmax(1) == label).float().mean().item())
-    assert low < np.mean(hits[-20:]) <= high
