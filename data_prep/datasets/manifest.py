@@ -105,9 +105,7 @@ class Manifest:
         fewer cells than the header is listed as rejected.
         """
         files, rejected = Files(root, self.anywhere), []
-        table = read_table(
-            self.path, "--dataset", (*PLAIN, *KINDS), PLAIN[:2], rejected, files
-        )
+        table = read_table(self.path, "--dataset", (*PLAIN, *KINDS), PLAIN[:2], rejected, files)
         found: dict[str, Candidate] = {}
         labels: dict[str, int] = {}  # in the order of the rows, at first
         for line, row in table.rows:

@@ -163,7 +163,7 @@ def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 def read_clip(path: Path, spec: "Video", window: Sequence[float] | None = None) -> Clip:
     """The frames that `spec` wants of a file; raises `Reject` (see `extract`)."""
     track = load_track(path)
-    if track.sound:
+    if track.complete:
         duration = span(track.times, track.tick)
         wanted = wanted_times(track.times, track.tick, duration, spec, window)
         _check_count(path.name, len(track.times), spec)

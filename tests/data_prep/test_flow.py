@@ -9,7 +9,7 @@ import pytest
 from clips import cut, extract, hidden_start, images, index_of, pack, refused, texture, write_clip
 
 from common.options import UsageError
-from data_prep.modalities import flow
+from data_prep.modalities import flow, precomputed
 from data_prep.modalities.base import Draw
 from data_prep.modalities.flow import Flow
 from data_prep.modalities.pictures import to_jpeg
@@ -298,7 +298,7 @@ SIZE = GOOD.index(b"\xff\xc0") + 5
 @pytest.mark.parametrize("content,reason", [
     (b"<html>not found</html>", "unreadable"), (b"", "unreadable"), (GOOD[:-40], "bad_image"),
     (GOOD[:SIZE] + (65000).to_bytes(2, "big") * 2 + GOOD[SIZE + 4 :], "bad_image"),
-    (GOOD + bytes(flow.LARGEST_PICTURE), "bad_image"),
+    (GOOD + bytes(precomputed.LARGEST_PICTURE), "bad_image"),
     (to_jpeg(np.zeros((24, 40), np.uint8), 95), "bad_image"),
 ], ids=["html", "empty", "cut", "huge", "long", "other size"])  # fmt: skip
 def test_damaged_precomputed_pictures(tmp_path, content, reason):

@@ -24,15 +24,8 @@ from data_prep.datasets.manifest import Settings
 from data_prep.loader import Loader
 from data_prep.modalities.array import Array
 from data_prep.modalities.base import Draw
-from data_prep.modalities.text import (
-    MAX_CHARACTERS,
-    SPECIAL,
-    Text,
-    build_vocabulary,
-    clean,
-    place_vocabulary,
-    text_spec,
-)
+from data_prep.modalities.text import MAX_CHARACTERS, Text, clean, text_spec
+from data_prep.modalities.vocabulary import SPECIAL, build_vocabulary, place_vocabulary
 from data_prep.prepare import prepare
 from data_prep.store import Prepared
 from models.sequences import TextEncoder
@@ -150,7 +143,7 @@ def test_a_built_vocabulary_is_the_same_in_any_order_and_in_other_processes():
     random.Random(5).shuffle(shuffled)
     assert build_vocabulary(iter(shuffled), 120) == first
     code = (
-        "import json, sys; from data_prep.modalities.text import build_vocabulary as build;"
+        "import json, sys; from data_prep.modalities.vocabulary import build_vocabulary as build;"
         "sys.stdout.buffer.write(build(json.load(sys.stdin), 120))"
     )
     for seed in "12":
@@ -177,13 +170,13 @@ def test_a_folders_vocabulary_is_copied_and_another_is_refused(shelf, tmp_path):
     source.write_bytes((shelf / "vocab.txt").read_bytes())
     spec = text_spec(str(tmp_path), 40)
     for _ in range(2):
-        place_vocabulary(target, spec, str(tmp_path))
+        place_vocabulary(target, spec.vocabulary, str(tmp_path))
         assert target.read_bytes() == source.read_bytes()
     source.write_bytes(source.read_bytes() + b"more\n")
     with pytest.raises(UsageError, match="changed"):
-        place_vocabulary(target, spec, str(tmp_path))
+        place_vocabulary(target, spec.vocabulary, str(tmp_path))
     with pytest.raises(UsageError, match="another vocabulary"):
-        place_vocabulary(target, text_spec(str(tmp_path), 40), str(tmp_path))
+        place_vocabulary(target, text_spec(str(tmp_path), 40).vocabulary, str(tmp_path))
 
 
 @pytest.mark.parametrize("model,lines,words", [
@@ -200,13 +193,13 @@ def test_electras_vocabulary_comes_from_the_cache(tmp_path, monkeypatch, model, 
         (place / "snapshots" / "0123").mkdir(parents=True)
         content = HEAD + "".join(f"w{k}\n" for k in range(lines - 4))
         (place / "snapshots" / "0123" / "vocab.txt").write_text(content)
-    spec, target = text_spec("electra", 40), tmp_path / "vocab.txt"
+    target = tmp_path / "vocab.txt"
     if not words:
-        place_vocabulary(target, spec, "electra")
+        place_vocabulary(target, "electra", "electra")
         assert len(words_of(tmp_path)) == 30522
         return
     with pytest.raises(UsageError) as error:
-        place_vocabulary(target, spec, "electra")
+        place_vocabulary(target, "electra", "electra")
     assert all(word in str(error.value) for word in words) and not target.exists()
 
 
