@@ -1,8 +1,8 @@
 """Frames of a video file: picked by presentation time, scaled, turned upright.
 
-`track` tells which packets hold which time; `pick` decodes no more of them than the
-wanted frames need. A damaged file is decoded whole once, to learn what there is; its frames, and
-those of packets that hold several, are then counted, since their times need not be in order.
+`track` maps times to packets, and `pick` decodes no more of them than the wanted frames need. A
+damaged file is first decoded as a whole to see which frames it has. Its frames, and those of
+packets that hold several, are then picked by number, since their times may be out of order.
 """
 
 import threading
@@ -34,7 +34,7 @@ from data_prep.reasons import Reject
 if TYPE_CHECKING:
     from data_prep.modalities.video import Video
 
-ENOUGH = 3.0  # seconds of a damaged clip that make it worth keeping; our choice
+ENOUGH = 3.0  # seconds that must decode of a damaged clip to keep it; our choice
 
 
 class Clip(NamedTuple):
@@ -110,9 +110,9 @@ def pick(path: Path, runs: list[tuple[int, list[int]]], spec: "Video") -> dict[i
 
 
 class _Converter(threading.local):
-    """Turns decoded pictures to RGB; one a thread, since FFmpeg's scaler serves one at a time.
+    """Converts frames to RGB, one converter per thread: FFmpeg's scaler is not thread-safe.
 
-    It is kept from frame to frame: to set one up takes longer than to convert a picture.
+    It is kept from frame to frame, as setting one up takes longer than converting a frame.
     """
 
     def __init__(self):
@@ -146,7 +146,7 @@ def scale(image: np.ndarray, spec: "Video") -> np.ndarray:
 
 
 def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """Applies the display matrix (quarter turns and mirrorings) that a phone leaves in a file.
+    """Applies the display matrix (quarter turns and mirroring) that phones write into a file.
 
     It maps (x, y) to (a x + c y, b x + d y), in the order a, b, u, c, d, v of 32-bit numbers.
     """
@@ -174,7 +174,7 @@ def read_clip(path: Path, spec: "Video", window: Sequence[float] | None = None) 
                 images = pick(path, plan(track, wanted), spec)
             return Clip([images[t] for t in wanted], (), float(duration), len(track.times))
         except Unexpected:
-            pass  # a survey tells what there is
+            pass
     limit = float("inf") if spec.positions else max(spec.max_frames / (spec.fps or 1), ENOUGH)
     found = salvage(path, track, limit, strict=spec.missing != "fill")
     _check_count(path.name, len(found.times), spec)
@@ -189,13 +189,13 @@ def read_clip(path: Path, spec: "Video", window: Sequence[float] | None = None) 
 def _pick_by_number(
     path: Path, times: list[int], wanted: list[int], spec: "Video", losses: list[str] | None = None
 ) -> dict[int, np.ndarray]:
-    """As `pick`, where the decoder's order is right and the times that it tells need not be."""
+    """As `pick`, for a decoder that returns frames in order, with times that may be wrong."""
     shown = {bisect_right(times, time) - 1: time for time in wanted}
     return {shown[n]: render(frame, spec) for n, frame in numbered(path, set(shown), losses)}
 
 
 class Salvage(NamedTuple):
-    """What decodes of a file whose packets do not tell it; `detail` says so in words."""
+    """Result of decoding a damaged file from the start; `detail` is for rejected.csv."""
 
     times: list[int]
     duration: Fraction
@@ -204,9 +204,9 @@ class Salvage(NamedTuple):
 
 
 def salvage(path: Path, track: Track, limit: float, strict: bool = True) -> Salvage:
-    """Decodes the first `limit` seconds to see what there is.
+    """Decodes the first `limit` seconds to find the frames that exist.
 
-    Raises `Reject` ("truncated") where that is nothing, or with `strict` too little of the clip.
+    Raises `Reject` ("truncated") if there are none, or with `strict` too few for the duration.
     """
     times, losses = survey(path, limit, track.tick)
     damaged = track.damaged or bool(losses)

@@ -189,7 +189,7 @@ def _uncased(model: Any) -> Any:
 
 
 def _tokenizers() -> Any:
-    """The library, told to keep to one thread: the worker processes are the parallelism."""
+    """The library, limited to one thread: parallelism comes from the worker processes."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import tokenizers
     import tokenizers.models
