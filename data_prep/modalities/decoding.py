@@ -8,7 +8,7 @@ packets that hold several, are then picked by number, since their times may be o
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,21 +19,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from data_prep.media import open_container
-from data_prep.modalities.track import (
-    Decoding,
-    Track,
-    Unexpected,
-    load_track,
-    numbered,
-    plan,
-    span,
-    survey,
-)
+from data_prep.modalities.track import Decoding, Track, Unexpected, load_track, plan, span
 from data_prep.reasons import Reject
 
 if TYPE_CHECKING:
     from data_prep.modalities.video import Video
 
+REORDERING = 32  # frames read beyond the last wanted time; H.264 and HEVC reorder within 16
 ENOUGH = 3.0  # seconds that must decode of a damaged clip to keep it; our choice
 
 
@@ -192,6 +184,38 @@ def _pick_by_number(
     """As `pick`, for a decoder that returns frames in order, with times that may be wrong."""
     shown = {bisect_right(times, time) - 1: time for time in wanted}
     return {shown[n]: render(frame, spec) for n, frame in numbered(path, set(shown), losses)}
+
+
+def survey(path: Path, limit: float, tick: Fraction) -> tuple[list[int], list[str]]:
+    """The times of all frames that decode, ascending, and the errors, by a full decoding.
+
+    It stops `REORDERING` frames after the first `limit` seconds.
+    """
+    times, losses, late = [], [], 0
+    with open_container(path) as container:
+        for time, _ in Decoding(container, losses).frames():
+            times.append(time)
+            late += (time - times[0]) * tick > limit
+            if late > REORDERING:
+                break
+    return sorted(times), losses
+
+
+def numbered(
+    path: Path, wanted: set[int], losses: list[str] | None = None
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(number, frame) of the `wanted` frames, numbered in the decoder's order.
+
+    Raises `Unexpected` where one is missing, and without `losses` at a decoding error before it.
+    """
+    last = max(wanted)
+    with open_container(path) as container:
+        for n, (_, frame) in enumerate(Decoding(container, losses).frames()):
+            if n in wanted:
+                yield n, frame
+            if n == last:
+                return
+    raise Unexpected("a frame does not appear")
 
 
 class Salvage(NamedTuple):

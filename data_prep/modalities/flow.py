@@ -20,10 +20,10 @@ import numpy as np
 
 from common.options import UsageError, unknown
 from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
-from data_prep.modalities.decoding import render, salvage, sample_times
+from data_prep.modalities.decoding import numbered, render, salvage, sample_times
 from data_prep.modalities.pictures import to_jpeg
 from data_prep.modalities.precomputed import read_precomputed
-from data_prep.modalities.track import Track, Unexpected, load_track, numbered, span
+from data_prep.modalities.track import Track, Unexpected, load_track, span
 from data_prep.modalities.video import Video
 from data_prep.modalities.views import augmented, choose_frames, resize
 from data_prep.reasons import Reject

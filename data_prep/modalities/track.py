@@ -22,7 +22,6 @@ from data_prep.media import demux, open_container
 from data_prep.reasons import Reject
 
 LAST = 0.1  # seconds that a last packet of unknown duration may last
-REORDERING = 32  # frames read beyond the last wanted time; H.264 and HEVC reorder within 16
 MOST_PIXELS = 1 << 25  # of a frame; 8K video has 33,177,600. Our choice
 # Decoders that can skip frames on which no other depends and leave all others unchanged. AV1's
 # skips more; those of other formats ignore the setting.
@@ -245,35 +244,3 @@ class Decoding:
         if self.losses is None:
             raise Unexpected(what)
         self.losses.append(what or "decoding error")
-
-
-def survey(path: Path, limit: float, tick: Fraction) -> tuple[list[int], list[str]]:
-    """The times of all frames that decode, ascending, and the errors, by a full decoding.
-
-    It stops `REORDERING` frames after the first `limit` seconds.
-    """
-    times, losses, late = [], [], 0
-    with open_container(path) as container:
-        for time, _ in Decoding(container, losses).frames():
-            times.append(time)
-            late += (time - times[0]) * tick > limit
-            if late > REORDERING:
-                break
-    return sorted(times), losses
-
-
-def numbered(
-    path: Path, wanted: set[int], losses: list[str] | None = None
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(number, frame) of the `wanted` frames, numbered in the decoder's order.
-
-    Raises `Unexpected` where one is missing, and without `losses` at a decoding error before it.
-    """
-    last = max(wanted)
-    with open_container(path) as container:
-        for n, (_, frame) in enumerate(Decoding(container, losses).frames()):
-            if n in wanted:
-                yield n, frame
-            if n == last:
-                return
-    raise Unexpected("a frame does not appear")
