@@ -1,6 +1,5 @@
 """Feature sequences: pickles read as data, .npy files, padding, values that are not finite."""
 
-import ast
 import pickle
 import struct
 import subprocess
@@ -137,15 +136,13 @@ def test_a_large_array_stays_in_the_file(tmp_path):
     code = (
         "import sys; from pathlib import Path; from data_prep.modalities.unpickle import load\n"
         "from tests.memory import peak\n"
-        "before = peak()\n"
-        "value = load(Path(sys.argv[1]))['x']; value[63].sum()\n"
-        "print(value.shape, peak() - before)"
+        "before = peak(); value = load(Path(sys.argv[1]))['x']; value[63].sum()\n"
+        "print(*value.shape, peak() - before)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "a.pkl"], cwd=ROOT, capture_output=True, text=True
-    )
-    shape, grown = done.stdout.rsplit(" ", 1)
-    assert ast.literal_eval(shape) == (64, 1 << 20) and float(grown) < 30  # MiB
+    command = [sys.executable, "-c", code, tmp_path / "a.pkl"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    rows, columns, grown = map(float, done.stdout.split())
+    assert (rows, columns) == (64, 1 << 20) and grown < 30  # MiB
 
 
 def test_text_is_not_copied_again_and_again(tmp_path):
@@ -154,26 +151,6 @@ def test_text_is_not_copied_again_and_again(tmp_path):
     call = b"c_codecs\nencode\n(h\x00X\x06\x00\x00\x00latin1tR"
     content = b"\x80\x02" + long + b"q\x00" + call * 20_000 + b"."
     assert load(put(tmp_path / "often", content)) == b"x" * 100_000
-
-
-def test_any_damage_is_a_usage_error(tmp_path):
-    content = [pickle.dumps([ARRAYS, PLAIN], protocol=p) for p in range(6)]
-    content.append(python2_pickle({"train": {"x": np.ones((2, 40)), "id": np.array([b"a"])}}))
-    rng, refusals = np.random.default_rng(3), 0
-    for turn in range(300):
-        damaged = bytearray(content[turn % len(content)])
-        for _ in range(rng.integers(1, 5)):
-            at = int(rng.integers(len(damaged)))
-            if turn % 3:
-                damaged[at] = rng.integers(256)
-            else:
-                del damaged[at : at + int(rng.integers(1, 9))]
-        try:
-            load(put(tmp_path / "a.pkl", bytes(damaged)))
-        except UsageError as error:
-            refusals += 1
-            assert str(error).isprintable()
-    assert refusals > 50
 
 
 # --- sequences ------------------------------------------------------------------------------------

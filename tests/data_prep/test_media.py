@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import av
 import cv2
 import numpy as np
-import PIL.Image
 import pytest
 from clips import (
     cut,
@@ -322,13 +321,6 @@ def test_u_changes_its_sign_with_a_shared_flip_alone(augment, u):
     draw = Draw(8, np.random.default_rng(0), flip=True)
     out = Flow(frames=3, augment=augment).to_input([level] * 6, draw)
     assert (out[:, 0] == u).all() and (out[:, 1] == 200).all()
-
-
-@pytest.mark.parametrize("size", [(240, 320), (48, 64), (224, 224)])
-def test_pictures_are_resized_as_pillow_does(size):
-    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    expected = PIL.Image.fromarray(image).resize((224, 224), PIL.Image.Resampling.BILINEAR)
-    assert np.array_equal(resize(image, 224), np.asarray(expected))
 
 
 def test_equal_segments_cover_every_frame():

@@ -66,10 +66,8 @@ def test_the_reasons_of_all_files_are_given(files):
 
 def test_one_modality_has_alternatives_too(files):
     PIL.Image.new("RGB", (40, 30)).save(files / "a.png")
-    for name, modality, second in (
-        ("audio", Audio(seconds=5.0), "dark.mp4"),
-        ("image", Image(), "a.png"),
-    ):
+    pairs = {"dark.mp4": ("audio", Audio(seconds=5.0)), "a.png": ("image", Image())}
+    for second, (name, modality) in pairs.items():
         candidate = Candidate("a", 0, {name: ("empty.mp4", second)})
         found = extract_sample(files, {name: modality}, None, candidate)[name]
         assert (found.flags, found.used) == ((f"source={second.split('.')[1]}",), 1)
@@ -79,25 +77,20 @@ def test_one_modality_has_alternatives_too(files):
 
 def test_the_mended_clips_of_kinetics_take_the_place_of_the_broken(files, tmp_path):
     """As the official extractor of Kinetics-400 leaves them."""
-    root, whole = tmp_path / "raw", (files / "whole.mp4").read_bytes()
+    root, whole, rows = tmp_path / "raw", (files / "whole.mp4").read_bytes(), []
     fixed = root / "replacement" / "replacement_for_corrupted_k400"
-    rows = [
-        f"{label},id{k}{c}-abcdef,1,11,train"
-        for c, label in enumerate(("playing guitar", "bowling"))
-        for k in range(3)
-    ]
-    names = [f"{row.split(',')[1]}_000001_000011.mp4" for row in rows]
     (root / "train").mkdir(parents=True)
     fixed.mkdir(parents=True)
-    for name in names:
-        (root / "train" / name).write_bytes(whole)
-    for name, broken in zip(names[:2], ("empty.mp4", "cut.mp4")):
-        (root / "train" / name).write_bytes((files / broken).read_bytes())
-        (fixed / name).write_bytes(whole)
+    broken = {0: files / "empty.mp4", 3: files / "cut.mp4"}
+    for k in range(6):
+        rows.append(f"{('playing guitar', 'bowling')[k // 3]},id{k}0-abcdef,1,11,train")
+        name, bad = f"id{k}0-abcdef_000001_000011.mp4", broken.get(k)
+        (root / "train" / name).write_bytes(bad.read_bytes() if bad else whole)
+        if bad:
+            (fixed / name).write_bytes(whole)
     (root / "l.csv").write_text("\n".join(["label,youtube_id,time_start,time_end,split", *rows]))
-    folder = prepare(
-        "kinetics", root, tmp_path / "data", SETTINGS, workers=1, allow_missing_classes=True
-    )
+    data, more = tmp_path / "data", {"workers": 1, "allow_missing_classes": True}
+    folder = prepare("kinetics", root, data, SETTINGS, **more)
     kept = read_table(folder / "manifest.csv")
     assert len(kept) == 6 and [row["flags"] for row in kept].count("source=mp4") == 2
     rejected = read_table(folder / "rejected.csv")
