@@ -29,7 +29,6 @@ from data_prep.modalities import KINDS, Modality, load
 from data_prep.spec import Candidate, Rejection, Scan, Spec
 
 PLAIN = ("id", "label", "split", "group")
-MODALITIES = tuple(KINDS)
 PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "dev": "val", "test": "test", "": "",
@@ -70,11 +69,11 @@ class Manifest:
     @property
     def columns(self) -> list[str]:
         """The columns that count; raises `UsageError` for a manifest that cannot be one."""
-        header = read_table(self.path, "--dataset", (*PLAIN, *MODALITIES), PLAIN[:2], []).columns
+        header = read_table(self.path, "--dataset", (*PLAIN, *KINDS), PLAIN[:2], []).columns
         if not set(header) - set(PLAIN):
             raise UsageError(
                 f"{self.path} has the columns {', '.join(header)}; it needs one or more of"
-                f" {', '.join(MODALITIES)} beside id and label"
+                f" {', '.join(KINDS)} beside id and label"
             )
         return header
 
@@ -82,7 +81,7 @@ class Manifest:
     def order(self) -> list[str]:
         """The modalities, in the order of their columns."""
         if self._order is None:
-            self._order = [name for name in self.columns if name in MODALITIES]
+            self._order = [name for name in self.columns if name in KINDS]
         return self._order
 
     @property
@@ -106,9 +105,7 @@ class Manifest:
         fewer cells than the header is listed as rejected.
         """
         files, rejected = Files(root, self.anywhere), []
-        table = read_table(
-            self.path, "--dataset", (*PLAIN, *MODALITIES), PLAIN[:2], rejected, files
-        )
+        table = read_table(self.path, "--dataset", (*PLAIN, *KINDS), PLAIN[:2], rejected, files)
         found: dict[str, Candidate] = {}
         labels: dict[str, int] = {}  # in the order of the rows, at first
         for line, row in table.rows:
@@ -218,7 +215,7 @@ def read_table(
     def is_row(cells: list[str]) -> bool:
         if len(cells) != len(header):
             return False
-        paths = [c for n, c in zip(header, cells) if n in MODALITIES and not load(n).inline]
+        paths = [c for n, c in zip(header, cells) if n in KINDS and not load(n).inline]
         if files and paths:
             return any(files.is_there(path) for path in paths)
         return bool(cells[header.index("id")].strip().isalnum())
