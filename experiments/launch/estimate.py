@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from common.options import UsageError
-from experiments.paper.kinds import Runs
+from experiments.paper.kinds import RunSet
 from experiments.report.reader import Reader
 from experiments.run.folder import RunFolder
 from experiments.run.settings import DATASET_DEFAULTS, Settings
@@ -50,7 +50,7 @@ class Estimator:
         self._ratio = cache(self._read_ratio)
         self._expected = cache(self._expect)
 
-    def seconds(self, runs: Runs, seed: int) -> float | None:
+    def seconds(self, runs: RunSet, seed: int) -> float | None:
         """What is left of a run, 0 when it is done; None without any run to go by."""
         if self.reader.run(runs, seed)[1] == "done":
             return 0.0
@@ -60,15 +60,15 @@ class Estimator:
         epochs, epoch_s = expected
         return max(0, epochs - self.behind(runs, seed)) * epoch_s
 
-    def epochs(self, runs: Runs) -> int:
+    def epochs(self, runs: RunSet) -> int:
         """--max_epochs of a run."""
         return settings_of(runs)["max_epochs"]
 
-    def behind(self, runs: Runs, seed: int) -> int:
+    def behind(self, runs: RunSet, seed: int) -> int:
         """How many epochs a run has behind it; one that is given up for damaged has none."""
         return len(self._log(runs, seed))
 
-    def _read_log(self, runs: Runs, seed: int) -> list[dict]:
+    def _read_log(self, runs: RunSet, seed: int) -> list[dict]:
         """A run's log as far as it goes; nothing of one that cannot be used."""
         finished, state = self.reader.run(runs, seed)
         if finished:
@@ -76,7 +76,7 @@ class Estimator:
         begun = state in ("partial", "failed")
         return whole_lines(runs.folder(self.reader.results, seed)) if begun else []
 
-    def _expect(self, runs: Runs) -> tuple[int, float] | None:
+    def _expect(self, runs: RunSet) -> tuple[int, float] | None:
         """(epochs in all, seconds of one) of a run from its beginning."""
         cost, epochs = cost_of(settings_of(runs)), self.epochs(runs)
         alike = [pace for pace in self._paces(runs.dataset) if pace.cost == cost]
@@ -134,7 +134,7 @@ class Estimator:
         return Pace(runs.method, variant, cost_of(settings), median(spent), extra)
 
 
-def settings_of(runs: Runs) -> dict[str, Any]:
+def settings_of(runs: RunSet) -> dict[str, Any]:
     """The common settings of a run that the registry names."""
     return DEFAULTS | DATASET_DEFAULTS.get(runs.dataset, {}) | dict(runs.overrides)
 
@@ -149,12 +149,12 @@ def cost_of(settings: dict[str, Any]) -> tuple:
     return tuple(settings[key] for key in COSTLY)
 
 
-def read_runs(folder: RunFolder) -> tuple[Runs, int, dict[str, Any]] | None:
+def read_runs(folder: RunFolder) -> tuple[RunSet, int, dict[str, Any]] | None:
     """(runs, seed, settings) by a folder's config.json; None if it is not whole."""
     try:
         config = folder.read_json("config.json")
         overrides = tuple(sorted(dict(config["differing"]).items()))
-        runs = Runs(config["dataset"], config["method"], overrides)
+        runs = RunSet(config["dataset"], config["method"], overrides)
         settings = settings_of(runs) | dict(config["settings"])
         hash((runs, cost_of(settings)))  # plain values only
         return runs, int(config["seed"]), settings | {"max_epochs": int(settings["max_epochs"])}

@@ -29,7 +29,7 @@ class Child:
     begun: float = field(default_factory=time.monotonic)
 
 
-class LocalCrew:
+class LocalPool:
     """The slots of this machine; `slots` are their devices.
 
     A child's threads depend on the number of slots and not of runs: a run that a later launch goes
@@ -135,4 +135,4 @@ def launch(
     reader: Reader, tasks: Sequence[Task], slots: Sequence[str], script: Path = TRAIN
 ) -> int:
     """Makes the runs that are not done; returns 0, 1 if any failed, 128 + n after signal n."""
-    return sweep(reader, tasks, LocalCrew(reader.results, slots, script))
+    return sweep(reader, tasks, LocalPool(reader.results, slots, script))

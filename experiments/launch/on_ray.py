@@ -64,7 +64,7 @@ def end_child(child: subprocess.Popen) -> None:
             child.wait()
 
 
-class RayCrew:
+class RayPool:
     """The machines of a cluster; `jobs` is how many runs it is given at a time, None: all.
 
     With GPUs each run has one (or, with more jobs than GPUs, a share of one) and its part of the
@@ -161,4 +161,4 @@ def launch(
 ) -> int:
     """Like `launch.launch`, on the cluster at `address`; `cpu` leaves its GPUs alone."""
     with connected(address) as ray:
-        return sweep(reader, tasks, RayCrew(ray, reader.results, cpu, jobs, script))
+        return sweep(reader, tasks, RayPool(ray, reader.results, cpu, jobs, script))

@@ -1,8 +1,8 @@
 """Many runs to be made, wherever their children work: skipping, progress, failures, signals.
 
 Runs that are done are skipped and stopped ones go on, so the same launch again does what is left.
-Where the children work is a crew's business: `launch.LocalCrew` has this machine's devices,
-`cluster.RayCrew` those of a cluster.
+Where the children work is a pool's business: `launch.LocalPool` has this machine's devices,
+`cluster.RayPool` those of a cluster.
 """
 
 import signal
@@ -24,11 +24,11 @@ LOOK_S = 1.0  # between two looks at the logs of runs at work
 RETRY_S = 0.5  # before another process's run is tried again
 
 
-class Crew(Protocol):
+class Pool(Protocol):
     """Where children work."""
 
     about: str  # in words
-    running: dict  # a handle of the crew's own -> the task at work
+    running: dict  # a handle of the pool's own -> the task at work
 
     def has_room(self) -> bool:
         """Whether one more task can be started."""
@@ -94,8 +94,8 @@ class Progress:
 class Sweep:
     """The state of one launch: what waits, what was done, what failed."""
 
-    def __init__(self, reader: Reader, tasks: Sequence[Task], crew: Crew):
-        self.crew, self.progress = crew, Progress(reader, tasks)
+    def __init__(self, reader: Reader, tasks: Sequence[Task], pool: Pool):
+        self.pool, self.progress = pool, Progress(reader, tasks)
         self.waiting = dict.fromkeys(tasks, 0.0)  # task -> not to be tried before then
         self.failures: list[Failure] = []
         self.done, self.total = 0, len(tasks)
@@ -112,17 +112,17 @@ class Sweep:
         """Gives each received signal to the children: they stop between two steps."""
         while self.signals:
             number = self.signals.pop(0)
-            tqdm.write(f"stopping {len(self.crew.running)} runs ...", file=sys.stderr)
-            self.crew.stop(number)
+            tqdm.write(f"stopping {len(self.pool.running)} runs ...", file=sys.stderr)
+            self.pool.stop(number)
 
     def start_waiting(self) -> None:
         """Starts what waits, as far as there is room."""
         now = time.monotonic()
         for task in [task for task, at in self.waiting.items() if at <= now]:
-            if not self.crew.has_room():
+            if not self.pool.has_room():
                 return
             del self.waiting[task]
-            self.crew.start(task)
+            self.pool.start(task)
 
     def judge(self, task: Task, ended: Ended | str) -> None:
         """Notes how a child ended."""
@@ -160,11 +160,11 @@ class Sweep:
             unit="epoch", disable=None, smoothing=0,
         ) as bar:  # fmt: skip
             looked = 0.0
-            while self.crew.running or (self.waiting and not self.stopped_by):
+            while self.pool.running or (self.waiting and not self.stopped_by):
                 if not self.stopped_by:
                     self.start_waiting()
                 self.pass_signals_on()
-                for task, ended in self.crew.ended():
+                for task, ended in self.pool.ended():
                     self.judge(task, ended)
                 if time.monotonic() - looked >= LOOK_S:
                     looked = time.monotonic()
@@ -176,7 +176,7 @@ class Sweep:
         """Brings the bar up to date; its clock goes on while nothing ends."""
         if bar.disable:
             return
-        for task in self.crew.running.values():
+        for task in self.pool.running.values():
             self.progress.look(task)
         bar.total, bar.n = self.progress.total, self.progress.count
         bar.set_description(f"{self.done} of {self.total} runs", refresh=False)
@@ -214,12 +214,12 @@ def sort_out(reader: Reader, tasks: Sequence[Task]) -> tuple[list[Task], list[Fa
     return todo, broken
 
 
-def sweep(reader: Reader, tasks: Sequence[Task], crew: Crew) -> int:
+def sweep(reader: Reader, tasks: Sequence[Task], pool: Pool) -> int:
     """Makes the runs that are not done; returns 0, 1 if any failed, 128 + n after signal n."""
     todo, broken = sort_out(reader, tasks)
     skipped = len(tasks) - len(todo) - len(broken)
-    print(f"{len(todo)} runs to make, {skipped} done; {crew.about}", flush=True)
-    state = Sweep(reader, todo, crew)
+    print(f"{len(todo)} runs to make, {skipped} done; {pool.about}", flush=True)
+    state = Sweep(reader, todo, pool)
     with handling(state.note_signal):
         state.work()
     failures = broken + state.failures

@@ -18,7 +18,7 @@ from typing import IO
 
 from common.files import Busy
 from common.stop import PARENT
-from experiments.paper.kinds import Runs
+from experiments.paper.kinds import RunSet
 from experiments.run.folder import RunFolder
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
@@ -29,7 +29,7 @@ TAIL_LINES = 5
 class Task:
     """One run to be made; `flags` are further flags of its command: places, not settings."""
 
-    runs: Runs
+    runs: RunSet
     seed: int
     flags: tuple[str, ...] = ()
 

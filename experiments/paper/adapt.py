@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from common.options import UsageError
-from experiments.paper.kinds import Artifact, Runs, with_settings
+from experiments.paper.kinds import Artifact, RunSet, with_settings
 from experiments.run.recipe import SHARED
 
 
@@ -47,7 +47,7 @@ def released(artifact: Artifact) -> Artifact:
     """The artifact with the release's evaluation where its runs have the release's recipe."""
     found = set()
 
-    def other(runs: Runs, key: str) -> tuple[Runs, str]:
+    def other(runs: RunSet, key: str) -> tuple[RunSet, str]:
         own = key
         if runs.dataset in SHARED:
             for ours, release in RELEASE_KEYS.items():
@@ -79,7 +79,7 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
     official = given.get("recipe") == "official"
 
     @cache
-    def change(runs: Runs) -> Runs:
+    def change(runs: RunSet) -> RunSet:
         known = setting_names(runs.dataset, runs.method)
         if official and runs.dataset not in SHARED:
             known -= {"recipe"}
@@ -90,7 +90,7 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
         used.update(own)
         flags = [word for key, value in own.items() for word in (f"--{key}", value)]
         run, _ = resolve([*runs.arguments(1), *flags], "")
-        return Runs(runs.dataset, runs.method, tuple(sorted(run.differing.items())))
+        return RunSet(runs.dataset, runs.method, tuple(sorted(run.differing.items())))
 
     changed = []
     for artifact in artifacts:

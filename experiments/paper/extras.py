@@ -1,6 +1,6 @@
 """Tables that the paper lacks and its readers ask for: no number of the paper stands in them."""
 
-from experiments.paper.kinds import Cell, Column, Row, Runs, Table
+from experiments.paper.kinds import Cell, Column, Row, RunSet, Table
 from experiments.paper.rows import (
     F1_NOTE,
     LR_NOTE,
@@ -16,11 +16,11 @@ from experiments.run.recipe import MIDAS
 
 def control_row(method: str) -> Row:
     """A method with its defaults."""
-    runs = {d: Runs(d, method) for d in FOUR}
+    runs = {d: RunSet(d, method) for d in FOUR}
     return score_row(LABELS.get(method, method), runs, ours=method in OURS)
 
 
-LATE = {d: None if d == "food101" else Runs(d, "Joint", (("lr_step", 60),)) for d in FOUR}
+LATE = {d: None if d == "food101" else RunSet(d, "Joint", (("lr_step", 60),)) for d in FOUR}
 CONTROLS = Table(
     "extra-controls",
     "Controls: what the unimodal losses do alone (JointUni), what a later decay of the learning"
@@ -58,7 +58,7 @@ SPLIT_COLUMNS = [
 
 def split_row(method: str) -> Row:
     """A method under each of the splits."""
-    cells = [Cell(Runs(d, method, SPLITS[heading]), "test/acc") for d, heading in SPLIT_COLUMNS]
+    cells = [Cell(RunSet(d, method, SPLITS[heading]), "test/acc") for d, heading in SPLIT_COLUMNS]
     return Row(LABELS.get(method, method), tuple(cells), ours=method in OURS)
 
 
@@ -112,7 +112,7 @@ COST = Table(
         Row(
             LABELS.get(method, method),
             tuple(
-                Cell(Runs("cremad", method), key)
+                Cell(RunSet("cremad", method), key)
                 for key in ("time/train_min", "time/step_min", "count/seen_million")
             ),
             ours=method in OURS,
@@ -123,12 +123,12 @@ COST = Table(
 )
 
 
-def recipe_runs(dataset: str, *back: tuple[str, str]) -> Runs | None:
+def recipe_runs(dataset: str, *back: tuple[str, str]) -> RunSet | None:
     """MIDAS by the preset with (switch, value) taken back; None where the preset has it so."""
     own = MIDAS[dataset]
     if any(own[key] == value for key, value in back):
         return None
-    return Runs(dataset, "Midas", tuple(sorted({"recipe": "official", **dict(back)}.items())))
+    return RunSet(dataset, "Midas", tuple(sorted({"recipe": "official", **dict(back)}.items())))
 
 
 RECIPE = Table(

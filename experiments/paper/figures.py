@@ -1,6 +1,6 @@
 """The paper's Figures 1 to 7, as data. Figure 2 is a drawing of the method."""
 
-from experiments.paper.kinds import Figure, Panel, Runs, Series, Value
+from experiments.paper.kinds import Figure, Panel, RunSet, Series, Value
 from experiments.paper.rows import (
     LOOKS,
     TOP_TWO,
@@ -23,9 +23,9 @@ SPELLED = "A audio, V video, OF optical flow, RF RGB frames, T text, I image"
 PAIRS = "misaligned pairs of the validation part"
 
 
-def two(dataset: str) -> dict[str, Runs]:
+def two(dataset: str) -> dict[str, RunSet]:
     """Joint and MIDAS on a data set."""
-    return {"Joint": Runs(dataset, "Joint"), "Midas": midas(dataset)}
+    return {"Joint": RunSet(dataset, "Joint"), "Midas": midas(dataset)}
 
 
 def figure(number: int, caption: str, kind: str, *panels: Panel) -> Figure:
@@ -36,7 +36,7 @@ def figure(number: int, caption: str, kind: str, *panels: Panel) -> Figure:
 def confidences(number: int, *datasets: str) -> Figure:
     """Figures 5 and 7."""
     panels = [
-        confidence_curves(f"({letter}) {NAMES[d]}", Runs(d, "Joint"), midas(d), LETTERS[d])
+        confidence_curves(f"({letter}) {NAMES[d]}", RunSet(d, "Joint"), midas(d), LETTERS[d])
         for letter, d in zip("ab", datasets)
     ]
     caption = f"{PAIRS[0].upper()}{PAIRS[1:]}. Mean probability of each modality's own label;"

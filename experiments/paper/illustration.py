@@ -1,6 +1,6 @@
 """The demo set's tables and figures, as data."""
 
-from experiments.paper.kinds import Cell, Column, Figure, Panel, Row, Runs, Table
+from experiments.paper.kinds import Cell, Column, Figure, Panel, Row, RunSet, Table
 from experiments.paper.rows import (
     LABELS,
     LOOKS,
@@ -16,10 +16,10 @@ from experiments.paper.rows import (
     share_curves,
 )
 
-JOINT = Runs("demo", "Joint")
-JOINT_UNI = Runs("demo", "JointUni")
-MIDAS = Runs("demo", "Midas")
-MIDAS_UNWEIGHTED = Runs("demo", "Midas", (("weak_modality", False),))
+JOINT = RunSet("demo", "Joint")
+JOINT_UNI = RunSet("demo", "JointUni")
+MIDAS = RunSet("demo", "Midas")
+MIDAS_UNWEIGHTED = RunSet("demo", "Midas", (("weak_modality", False),))
 
 TWO = {"Joint": JOINT, "Midas": MIDAS}
 THREE = {"Joint": JOINT, "JointUni": JOINT_UNI, "Midas": MIDAS}
@@ -35,7 +35,7 @@ COLUMNS = {
 }
 
 
-def rows(runs: dict[str, Runs], columns: dict[str, str]) -> tuple[Row, ...]:
+def rows(runs: dict[str, RunSet], columns: dict[str, str]) -> tuple[Row, ...]:
     """For each label a row of the columns' keys."""
     return tuple(
         Row(label, tuple(Cell(one, key) for key in columns.values()), one.method in OURS)
@@ -116,7 +116,7 @@ SHORT = (
     ),
 )
 
-ALONE = {f"{m} alone": Runs("demo", "Unimodal", (("modality", m),)) for m in LETTERS}
+ALONE = {f"{m} alone": RunSet("demo", "Unimodal", (("modality", m),)) for m in LETTERS}
 ALONE_COLUMNS = {"accuracy %": "test/acc", "F1 %": "test/f1_macro"}
 DEMO_ALONE = Table(
     "demo-alone",
@@ -132,7 +132,7 @@ DEMO_METHODS = Table(
     "The demo set, test part: every method with its defaults, under one recipe. Columns as in the"
     " demo table.",
     columns(COLUMNS),
-    rows({LABELS.get(m, m): Runs("demo", m) for m in METHODS}, COLUMNS),
+    rows({LABELS.get(m, m): RunSet("demo", m) for m in METHODS}, COLUMNS),
     (
         "The demo set illustrates; it is no evidence for or against a method. PowMix is a"
         " reconstruction from its abstract, GMM our own formulation of what its paper's abstract"
@@ -150,9 +150,9 @@ RELEASE = {
 }
 
 
-def switched(*back: str) -> Runs:
+def switched(*back: str) -> RunSet:
     """MIDAS with the release's switches but those taken back."""
-    return Runs("demo", "Midas", tuple(item for item in RELEASE.items() if item[0] not in back))
+    return RunSet("demo", "Midas", tuple(item for item in RELEASE.items() if item[0] not in back))
 
 
 DEMO_RECIPE = Table(

@@ -1,6 +1,6 @@
 """What a table or figure is made of: the kinds of entry that the experiments are written in.
 
-    Runs      a data set, a method and the settings that are not the defaults; a seed makes it a run
+    RunSet    a data set, a method and the settings that are not the defaults; a seed makes it a run
     Table     rows x columns of cells: runs and a key of result.json, or a text
     Figure    panels of bars at the best epoch, or of curves over epochs (keys of log.jsonl)
 
@@ -19,11 +19,11 @@ from common.options import format_value
 from experiments.run.folder import RunFolder, run_path, variant_name
 
 SEEDS = (1, 2, 3)
-Change = Callable[["Runs", str], tuple["Runs", str]]  # runs and a key -> others
+Change = Callable[["RunSet", str], tuple["RunSet", str]]  # runs and a key -> others
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunSet:
     """Runs that differ in their seed only.
 
     `overrides` are (flag, value) pairs and must be what `train.py` would call differing: a setting
@@ -75,13 +75,13 @@ class Cell:
     run several numbers.
     """
 
-    runs: Runs
+    runs: RunSet
     key: str
     paper: tuple[str, str, str, str, str] | None = None
-    minus: Runs | None = None
+    minus: RunSet | None = None
 
     @property
-    def operands(self) -> tuple[Runs, ...]:
+    def operands(self) -> tuple[RunSet, ...]:
         """All runs that the number needs."""
         return (self.runs, self.minus) if self.minus else (self.runs,)
 
@@ -148,7 +148,7 @@ class Table:
                 if isinstance(cell, Cell):
                     yield row, column, cell
 
-    def runs(self) -> list[Runs]:
+    def runs(self) -> list[RunSet]:
         """Each set of runs that the table needs, once."""
         return list(dict.fromkeys(runs for _, _, cell in self.cells() for runs in cell.operands))
 
@@ -178,7 +178,7 @@ class Table:
 class Value:
     """What is plotted of a run: the largest of the log's `keys`, in the epochs that have them."""
 
-    runs: Runs
+    runs: RunSet
     keys: tuple[str, ...]
 
 
@@ -204,7 +204,7 @@ class Panel:
     groups: tuple[str, ...] = ()
     percent: bool = False
     y_low: float | None = 0.0
-    warmup: Runs | None = None
+    warmup: RunSet | None = None
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Figure:
     seeds: tuple[int, ...] = SEEDS
     changed: tuple[tuple[str, str], ...] = ()
 
-    def runs(self) -> list[Runs]:
+    def runs(self) -> list[RunSet]:
         """Each set of runs that the figure needs, once."""
         found = [v.runs for panel in self.panels for series in panel.series for v in series.values]
         return list(dict.fromkeys(found + [p.warmup for p in self.panels if p.warmup]))

@@ -12,7 +12,7 @@ from experiments.paper import figures as paper_figures
 from experiments.paper import illustration as demo
 from experiments.paper import tables as paper_tables
 from experiments.paper import text as text_tables
-from experiments.paper.kinds import Artifact, Runs
+from experiments.paper.kinds import Artifact, RunSet
 
 # Several entries under one name.
 GROUPS: dict[str, tuple[Artifact, ...]] = {
@@ -41,7 +41,7 @@ def select(names: Iterable[str]) -> list[Artifact]:
 
 def needed(
     artifacts: Iterable[Artifact], seeds: Iterable[int] | None = None
-) -> Iterator[tuple[Runs, int]]:
+) -> Iterator[tuple[RunSet, int]]:
     """Each (runs, seed) that the artifacts need, once; `seeds` replaces their own."""
     given = None if seeds is None else tuple(seeds)
     pairs = (

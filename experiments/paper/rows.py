@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from experiments.paper.kinds import Cell, Column, Panel, Row, Runs, Series, Value
+from experiments.paper.kinds import Cell, Column, Panel, Row, RunSet, Series, Value
 
 TOP_TWO = "share whose two labels are the two likeliest"
 F1_NOTE = (
@@ -49,7 +49,7 @@ def score_columns(blocks: Mapping[str, str]) -> tuple[Column, ...]:
 
 def score_row(
     label: str,
-    runs: Mapping[str, Runs | None],
+    runs: Mapping[str, RunSet | None],
     paper: str = "",
     variant: str = "",
     ours: bool = False,
@@ -69,7 +69,7 @@ def score_row(
     return Row(label, tuple(cells), ours)
 
 
-def bars(methods: Mapping[str, Runs], *keys: str) -> tuple[Series, ...]:
+def bars(methods: Mapping[str, RunSet], *keys: str) -> tuple[Series, ...]:
     """For each method bars of one look, one for each key."""
     return tuple(
         Series(label, tuple(Value(runs, (key,)) for key in keys), LOOKS.index(label))
@@ -77,7 +77,7 @@ def bars(methods: Mapping[str, Runs], *keys: str) -> tuple[Series, ...]:
     )
 
 
-def curves(runs: Runs, keys: Mapping[str, str], letters: Mapping[str, str]) -> tuple[Series, ...]:
+def curves(runs: RunSet, keys: Mapping[str, str], letters: Mapping[str, str]) -> tuple[Series, ...]:
     """For each label and key a curve for each modality, which `letters` abbreviates."""
     return tuple(
         Series(f"{label}-{letter}", (Value(runs, (f"{key}/{m}",)),))
@@ -86,7 +86,9 @@ def curves(runs: Runs, keys: Mapping[str, str], letters: Mapping[str, str]) -> t
     )
 
 
-def confidence_curves(title: str, joint: Runs, midas: Runs, letters: Mapping[str, str]) -> Panel:
+def confidence_curves(
+    title: str, joint: RunSet, midas: RunSet, letters: Mapping[str, str]
+) -> Panel:
     """Mean probability of each modality's own label on misaligned validation pairs, by epoch."""
     return Panel(
         title,
@@ -97,18 +99,18 @@ def confidence_curves(title: str, joint: Runs, midas: Runs, letters: Mapping[str
     )
 
 
-def share_curves(title: str, midas: Runs, letters: Mapping[str, str]) -> Panel:
+def share_curves(title: str, midas: RunSet, letters: Mapping[str, str]) -> Panel:
     """c of Eq. 2 (Uni) and r of Eq. 5 (Multi) on misaligned training pairs, by epoch."""
     keys = {"Uni": "train/conf_uni", "Multi": "train/conf_fused"}
     return Panel(title, "normalised confidence", curves(midas, keys, letters), warmup=midas)
 
 
-def alpha_curve(label: str, midas: Runs, modalities: Sequence[str], look: int | None) -> Series:
+def alpha_curve(label: str, midas: RunSet, modalities: Sequence[str], look: int | None) -> Series:
     """The largest of the modalities' weights at the end of each epoch."""
     return Series(label, (Value(midas, tuple(f"alpha/{m}" for m in modalities)),), look)
 
 
-def accuracy_bars(title: str, methods: Mapping[str, Runs]) -> Panel:
+def accuracy_bars(title: str, methods: Mapping[str, RunSet]) -> Panel:
     """Accuracy on aligned and on misaligned samples, validation part."""
     return Panel(
         title,
@@ -119,7 +121,7 @@ def accuracy_bars(title: str, methods: Mapping[str, Runs]) -> Panel:
     )
 
 
-def confidence_bars(title: str, methods: Mapping[str, Runs], modalities: Sequence[str]) -> Panel:
+def confidence_bars(title: str, methods: Mapping[str, RunSet], modalities: Sequence[str]) -> Panel:
     """Mean probability of each modality's own label on misaligned pairs, validation part."""
     keys = [f"val/conf_raw/{m}" for m in modalities]
     return Panel(title, "confidence", bars(methods, *keys), groups=tuple(modalities))

@@ -1,7 +1,7 @@
 """The paper's Tables 1 to 8, as data."""
 
 from experiments.paper import rows as shapes
-from experiments.paper.kinds import Cell, Column, Row, Runs, Table
+from experiments.paper.kinds import Cell, Column, Row, RunSet, Table
 from experiments.paper.rows import F1_NOTE, LR_NOTE, score_columns, score_row
 from experiments.run.settings import METHOD_DEFAULTS
 
@@ -30,13 +30,13 @@ POWMIX_NOTE = "PowMix(R) is a reconstruction: its paper could not be read in ful
 AMCO_NOTE = "AMCo follows public code: its paper could not be read in full."
 
 
-def midas(dataset: str, **changed: object) -> Runs:
+def midas(dataset: str, **changed: object) -> RunSet:
     """MIDAS with settings that differ from its defaults on that data set."""
     defaults = METHOD_DEFAULTS.get((dataset, "Midas"), {})
     lam = changed.get("lam")
     if lam == defaults.get("lam", 1.0):
         del changed["lam"]
-    return Runs(dataset, "Midas", tuple(sorted(changed.items())))
+    return RunSet(dataset, "Midas", tuple(sorted(changed.items())))
 
 
 def blocks(datasets: tuple[str, ...]) -> dict[str, str]:
@@ -49,7 +49,7 @@ def methods_table(
 ) -> Table:
     """A table of methods with their defaults."""
     rows = [
-        score_row(LABELS.get(m, m), {d: Runs(d, m) for d in datasets}, name.replace("-", "_"))
+        score_row(LABELS.get(m, m), {d: RunSet(d, m) for d in datasets}, name.replace("-", "_"))
         for m in methods
     ]
     return Table(name, caption, score_columns(blocks(datasets)), tuple(rows), (F1_NOTE, *notes))
@@ -157,7 +157,7 @@ def counts_row(dataset: str, *modalities: str) -> Row:
     table = "table5" if dataset in FOUR else "text_splits"
     cells = [
         Cell(
-            Runs(dataset, "Joint"),
+            RunSet(dataset, "Joint"),
             f"count/{key}",
             (table, dataset, "", "", key) if dataset in FOUR or key != "n_class" else None,
         )

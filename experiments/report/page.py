@@ -13,7 +13,7 @@ from functools import cache
 
 from experiments.launch.estimate import Estimator
 from experiments.paper.contradictions import CONTRADICTIONS
-from experiments.paper.kinds import Artifact, Figure, Runs, Table
+from experiments.paper.kinds import Artifact, Figure, RunSet, Table
 from experiments.paper.registry import needed
 from experiments.report.compare import FOOTNOTE, Comparison, compare
 from experiments.report.html import Html, listing, markup, page, prose, scroller, tag
@@ -184,7 +184,7 @@ def missing(artifacts: Sequence[Artifact], reader: Reader, times: Times) -> Html
     """What is missing, artifact by artifact, and what makes it."""
     rows = []
     for artifact in artifacts:
-        wanted: list[tuple[Runs, int]] = reader.missing([artifact])
+        wanted: list[tuple[RunSet, int]] = reader.missing([artifact])
         if wanted:
             rows.append(
                 tag(

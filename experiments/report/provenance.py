@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from common.options import format_value
-from experiments.paper.kinds import Artifact, Runs
+from experiments.paper.kinds import Artifact, RunSet
 from experiments.report.reader import HINTS, Finished, Reader
 from experiments.run.settings import DATASET_DEFAULTS
 
@@ -70,7 +70,7 @@ def spread(runs: Sequence[Finished]) -> str:
     """What ± holds, for each data set of which a cell has several seeds; "" for none."""
     held: dict[str, list[str]] = {}
     for dataset, own in by_dataset(runs).items():
-        cells: dict[Runs, list[tuple]] = {}
+        cells: dict[RunSet, list[tuple]] = {}
         for run in own:
             cells.setdefault(run.runs, []).append(split_of(run))
         kinds = {len(set(splits)) > 1 for splits in cells.values() if len(splits) > 1}
@@ -139,7 +139,7 @@ def to_fill(artifacts: Sequence[Artifact], reader: Reader) -> list[tuple[str, st
 
     Runs that differ in their seed alone, and are in the same state, are one command.
     """
-    groups: dict[tuple[Runs, str], list[int]] = {}
+    groups: dict[tuple[RunSet, str], list[int]] = {}
     for runs, seed in reader.missing(artifacts):
         groups.setdefault((runs, reader.run(runs, seed)[1]), []).append(seed)
     return [

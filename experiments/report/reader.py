@@ -14,7 +14,7 @@ from typing import Any
 
 from common.files import shown
 from common.options import UsageError
-from experiments.paper.kinds import Artifact, Runs
+from experiments.paper.kinds import Artifact, RunSet
 from experiments.paper.registry import needed
 from experiments.run.folder import RunFolder
 
@@ -30,7 +30,7 @@ HINTS = {
 class Finished:
     """What a done run left."""
 
-    runs: Runs
+    runs: RunSet
     seed: int
     config: dict
     starts: list[dict]
@@ -54,10 +54,10 @@ class Reader:
 
     def __init__(self, results: Path):
         self.results = Path(results)
-        self._read: dict[tuple[Runs, int], tuple[Finished | None, str]] = {}
-        self._values: dict[tuple[Runs, int, str], float | None] = {}
+        self._read: dict[tuple[RunSet, int], tuple[Finished | None, str]] = {}
+        self._values: dict[tuple[RunSet, int, str], float | None] = {}
 
-    def run(self, runs: Runs, seed: int) -> tuple[Finished | None, str]:
+    def run(self, runs: RunSet, seed: int) -> tuple[Finished | None, str]:
         """The run if it can be used, and its state: new, partial, failed, done or unusable."""
         if (runs, seed) not in self._read:
             folder = runs.folder(self.results, seed)
@@ -71,12 +71,12 @@ class Reader:
             self._read[runs, seed] = finished, state
         return self._read[runs, seed]
 
-    def finished(self, runs: Runs, seeds: Iterable[int]) -> list[Finished]:
+    def finished(self, runs: RunSet, seeds: Iterable[int]) -> list[Finished]:
         """The usable runs among the seeds, in their order."""
         found = (self.run(runs, seed)[0] for seed in seeds)
         return [run for run in found if run is not None]
 
-    def values(self, runs: Runs, seeds: Iterable[int], key: str) -> dict[int, float]:
+    def values(self, runs: RunSet, seeds: Iterable[int], key: str) -> dict[int, float]:
         """Seed -> number of result.json; a run that lacks it is named once on stderr.
 
         Keys that begin with val/ are the log's, at the epoch that was chosen.
@@ -89,15 +89,15 @@ class Reader:
         found = {seed: self._values.get((runs, seed, key)) for seed in seeds}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def missing(self, artifacts: Iterable[Artifact]) -> list[tuple[Runs, int]]:
+    def missing(self, artifacts: Iterable[Artifact]) -> list[tuple[RunSet, int]]:
         """The (runs, seed) that the artifacts need and that cannot be used yet."""
         return [(r, s) for r, s in needed(artifacts) if self.run(r, s)[1] != "done"]
 
-    def command(self, runs: Runs, seed: int) -> str:
+    def command(self, runs: RunSet, seed: int) -> str:
         """The exact command that makes the run; an unusable folder must be given up for it."""
         return self.commands(runs, [seed])
 
-    def commands(self, runs: Runs, seeds: Sequence[int]) -> str:
+    def commands(self, runs: RunSet, seeds: Sequence[int]) -> str:
         """One line of shell that makes the runs of these seeds, all in the state of the first."""
         extra = [] if self.results == Path("results") else ["--results_dir", str(self.results)]
         if self.run(runs, seeds[0])[1] == "unusable":
@@ -105,7 +105,7 @@ class Reader:
         return runs.commands(seeds, extra)
 
 
-def read_config(folder: RunFolder, runs: Runs, seed: int) -> dict:
+def read_config(folder: RunFolder, runs: RunSet, seed: int) -> dict:
     """The run's configuration; raises `UsageError` when it is another run's or not whole."""
     if not folder.file("config.json").exists():
         raise UsageError("it holds a result and no config.json: move the folder away")
@@ -125,7 +125,7 @@ def read_config(folder: RunFolder, runs: Runs, seed: int) -> dict:
     return config
 
 
-def read_finished(folder: RunFolder, runs: Runs, seed: int, config: dict) -> Finished:
+def read_finished(folder: RunFolder, runs: RunSet, seed: int, config: dict) -> Finished:
     """A done run's files; raises `UsageError` when one of them is not whole."""
     starts = as_dict(folder.read_json("env.json"), "env.json").get("starts")
     if not starts or not isinstance(starts, list):
@@ -175,7 +175,7 @@ def as_dict(value: Any, what: str) -> dict:
     return value
 
 
-def number(value: Any, runs: Runs, seed: int, key: str) -> float | None:
+def number(value: Any, runs: RunSet, seed: int, key: str) -> float | None:
     """A measured value as a float; None, and a line on stderr, when the run has no such number."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)

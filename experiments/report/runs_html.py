@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from experiments.launch.estimate import duration, left
-from experiments.paper.kinds import Artifact, Cell, Column, Runs, told_settings
+from experiments.paper.kinds import Artifact, Cell, Column, RunSet, told_settings
 from experiments.report.html import Html, listing, markup, tag
 from experiments.report.reader import HINTS, Finished, Reader
 from experiments.report.statistics import exact
@@ -18,7 +18,7 @@ STATES = {
     "unusable": "damaged or another run's",
 }
 SHORT = 12  # digits of a hash; env.json has all of them
-Times = Callable[[Runs, int], float | None]  # seconds that a run will take, None: not known
+Times = Callable[[RunSet, int], float | None]  # seconds that a run will take, None: not known
 
 
 def runs_behind(
@@ -49,12 +49,12 @@ def runs_behind(
     return tag("details", tag("summary", head), listing(items), *environments(done))
 
 
-def folder_of(runs: Runs, seed: int) -> str:
+def folder_of(runs: RunSet, seed: int) -> str:
     """The run's folder, from the results folder."""
     return runs.folder(Path(), seed).path.as_posix()
 
 
-def missing_run(runs: Runs, seed: int, reader: Reader, times: Times) -> Html:
+def missing_run(runs: RunSet, seed: int, reader: Reader, times: Times) -> Html:
     """The command that makes a run, why it is not there, and how long it will take."""
     state = reader.run(runs, seed)[1]
     why, seconds = HINTS.get(state, STATES[state]), times(runs, seed)
@@ -67,7 +67,7 @@ def missing_run(runs: Runs, seed: int, reader: Reader, times: Times) -> Html:
     )
 
 
-def cost(wanted: Sequence[tuple[Runs, int]], times: Times) -> str:
+def cost(wanted: Sequence[tuple[RunSet, int]], times: Times) -> str:
     """How many runs, and how long they take one after another."""
     count = "1 run" if len(wanted) == 1 else f"{len(wanted)} runs"
     rest = left(times(runs, seed) for runs, seed in wanted)

@@ -5,7 +5,7 @@ import math
 import pytest
 from fake_runs import fake_run
 
-from experiments.paper.kinds import Cell, Column, Row, Runs, Table, with_settings
+from experiments.paper.kinds import Cell, Column, Row, RunSet, Table, with_settings
 from experiments.report import compare as module
 from experiments.report.compare import Comparison, compare, counts, differing, paper_results
 from experiments.report.reader import Reader
@@ -55,7 +55,7 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
-JOINT, MIDAS = Runs("cremad", "Joint"), Runs("cremad", "Midas")
+JOINT, MIDAS = RunSet("cremad", "Joint"), RunSet("cremad", "Midas")
 
 
 def table(column=None, *cells):

@@ -6,7 +6,7 @@ from fake_runs import fake_run
 
 from experiments.launch.estimate import Estimator, duration, left
 from experiments.paper.illustration import JOINT, MIDAS, MIDAS_UNWEIGHTED
-from experiments.paper.kinds import Runs
+from experiments.paper.kinds import RunSet
 from experiments.report.reader import Reader
 from experiments.run.folder import RunFolder
 
@@ -56,14 +56,14 @@ def test_a_run_that_has_begun_is_its_own_measure(tmp_path):
 
 def test_overrides_of_the_epochs_count(tmp_path):
     timed_run(tmp_path, JOINT, 1, 2.0)
-    short = Runs("demo", "Joint", (("max_epochs", 5),))
+    short = RunSet("demo", "Joint", (("max_epochs", 5),))
     assert Estimator(Reader(tmp_path)).seconds(short, 1) == 5 * 2.0
     timed_run(tmp_path, short, 2, 1.0, 1.0, 1.0, 1.0, 1.0)
     assert Estimator(Reader(tmp_path)).seconds(JOINT, 2) == 30 * 1.5
 
 
 def test_stages_of_a_methods_own_count(tmp_path):
-    gmm = Runs("demo", "GMM")
+    gmm = RunSet("demo", "GMM")
     timed_run(tmp_path, gmm, 1, *[2.0] * 10, max_epochs=8)
     assert Estimator(Reader(tmp_path)).seconds(gmm, 2) == (30 + 2) * 2.0
     assert Estimator(Reader(tmp_path)).seconds(JOINT, 2) == 30 * 2.0
@@ -71,27 +71,29 @@ def test_stages_of_a_methods_own_count(tmp_path):
 
 def test_settings_that_cost_time_keep_runs_apart(tmp_path):
     timed_run(tmp_path, JOINT, 1, 2.0)
-    assert Estimator(Reader(tmp_path)).seconds(Runs("demo", "Joint", (("size", 64),)), 1) is None
+    assert Estimator(Reader(tmp_path)).seconds(RunSet("demo", "Joint", (("size", 64),)), 1) is None
 
 
 def test_another_method_is_corrected_by_data_sets_with_both(tmp_path):
     for dataset, joint, midas in (("cremad", 1.0, 2.0), ("kinetics", 10.0, 40.0)):
-        timed_run(tmp_path, Runs(dataset, "Joint"), 1, joint)
-        timed_run(tmp_path, Runs(dataset, "Midas"), 1, midas)
+        timed_run(tmp_path, RunSet(dataset, "Joint"), 1, joint)
+        timed_run(tmp_path, RunSet(dataset, "Midas"), 1, midas)
     timed_run(tmp_path, JOINT, 1, 5.0)
-    timed_run(tmp_path, Runs("demo", "Mixup"), 1, 100.0)  # its cost relative to MIDAS is not known
+    timed_run(
+        tmp_path, RunSet("demo", "Mixup"), 1, 100.0
+    )  # its cost relative to MIDAS is not known
     assert Estimator(Reader(tmp_path)).seconds(MIDAS, 1) == 30 * 5.0 * 3.0  # the median of 2 and 4
 
 
 def test_another_method_stands_in_as_it_is_without_such_data_sets(tmp_path):
     timed_run(tmp_path, JOINT, 1, 5.0)
-    timed_run(tmp_path, Runs("demo", "Mixup"), 1, 7.0)
+    timed_run(tmp_path, RunSet("demo", "Mixup"), 1, 7.0)
     assert Estimator(Reader(tmp_path)).seconds(MIDAS, 1) == 30 * 6.0
 
 
 def test_nothing_is_said_without_a_run_of_the_data_set(tmp_path):
     assert Estimator(Reader(tmp_path)).seconds(JOINT, 1) is None
-    timed_run(tmp_path, Runs("cremad", "Joint"), 1, 5.0)
+    timed_run(tmp_path, RunSet("cremad", "Joint"), 1, 5.0)
     assert Estimator(Reader(tmp_path)).seconds(JOINT, 1) is None
 
 

@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 from experiments.paper import registry
 from experiments.paper.adapt import RELEASE_PAIRS, adapted
 from experiments.paper.illustration import JOINT, MIDAS
-from experiments.paper.kinds import Figure, Runs
+from experiments.paper.kinds import Figure, RunSet
 from experiments.report import schematic
 from experiments.report.figures import (
     WARMUP,
@@ -33,7 +33,7 @@ from make_tables import make_figure
 FIGURES = [a for a in registry.ARTIFACTS if isinstance(a, Figure)]
 PLOTS = [figure for figure in FIGURES if figure.panels]
 OFFICIAL = {"recipe": "official"}
-KINETICS, UCF = (Runs(d, "Joint") for d in ("kinetics", "ucf101"))
+KINETICS, UCF = (RunSet(d, "Joint") for d in ("kinetics", "ucf101"))
 
 
 def named(name):
@@ -87,8 +87,10 @@ def test_curves_are_means_over_the_seeds_of_each_epoch(full):
 
 def test_curves_end_where_their_runs_end(tmp_path):
     for seed in (1, 2):
-        fake_run(tmp_path, Runs("food101", "Midas"), seed, epochs=3, log=full_log(seed, "food101"))
-        fake_run(tmp_path, Runs("cremad", "Midas"), seed, epochs=5, log=full_log(seed, "cremad"))
+        fake_run(
+            tmp_path, RunSet("food101", "Midas"), seed, epochs=3, log=full_log(seed, "food101")
+        )
+        fake_run(tmp_path, RunSet("cremad", "Midas"), seed, epochs=5, log=full_log(seed, "cremad"))
     figure, points, _ = points_of(tmp_path, "figure4")
     ends = {row["series"]: row["epoch"] for row in rows(figure, points)}
     assert ends == {"Food-101": "3", "CREMA-D": "5"}
@@ -145,12 +147,12 @@ def test_nothing_is_missing_of_a_full_figure(full):
     "name, there, words",
     [
         ("figure1", [KINETICS], "Midas"),
-        ("figure3", [Runs("cremad", "Midas")], "(a) without weak-modality weighting"),
-        ("figure4", [Runs("ucf101", "Midas")], "Kinetics-Sounds, CREMA-D, Food-101"),
+        ("figure3", [RunSet("cremad", "Midas")], "(a) without weak-modality weighting"),
+        ("figure4", [RunSet("ucf101", "Midas")], "Kinetics-Sounds, CREMA-D, Food-101"),
         ("figure5", [UCF], "(a) CREMA-D; (b) UCF-101: Midas-OF, Midas-RF"),
         (
             "figure6",
-            [KINETICS, UCF, Runs("ucf101", "Midas")],
+            [KINETICS, UCF, RunSet("ucf101", "Midas")],
             "Joint on CREMA-D and Food-101, Midas on Kinetics-Sounds and CREMA-D and Food-101",
         ),
         ("demo-figure6", [MIDAS], "Joint, JointUni"),
@@ -168,7 +170,7 @@ def test_what_has_runs_is_drawn_and_the_caption_names_the_rest(tmp_path, name, t
 
 
 def test_a_missing_series_changes_no_colour(tmp_path, full):
-    run(tmp_path, Runs("cremad", "Midas"))
+    run(tmp_path, RunSet("cremad", "Midas"))
     colours = []
     for results in (full, tmp_path):
         with style():
@@ -232,7 +234,7 @@ def check_apart(drawing, name):
 
 def partial(results):
     """Makes a results folder of which each figure lacks something."""
-    run(results, JOINT, KINETICS, Runs("cremad", "Midas"), UCF, seeds=(1, 2))
+    run(results, JOINT, KINETICS, RunSet("cremad", "Midas"), UCF, seeds=(1, 2))
     return results
 
 
@@ -276,7 +278,7 @@ def test_panels_of_other_series_have_their_own_legends(full):
 def test_panels_of_one_quantity_share_their_scale(tmp_path):
     run(tmp_path, UCF)
     high = full_log(1, "cremad")
-    fake_run(tmp_path, Runs("cremad", "Joint"), 1, log=lambda e: {k: 0.9 for k in high(e)})
+    fake_run(tmp_path, RunSet("cremad", "Joint"), 1, log=lambda e: {k: 0.9 for k in high(e)})
     with style():
         first, second = compose(*points_of(tmp_path, "figure5")).axes
         bars = compose(*points_of(partial(tmp_path), "figure1")).axes

@@ -7,12 +7,12 @@ from fake_runs import fake_run
 
 from experiments.paper import registry
 from experiments.paper.illustration import JOINT, JOINT_UNI, MIDAS
-from experiments.paper.kinds import Cell, Column, Row, Runs, Table
+from experiments.paper.kinds import Cell, Column, Row, RunSet, Table
 from experiments.report.latex import WIDEST, escape, latex, panels
 from experiments.report.reader import Reader
 
 TABLES = [artifact for artifact in registry.ARTIFACTS if isinstance(artifact, Table)]
-SMV = Runs("demo", "SMV")
+SMV = RunSet("demo", "SMV")
 SMALL = Table(
     "small",
     "50 % of A & B_1: {x} < y.",

@@ -27,7 +27,7 @@ from launch_stub import (
 
 from common.options import UsageError
 from common.program import cores, free_memory
-from experiments.launch.local import SPARE, LocalCrew, launch, pick_slots
+from experiments.launch.local import SPARE, LocalPool, launch, pick_slots
 from experiments.launch.sweep import Progress
 from experiments.paper.illustration import JOINT
 from experiments.report.reader import Reader
@@ -118,21 +118,21 @@ def test_runs_that_do_not_fit_the_memory_take_turns(tmp_path, script, monkeypatc
     free = [SPARE - 1]
     monkeypatch.setattr("experiments.launch.local.free_memory", lambda: free[0])
     hold(tmp_path, 20, 21)
-    crew = LocalCrew(tmp_path, ["cpu", "cpu"], script)
-    crew.start(tasks_for(tmp_path, 20)[0])
+    pool = LocalPool(tmp_path, ["cpu", "cpu"], script)
+    pool.start(tasks_for(tmp_path, 20)[0])
     in_the_middle(tmp_path, 20)
-    assert not list(crew.ended()) and not crew.put_off  # one alone is never stopped
-    crew.start(tasks_for(tmp_path, 21)[0])
+    assert not list(pool.ended()) and not pool.put_off  # one alone is never stopped
+    pool.start(tasks_for(tmp_path, 21)[0])
     in_the_middle(tmp_path, 21)
     found = []
-    wait_for(lambda: found.extend(crew.ended()) or found)
+    wait_for(lambda: found.extend(pool.ended()) or found)
     ((task, why),) = found
     assert (task.seed, why) == (21, "memory is short, so at most 1 at a time from now on")
-    assert not crew.has_room() and state(tmp_path, 21) == "partial"
+    assert not pool.has_room() and state(tmp_path, 21) == "partial"
     free[0] = SPARE + 1
     let_go(tmp_path)
-    wait_for(lambda: found.extend(crew.ended()) or len(found) == 2)
-    assert found[1][1].done and crew.has_room()
+    wait_for(lambda: found.extend(pool.ended()) or len(found) == 2)
+    assert found[1][1].done and pool.has_room()
 
 
 def test_free_memory_is_no_more_than_the_machine_has():

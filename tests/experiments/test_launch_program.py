@@ -13,7 +13,7 @@ from common.options import UsageError
 from common.program import run
 from experiments.__main__ import main
 from experiments.paper.illustration import JOINT, JOINT_UNI, MIDAS
-from experiments.paper.kinds import Runs
+from experiments.paper.kinds import RunSet
 from experiments.paper.registry import ARTIFACTS, find, needed, select
 from experiments.report.statistics import mean, sample_std, show, summarise
 from experiments.run.folder import RunFolder
@@ -102,7 +102,7 @@ def test_other_settings_change_all_runs(tmp_path, capsys):
     assert f"{start} 2 {flags}\n" in shown("show", "demo-figure4")
     script = shown("run", "demo-figure4", "--dry_run")
     assert script == f"set -e\nfor seed in 1 2 3; do {start} $seed {flags}; done\n"
-    short = Runs("demo", "Midas", (("lr", 0.01), ("max_epochs", 3)))
+    short = RunSet("demo", "Midas", (("lr", 0.01), ("max_epochs", 3)))
     fake_run(tmp_path, short, 1, epochs=3, log=timed)
     status = shown("status", "demo-figure4")
     assert "1 done, 2 new; about 12 s left\n" in status
@@ -217,7 +217,7 @@ def test_an_unknown_name_is_answered_with_the_closest():
 
 
 def test_overrides_become_flags_and_a_folder(tmp_path):
-    runs = Runs("demo", "Midas", (("weak_modality", False), ("lam", 5.0)))
+    runs = RunSet("demo", "Midas", (("weak_modality", False), ("lam", 5.0)))
     assert runs.command(2) == (
         "python train.py --dataset demo --method Midas --seed 2 --weak_modality off --lam 5"
     )

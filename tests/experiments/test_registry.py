@@ -9,7 +9,7 @@ from experiments.paper import figures as paper_figures
 from experiments.paper import illustration as demo
 from experiments.paper import tables as paper_tables
 from experiments.paper.adapt import RELEASE_PAIRS, adapted, read_settings
-from experiments.paper.kinds import Runs, Table
+from experiments.paper.kinds import RunSet, Table
 from experiments.paper.registry import ARTIFACTS, find, needed
 from experiments.paper.rows import TAKEN_BACK
 from experiments.paper.tables import midas
@@ -72,7 +72,7 @@ def test_a_cell_stands_beside_the_papers_number_of_the_same_thing():
 def test_runs_are_shared_between_tables():
     table1, table2 = (find(name)[0] for name in ("table1", "table2"))
     assert set(table2.rows[-1].cells[k].runs for k in range(0, 12, 3)) == {
-        Runs(d, "Midas") for d in paper_tables.FOUR
+        RunSet(d, "Midas") for d in paper_tables.FOUR
     }
     assert {c.runs for c in table2.rows[-1].cells} == {c.runs for c in table1.rows[-1].cells}
 
@@ -112,9 +112,9 @@ def test_the_demos_recipe_is_the_releases_but_for_what_differs_between_its_sets(
 
 
 def test_a_default_lambda_names_the_default_runs():
-    assert midas("kinetics", lam=5.0) == Runs("kinetics", "Midas")
-    assert midas("cremad", lam=1.0) == Runs("cremad", "Midas")
-    assert midas("kinetics", lam=1.0) == Runs("kinetics", "Midas", (("lam", 1.0),))
+    assert midas("kinetics", lam=5.0) == RunSet("kinetics", "Midas")
+    assert midas("cremad", lam=1.0) == RunSet("cremad", "Midas")
+    assert midas("kinetics", lam=1.0) == RunSet("kinetics", "Midas", (("lam", 1.0),))
 
 
 def test_all_runs_take_other_settings_where_they_have_them():

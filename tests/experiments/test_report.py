@@ -12,7 +12,7 @@ from experiments.launch.estimate import COSTLY, settings_of
 from experiments.paper import registry
 from experiments.paper.contradictions import CONTRADICTIONS
 from experiments.paper.illustration import JOINT, MIDAS
-from experiments.paper.kinds import Cell, Column, Figure, Panel, Row, Runs, Series, Table, Value
+from experiments.paper.kinds import Cell, Column, Figure, Panel, Row, RunSet, Series, Table, Value
 from experiments.report.compare import paper_results
 from experiments.report.html import SCRIPT, VOID, prose, tag
 from experiments.report.page import report
@@ -20,7 +20,7 @@ from experiments.report.reader import Reader
 from experiments.report.statistics import summarise, welch
 
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 640, 480) + b"rest"
-KS = Runs("kinetics", "Joint")
+KS = RunSet("kinetics", "Joint")
 TABLE = Table(
     "small",
     "A caption with `code`.",

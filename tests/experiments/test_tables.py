@@ -12,7 +12,7 @@ from common.files import file_digest
 from experiments.paper import illustration as demo
 from experiments.paper import registry
 from experiments.paper.illustration import JOINT, MIDAS
-from experiments.paper.kinds import Cell, Column, Row, Runs, Table
+from experiments.paper.kinds import Cell, Column, Row, RunSet, Table
 from experiments.report.grid import grid, marks
 from experiments.report.latex import latex
 from experiments.report.page import report
@@ -102,8 +102,8 @@ def test_mixed_settings_and_hashes_are_told(tmp_path):
     assert "split 0123456789ab and other" in text
 
 
-CREMAD = Runs("cremad", "Joint")
-ONE_SPLIT = Runs("cremad", "Joint", (("split_seed", 0),))
+CREMAD = RunSet("cremad", "Joint")
+ONE_SPLIT = RunSet("cremad", "Joint", (("split_seed", 0),))
 
 
 def split_run(results, runs, seed, split, **more):
