@@ -19,7 +19,7 @@ from typing import Any
 from common.options import Parser, UsageError, match_name, number
 from common.program import run as run_program
 from experiments.launch import on_ray as cluster
-from experiments.launch.estimate import Estimator, duration, left
+from experiments.launch.estimate import Estimator, duration, epochs_of, time_left
 from experiments.launch.local import cuda_devices, launch, pick_slots
 from experiments.launch.tasks import Task
 from experiments.paper.adapt import adapted, read_settings
@@ -76,7 +76,7 @@ def show_status(args: Any) -> int:
     wide = max(len(artifact.id) for artifact in artifacts)
     for artifact in artifacts:
         pairs = list(needed([artifact], seeds_of(args)))
-        rest = left(estimator.seconds(*pair) for pair in pairs)
+        rest = time_left(estimator.seconds(*pair) for pair in pairs)
         states = counted([reader.run(*pair)[1] for pair in pairs]) or "no runs needed"
         print(f"{artifact.id:{wide}}  {states}" + (f"; {rest}" if rest else ""))
     print()
@@ -85,7 +85,7 @@ def show_status(args: Any) -> int:
         state = reader.run(task.runs, task.seed)[1]
         about = describe(task, state, estimator) if state != "done" else ""
         print(f"{state:8}  {task.name}" + (f"  ({about})" if about else ""))
-    rest = left(estimator.seconds(task.runs, task.seed) for task in tasks)
+    rest = time_left(estimator.seconds(task.runs, task.seed) for task in tasks)
     states = counted([reader.run(task.runs, task.seed)[1] for task in tasks])
     print(states + (f"; one after another, {rest}" if rest else ""))
     return 0
@@ -95,7 +95,7 @@ def describe(task: Task, state: str, estimator: Estimator) -> str:
     """What is known of a run that is not done: epochs, time left, why it failed."""
     parts = []
     if state in ("partial", "failed"):
-        behind, epochs = estimator.behind(task.runs, task.seed), estimator.epochs(task.runs)
+        behind, epochs = estimator.epochs_behind(task.runs, task.seed), epochs_of(task.runs)
         parts.append(f"{behind} of {epochs} epochs")
     seconds = estimator.seconds(task.runs, task.seed)
     if seconds is not None:

@@ -24,7 +24,7 @@ from test_configurations import CHOSEN, SMALL, prepared_for_all  # noqa: E402
 import train  # noqa: E402
 from common.program import run as run_program  # noqa: E402
 from experiments.paper.adapt import adapted  # noqa: E402
-from experiments.paper.kinds import RunSet, told_settings  # noqa: E402
+from experiments.paper.kinds import RunSet, suffix_of  # noqa: E402
 from experiments.paper.registry import needed  # noqa: E402
 from experiments.run.folder import RunFolder  # noqa: E402
 
@@ -73,7 +73,7 @@ def restore(results: Path) -> None:
 
 
 # Behind the names of tables and figures made with other settings.
-SUFFIX = told_settings("", {key: str(value) for key, value in SMALL.items()})[0]
+SUFFIX = suffix_of(SMALL)
 
 
 def make(results: Path) -> None:

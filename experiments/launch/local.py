@@ -1,7 +1,4 @@
-"""Runs many `train.py` side by side on this machine: one a device, or several on the CPU.
-
-What is skipped, shown and reported is in `sweep.py`, what a child is in `tasks.py`.
-"""
+"""Runs many `train.py` side by side on this machine: one a device, or several on the CPU."""
 
 import signal
 import subprocess
@@ -42,7 +39,7 @@ class LocalPool:
         self.running: dict[Child, Task] = {}
         self.busy: list[Task] = []  # another process is at these runs
         self.most = len(slots)  # fewer once the memory was short
-        self.put_off: set[Child] = set()  # told to stop for want of memory
+        self.put_off: set[Child] = set()  # stopped for want of memory
         self.about = (
             f"devices {','.join(sorted(set(slots)))}, {len(slots)} at a time,"
             f" {self.threads} CPU threads each"
@@ -56,7 +53,7 @@ class LocalPool:
         """Starts a child in a free slot, unless another process is at that run."""
         taken = {child.slot for child in self.running}
         slot = next(place for place in range(len(self.slots)) if place not in taken)
-        log = open_log(task.log_path(self.results), task.runs.folder(self.results, task.seed))
+        log = open_log(task.log_path(self.results), task.folder(self.results))
         if log is None:
             self.busy.append(task)
             return
@@ -72,9 +69,8 @@ class LocalPool:
             yield self.busy.pop(), BUSY
         for child in [c for c in self.running if c.process.poll() is not None]:
             task, status = self.running.pop(child), child.process.returncode
-            folder = task.runs.folder(self.results, task.seed)
-            seconds = time.monotonic() - child.begun
-            found = how_it_ended(folder, task.log_path(self.results), status, seconds)
+            log, seconds = task.log_path(self.results), time.monotonic() - child.begun
+            found = how_it_ended(task.folder(self.results), log, status, seconds)
             if child in self.put_off and isinstance(found, Ended) and not found.done:
                 found = f"memory is short, so at most {self.most} at a time from now on"
             yield task, found

@@ -2,7 +2,6 @@
 
 from experiments.paper.kinds import Figure, Panel, RunSet, Series, Value
 from experiments.paper.rows import (
-    LOOKS,
     TOP_TWO,
     accuracy_bars,
     alpha_curve,
@@ -51,11 +50,12 @@ FIGURE_1 = figure(
     accuracy_bars("(a) aligned and misaligned accuracy", two("kinetics")),
     confidence_bars("(b) confidence on misaligned pairs", two("kinetics"), ("audio", "video")),
 )
-FIGURE_2 = figure(
-    2,
+FIGURE_2 = Figure(
+    "figure2",
     "MIDAS, schematically: a misaligned sample is made of two samples' features, labelled by the"
     " unimodal classifiers' confidence, and weighted (Sec. 3).",
     "schematic",
+    file="docs/figure2",
 )
 FIGURE_3 = figure(
     3,
@@ -79,7 +79,7 @@ FIGURE_4 = figure(
     Panel(
         "weight of the weak modality",
         "alpha",
-        tuple(alpha_curve(NAMES[d], midas(d), tuple(LETTERS[d]), None) for d in FOUR),
+        tuple(alpha_curve(NAMES[d], midas(d), tuple(LETTERS[d]), k) for k, d in enumerate(FOUR)),
         y_low=None,
     ),
 )
@@ -92,7 +92,7 @@ FIGURE_6 = figure(
         "misaligned accuracy",
         "accuracy (%)",
         tuple(
-            Series(m, tuple(Value(two(d)[m], ("val/acc_mis",)) for d in FOUR), LOOKS.index(m))
+            Series(m, tuple(Value(two(d)[m], ("val/acc_mis",)) for d in FOUR))
             for m in ("Joint", "Midas")
         ),
         groups=tuple(NAMES[d] for d in FOUR),

@@ -3,7 +3,6 @@
 from experiments.paper.kinds import Cell, Column, Figure, Panel, Row, RunSet, Table
 from experiments.paper.rows import (
     LABELS,
-    LOOKS,
     METHODS,
     OURS,
     TAKEN_BACK,
@@ -68,7 +67,7 @@ MISALIGNED = Panel(
 ALPHA = Panel(
     "weight of the weak modality",
     "alpha",
-    (alpha_curve("Midas", MIDAS, tuple(LETTERS), LOOKS.index("Midas")),),
+    (alpha_curve("Midas", MIDAS, tuple(LETTERS)),),
     y_low=None,
     warmup=MIDAS,
 )

@@ -184,14 +184,15 @@ class Value:
 
 @dataclass(frozen=True)
 class Series:
-    """A curve (one value), or bars of one look (one value for each of the panel's groups).
+    """A curve (one value), or a method's bars (one value for each of the panel's groups).
 
-    `look` chooses colour, dash and hatch; None: its place in the panel.
+    Its colour is its method's; `dash` and `shade` count what tells curves of one method apart.
     """
 
     label: str
     values: tuple[Value, ...]
-    look: int | None = None
+    dash: int = 0
+    shade: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ class Panel:
 class Figure:
     """A figure of "bars" (each run's best epoch), "curves" (all epochs), or a "schematic".
 
-    A schematic has no panels and needs no run.
+    A schematic has no panels and needs no run: `file` is its drawing, without the ending.
     """
 
     id: str
@@ -220,6 +221,7 @@ class Figure:
     panels: tuple[Panel, ...] = ()
     seeds: tuple[int, ...] = SEEDS
     changed: tuple[tuple[str, str], ...] = ()
+    file: str = ""
 
     def runs(self) -> list[RunSet]:
         """Each set of runs that the figure needs, once."""
@@ -250,15 +252,15 @@ Artifact = Table | Figure
 
 def with_settings(artifact: Artifact, given: Mapping[str, str]) -> Artifact:
     """The table or figure of runs with these settings, under a name of its own."""
-    name, told = told_settings(artifact.id, given)
-    caption, changed = f"{artifact.caption} {told}", tuple(sorted(given.items()))
-    return replace(artifact, id=name, caption=caption, changed=changed)
+    changed = tuple(sorted(given.items()))
+    caption = f"{artifact.caption} All runs with {', '.join(f'{k}={v}' for k, v in changed)}."
+    return replace(artifact, id=artifact.id + suffix_of(given), caption=caption, changed=changed)
 
 
-def told_settings(name: str, given: Mapping[str, str]) -> tuple[str, str]:
-    """The name of an artifact whose runs have these settings, and the sentence that says so."""
+def suffix_of(given: Mapping[str, str]) -> str:
+    """What stands behind the names of artifacts whose runs have these settings."""
     words = [f"{key}={value}" for key, value in sorted(given.items())]
     safe = re.sub(r"[^A-Za-z0-9_=.,+-]+", "-", ",".join(words))
     if len(safe) > 80:  # as a part of a file's name
         safe = f"{safe[:64]}~{digest(words)}"
-    return f"{name}-{safe}", f"All runs with {', '.join(words)}."
+    return f"-{safe}" if safe else ""

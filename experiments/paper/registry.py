@@ -18,10 +18,10 @@ from experiments.paper.kinds import Artifact, RunSet
 GROUPS: dict[str, tuple[Artifact, ...]] = {
     "paper": (*paper_tables.ARTIFACTS, *text_tables.ARTIFACTS, *paper_figures.ARTIFACTS),
     "extra": extra_tables.ARTIFACTS,
-    "demo": demo.ARTIFACTS,
-    "demo-short": demo.SHORT,
+    "demo": (paper_figures.FIGURE_2, *demo.ARTIFACTS),
+    "demo-short": (paper_figures.FIGURE_2, *demo.SHORT),
 }
-ARTIFACTS: list[Artifact] = [*GROUPS["paper"], *GROUPS["extra"], *GROUPS["demo"]]
+ARTIFACTS: list[Artifact] = [*GROUPS["paper"], *GROUPS["extra"], *demo.ARTIFACTS]
 
 
 def find(name: str) -> list[Artifact]:

@@ -37,7 +37,6 @@ TAKEN_BACK = {
     "decay counted from the start": ("lr_from", "start"),
 }
 LABELS = {"PowMix": "PowMix(R)", "GMM": "GMM (our formulation)"}
-LOOKS = ("Joint", "Midas", "JointUni")  # a method looks the same in every figure of bars
 
 
 def score_columns(blocks: Mapping[str, str]) -> tuple[Column, ...]:
@@ -70,19 +69,19 @@ def score_row(
 
 
 def bars(methods: Mapping[str, RunSet], *keys: str) -> tuple[Series, ...]:
-    """For each method bars of one look, one for each key."""
+    """For each method its bars, one for each key."""
     return tuple(
-        Series(label, tuple(Value(runs, (key,)) for key in keys), LOOKS.index(label))
-        for label, runs in methods.items()
+        Series(label, tuple(Value(runs, (key,)) for key in keys)) for label, runs in methods.items()
     )
 
 
-def curves(runs: RunSet, keys: Mapping[str, str], letters: Mapping[str, str]) -> tuple[Series, ...]:
-    """For each label and key a curve for each modality, which `letters` abbreviates."""
+def curves(
+    label: str, runs: RunSet, key: str, letters: Mapping[str, str], shade: int = 0
+) -> tuple[Series, ...]:
+    """A curve for each modality, which `letters` abbreviates."""
     return tuple(
-        Series(f"{label}-{letter}", (Value(runs, (f"{key}/{m}",)),))
-        for label, key in keys.items()
-        for m, letter in letters.items()
+        Series(f"{label}-{letter}", (Value(runs, (f"{key}/{m}",)),), dash, shade)
+        for dash, (m, letter) in enumerate(letters.items())
     )
 
 
@@ -93,21 +92,22 @@ def confidence_curves(
     return Panel(
         title,
         "confidence",
-        curves(joint, {"Joint": "val/conf_raw"}, letters)
-        + curves(midas, {"Midas": "val/conf_raw"}, letters),
+        curves("Joint", joint, "val/conf_raw", letters)
+        + curves("Midas", midas, "val/conf_raw", letters),
         warmup=midas,
     )
 
 
 def share_curves(title: str, midas: RunSet, letters: Mapping[str, str]) -> Panel:
     """c of Eq. 2 (Uni) and r of Eq. 5 (Multi) on misaligned training pairs, by epoch."""
-    keys = {"Uni": "train/conf_uni", "Multi": "train/conf_fused"}
-    return Panel(title, "normalised confidence", curves(midas, keys, letters), warmup=midas)
+    both = curves("Uni", midas, "train/conf_uni", letters, shade=1)
+    both += curves("Multi", midas, "train/conf_fused", letters)
+    return Panel(title, "normalised confidence", both, warmup=midas)
 
 
-def alpha_curve(label: str, midas: RunSet, modalities: Sequence[str], look: int | None) -> Series:
+def alpha_curve(label: str, midas: RunSet, modalities: Sequence[str], place: int = 0) -> Series:
     """The largest of the modalities' weights at the end of each epoch."""
-    return Series(label, (Value(midas, tuple(f"alpha/{m}" for m in modalities)),), look)
+    return Series(label, (Value(midas, tuple(f"alpha/{m}" for m in modalities)),), place, place)
 
 
 def accuracy_bars(title: str, methods: Mapping[str, RunSet]) -> Panel:

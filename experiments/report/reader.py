@@ -93,12 +93,24 @@ class Reader:
         """The (runs, seed) that the artifacts need and that cannot be used yet."""
         return [(r, s) for r, s in needed(artifacts) if self.run(r, s)[1] != "done"]
 
-    def command(self, runs: RunSet, seed: int) -> str:
-        """The exact command that makes the run; an unusable folder must be given up for it."""
-        return self.commands(runs, [seed])
+    def to_fill(self, artifacts: Iterable[Artifact]) -> list[tuple[str, str]]:
+        """(command, why the runs do not count yet or "") for the missing runs.
+
+        Runs that differ in their seed alone, and are in the same state, are one command.
+        """
+        groups: dict[tuple[RunSet, str], list[int]] = {}
+        for runs, seed in self.missing(artifacts):
+            groups.setdefault((runs, self.run(runs, seed)[1]), []).append(seed)
+        return [
+            (self.commands(runs, seeds), HINTS.get(state, ""))
+            for (runs, state), seeds in groups.items()
+        ]
 
     def commands(self, runs: RunSet, seeds: Sequence[int]) -> str:
-        """One line of shell that makes the runs of these seeds, all in the state of the first."""
+        """One line of shell that makes the runs of these seeds, all in the state of the first.
+
+        `--overwrite` stands in it where a folder cannot be used and must be given up.
+        """
         extra = [] if self.results == Path("results") else ["--results_dir", str(self.results)]
         if self.run(runs, seeds[0])[1] == "unusable":
             extra.append("--overwrite")

@@ -201,8 +201,7 @@ def test_progress_counts_epochs_of_all_runs(tmp_path, monkeypatch):
     progress = Progress(Reader(tmp_path), [first, second, third])
     assert (progress.count, progress.total, progress.remaining()) == (3, 90, None)
     fake_run(tmp_path, JOINT, 2, epochs=8, done=False)  # 7 epochs
-    progress.look(second)
-    progress.look(third)
+    progress.update(second)
     now[0] += 14.0
     assert (progress.count, progress.total) == (10, 90)
     assert progress.remaining() == 160.0  # 7 epochs in 14 s, 80 to go

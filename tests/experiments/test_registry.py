@@ -5,7 +5,6 @@ from conftest import ROOT, program
 
 from common.options import UsageError
 from experiments.paper import extras as extra_tables
-from experiments.paper import figures as paper_figures
 from experiments.paper import illustration as demo
 from experiments.paper import tables as paper_tables
 from experiments.paper.adapt import RELEASE_PAIRS, adapted, read_settings
@@ -13,7 +12,6 @@ from experiments.paper.kinds import RunSet, Table
 from experiments.paper.registry import ARTIFACTS, find, needed
 from experiments.paper.rows import TAKEN_BACK
 from experiments.paper.tables import midas
-from experiments.report.compare import cells_of_the_paper, paper_results
 from experiments.run import recipe
 from experiments.run.resolve import resolve, run_from_config
 
@@ -37,12 +35,6 @@ def test_the_tables_and_figures_of_the_paper_are_all_there():
     assert len(set(names)) == len(names)
     for artifact in ARTIFACTS:
         assert artifact in find(artifact.id)
-
-
-def test_each_number_of_the_paper_has_its_cell_and_each_cell_its_number():
-    used = list(cells_of_the_paper(TABLES))
-    assert set(used) == set(paper_results())
-    assert len(used) == len(set(used))
 
 
 def test_a_cell_stands_beside_the_papers_number_of_the_same_thing():
@@ -145,13 +137,10 @@ def test_settings_that_cannot_be_set_are_refused(name, given, words):
         adapted(find(name), given)
 
 
-@pytest.mark.parametrize("words", [["size"], ["=3"], ["size=3", "size=4"]])
-def test_settings_of_another_form_are_refused(words):
-    with pytest.raises(UsageError, match="--set takes KEY=VALUE"):
-        read_settings(words)
-
-
-def test_settings_are_read_with_their_values_as_they_stand():
+def test_settings_of_another_form_are_refused():
+    for words in (["size"], ["=3"], ["size=3", "size=4"]):
+        with pytest.raises(UsageError, match="--set takes KEY=VALUE"):
+            read_settings(words)
     assert read_settings(["--size=32", "weights=/a=b"]) == {"size": "32", "weights": "/a=b"}
 
 
@@ -175,12 +164,6 @@ def test_the_page_of_both_recipes_is_what_the_command_prints():
     assert (made.returncode, made.stderr) == (0, "")
     assert (ROOT / "docs" / "recipe.md").read_text("utf-8") == made.stdout
     assert "| **`alpha_cap`** | **0** | **10** |" in made.stdout
-
-
-def test_no_entry_beside_the_papers_compares_with_it():
-    others = [*extra_tables.ARTIFACTS, *find("demo")]
-    assert list(cells_of_the_paper([t for t in others if isinstance(t, Table)])) == []
-    assert all(not figure.seeds == () for figure in paper_figures.ARTIFACTS)
 
 
 def test_an_entry_that_varies_a_setting_is_left_out_where_others_take_it(capsys):
