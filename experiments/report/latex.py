@@ -3,8 +3,9 @@ r"""An evaluated table as a LaTeX file that needs booktabs and graphicx alone.
     \usepackage{booktabs,graphicx}
     \input{results/tables/table1}
 
-A table of more than six columns goes on below itself, block after block, under a new heading: side
-by side its type would be too small to read. What is still wider than the text is scaled down to it.
+A table of more than three columns takes both columns of a two-column paper (table*, which is like
+table on a page of one). One of more than six goes on below itself, block after block, under a new
+heading: side by side its type would be too small to read. What is still too wide is scaled down.
 """
 
 import re
@@ -16,6 +17,7 @@ from experiments.report.figures import EvaluatedFigure
 from experiments.report.statistics import MISSING
 
 WIDEST = 6  # columns side by side
+NARROW = 3  # columns that fit half a page
 ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -51,10 +53,11 @@ def latex(evaluated: EvaluatedTable) -> str:
     table = evaluated.table
     parts = panels(table.columns)
     wide = max(len(part) for part in parts)
+    kind = "table*" if wide > NARROW else "table"
     lines = [
         r"% \usepackage{booktabs,graphicx}",
         "% " + " ".join(evaluated.footer.split()),
-        r"\begin{table}[tbp]",
+        rf"\begin{{{kind}}}[tbp]",
         r"\centering",
         rf"\caption{{{escape(table.caption)}}}",
         rf"\label{{tab:{table.id}}}",
@@ -69,7 +72,7 @@ def latex(evaluated: EvaluatedTable) -> str:
         r"{\footnotesize\raggedright",
         *map(escape, notes(evaluated)),
         r"\par}",
-        r"\end{table}",
+        rf"\end{{{kind}}}",
     ]
     return "\n".join(lines) + "\n"
 
