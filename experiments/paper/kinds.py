@@ -26,8 +26,8 @@ Change = Callable[["RunSet", str], tuple["RunSet", str]]  # runs and a key -> ot
 class RunSet:
     """Runs that differ in their seed only.
 
-    `overrides` are (flag, value) pairs and must be what `train.py` would call differing: a setting
-    at its default would name another folder (a test resolves every entry of the registry).
+    `overrides` are (flag, value) pairs of settings that are not at their default: one that is would
+    name another folder than `train.py`'s (a test resolves every entry of the registry).
     """
 
     dataset: str
@@ -70,9 +70,9 @@ class Cell:
     """A number of runs: `key` of result.json, and which number of the paper it repeats.
 
     A key that begins with val/ is read from the log, at the epoch that was chosen. The number of
-    other runs, `minus`, is taken off seed by seed. `paper` is (table, dataset, method, variant,
-    metric) of paper_results.csv, by table and cell and never by run, because the paper gives one
-    run several numbers.
+    other runs, `minus`, is subtracted seed by seed. `paper` is (table, dataset, method, variant,
+    metric) of paper_results.csv; it names a cell and not a run, because the paper gives one run
+    several numbers.
     """
 
     runs: RunSet
@@ -96,7 +96,7 @@ class Column:
     """A table's column; neighbours of one `block` share a heading.
 
     `lower`: the smaller number is the better one; None: neither is, and nothing is marked.
-    `counts`: whole numbers, which agree with the paper's or do not.
+    `counts`: whole numbers, which equal the paper's or do not.
     """
 
     header: str
@@ -114,10 +114,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: one cell or text a column, None where there is none.
-
-    `ours`: the paper has no such row.
-    """
+    """A row: one cell or text a column, None where there is none; the paper lacks a row of ours."""
 
     label: str
     cells: tuple[Cell | str | None, ...]
@@ -128,8 +125,8 @@ class Row:
 class Table:
     """A table; a cell is mean ± sample standard deviation over `seeds`.
 
-    `first` heads the rows' labels; `notes` are footnotes; `changed` are the settings that all runs
-    were given beside the paper's.
+    `first` heads the rows' labels; `notes` are footnotes; `changed` are the settings in which all
+    runs differ from the paper's.
     """
 
     id: str

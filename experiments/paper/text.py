@@ -1,37 +1,39 @@
 """The numbers of the paper's text and of Figure 1a, as tables."""
 
-from experiments.paper.kinds import Cell, Column, Row, RunSet, Table
-from experiments.paper.rows import F1_NOTE, LR_NOTE, TOP_TWO, score_columns, score_row
-from experiments.paper.tables import NAMES, ONE_RUN, blocks, methods_table, midas
+from functools import partial
 
-TEXT_MOSI = methods_table(
+from experiments.paper.kinds import Cell, Column, Row, RunSet, Table
+from experiments.paper.rows import (
+    LR_NOTE,
+    NAMES,
+    ONE_RUN,
+    TOP_TWO,
+    Scores,
+    method_scores,
+    midas,
+    score_table,
+)
+
+TEXT_MOSI = score_table(
     "text-mosi",
     "CMU-MOSI, three modalities (Sec. 4.5), test part.",
     ("mosi",),
-    ("Joint", "Midas"),
+    method_scores("Joint", "Midas"),
     ONE_RUN,
 )
 
-TEXT_CONFUSION = Table(
+TEXT_CONFUSION = score_table(
     "text-confusion",
     "CREMA-D: partners drawn at random, and among each sample's two likeliest classes (Sec. A.4),"
     " test part.",
-    score_columns(blocks(("cremad",))),
-    (
-        score_row(
-            "Confusion-based",
-            {"cremad": midas("cremad", pairing="confusion")},
-            "text_confusion",
-            "pair=confusion_top2",
-        ),
-        score_row("Random", {"cremad": midas("cremad")}, "text_confusion", "pair=random"),
-    ),
-    (
-        F1_NOTE,
-        ONE_RUN,
-        "The paper does not say which partner is taken where several qualify, or none does: ours"
-        " draws among them, and where none qualifies among all of another class.",
-    ),
+    ("cremad",),
+    [
+        Scores("Confusion-based", partial(midas, pairing="confusion"), "pair=confusion_top2"),
+        Scores("Random", midas, "pair=random"),
+    ],
+    ONE_RUN,
+    "The paper does not say which partner is taken where several qualify, or none does: ours"
+    " draws among them, and where none qualifies among all of another class.",
     first="pairing",
 )
 

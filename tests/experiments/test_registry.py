@@ -10,8 +10,7 @@ from experiments.paper import tables as paper_tables
 from experiments.paper.adapt import RELEASE_PAIRS, adapted, read_settings
 from experiments.paper.kinds import RunSet, Table
 from experiments.paper.registry import ARTIFACTS, find, needed
-from experiments.paper.rows import TAKEN_BACK
-from experiments.paper.tables import midas
+from experiments.paper.rows import FOUR, TAKEN_BACK, midas
 from experiments.run import recipe
 from experiments.run.resolve import resolve, run_from_config
 
@@ -64,7 +63,7 @@ def test_a_cell_stands_beside_the_papers_number_of_the_same_thing():
 def test_runs_are_shared_between_tables():
     table1, table2 = (find(name)[0] for name in ("table1", "table2"))
     assert set(table2.rows[-1].cells[k].runs for k in range(0, 12, 3)) == {
-        RunSet(d, "Midas") for d in paper_tables.FOUR
+        RunSet(d, "Midas") for d in FOUR
     }
     assert {c.runs for c in table2.rows[-1].cells} == {c.runs for c in table1.rows[-1].cells}
 
