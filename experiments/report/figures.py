@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.paper.kinds import Figure, Panel, Series, Value
+from experiments.paper.kinds import Figure, Panel, RunSet, Series, Value
 from experiments.report.reader import Finished, Reader, number
 from experiments.report.statistics import Summary, summarise
 
@@ -22,11 +22,14 @@ class Point:
 class EvaluatedFigure:
     """A figure with all that is drawn of it, in the unit of its axes.
 
-    `warmup_ends` has for each panel the last epoch of the warm-up, None where none is marked;
-    `weak` names for (panel, series) of a largest weight the modality that has it at the end.
+    `runs` are the finished runs behind it, `missing` those that it still needs. `warmup_ends` has
+    for each panel the last epoch of the warm-up, None where none is marked; `weak` names for
+    (panel, series) of a largest weight the modality that has it at the end.
     """
 
     figure: Figure
+    runs: list[Finished]
+    missing: list[tuple[RunSet, int]]
     points: list[Point]
     warmup_ends: list[int | None]
     weak: dict[tuple[int, int], str]
@@ -95,7 +98,8 @@ def evaluate_figure(figure: Figure, reader: Reader) -> EvaluatedFigure:
                 runs = reader.finished(series.values[0].runs, figure.seeds)
                 weak[p, s] = weak_modality(series.values[0], runs)
     ends = [warmup_end(panel, figure, reader) for panel in figure.panels]
-    return EvaluatedFigure(figure, points, ends, weak)
+    runs = [run for one in figure.runs() for run in reader.finished(one, figure.seeds)]
+    return EvaluatedFigure(figure, runs, reader.missing([figure]), points, ends, weak)
 
 
 def series_points(

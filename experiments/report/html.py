@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from experiments.launch.estimate import Estimator, duration, time_left
@@ -26,7 +26,7 @@ from experiments.report.evaluate import NOT_THERE, EvaluatedCell, EvaluatedTable
 from experiments.report.figures import EvaluatedFigure
 from experiments.report.finding import finding, leading_table
 from experiments.report.provenance import HASH_DIGITS, PLUS_MINUS, SELECTION, hashes_in, provenance
-from experiments.report.reader import HINTS, Finished, Reader
+from experiments.report.reader import HINTS, Reader
 from experiments.report.statistics import Summary, exact
 
 STATES = {
@@ -51,7 +51,27 @@ def report(
     """
     artifacts = [*(t.table for t in tables), *(f.figure for f in figures)]
     behind = RunsBehind(reader)
-    comparisons = [comparison for table in tables for comparison in table.comparisons]
+    return template().render(
+        finding=finding(tables),
+        main_table=leading_table(tables),
+        main_figure=main_figure(figures),
+        tables=tables,
+        figures=figures,
+        pictures=pictures,
+        comparisons=[comparison for table in tables for comparison in table.comparisons],
+        behind=behind,
+        counted=behind.counted(artifacts),
+        missing=reader.missing(artifacts),
+        notes=notes,
+        selection=SELECTION,
+        plus_minus=PLUS_MINUS,
+        footnote=FOOTNOTE,
+        not_there=NOT_THERE,
+    )
+
+
+def template() -> Template:
+    """The page with the functions that it formats with."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -60,19 +80,19 @@ def report(
         undefined=StrictUndefined,
     )
     environment.filters |= {
-        "prose": prose, "data_uri": data_uri, "size": png_size, "spread": plain_spread,
-        "probability": probability, "exact": lambda value: "" if value is None else exact(value),
-        "counts": verdict_counts, "why": why_not_comparable, "blocks": blocks,
-    }  # fmt: skip
+        "blocks": blocks,
+        "counts": verdict_counts,
+        "data_uri": data_uri,
+        "exact": exact,
+        "probability": probability,
+        "prose": prose,
+        "provenance": provenance,
+        "size": png_size,
+        "spread": plain_spread,
+        "why": why_not_comparable,
+    }
     environment.tests["number"] = lambda entry: isinstance(entry, EvaluatedCell)
-    environment.tests["lacking"] = lambda artifact: bool(reader.missing([artifact]))
-    return environment.get_template("report.html.j2").render(
-        finding=finding(tables), main_table=leading_table(tables), tables=tables, figures=figures,
-        main_figure=main_figure(figures), pictures=pictures, behind=behind, notes=notes,
-        artifacts=artifacts, comparisons=comparisons, counted=behind.counted(artifacts),
-        provenance=provenance, selection=SELECTION, plus_minus=PLUS_MINUS, footnote=FOOTNOTE,
-        not_there=NOT_THERE,
-    )  # fmt: skip
+    return environment.get_template("report.html.j2")
 
 
 def main_figure(figures: Sequence[EvaluatedFigure]) -> EvaluatedFigure | None:
@@ -89,21 +109,12 @@ class RunsBehind:
         self.reader = reader
         self.seconds = cache(Estimator(reader).seconds)
 
-    def counts(self, artifact: Artifact) -> tuple[int, int]:
-        """How many of the artifact's runs are there, and how many it needs."""
-        wanted = len(list(needed([artifact])))
-        return wanted - len(self.reader.missing([artifact])), wanted
-
     def counted(self, artifacts: Sequence[Artifact]) -> str:
         """How many of all runs there are, and in what state the others are."""
         wanted = list(needed(artifacts))
         states = Counter(self.reader.run(runs, seed)[1] for runs, seed in wanted)
         rest = [f"{states[state]} {words}" for state, words in STATES.items() if states[state]]
         return "; ".join([f"{states['done']} of {len(wanted)} are there", *rest])
-
-    def missing(self, artifacts: Sequence[Artifact]) -> Wanted:
-        """The runs that are missing, each once."""
-        return self.reader.missing(artifacts)
 
     def cost(self, wanted: Wanted) -> str:
         """How many runs, and how long they take one after another."""
@@ -145,10 +156,6 @@ class RunsBehind:
             f"Seed{'s' * (len(own) > 1)} {', '.join(map(str, own))}: {text}."
             for text, own in found.items()
         ]
-
-    def finished(self, artifact: Artifact) -> list[Finished]:
-        """The finished runs of an artifact."""
-        return [r for one in artifact.runs() for r in self.reader.finished(one, artifact.seeds)]
 
     def damaged(self, wanted: Wanted) -> bool:
         """Whether a folder must be given up, which the launcher does not do by itself."""
