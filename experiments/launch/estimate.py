@@ -40,7 +40,7 @@ class Estimator:
         self.epochs_behind = cache(self._count_epochs)
 
     def seconds(self, runs: RunSet, seed: int) -> float | None:
-        """What is left of a run, 0 when it is done; None where no finished run tells."""
+        """What is left of a run, 0 when it is done; None where no finished run is like it."""
         if self.reader.run(runs, seed)[1] == "done":
             return 0.0
         by_method = self._epoch_seconds(runs.dataset)

@@ -29,15 +29,15 @@ class Child:
 class LocalPool:
     """The slots of this machine; `slots` are their devices.
 
-    A child's threads depend on the number of slots and not of runs: a run that a later launch goes
-    on with then has the threads it had, and its last digits stay the same.
+    The number of threads of a child depends on the slots and not on how many runs there are, so
+    that a run which a later launch resumes keeps its threads, and with them its last digits.
     """
 
     def __init__(self, results: Path, slots: Sequence[str], script: Path = TRAIN):
         self.results, self.slots, self.script = results, list(slots), script
         self.threads = max(1, cores() // len(slots))
         self.running: dict[Child, Task] = {}
-        self.busy: list[Task] = []  # another process is at these runs
+        self.busy: list[Task] = []  # runs that another process is working on
         self.most = len(slots)  # fewer once the memory was short
         self.put_off: set[Child] = set()  # stopped for want of memory
         self.about = (
@@ -50,7 +50,7 @@ class LocalPool:
         return len(self.running) < self.most
 
     def start(self, task: Task) -> None:
-        """Starts a child in a free slot, unless another process is at that run."""
+        """Starts a child in a free slot, unless another process is working on that run."""
         taken = {child.slot for child in self.running}
         slot = next(place for place in range(len(self.slots)) if place not in taken)
         log = open_log(task.log_path(self.results), task.folder(self.results))
@@ -82,7 +82,7 @@ class LocalPool:
         last epoch once another has ended.
         """
         if self.put_off & self.running.keys():
-            return  # what it holds is not free yet
+            return  # its memory is not free yet
         if len(self.running) > 1 and free_memory() < SPARE:
             youngest = max(self.running, key=lambda child: child.begun)
             self.put_off.add(youngest)

@@ -2,7 +2,7 @@
 
 Each run is one task of the cluster: a child like the local launcher's, in this working directory
 and with this Python. Data, results and project must stand under the same paths on all machines. Ray
-never tries a run twice: what stopped goes on when the same command is given again.
+never retries a run; the same command, given again, resumes what stopped.
 """
 
 import math

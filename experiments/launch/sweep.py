@@ -1,6 +1,6 @@
-"""Many runs to be made, wherever their children work: skipping, progress, failures, signals.
+"""Makes many runs, wherever their processes work: skipping, progress, failures, signals.
 
-Runs that are done are skipped and stopped ones go on, so the same launch again does what is left.
+Finished runs are skipped and stopped ones resumed, so the same launch again does what is left.
 Children work in a pool: `local.LocalPool` has this machine's devices, `on_ray.RayPool` a cluster's.
 """
 
@@ -36,7 +36,7 @@ class Pool(Protocol):
         """Starts the child of a task."""
 
     def ended(self) -> Iterator[tuple[Task, Ended | str]]:
-        """What ended since the last call; a text says why the run has to wait."""
+        """The tasks that ended since the last call; a text says why one has to wait."""
 
     def stop(self, number: int) -> None:
         """Passes a signal on to every child."""

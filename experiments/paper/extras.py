@@ -1,4 +1,4 @@
-"""Tables that the paper lacks and its readers ask for: no number of the paper stands in them."""
+"""Tables that the paper lacks and its readers ask for; none repeats a number of the paper."""
 
 from functools import partial
 

@@ -26,8 +26,8 @@ Change = Callable[["RunSet", str], tuple["RunSet", str]]  # runs and a key -> ot
 class RunSet:
     """Runs that differ in their seed only.
 
-    `overrides` are (flag, value) pairs of settings that are not at their default: one that is would
-    name another folder than `train.py`'s (a test resolves every entry of the registry).
+    `overrides` are (flag, value) pairs of settings that differ from their defaults. A setting at
+    its default must not be among them: its folder would not be the one that `train.py` uses.
     """
 
     dataset: str
@@ -114,7 +114,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: one cell or text a column, None where there is none; the paper lacks a row of ours."""
+    """A row: a cell, a text or None for each column; `ours` marks one that the paper lacks."""
 
     label: str
     cells: tuple[Cell | str | None, ...]
@@ -173,7 +173,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Value:
-    """What is plotted of a run: the largest of the log's `keys`, in the epochs that have them."""
+    """A plotted value of a run: the largest of the log's `keys`, at each epoch that has any."""
 
     runs: RunSet
     keys: tuple[str, ...]
@@ -183,7 +183,7 @@ class Value:
 class Series:
     """A curve (one value), or a method's bars (one value for each of the panel's groups).
 
-    Its colour is its method's; `dash` and `shade` count what tells curves of one method apart.
+    The method decides the colour; `dash` and `shade` distinguish curves of one method.
     """
 
     label: str
@@ -255,7 +255,7 @@ def with_settings(artifact: Artifact, given: Mapping[str, str]) -> Artifact:
 
 
 def suffix_of(given: Mapping[str, str]) -> str:
-    """What stands behind the names of artifacts whose runs have these settings."""
+    """The ending of an artifact's name that spells out the settings of its runs."""
     words = [f"{key}={value}" for key, value in sorted(given.items())]
     safe = re.sub(r"[^A-Za-z0-9_=.,+-]+", "-", ",".join(words))
     if len(safe) > 80:  # as a part of a file's name

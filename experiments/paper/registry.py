@@ -1,4 +1,4 @@
-"""Which runs make which table or figure: all entries, found by name.
+"""The registry: every table and figure, found by name.
 
 An entry (`experiments/paper/kinds.py` has their kinds) is all that `make_tables.py` and `python -m
 experiments` know of an artifact, and two artifacts that name the same runs share them.

@@ -1,9 +1,9 @@
 """Draws an evaluated figure, as PNG and PDF.
 
-A colour is a method in all figures (Okabe and Ito's colours); a dash and a shade tell modalities,
-or what else a method's curves show; bars have a hatch for each method as well, so that a figure
-reads without colour. Equal numbers give equal bytes: fixed font, matplotlib's own defaults whatever
-the user's settings say, no dates or versions in the files.
+Each method has one colour in all figures, from Okabe and Ito's palette. Dashes and shades
+distinguish the curves of one method, such as its modalities; bars also have a hatch for each
+method, so that figures can be read without colour. Equal numbers give equal bytes: the font is
+fixed, the user's settings of matplotlib are ignored, and the files hold no dates or versions.
 """
 
 import io

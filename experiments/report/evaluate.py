@@ -95,7 +95,7 @@ class EvaluatedTable:
 
 
 def evaluate(table: Table, reader: Reader) -> EvaluatedTable:
-    """Reads the table's runs and works out all that any of its forms shows."""
+    """Reads the table's runs and computes everything that its forms show."""
     entries = [
         [
             evaluate_cell(table, (r, c), cell, reader) if isinstance(cell, Cell) else cell

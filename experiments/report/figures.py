@@ -88,7 +88,7 @@ class EvaluatedFigure:
 
 
 def evaluate_figure(figure: Figure, reader: Reader) -> EvaluatedFigure:
-    """Reads the figure's runs and works out all that is drawn."""
+    """Reads the figure's runs and computes everything that is drawn."""
     points, weak = [], {}
     for p, panel in enumerate(figure.panels):
         for s, series in enumerate(panel.series):

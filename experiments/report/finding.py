@@ -1,4 +1,4 @@
-"""What was found, in one sentence that is worked out from the evaluated tables."""
+"""What was found, in one sentence computed from the evaluated tables."""
 
 from collections.abc import Sequence
 
@@ -51,4 +51,4 @@ def agreement(tables: Sequence[EvaluatedTable]) -> str:
         return f"against the paper, cell by cell: {words}"
     if any(comparison.ours for comparison in comparisons):
         return "none of the numbers could be compared with the paper's"
-    return "the paper has no counterpart of these numbers"
+    return "the paper reports no counterpart of these numbers"

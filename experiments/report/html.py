@@ -103,7 +103,7 @@ def main_figure(figures: Sequence[EvaluatedFigure]) -> EvaluatedFigure | None:
 
 
 class RunsBehind:
-    """What the page tells of runs: commands, folders, environments, and what is missing."""
+    """What the page shows of runs: commands, folders, environments, and what is missing."""
 
     def __init__(self, reader: Reader):
         self.reader = reader
@@ -187,7 +187,7 @@ def prose(text: str) -> Markup:
 
 
 def data_uri(png: bytes) -> str:
-    """The picture as an address that holds all of it."""
+    """The picture as a data address, so that the page loads nothing."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 

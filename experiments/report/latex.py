@@ -131,7 +131,7 @@ def latex_entry(entry: Entry, seeds: int) -> str:
 
 
 def notes(evaluated: EvaluatedTable) -> list[str]:
-    """What stands in small print below the table."""
+    """The small print below the table."""
     table, dash = evaluated.table, "A dash: no run yet."
     if len(table.seeds) == 1:
         found = ["One seed.", dash]

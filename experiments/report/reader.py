@@ -1,4 +1,4 @@
-"""Which runs count: done, whole, and what the registry asked for.
+"""Which runs count: finished, undamaged, and those that the registry asks for.
 
 Tables, figures, the report and the launcher read runs through `Reader` alone. A folder that is
 damaged, half-written or another run's is named on stderr, treated as missing, and the rest goes on.
@@ -109,7 +109,7 @@ class Reader:
     def commands(self, runs: RunSet, seeds: Sequence[int]) -> str:
         """One line of shell that makes the runs of these seeds, all in the state of the first.
 
-        `--overwrite` stands in it where a folder cannot be used and must be given up.
+        It has `--overwrite` where a folder cannot be used and must be given up.
         """
         extra = [] if self.results == Path("results") else ["--results_dir", str(self.results)]
         if self.run(runs, seeds[0])[1] == "unusable":

@@ -13,7 +13,7 @@ from common.program import run
 from experiments.__main__ import main
 from experiments.paper.illustration import JOINT, JOINT_UNI, MIDAS
 from experiments.paper.kinds import RunSet
-from experiments.paper.registry import ARTIFACTS, find, needed, select
+from experiments.paper.registry import ARTIFACTS, needed, select
 
 
 def experiments(*words):
@@ -173,32 +173,3 @@ def test_a_wrong_command_line_is_one_line(words, message, capsys):
     assert run(main, list(words)) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}") and error.count("\n") == 1
-
-
-# --- names, commands, numbers ---------------------------------------------------------------------
-
-
-def test_artifacts_are_consistent():
-    assert len({artifact.id for artifact in ARTIFACTS}) == len(ARTIFACTS)
-    for figure in ARTIFACTS:
-        for panel in getattr(figure, "panels", ()):
-            wanted = len(panel.groups) if figure.kind == "bars" else 1
-            assert all(len(series.values) == wanted for series in panel.series)
-
-
-def test_a_group_and_an_id_are_found_whatever_their_case():
-    demo = [a.id for a in ARTIFACTS if a.id.startswith("demo-")]
-    assert [a.id for a in find("Demo")] == ["figure2", *demo]
-    assert [a.id for a in select(["demo-figure6", "DEMO-figure1"])] == [
-        "demo-figure1",
-        "demo-figure6",
-    ]
-
-
-def test_overrides_become_flags_and_a_folder(tmp_path):
-    runs = RunSet("demo", "Midas", (("weak_modality", False), ("lam", 5.0)))
-    assert runs.command(2) == (
-        "python train.py --dataset demo --method Midas --seed 2 --weak_modality off --lam 5"
-    )
-    folder = runs.folder(tmp_path, 2).path.relative_to(tmp_path)
-    assert str(folder) == "runs/demo/Midas/lam=5,weak_modality=off/seed2"
