@@ -18,26 +18,17 @@ from experiments.report.statistics import MISSING
 
 WIDEST = 6  # columns side by side
 NARROW = 3  # columns that fit half a page
-ESCAPES = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\$",
-        "%": r"\%",
-        "&": r"\&",
-        "#": r"\#",
-        "_": r"\_",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "`": r"\`{}",
-        '"': "''",
-        "±": r"$\pm$",
-    }
-)
+ESCAPES = {character: "\\" + character for character in "{}$%&#_"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\`{}",
+    '"': "''",
+    "±": r"$\pm$",
+}
 MARKS = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
 # \width is the natural one: a table that fits is left as it is.
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
@@ -45,7 +36,7 @@ FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 def escape(text: str) -> str:
     """Text that LaTeX prints as it stands: also two hyphens, which it would draw as one dash."""
-    return re.sub("-(?=-)", "-{}", text.translate(ESCAPES))
+    return re.sub("-(?=-)", "-{}", text.translate(str.maketrans(ESCAPES)))
 
 
 def latex(evaluated: EvaluatedTable) -> str:
