@@ -48,12 +48,12 @@ class EvaluatedFigure:
     def not_drawn(self) -> str:
         """The panels, series and bars without a point, by their names; "" for none."""
         panels = self.figure.panels
-        found = {panel.title: self.lacks(place) for place, panel in enumerate(panels)}
-        whole = [title for title, names in found.items() if names]
-        if len(whole) == len(panels) and len(set(found.values())) == 1:
-            return next(iter(found.values()), "")
+        lacking = [self.lacks(place) for place in range(len(panels))]
+        if len(set(lacking)) == 1:  # the same in every panel
+            return lacking[0]
         parts = []
-        for place, (title, names) in enumerate(found.items()):
+        for place, names in enumerate(lacking):
+            title = panels[place].title
             if names:
                 parts.append(f"{title}: {names}" if place in self.drawn_panels else title)
         return "; ".join(parts)

@@ -40,7 +40,7 @@ class Finished:
 
     @cached_property
     def log(self) -> list[dict]:
-        """One line an epoch; read when it is asked for, unless it had to be looked through."""
+        """One line an epoch; read on demand, unless it had to be checked line by line."""
         return self.folder.read_log() if self.lines is None else self.lines
 
     @property
@@ -121,7 +121,7 @@ def read_config(folder: RunFolder, runs: RunSet, seed: int) -> dict:
     """The run's configuration; raises `UsageError` when it is another run's or not whole."""
     if not folder.file("config.json").exists():
         raise UsageError("it holds a result and no config.json: move the folder away")
-    config = as_dict(folder.read_json("config.json"), "config.json")
+    config = folder.read_json("config.json")
     asked = {
         "dataset": runs.dataset,
         "method": runs.method,
@@ -139,10 +139,10 @@ def read_config(folder: RunFolder, runs: RunSet, seed: int) -> dict:
 
 def read_finished(folder: RunFolder, runs: RunSet, seed: int, config: dict) -> Finished:
     """A done run's files; raises `UsageError` when one of them is not whole."""
-    starts = as_dict(folder.read_json("env.json"), "env.json").get("starts")
+    starts = folder.read_json("env.json").get("starts")
     if not starts or not isinstance(starts, list):
         raise UsageError("env.json is damaged: it has no list of starts")
-    result = as_dict(folder.read_json("result.json"), "result.json")
+    result = folder.read_json("result.json")
     best, epochs = result.get("best_epoch"), config["settings"].get("max_epochs", 1)
     for name, value in (("best_epoch", best), ("max_epochs", epochs)):
         if not isinstance(value, int) or not 1 <= value < 10**9:
@@ -165,7 +165,7 @@ def checked_log(folder: RunFolder, known: str | None, epochs: int) -> list[dict]
     if known and not damaged and plain and text.count(b"\n") >= epochs:
         return None
     log = folder.read_log()
-    numbers = [line.get("epoch") if isinstance(line, dict) else None for line in log]
+    numbers = [line.get("epoch") for line in log]
     if damaged or numbers != list(range(1, len(log) + 1)) or len(log) < epochs:
         raise UsageError(f"log.jsonl is damaged: {epochs} epochs expected, {len(log)} whole lines")
     for line in log:
