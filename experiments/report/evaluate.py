@@ -14,6 +14,12 @@ from experiments.report.reader import Finished, Reader
 from experiments.report.statistics import Summary, show, summarise
 
 NOT_THERE = "n/a"  # the table has no such cell
+# form -> mark -> what encloses a number that has the mark
+MARKS = {
+    "markdown": {"best": ("**", "**"), "second": ("<u>", "</u>"), "": ("", "")},
+    "latex": {"best": (r"\textbf{", "}"), "second": (r"\underline{", "}"), "": ("", "")},
+    "html": {"best": ("<b>", "</b>"), "second": ("<u>", "</u>"), "": ("", "")},
+}
 
 
 @dataclass
@@ -36,6 +42,11 @@ class EvaluatedCell:
     def text(self) -> str:
         """The number as tables show it."""
         return show(self.summary, self.column.percent, self.column.digits)
+
+    def enclosed(self, text: str, form: str) -> str:
+        """The text with the cell's mark, in Markdown, LaTeX or HTML."""
+        before, after = MARKS[form][self.mark]
+        return f"{before}{text}{after}"
 
 
 Entry = EvaluatedCell | str | None  # a number, a text, or nothing

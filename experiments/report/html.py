@@ -84,6 +84,7 @@ def template() -> Template:
         "counts": verdict_counts,
         "data_uri": data_uri,
         "exact": exact,
+        "marked": lambda cell: Markup(cell.enclosed(escape(cell.text), "html")),
         "probability": probability,
         "prose": prose,
         "provenance": provenance,

@@ -29,7 +29,6 @@ ESCAPES = {character: "\\" + character for character in "{}$%&#_"} | {
     '"': "''",
     "±": r"$\pm$",
 }
-MARKS = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
 # \width is the natural one: a table that fits is left as it is.
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
@@ -115,7 +114,7 @@ def latex_entry(entry: Entry, seeds: int) -> str:
     if entry.summary is None:
         return MISSING
     summary = entry.summary.scaled(100.0 if entry.column.percent else 1.0)
-    text = MARKS[entry.mark] % f"{summary.mean:.{entry.column.digits}f}"
+    text = entry.enclosed(f"{summary.mean:.{entry.column.digits}f}", "latex")
     if summary.std is not None:
         text += rf" $\pm$ {summary.std:.{entry.column.digits}f}"
     return text if summary.n == seeds else f"{text} ({summary.n})"

@@ -6,8 +6,6 @@ from experiments.report.evaluate import NOT_THERE, Entry, EvaluatedCell, Evaluat
 from experiments.report.figures import EvaluatedFigure
 from experiments.report.statistics import exact
 
-MARKS = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
-
 
 def markdown(evaluated: EvaluatedTable) -> str:
     """The table with its notes, what is missing, and where the numbers come from."""
@@ -38,7 +36,7 @@ def markdown(evaluated: EvaluatedTable) -> str:
 def markdown_entry(entry: Entry) -> str:
     """A number with its mark, a text, or that the table has no such cell."""
     if isinstance(entry, EvaluatedCell):
-        return MARKS[entry.mark].format(entry.text)
+        return entry.enclosed(entry.text, "markdown")
     return entry or NOT_THERE
 
 

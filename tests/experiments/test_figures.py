@@ -11,7 +11,7 @@ from experiments.paper import registry
 from experiments.paper.adapt import RELEASE_PAIRS, adapted
 from experiments.paper.illustration import JOINT, MIDAS
 from experiments.paper.kinds import Figure, RunSet
-from experiments.report.draw import LOOKS, WARMUP, colour, compose, style
+from experiments.report.draw import LOOKS, colour, compose, style
 from experiments.report.figures import evaluate_figure
 from experiments.report.latex import latex_figure
 from experiments.report.reader import Reader
@@ -147,7 +147,7 @@ def test_the_caption_counts_the_seeds_and_stands_beside_the_picture(tmp_path):
 
 
 @pytest.mark.parametrize("figure", PLOTS, ids=lambda figure: figure.id)
-def test_a_colour_is_a_method_and_no_two_series_of_a_panel_look_alike(full, figure):
+def test_a_colour_is_a_method_and_no_two_series_of_a_panel_look_alike(figure):
     for panel in figure.panels:
         looks = [(s.values[0].runs.method, s.dash, s.shade) for s in panel.series]
         assert len(set(looks)) == len(looks)
@@ -155,17 +155,3 @@ def test_a_colour_is_a_method_and_no_two_series_of_a_panel_look_alike(full, figu
         shades = [colour(s) for s in panel.series if s.values[0].runs.method == "Midas"]
         others = [colour(s) for s in panel.series if s.values[0].runs.method != "Midas"]
         assert not set(shades) & set(others)
-    with style():
-        drawing = compose(evaluate_figure(figure, Reader(full)))
-    for part, panel in zip(drawing.subfigs, figure.panels):
-        names = [text.get_text() for text in part.legends[0].get_texts()]
-        assert len(names) == len(panel.series) + (WARMUP in names)
-
-
-def test_panels_of_one_quantity_share_their_scale(tmp_path):
-    run(tmp_path, UCF)
-    high = full_log(1, "cremad")
-    fake_run(tmp_path, RunSet("cremad", "Joint"), 1, log=lambda e: {k: 0.9 for k in high(e)})
-    with style():
-        first, second = compose(evaluated(tmp_path, "figure5")).axes
-    assert first.get_ylim() == second.get_ylim() and first.get_ylim()[1] > 0.9
