@@ -44,9 +44,10 @@ from benchmarks.step_cost import in_turn  # noqa: E402
 from common.options import Parser, UsageError  # noqa: E402
 from common.program import run as run_program  # noqa: E402
 from data_prep.datasets import cremad, kinetics  # noqa: E402
-from data_prep.rows import extract_row, single_threaded  # noqa: E402
+from data_prep.modalities.video import Video  # noqa: E402
+from data_prep.sample import extract_row, single_threaded  # noqa: E402
 from data_prep.shards import Shard, ShardWriter, schema  # noqa: E402
-from data_prep.spec import Candidate, Rejection, Spec, Video  # noqa: E402
+from data_prep.spec import Candidate, Rejection, Spec  # noqa: E402
 
 READ_RATE = 22050  # Hz, as librosa reads the peers' wav files of 16 kHz
 N_FFT, HOP, LOG_FLOOR = 512, 353, 1e-7  # OGM-GE's loader

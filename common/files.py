@@ -24,6 +24,7 @@ TEMPORARY = ".*.tmp"  # the names under which files are written
 # What spreadsheets take for a formula and run; a name that only begins with a minus is none.
 FORMULA = re.compile(r"[\t\r ]*(?:[=@]|[+-].*[(|!])", re.DOTALL)
 HOST = re.sub(r"\W", "-", platform.node()) or "host"
+IGNORED = ("Thumbs.db", "__MACOSX")  # as are names that begin with a dot
 
 
 class Busy(UsageError):
@@ -53,6 +54,11 @@ def atomic(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is what an operating system leaves behind, or hidden."""
+    return name.startswith(".") or name in IGNORED
 
 
 def remove_leftovers(folder: Path) -> None:

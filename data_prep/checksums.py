@@ -20,10 +20,13 @@ from common.program import cores
 LOCAL = ".local.json"
 
 
-def digests(paths: Iterable[Path]) -> dict[str, str]:
-    """File name -> SHA-256; several files at a time, for hashing leaves Python's lock free."""
+def digests(paths: Iterable[Path], workers: int | None = None) -> dict[str, str]:
+    """File name -> SHA-256; as many files at a time as there are cores, unless told otherwise.
+
+    Threads do, for hashing does not hold Python's lock.
+    """
     paths = list(paths)
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(workers or cores()) as pool:
         return dict(zip([path.name for path in paths], pool.map(file_digest, paths)))
 
 

@@ -4,15 +4,19 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from common.files import file_digest, without_formulas, write_json, write_table
+from common.files import without_formulas, write_json, write_table
 from common.options import UsageError
+from data_prep.checksums import digests
 from data_prep.reasons import KEPT_REASONS, REASONS
 from data_prep.shards import FACTS, Shard
-from data_prep.spec import Array, Listed, Rejection, Scan, Spec
+from data_prep.spec import Listed, Rejection, Scan, Spec
 from data_prep.store import Prepared, write_pool
 
 # The flags of samples in which something stands for a modality that is not there.
 FILLED = {"missing_image": "a picture", "no_video": "a video", "no_audio": "a sound track"}
+
+
+TABLES = ("manifest.csv", "rejected.csv", "pool.csv")
 
 
 class TooManyRejects(UsageError):
@@ -51,7 +55,8 @@ def finish(
     )
     pool = scan.pool or [Listed(c.id, c.label) for c in scan.candidates]
     write_pool(folder / "pool.csv", pool)
-    meta["pool"] = file_digest(folder / "pool.csv")
+    tables = [folder / n for n in (*TABLES, "vocab.txt") if (folder / n).exists()]
+    meta["tables"] = digests(tables)
     counts = Counter(names)
     meta = {
         **meta,
@@ -70,7 +75,9 @@ def finish(
             raise UsageError(
                 f"every file of class {name!r} was rejected: see {folder / 'rejected.csv'}"
             )
-    _check_widths(folder, spec, shards)
+    for m, modality in spec.items():
+        stored = ((i, s.value(k, m)) for s in shards for k, i in enumerate(s.column("id")))
+        modality.check_together(m, stored)
     write_json(folder / "meta.json", {**meta, "complete": True})
 
 
@@ -126,25 +133,6 @@ def _check_filled(folder: Path, meta: dict) -> None:
             raise UsageError(
                 f"none of the {meta['samples']} samples has {what} that can be read: check that"
                 f" --dataset_root is the right folder, then remove {folder} and prepare again"
-            )
-
-
-def _check_widths(folder: Path, spec: Spec, shards: list[Shard]) -> None:
-    """Raises `UsageError` where the feature vectors of a modality have several widths D."""
-    for m in [name for name, modality in spec.items() if isinstance(modality, Array)]:
-        found: dict[int, list[str]] = {}
-        for shard in shards:
-            for row, sample in enumerate(shard.column("id")):
-                width = int.from_bytes(bytes(shard.value(row, m)[0])[4:], "little")
-                found.setdefault(width, []).append(sample)
-        if len(found) > 1:
-            told = "; ".join(
-                f"{width} in {len(ids)} samples, the first {ids[0]!r}"
-                for width, ids in sorted(found.items())
-            )
-            raise UsageError(
-                f"the vectors of {m} have several widths ({told}), and one encoder reads them all:"
-                f" mend the files or leave them out of the list, and remove {folder}"
             )
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data_prep.modalities.transforms import make_input, toss, without_padding
-from data_prep.spec import View
+from data_prep.modalities import Modality
+from data_prep.modalities.base import Draw
+from data_prep.modalities.views import flipped
+from data_prep.spec import Spec
 from data_prep.store import Prepared
 
 Batch = dict
-Views = dict[str, View]
 # A key asks a worker for one item: (epoch or -1 for the evaluation view, place in the list, index).
 Key = tuple[int, int, int]
 
@@ -34,13 +35,13 @@ class Samples(Dataset):
         self,
         prepared: Prepared,
         positions: np.ndarray,
-        views: Views,
+        spec: Spec,
         size: int,
         seed: int,
         vocabulary: Path | None = None,
     ):
-        self.prepared, self.positions, self.views = prepared, positions, views
-        self.size, self.seed, self.vocabulary = size, seed, vocabulary
+        self.prepared, self.positions, self.spec = prepared, positions, spec
+        self.seed, self.draw = seed, Draw(size, vocabulary=vocabulary)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -49,18 +50,15 @@ class Samples(Dataset):
         """The inputs of one item."""
         epoch, place, index = key
         rng = np.random.default_rng([self.seed, epoch, place]) if epoch >= 0 else None
-        position, flip, inputs = int(self.positions[index]), toss(rng), {}
-        for name, view in self.views.items():
-            spec, stored = self.prepared.spec[name], self.prepared.value(position, name)
-            inputs[name] = make_input(stored, spec, view, self.size, rng, flip, self.vocabulary)
-        return inputs
+        position, draw = int(self.positions[index]), self.draw._replace(rng=rng, flip=flipped(rng))
+        return {m: s.to_input(self.prepared.value(position, m), draw) for m, s in self.spec.items()}
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         items = [self.one(key) for key in keys]
         index = np.asarray([key[2] for key in keys], dtype=np.int64)
         inputs = {
-            m: without_padding(np.stack([item[m] for item in items]), self.prepared.spec[m])
-            for m in self.views
+            m: modality.trim(np.stack([item[m] for item in items]))
+            for m, modality in self.spec.items()
         }
         return {
             "index": torch.from_numpy(index),
@@ -95,7 +93,7 @@ class Loader:
         self,
         prepared: Prepared,
         positions: np.ndarray,
-        views: Views,
+        spec: Spec,
         size: int,
         batch_size: int,
         seed: int,
@@ -105,7 +103,7 @@ class Loader:
         vocabulary: Path | None = None,
     ):
         self.keep_last = keep_last
-        self.samples = Samples(prepared, positions, views, size, seed, vocabulary)
+        self.samples = Samples(prepared, positions, spec, size, seed, vocabulary)
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.sampler = _KeyBatches()
         self.loader = DataLoader(
@@ -182,27 +180,17 @@ def _as_is(batch: Batch) -> Batch:
     return batch
 
 
-def train_statistics(batches: Callable[[], Iterator[Batch]], modality: str) -> tuple[list, list]:
-    """Mean and standard deviation of a part, as lists.
-
-    One pair for sound, one a channel for images (scaled to [0, 1]), one a feature for sequences,
-    whose padding (rows of zeros) does not count.
-    """
+def train_statistics(
+    batches: Callable[[], Iterator[Batch]], name: str, modality: Modality
+) -> tuple[list, list]:
+    """Mean and standard deviation of a part, as lists: see `Modality.values`."""
     count, total, squares = 0, 0.0, 0.0
     for batch in batches():
-        values = batch["inputs"][modality].double()
-        if values.ndim == 3:  # vectors [B, L, D]
-            values = values[(values != 0).any(2)]
-            axes, channels = (0,), values.shape[1]
-        elif values.ndim == 5:  # images [B, T, C, H, W]
-            values = values / 255
-            axes, channels = (0, 1, 3, 4), values.shape[2]
-        else:  # spectrograms [B, 1, F, T]
-            axes, channels = (0, 1, 2, 3), 1
-        count += values.numel() // channels
+        values, axes, means = modality.values(batch["inputs"][name].double())
+        count += values.numel() // means
         total, squares = total + values.sum(axes), squares + values.square().sum(axes)
     mean = total / count
     spread = (squares / count - mean.square()).clamp_min(0).sqrt()
-    # What never changes is only shifted: divided by next to nothing, its noise would be everything.
+    # A constant keeps the deviation 1: divided by nearly 0, its numerical noise would be all.
     spread = torch.where(spread < 1e-5, 1.0, spread)
     return mean.reshape(-1).tolist(), spread.reshape(-1).tolist()

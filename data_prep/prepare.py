@@ -25,10 +25,10 @@ from data_prep import datasets
 from data_prep.checksums import changed, note, read_local, remember
 from data_prep.finish import finish, tell_split
 from data_prep.pool import DONE
-from data_prep.rows import make_crew, rejection
+from data_prep.sample import make_pool, rejection
 from data_prep.shards import SHARD_SIZE, ShardWriter, schema, shard_name
 from data_prep.sources import check_same_candidates, prepare_command, source_of, stamp
-from data_prep.spec import Candidate, Rejection, Scan, Spec, Text, spec_hash, spec_json
+from data_prep.spec import Candidate, Rejection, Scan, Spec, spec_hash, spec_json
 from data_prep.store import read_meta
 
 TOOLS = (
@@ -161,6 +161,8 @@ def prepare(
     root = raw_root(dataset, layout, given, data_dir)
     spec, dataset = layout.spec(settings), datasets.public_name(dataset)
     folder = prepared_folder(data_dir, dataset, spec)
+    for modality in spec.values():
+        modality.check()
     scan = scan_root(layout, dataset, root, settings, allow_missing_classes)
     for warning in scan.warnings:
         print(f"note: {warning}", file=sys.stderr)
@@ -179,9 +181,10 @@ def prepare(
             remove_leftovers(folder)
             _check_lfs(scan, root, max_bad)
             write_json(folder / "meta.json", meta)
-            _place_vocabulary(folder, spec, settings)
-            crew = make_crew(root, spec, workers or cores(), limit_s, folder, ray)
-            _write_shards(folder, dataset, spec, scan, crew, meta)
+            for modality in spec.values():
+                modality.prepare_folder(folder, settings)
+            pool = make_pool(root, spec, workers or cores(), limit_s, folder, ray)
+            _write_shards(folder, dataset, spec, scan, pool, meta)
             count_filled = not getattr(settings, "allow_missing", False)
             finish(folder, scan, spec, meta, max_bad, count_filled)
         # Also of a finished folder: a kill may have come between the two.
@@ -204,15 +207,6 @@ def _meta_of(dataset: str, spec: Spec, layout: Any, scan: Scan) -> dict[str, Any
         "shard_size": SHARD_SIZE,
         "tools": {"python": platform.python_version(), **{t: version(t) for t in TOOLS}},
     }
-
-
-def _place_vocabulary(folder: Path, spec: Spec, settings: Any) -> None:
-    """Where a text is stored as tokens: its vocabulary beside the samples, before any of them."""
-    for modality in spec.values():
-        if isinstance(modality, Text) and not modality.built:
-            from data_prep.modalities.text import place_vocabulary
-
-            place_vocabulary(folder / "vocab.txt", modality, settings.vocabulary)
 
 
 def source_in(dataset: str, root: Path | None, data_dir: Path, settings: Any) -> dict[str, Any]:
@@ -244,7 +238,7 @@ def check_source(folder: Path, dataset: str, root: Path | None, settings: Any) -
 
 
 def _check_lfs(scan: Scan, root: Path, max_bad: float) -> None:
-    from data_prep.modalities.extracted import is_lfs_pointer
+    from data_prep.media import is_lfs_pointer
 
     def pointer(candidate: Candidate) -> bool:
         return any(is_lfs_pointer(root / p) for paths in candidate.sources.values() for p in paths)
@@ -264,7 +258,7 @@ def _missing(folder: Path, shards: int, sums: dict[str, str]) -> list[int]:
 
 
 def _write_shards(
-    folder: Path, dataset: str, spec: Spec, scan: Scan, crew: Any, meta: dict
+    folder: Path, dataset: str, spec: Spec, scan: Scan, pool: Any, meta: dict
 ) -> None:
     """Writes the missing shards, and the checksum of each into meta.json once it is there."""
     runs = [scan.candidates[k : k + SHARD_SIZE] for k in range(0, len(scan.candidates), SHARD_SIZE)]
@@ -272,8 +266,8 @@ def _write_shards(
     columns = schema(dataset, spec)
     done = len(scan.candidates) - sum(len(runs[k]) for k in missing)
     bar = tqdm(total=len(scan.candidates), initial=done, desc=f"prepare {dataset}", unit="clip")
-    with bar, crew:
-        results = crew.map([candidate for k in missing for candidate in runs[k]])
+    with bar, pool:
+        results = pool.map([candidate for k in missing for candidate in runs[k]])
         for k in missing:
             writer, rejected = ShardWriter(folder / shard_name(k), columns), []
             try:

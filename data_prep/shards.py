@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from common.files import atomic, shown
 from common.options import UsageError
-from data_prep.spec import Audio, Rejection, Spec, spec_json
+from data_prep.spec import Rejection, Spec, spec_json
 
 SHARD = re.compile(r"samples-\d{5,}\.arrow", re.ASCII)  # the names of shards
 SHARD_SIZE = 256  # candidates a shard: Kinetics-Sounds makes 95 shards of about 130 MB
@@ -43,16 +43,8 @@ def schema(dataset: str, spec: Spec) -> pa.Schema:
     """Columns: id, label, what the manifest tells, and one column a modality."""
     fields = [pa.field(name, kind) for name, kind in FACTS.items()]
     for name, modality in spec.items():
-        if isinstance(modality, Audio):
-            rows, columns = modality.shape
-            shape = {"shape": json.dumps([rows, columns]), "dtype": "float16"}
-            fields.append(pa.field(name, pa.binary(2 * rows * columns), metadata=shape))
-        else:
-            fields.append(
-                pa.field(
-                    name, pa.list_(pa.binary()), metadata={"codec": getattr(modality, "codec", "")}
-                )
-            )
+        kind, about = modality.column()
+        fields.append(pa.field(name, kind, metadata=about))
     text = json.dumps(spec_json(dataset, spec), sort_keys=True)
     return pa.schema(fields, metadata={"spec": text})
 

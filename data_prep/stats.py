@@ -15,8 +15,7 @@ from typing import Any
 from common.files import read_table
 from common.options import UsageError
 from data_prep.split import PARTS
-from data_prep.store import read_meta
-from data_prep.verify_tables import SPLIT_NAME
+from data_prep.store import SPLIT_NAME, read_meta
 
 # Train, validation and test samples: the paper's Table 5. `split.paper_counts` reproduces five of
 # the rows to the unit. Two rows no rule of that form gives, as their train part alone shows:
@@ -31,7 +30,6 @@ TABLE_5 = {
     "sarcasm": (17316, 2463, 4936),
     "twitter2015": (3736, 534, 1068),
 }
-NOT_BY_RULE = ("mosi", "sarcasm")
 
 FILES = {  # what the disk is used for -> the files
     "samples": "samples-*.arrow",
@@ -57,7 +55,7 @@ def stats(folder: Path) -> dict[str, Any]:
         label = {row["id"]: row["label_name"] for row in manifest}
         counts = Counter(label.values())
         times = sorted(t for t in (float(row["duration_s"]) for row in manifest) if t > 0)
-        splits = sorted(p for p in (folder / "splits").glob("*") if SPLIT_NAME.fullmatch(p.stem))
+        splits = sorted(p for p in (folder / "splits").glob("*") if SPLIT_NAME.fullmatch(p.name))
         return {
             "dataset": meta["dataset"],
             "spec_hash": meta["spec_hash"],

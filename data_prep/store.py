@@ -3,6 +3,7 @@
 Refuses what is not complete or was made with another spec, and names the command that repairs it.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from common.files import (
 from common.options import UsageError
 from data_prep.checksums import changed, read_local
 from data_prep.shards import SHARD, Shard
-from data_prep.spec import Listed, Text, spec_from_json
+from data_prep.spec import Listed, spec_from_json
 from data_prep.split import (
     PARTS,
+    RULES,
     check_parts,
     make_split,
     misaligned_sources,
@@ -34,9 +36,11 @@ from data_prep.split import (
 MAX_DIGITS = 80  # a class with more digits stays text: int() refuses over 4,300
 # What meta.json tells that its readers need.
 NEEDED = {
-    "spec_hash": str, "label_names": list, "samples": int, "shards": dict, "split_second": float,
-    "release_cut": str,
+    "spec_hash": str, "label_names": list, "samples": int, "shards": dict, "tables": dict,
+    "split_second": float, "release_cut": str,
 }  # fmt: skip
+# The file of a split: rule, whether it is not stratified, and seed.
+SPLIT_NAME = re.compile(rf"({'|'.join(RULES)})(-plain)?-seed(\d+)\.csv", re.ASCII)
 CHECKSUMS = ".checksums.json"  # in splits/: pairs' or vocabulary's file name -> SHA-256
 VOCABULARY = ".vocab.txt"  # behind a split's name: the vocabulary of its train part's texts
 
@@ -176,6 +180,11 @@ class Prepared:
         plain = "" if stratify else "-plain"
         return self.folder / "splits" / f"{rule}{plain}-seed{seed}.csv"
 
+    def splits(self) -> dict[Path, tuple[str, int, bool]]:
+        """The files of the splits that were drawn, each with the arguments of `split`."""
+        found = ((p, SPLIT_NAME.fullmatch(p.name)) for p in (self.folder / "splits").glob("*.csv"))
+        return {p: (name[1], int(name[3]), not name[2]) for p, name in sorted(found) if name}
+
     def split(self, rule: str, seed: int, stratify: bool = True) -> dict[str, np.ndarray]:
         """Positions of each part; the split's file is written on first use and read ever after.
 
@@ -184,7 +193,7 @@ class Prepared:
         """
         path = self._split_path(rule, seed, stratify)
         if not path.exists():
-            write_table(path, ("id", "part"), self._draw(rule, seed, stratify))
+            write_table(path, ("id", "part"), self.draw(rule, seed, stratify))
         rows = read_table(path, ("id", "part"))
         position = {sample: k for k, sample in enumerate(self.ids)}
         parts = (*PARTS, "") if rule == "release" else PARTS
@@ -203,13 +212,13 @@ class Prepared:
         order = list if rule == "release" else sorted
         return {part: np.asarray(order(where), dtype=np.int64) for part, where in found.items()}
 
-    def _draw(self, rule: str, seed: int, stratify: bool) -> list[tuple[str, str]]:
+    def draw(self, rule: str, seed: int, stratify: bool) -> list[tuple[str, str]]:
         """(id, part) of each sample."""
         labels = self.labels.tolist()
         if rule == "release":
             meta, path = self.meta, self.folder / "pool.csv"
             pool = read_pool(path)
-            if meta.get("pool") not in (None, file_digest(path)):
+            if meta["tables"].get(path.name) != file_digest(path):
                 raise UsageError(
                     f"{path} changed since it was prepared: remove {self.folder} and prepare again"
                 )
@@ -234,10 +243,12 @@ class Prepared:
 
         One that is built is made on first use, of the texts of the split's train part alone.
         """
-        texts = ((name, kind) for name, kind in self.spec.items() if isinstance(kind, Text))
-        name, kind = next(texts, ("", None))
-        if kind is None or not kind.built:
-            return kind and self.folder / "vocab.txt"
+        inline = [(name, kind) for name, kind in self.spec.items() if kind.inline]
+        if not inline:
+            return None
+        name, kind = inline[0]
+        if not kind.built_vocabulary:
+            return self.folder / "vocab.txt"
         path = self._split_path(rule, seed, stratify)
         path = path.with_name(path.stem + VOCABULARY)
         train = self.split(rule, seed, stratify)["train"]

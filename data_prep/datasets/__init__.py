@@ -1,14 +1,13 @@
-"""One module a data set: it knows that raw layout and nothing else.
+"""One module a data set: it knows the raw layout of that data set and nothing else.
 
-A layout module defines
+Such a module defines
 
 * `LABELS`: the class names in the order of their ids;
 * `Settings`: a frozen dataclass of `common.options.option` fields, the preparation flags;
-* `spec(settings) -> Spec`: the stored form of each modality, in the data set's order;
-* `views(settings) -> {modality: View}`: how stored samples become inputs;
+* `spec(settings) -> {name: Modality}`: the modalities, in the data set's order: what is stored of
+  each, and how it becomes an input (`data_prep/modalities/`; imported there, for --help waits for
+  no decoder);
 * `scan(root, settings) -> Scan`: the raw tree as candidates; it reads names and lists, no media;
-* `normalise(settings)`: modality -> "imagenet", "train" (mean and standard deviation of the
-  training part), "none", or the pair (mean, standard deviation);
 * `detect(root)`: optional, the defaults of settings that follow from what the root holds;
 * `SPLIT_SECOND`: the share of the held-out samples that becomes the test part;
 * `SPLIT_RULE`: optional, the rule by which training splits unless told otherwise, "paper" without;
@@ -16,7 +15,7 @@ A layout module defines
 * `SOURCE`: where the download comes from, and what the root must hold, for error messages.
 
 This table is all that a name needs: the module is imported when it is used. A path that ends in
-.csv is a user's own manifest (`layouts/manifest.py`).
+.csv is a user's own manifest (`datasets/manifest.py`).
 """
 
 import importlib

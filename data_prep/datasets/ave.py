@@ -21,7 +21,7 @@ from common.options import UsageError, option
 from data_prep.datasets import kinetics
 from data_prep.datasets.lines import read_lines
 from data_prep.datasets.walk import walk
-from data_prep.spec import AudioView, Candidate, Rejection, Scan, Spec, VideoView
+from data_prep.spec import Candidate, Rejection, Scan, Spec
 
 # The category names of YapengTian/AVE-ECCV18: data/Annotations.txt, in alphabetical order, which is
 # our choice: ARL numbers them by first appearance in testSet.txt.
@@ -70,18 +70,11 @@ def _as_kinetics(settings: Settings) -> kinetics.Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """10 s of sound, [129, 1251]; 1 frame a second of the event, at most 10."""
+    """10 s of audio, [129, 1251], of which the model sees 5 s as they are.
+
+    1 frame a second of the event, at most 10; the model sees one of each third of it.
+    """
     return kinetics.spec(_as_kinetics(settings))
-
-
-def views(settings: Settings) -> dict[str, AudioView | VideoView]:
-    """5 s of the sound, and one frame of each third of the event."""
-    return kinetics.views(_as_kinetics(settings))
-
-
-def normalise(settings: Settings) -> dict[str, str | tuple[float, float]]:
-    """The log spectrogram stays as it is; frames take ImageNet's constants."""
-    return kinetics.normalise(_as_kinetics(settings))
 
 
 class Row(NamedTuple):

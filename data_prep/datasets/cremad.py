@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from common.options import UsageError, option
-from data_prep.datasets.clips import (
+from data_prep.datasets.options import (
     CROPS,
     FBANK,
     FBANK_CONSTANTS,
@@ -16,7 +16,7 @@ from data_prep.datasets.clips import (
 )
 from data_prep.datasets.release_lists import release_scan
 from data_prep.datasets.walk import count_warnings, walk
-from data_prep.spec import Audio, AudioView, Candidate, Rejection, Scan, Spec, Video, VideoView
+from data_prep.spec import Candidate, Rejection, Scan, Spec
 
 # The order of ids of OGM-GE, LFM, ARL and BalanceBenchmark.
 LABELS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
@@ -47,13 +47,18 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """Sound [128, 1024] (fbank) or [257, 188] (stft, as in OGM-GE); frames of at most 10 s.
+    """Audio [128, 1024] (fbank) or [257, 188] (stft, as in OGM-GE); frames of at most 10 s.
 
-    2 frames a second as in BalanceBenchmark (the release states no rate), at least 3 (the release).
+    2 frames a second as in BalanceBenchmark (the release states no rate), at least 3 (the release);
+    the model sees one of each third of the clip. The filter bank is normalised by the official
+    release's constants, the STFT stays as OGM-GE has it.
     """
+    from data_prep.modalities.audio import Audio
+    from data_prep.modalities.video import Video
+
     missing = "fill" if settings.keep_all else "reject"
     if settings.audio_feature == "fbank":
-        audio = Audio(**FBANK, missing=missing)
+        audio = Audio(**FBANK, missing=missing, normalise=FBANK_CONSTANTS)
     else:
         audio = Audio("stft", 22050, seconds=3.0, n_fft=512, hop=353, missing=missing)
     video = Video(
@@ -63,20 +68,10 @@ def spec(settings: Settings) -> Spec:
         codec=settings.frame_codec,
         missing=missing,
         of_folder=FOLDER_FRAMES,
+        augment=CROPS[settings.crop],
+        choice="cremad" if settings.frame_choice == "release" else "segments",
     )
     return {"audio": audio, "video": video}
-
-
-def views(settings: Settings) -> dict[str, AudioView | VideoView]:
-    """The whole spectrogram and one frame of each third of the clip."""
-    choice = "cremad" if settings.frame_choice == "release" else "segments"
-    return {"audio": AudioView(None), "video": VideoView(3, CROPS[settings.crop], choice)}
-
-
-def normalise(settings: Settings) -> dict[str, str | tuple[float, float]]:
-    """The filter bank by the official release's constants; the STFT stays as the field has it."""
-    audio = FBANK_CONSTANTS if settings.audio_feature == "fbank" else "none"
-    return {"audio": audio, "video": "imagenet"}
 
 
 def scan(root: Path, settings: Settings) -> Scan:

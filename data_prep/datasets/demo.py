@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.files import read_table
+from common.files import is_ignored, read_table
 from common.options import UsageError
-from data_prep.datasets.walk import is_ignored
-from data_prep.spec import Audio, AudioView, Candidate, Rejection, Scan, Spec, Video, VideoView
+from data_prep.spec import Candidate, Rejection, Scan, Spec
 
 LABELS = tuple("0123456789")
 SPLIT_SECOND = 2 / 3
@@ -21,33 +20,20 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """Sound [129, 31], video 3 frames of [32, 32, 3]; all numbers are our choice.
+    """Audio [129, 31], video 3 frames of [32, 32, 3], not augmented; all numbers are our choice.
 
     The hop of 40 ms is longer than the window of 16 ms: samples are skipped on purpose, since the
-    tones last long and the demo must be small.
+    tones last long and the demo must be small. Both are normalised by the training part.
     """
+    from data_prep.modalities.audio import Audio
+    from data_prep.modalities.video import Video
+
+    sound = {"sample_rate": 16000, "seconds": 1.2, "n_fft": 256, "hop": 640}
+    frames = {"positions": 3, "max_frames": 3, "min_frames": 3, "short_side": None, "square": 32}
     return {
-        "audio": Audio(feature="stft", sample_rate=16000, seconds=1.2, n_fft=256, hop=640),
-        "video": Video(
-            fps=None,
-            positions=3,
-            max_frames=3,
-            min_frames=3,
-            short_side=None,
-            square=32,
-            codec="raw",
-        ),
+        "audio": Audio("stft", **sound, normalise="train"),
+        "video": Video(**frames, codec="raw", frames=3, augment="none", normalise="train"),
     }
-
-
-def views(settings: Settings) -> dict[str, AudioView | VideoView]:
-    """The whole spectrogram and all three frames, without augmentation."""
-    return {"audio": AudioView(), "video": VideoView(frames=3, augment="none")}
-
-
-def normalise(settings: Settings) -> dict[str, str]:
-    """Mean and deviation of the training part: one pair for sound, one a colour for video."""
-    return {"audio": "train", "video": "train"}
 
 
 def scan(root: Path, settings: Settings) -> Scan:

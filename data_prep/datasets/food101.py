@@ -12,17 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from common.files import is_ignored
 from common.options import UsageError
 from data_prep.datasets.csv_rows import read_records, refuse_line
+from data_prep.datasets.options import max_tokens_option, text_clean_option, vocabulary_option
 from data_prep.datasets.release_lists import release_scan
-from data_prep.datasets.walk import count_warnings, is_ignored, walk
-from data_prep.modalities.text import (
-    max_tokens_option,
-    text_clean_option,
-    text_spec,
-    vocabulary_option,
-)
-from data_prep.spec import Candidate, Image, Listed, PlainView, Rejection, Scan, Spec, VideoView
+from data_prep.datasets.walk import count_warnings, walk
+from data_prep.spec import Candidate, Listed, Rejection, Scan, Spec
 
 # In the order of sorted folder names, which is that of the field's ids.
 LABELS = (
@@ -75,19 +71,15 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """The title's tokens, and the picture with a shorter side of at most 256 pixels."""
+    """The title's tokens, and the picture with a shorter side of at most 256 pixels.
+
+    In training the picture is turned and flipped, as in the official release.
+    """
+    from data_prep.modalities.image import Image
+    from data_prep.modalities.text import text_spec
+
     text = text_spec(settings.vocabulary, settings.max_tokens, cleaning=settings.text_clean)
     return {"text": text, "image": Image()}
-
-
-def views(settings: Settings) -> dict[str, PlainView | VideoView]:
-    """All tokens; the whole picture, turned and flipped in training as in the official release."""
-    return {"text": PlainView(), "image": VideoView(1, "rotate_flip")}
-
-
-def normalise(settings: Settings) -> dict[str, str | None]:
-    """Pictures by ImageNet's constants; token ids have none."""
-    return {"text": None, "image": "imagenet"}
 
 
 class Row(NamedTuple):

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from common.options import UsageError, option
-from data_prep.datasets.clips import (
+from data_prep.datasets.csv_rows import columns_wrong, read_records, refuse_line
+from data_prep.datasets.options import (
     CROPS,
     FBANK,
     FBANK_CONSTANTS,
@@ -20,10 +21,9 @@ from data_prep.datasets.clips import (
     crop_option,
     frame_choice_option,
 )
-from data_prep.datasets.csv_rows import columns_wrong, read_records, refuse_line
 from data_prep.datasets.release_lists import release_scan
 from data_prep.datasets.walk import count_warnings, walk
-from data_prep.spec import Audio, AudioView, Candidate, Rejection, Scan, Spec, Video, VideoView
+from data_prep.spec import Candidate, Rejection, Scan, Spec
 
 # The 31 classes in alphabetical order, which is the order of ids of OGM-GE's and BML's lists.
 LABELS = (
@@ -67,29 +67,30 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """10 s of sound, [128, 1024] (fbank) or [129, 1251] (stft); 1 frame a second, at most 10."""
+    """10 s of audio, [128, 1024] (fbank) or [129, 1251] (stft); 1 frame a second, at most 10.
+
+    The model sees the whole filter bank, normalised by the official release's constants, or 5 s of
+    the STFT as they are, and one frame of each third of the clip.
+    """
+    from data_prep.modalities.audio import Audio
+    from data_prep.modalities.video import Video
+
     missing = "fill" if settings.allow_missing else "reject"
     sound = {"sample_rate": settings.sample_rate, "missing": missing}
     sound["drop_silent"] = settings.drop_silent
     if settings.audio_feature == "fbank":
-        audio = Audio(**FBANK | sound)
+        audio = Audio(**FBANK | sound, normalise=FBANK_CONSTANTS)
     else:
-        audio = Audio("stft", seconds=10.0, n_fft=256, hop=128, **sound)
-    video = Video(fps=1.0, max_frames=10, codec=settings.frame_codec, of_folder=FOLDER_FRAMES)
+        audio = Audio("stft", seconds=10.0, n_fft=256, hop=128, window=626, **sound)
+    video = Video(
+        fps=1.0,
+        max_frames=10,
+        codec=settings.frame_codec,
+        of_folder=FOLDER_FRAMES,
+        augment=CROPS[settings.crop],
+        choice="kinetics" if settings.frame_choice == "release" else "segments",
+    )
     return {"audio": audio, "video": video}
-
-
-def views(settings: Settings) -> dict[str, AudioView | VideoView]:
-    """The whole filter bank or 5 s of the STFT, and one frame of each third of the clip."""
-    window = 626 if settings.audio_feature == "stft" else None
-    choice = "kinetics" if settings.frame_choice == "release" else "segments"
-    return {"audio": AudioView(window), "video": VideoView(3, CROPS[settings.crop], choice)}
-
-
-def normalise(settings: Settings) -> dict[str, str | tuple[float, float]]:
-    """The filter bank by the official release's constants; the STFT stays as the field has it."""
-    audio = FBANK_CONSTANTS if settings.audio_feature == "fbank" else "none"
-    return {"audio": audio, "video": "imagenet"}
 
 
 class File(NamedTuple):

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from common.files import is_ignored
 from common.options import UsageError
-from data_prep.datasets.walk import is_ignored, walk
+from data_prep.datasets.walk import walk
 from data_prep.spec import Rejection
 
 MAX_LINE_BYTES = 16384  # a tweet's line has less than 1,000
@@ -71,3 +72,8 @@ def unlisted(pictures: dict[str, tuple[str, ...]], used: set[str]) -> list[Rejec
         for key, paths in pictures.items()
         if key not in used
     ]
+
+
+def well_formed(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates as U+FFFD: it can be UTF-8 then."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -23,26 +23,13 @@ from typing import Any, NamedTuple
 from common.files import shown
 from common.options import UsageError, option
 from data_prep.datasets.csv_rows import Record, columns_wrong, read_records, refuse_line
+from data_prep.datasets.options import max_tokens_option, vocabulary_option
 from data_prep.datasets.own_files import Files
-from data_prep.modalities.text import max_tokens_option, text_spec, vocabulary_option
-from data_prep.spec import (
-    Array,
-    Audio,
-    AudioView,
-    Candidate,
-    Flow,
-    Image,
-    PlainView,
-    Rejection,
-    Scan,
-    Spec,
-    Video,
-    VideoView,
-    View,
-)
+from data_prep.modalities import KINDS, Modality, load
+from data_prep.spec import Candidate, Rejection, Scan, Spec
 
 PLAIN = ("id", "label", "split", "group")
-MODALITIES = ("audio", "video", "image", "text", "flow", "array")
+MODALITIES = tuple(KINDS)
 PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "dev": "val", "test": "test", "": "",
@@ -112,33 +99,12 @@ class Manifest:
         """The stored form of each modality."""
         return {m: stored_form(m, settings) for m in self.order}
 
-    def views(self, settings: Settings) -> dict[str, View]:
-        """Whole spectrograms; `frames` frames of a video or flow; texts and arrays as they are."""
-        moving = VideoView(settings.frames, "crop_flip" if settings.flip else "none")
-        # A crop of a moving picture changes its motion's scale, so flow is only mirrored.
-        forms: dict[str, View] = {
-            "audio": AudioView(),
-            "video": moving,
-            "image": VideoView(1, moving.augment),
-            "flow": VideoView(settings.frames, "flip" if settings.flip else "none"),
-        }
-        return {m: forms.get(m, PlainView()) for m in self.order}
-
-    def normalise(self, settings: Settings) -> dict[str, str | None]:
-        """Sound and arrays by the training part, pictures by ImageNet's constants."""
-        own = {"audio": "train", "array": "train", "flow": "none", "text": None}
-        return {m: own.get(m, "imagenet") for m in self.order}
-
     def scan(self, root: Path, settings: Settings) -> Scan:
         """The rows as candidates; raises `UsageError` for a path that leaves the root.
 
         A row without a label, with an id that came before, with a missing file or with more or
         fewer cells than the header is listed as rejected.
         """
-        if "flow" in self.order:
-            from data_prep.modalities.flow import check_algorithm  # not above: it loads OpenCV
-
-            check_algorithm(settings.flow_algo)
         files, rejected = Files(root, self.anywhere), []
         table = read_table(
             self.path, "--dataset", (*PLAIN, *MODALITIES), PLAIN[:2], rejected, files
@@ -182,12 +148,12 @@ class Manifest:
             )
         number, sources = labels.setdefault(label, len(labels)), {}
         for m in self.order:
-            if m != "text":
+            if not load(m).inline:
                 path, why = find(files, self.path, line, row[m])
                 if why:
                     return None, ("missing_file", f"{m}: {why}")
                 sources[m] = (path,)
-        inline = {"text": row["text"]} if "text" in self.order else NOTHING
+        inline = {m: row[m] for m in self.order if load(m).inline} or NOTHING
         group, part = sys.intern(row.get("group", "").strip()), PARTS[split.casefold()]
         return Candidate(name, number, sources, group, part, inline), None
 
@@ -252,7 +218,7 @@ def read_table(
     def is_row(cells: list[str]) -> bool:
         if len(cells) != len(header):
             return False
-        paths = [c for n, c in zip(header, cells) if n in MODALITIES and n != "text"]
+        paths = [c for n, c in zip(header, cells) if n in MODALITIES and not load(n).inline]
         if files and paths:
             return any(files.is_there(path) for path in paths)
         return bool(cells[header.index("id")].strip().isalnum())
@@ -293,17 +259,35 @@ def _rows(
             yield record.line, dict(zip(header, record.cells))
 
 
-def stored_form(modality: str, s: Settings):
-    """The kind of a column, from the settings."""
-    if modality == "audio":
-        fft = {"n_fft": 512, "hop": 256}
-        return Audio(s.audio_feature, sample_rate=s.sample_rate, seconds=s.seconds, **fft)
-    if modality == "video":
-        return Video(fps=s.fps, max_frames=s.max_frames, min_frames=s.frames, min_decoded=1)
-    if modality == "image":
-        return Image()
-    if modality == "flow":
-        return Flow(s.flow_algo, positions=s.max_frames)
-    if modality == "text":
+def stored_form(kind: str, s: Settings) -> Modality:
+    """The modality of a column.
+
+    Audio and arrays are normalised by the training part, pictures by ImageNet's constants. A crop
+    of a moving picture changes its motion's scale, so flow is only mirrored.
+    """
+    if kind == "text":
+        from data_prep.modalities.text import text_spec
+
         return text_spec(s.vocabulary, s.max_tokens)
-    return Array(s.max_length)
+    crop = "crop_flip" if s.flip else "none"
+    frames = {"max_frames": s.max_frames, "min_frames": s.frames, "min_decoded": 1}
+    chosen = {
+        "audio": {
+            "feature": s.audio_feature,
+            "sample_rate": s.sample_rate,
+            "seconds": s.seconds,
+            "n_fft": 512,
+            "hop": 256,
+            "normalise": "train",
+        },
+        "video": {"fps": s.fps, **frames, "frames": s.frames, "augment": crop},
+        "image": {"augment": crop},
+        "flow": {
+            "algorithm": s.flow_algo,
+            "positions": s.max_frames,
+            "frames": s.frames,
+            "augment": "flip" if s.flip else "none",
+        },
+        "array": {"max_length": s.max_length},
+    }
+    return load(kind)(**chosen.get(kind, {}))

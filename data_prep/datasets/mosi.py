@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from common.files import is_ignored
 from common.options import UsageError, option
-from data_prep.datasets.walk import count_warnings, is_ignored
-from data_prep.spec import Array, Candidate, PlainView, Rejection, Scan, Spec
+from data_prep.datasets.walk import count_warnings
+from data_prep.spec import Candidate, Rejection, Scan, Spec
 
 LABELS = ("negative", "positive")
 SPLIT_SECOND = 2 / 3  # for --split_rule paper; the paper has the official parts
@@ -77,21 +78,22 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """Sequences of vectors. Audio has -inf and NaN, video NaN: zeros, as in the field's loaders."""
+    """Sequences of vectors. Audio has -inf and NaN, video NaN: zeros, as in public loaders.
+
+    Pretrained word vectors stay as they are; pitches and pixels have scales of their own.
+    """
+    from data_prep.modalities.array import Array
+
     rows = VARIANTS[settings.feature_files].rows
     origin = f"{settings.feature_files} {settings.label_rule}"
-    return {m: Array(rows[m], clean=m != "text", origin=origin) for m in ARRAYS}
-
-
-def views(settings: Settings) -> dict[str, PlainView]:
-    """All vectors of all modalities."""
-    return {m: PlainView() for m in ARRAYS}
-
-
-def normalise(settings: Settings) -> dict[str, str]:
-    """Pretrained word vectors stay as they are; pitches and pixels have scales of their own."""
     measured = "train" if settings.standardise else "none"
-    return {"text": "none", "audio": measured, "video": measured}
+    text = Array(rows["text"], origin=origin, normalise="none")
+    others = {
+        m: Array(rows[m], clean=True, origin=origin, normalise=measured)
+        for m in ARRAYS
+        if m != "text"
+    }
+    return {"text": text, **others}
 
 
 def scan(root: Path, settings: Settings) -> Scan:

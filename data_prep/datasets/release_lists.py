@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from common.files import is_ignored
 from common.options import UsageError
 from data_prep.datasets.lines import bases, read_lines
-from data_prep.datasets.walk import count_warnings, is_ignored
+from data_prep.datasets.walk import count_warnings
 from data_prep.spec import Candidate, Listed, Rejection, Scan
 
 SHOWN = 80  # characters of a list's words in a message

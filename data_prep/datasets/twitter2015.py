@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from common.files import is_ignored
 from common.options import UsageError, option
 from data_prep.datasets.lines import PICTURES, bases, index_pictures, read_lines, unlisted
-from data_prep.datasets.walk import count_warnings, is_ignored
-from data_prep.modalities.text import max_tokens_option, text_spec, vocabulary_option
-from data_prep.spec import Candidate, Image, PlainView, Rejection, Scan, Spec, VideoView, View
+from data_prep.datasets.options import max_tokens_option, vocabulary_option
+from data_prep.datasets.walk import count_warnings
+from data_prep.spec import Candidate, Rejection, Scan, Spec
 
 LABELS = ("negative", "neutral", "positive")
 SPLIT_SECOND = 2 / 3
@@ -51,21 +52,17 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """One picture, and the pair of tweet and target."""
+    """One picture, and the pair of tweet and target.
+
+    In training the picture is turned and flipped, as for Food-101 (an inference).
+    """
+    from data_prep.modalities.image import Image
+    from data_prep.modalities.text import text_spec
+
     return {
         "image": Image(missing="reject" if settings.drop_missing else "fill"),
         "text": text_spec(settings.vocabulary, settings.max_tokens, pair=True),
     }
-
-
-def views(settings: Settings) -> dict[str, View]:
-    """The picture turned and flipped in training, as for Food-101 (an inference); whole texts."""
-    return {"image": VideoView(1, "rotate_flip"), "text": PlainView()}
-
-
-def normalise(settings: Settings) -> dict[str, str | None]:
-    """ImageNet's constants, with which the pretrained trunk was trained."""
-    return {"image": "imagenet", "text": None}
 
 
 class Row(NamedTuple):

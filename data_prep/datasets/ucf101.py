@@ -18,12 +18,13 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from common.files import is_ignored
 from common.options import UsageError, option
-from data_prep.datasets.clips import FOLDER_FRAMES, frame_choice_option
 from data_prep.datasets.lines import read_lines
+from data_prep.datasets.options import FOLDER_FRAMES, frame_choice_option
 from data_prep.datasets.release_lists import release_scan
-from data_prep.datasets.walk import count_warnings, is_ignored, walk
-from data_prep.spec import Candidate, Flow, Listed, Rejection, Scan, Spec, Video, VideoView
+from data_prep.datasets.walk import count_warnings, walk
+from data_prep.spec import Candidate, Listed, Rejection, Scan, Spec
 
 # In the order of classInd.txt, which is the alphabet's without regard to case.
 LABELS = (
@@ -100,32 +101,34 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """Flow [2, 240, 320] each pair; frames [240, 320, 3] at its positions, or the first six."""
-    count, folder = settings.flow_positions, {"of_folder": FOLDER_FRAMES}
-    pairs = {"positions": count, "stack": settings.flow_stack, "bound": BOUND}
-    flow = Flow(settings.flow_algo, **pairs, **folder)
-    video = Video(positions=count, max_frames=count, min_decoded=flow.min_decoded, **folder)
-    if settings.rgb_frames == "first6":
-        video = Video(first=6, max_frames=6, min_decoded=6, **folder)
-    return {"flow": flow, "video": video}
+    """Flow [2, 240, 320] each pair; frames [240, 320, 3] at its positions, or the first six.
 
+    The model sees three positions of each.
+    """
+    from data_prep.modalities.flow import Flow
+    from data_prep.modalities.video import Video
 
-def views(settings: Settings) -> dict[str, VideoView]:
-    """Three positions of each."""
     augment = {"none": "flip", "rrc": "crop_flip"}[settings.crop]
     augment += "_apart" if settings.flip == "apart" else ""
     release = settings.frame_choice == "release"
-    return {
-        "flow": VideoView(3, augment, "ucf101_flow" if release else "segments"),
-        "video": VideoView(3, augment, "ucf101" if release else "segments"),
-    }
-
-
-def normalise(settings: Settings) -> dict[str, str | tuple[list[float], list[float]]]:
-    """Flow by the setting; frames by ImageNet's constants."""
     constants = {"none": "none", "center": ([0.5], [0.5]), "release": ([0.1307], [0.3081])}
-    flow = constants[settings.flow_norm]
-    return {"flow": flow, "video": "imagenet"}
+    count = settings.flow_positions
+    flow = Flow(
+        settings.flow_algo,
+        positions=count,
+        stack=settings.flow_stack,
+        bound=BOUND,
+        of_folder=FOLDER_FRAMES,
+        augment=augment,
+        choice="ucf101_flow" if release else "segments",
+        normalise=constants[settings.flow_norm],
+    )
+    frames = {"positions": count, "max_frames": count, "min_decoded": flow.min_decoded}
+    if settings.rgb_frames == "first6":
+        frames = {"first": 6, "max_frames": 6, "min_decoded": 6}
+    choice = "ucf101" if release else "segments"
+    video = Video(**frames, of_folder=FOLDER_FRAMES, augment=augment, choice=choice)
+    return {"flow": flow, "video": video}
 
 
 @dataclass
@@ -149,10 +152,6 @@ def scan(root: Path, settings: Settings) -> Scan:
     flow_root = posixpath.normpath(settings.flow_root)
     if posixpath.isabs(flow_root):
         raise UsageError(f"--flow_root {flow_root} must be relative to the raw root {root}")
-    if settings.flow_algo == "tvl1":  # a part of OpenCV that may be missing
-        from data_prep.modalities.flow import check_algorithm  # not above: it loads OpenCV
-
-        check_algorithm(settings.flow_algo)
     pictures = [posixpath.normpath(posixpath.join(flow_root, axis)) for axis in "uv"]
     findings = _Findings()
     others = _sort_files(root, _files(root, "", set(pictures)), settings, findings)

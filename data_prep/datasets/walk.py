@@ -3,14 +3,8 @@
 import os
 from pathlib import Path
 
+from common.files import is_ignored
 from data_prep.datasets import DATASETS
-
-IGNORED = ("Thumbs.db", "__MACOSX")  # as are names that begin with a dot
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file or folder is what an operating system leaves behind, or hidden."""
-    return name.startswith(".") or name in IGNORED
 
 
 def walk(root: Path) -> list[str]:

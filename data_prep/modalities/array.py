@@ -6,24 +6,27 @@ MMSA's own counts of rows are not read: its script takes the first row that sums
 which tells no more than the rows do, and less where a face is lost in between.
 
 Memory: 64 MiB for the stored sequence and as much beside it, mostly far less. Files are mapped; of
-a pickled data set a process keeps one open, which costs what `data_prep.modalities.unpickle` says.
+a pickled data set a process keeps one open, which costs what `unpickle.py` says.
 """
 
 import ast
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from common.options import UsageError
-from data_prep.modalities.extracted import Extracted, the_file
+from data_prep.modalities.base import Draw, Extracted, Modality, last_used, the_file, view
 from data_prep.modalities.unpickle import load
 from data_prep.reasons import Reject
-from data_prep.spec import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The numbers that a .npy file may hold, in the words of its header.
 DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
@@ -33,38 +36,98 @@ MAX_STORED = 64 << 20  # bytes of a stored sequence; CMU-MOSI's largest has 150 
 MAX_COUNT = 2**31 - 1  # the manifest's n_frames is an int32
 
 
-def extract(paths: Sequence[Path], spec: Array, row: str | None) -> Extracted:
-    """The stored form of a sequence: [int32 (L, D), float32 values], as bytes.
+@dataclass(frozen=True)
+class Array(Modality):
+    """A stored sequence of feature vectors, float32 [L, D], L at most `max_length`.
 
-    `paths` holds one file: without `row` a .npy file of [L, D] or [D] (one vector), with it a
-    pickle in which "train/audio/7" is row 7 of the array under "audio" under "train".
-
-    Flags: "cut" (longer than `spec.max_length`), "empty" (all padding), "cleaned" (NaN or infinite
-    values became 0). Raises `Reject`: "missing_file", "unreadable", or "bad_values" for what is no
-    sequence of numbers and for values that are not finite unless `spec.clean`.
+    Not finite numbers become 0 where `clean`, else they reject the sample. D is the data set's own
+    and the same for all samples.
     """
-    path, flags = the_file(paths, "missing_file"), ()
-    array = open_npy(path) if row is None else read_row(path, row)
-    if array.ndim == 1:
-        array = array[None]
-    if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiub":
-        raise Reject("bad_values", f"shape {array.shape} of {array.dtype} is no [L, D] of numbers")
-    widest = MAX_STORED // (4 * array.shape[1])  # rows
-    first, count = span(array, spec.clean) if widest else (0, 1)
-    if min(count, spec.max_length) > widest:
-        detail = f"{count} rows of {array.shape[1]} values are more than {MAX_STORED} bytes"
-        raise Reject("bad_values", f"{detail}; a lower max_length cuts them")
-    values = as_float32(array[first : first + min(count, spec.max_length)])
-    finite = np.isfinite(values)
-    if not finite.all():
-        if not spec.clean:
-            bad = int(finite.size - finite.sum())
-            raise Reject("bad_values", f"{bad} of {finite.size} values are not finite")
-        values[~finite] = 0.0
-        flags += ("cleaned",)
-    flags += ("cut",) * (count > spec.max_length) + ("empty",) * (count == 0)
-    shape = np.asarray(values.shape, dtype=np.int32)
-    return Extracted([shape.tobytes(), values.tobytes()], flags, 0.0, min(count, MAX_COUNT))
+
+    max_length: int = 512
+    clean: bool = False
+    origin: str = ""  # what else decides the samples where settings choose it: files, label rule
+    normalise: str = view("train")
+
+    def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
+        """The stored form of a sequence: [int32 (L, D), float32 values], as bytes.
+
+        `paths` holds one file: without `inline` a .npy file of [L, D] or [D] (one vector), with it
+        a pickle in which "train/audio/7" is row 7 of the array under "audio" under "train".
+
+        Flags: "cut" (longer than `max_length`), "empty" (all padding), "cleaned" (NaN or infinite
+        values became 0). Raises `Reject`: "missing_file", "unreadable", or "bad_values" for what is
+        no sequence of numbers and for values that are not finite unless `clean`.
+        """
+        path, flags = the_file(paths, "missing_file"), ()
+        array = open_npy(path) if inline is None else read_row(path, inline)
+        if array.ndim == 1:
+            array = array[None]
+        if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiub":
+            what = f"shape {array.shape} of {array.dtype} is no [L, D] of numbers"
+            raise Reject("bad_values", what)
+        widest = MAX_STORED // (4 * array.shape[1])  # rows
+        first, count = span(array, self.clean) if widest else (0, 1)
+        if min(count, self.max_length) > widest:
+            detail = f"{count} rows of {array.shape[1]} values are more than {MAX_STORED} bytes"
+            raise Reject("bad_values", f"{detail}; a lower max_length cuts them")
+        values = as_float32(array[first : first + min(count, self.max_length)])
+        finite = np.isfinite(values)
+        if not finite.all():
+            if not self.clean:
+                bad = int(finite.size - finite.sum())
+                raise Reject("bad_values", f"{bad} of {finite.size} values are not finite")
+            values[~finite] = 0.0
+            flags += ("cleaned",)
+        flags += ("cut",) * (count > self.max_length) + ("empty",) * (count == 0)
+        return Extracted(self.pack(values), flags, 0.0, min(count, MAX_COUNT), count > 0)
+
+    def pack(self, values: np.ndarray) -> list[bytes]:
+        """The stored bytes of float32 [L, D]: the shape as int32, and the values."""
+        return [np.asarray(values.shape, dtype=np.int32).tobytes(), values.tobytes()]
+
+    def unpack(self, stored: Any) -> np.ndarray:
+        """The inverse of `pack`."""
+        shape = np.frombuffer(stored[0], dtype=np.int32).tolist()
+        return np.frombuffer(stored[1], dtype=np.float32).reshape(shape)
+
+    def check_together(self, name: str, samples: Iterable[tuple[str, Any]]) -> None:
+        """Raises `UsageError` where the vectors have several widths D."""
+        found: dict[int, list[str]] = {}
+        for sample, stored in samples:
+            found.setdefault(self.unpack(stored).shape[1], []).append(sample)
+        if len(found) > 1:
+            widths = "; ".join(
+                f"{width} in {len(ids)} samples, the first {ids[0]!r}"
+                for width, ids in sorted(found.items())
+            )
+            raise UsageError(
+                f"the vectors of {name} have several widths ({widths}), and one encoder reads them"
+                " all: mend the files or leave them out of the list"
+            )
+
+    def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
+        """float32 [max_length, D]: the vectors, then rows of zeros, which are padding."""
+        values = self.unpack(stored)
+        out = np.zeros((self.max_length, values.shape[1]), dtype=np.float32)
+        out[: len(values)] = values
+        return out
+
+    def trim(self, batch: np.ndarray) -> np.ndarray:
+        """[B, L, D] cut to the longest sequence of the batch: attention costs L squared."""
+        return batch[:, : last_used((batch != 0).any((0, 2)))]
+
+    def width(self, made: np.ndarray) -> int:
+        """D, which is that of the training data."""
+        return made.shape[-1]
+
+    def stream(self) -> dict[str, Any]:
+        """Vectors; the constants of the normalisation tell their width."""
+        return {"kind": "array"}
+
+    def values(self, batch: "Tensor") -> "tuple[Tensor, tuple[int, ...], int]":
+        """[B, L, D] without padding, [N, D]: one mean a feature."""
+        return batch[(batch != 0).any(2)], (0,), batch.shape[2]
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:

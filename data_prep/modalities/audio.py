@@ -1,355 +1,152 @@
-"""Sound: files to waves, waves to the stored log spectrograms.
+"""Audio: the log spectrogram of a sound track.
 
-Two forms, both of the field: "stft" is the natural logarithm of a short-time Fourier transform's
+Two forms, both of public code: "stft" is the natural logarithm of a short-time Fourier transform's
 magnitude (OGM-GE, ARL, LFM), "fbank" a Kaldi log-mel filter bank (the official MIDAS release, and
-the script behind BalanceBenchmark's Kinetics-Sounds files). Waves are float32 tensors, [channels,
-n] or mono [n].
+the script behind BalanceBenchmark's Kinetics-Sounds files).
 """
 
-import contextlib
-import functools
+import json
 from collections.abc import Sequence
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
-import soundfile
-import torch
-import torchaudio.compliance.kaldi
-import torchaudio.transforms
 
-from data_prep.modalities.extracted import Extracted, demux, open_container, the_file
+from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
 from data_prep.reasons import Reject
-from data_prep.spec import Audio
 
-LOG_FLOOR = 1e-7  # inside the logarithm; the field's scripts. Silence is ln(1e-7) = -16.118
-SILENT_RMS = 1e-4  # our choice
-SILENT_ZEROS = 0.99  # share of samples that are exactly zero; our choice
+if TYPE_CHECKING:  # torch takes a second and a half to import: only an extraction waits for it
+    import torch
+
+    from data_prep.modalities.sound import Sound
+
 CLIPPED = 0.01  # share of samples beyond full scale, as of floats in 16-bit units; our choice
-CANCELLED = 0.1  # share of the power of independent channels that their mix keeps; our choice
-SHIFT = 0.1  # seconds; the priming of encoders and rounding are less
-MOST_SHIFT = 60.0  # seconds; a header that tells more is not believed. Our choice
-MOST_CHANNELS = 8
-MOST_TRACKS = 8
-PLACEHOLDER = 1_900_000_000  # bytes of sound, about 3 hours of CD quality; our choice
-SAMPLE_BYTES = {
-    "PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
-    "ULAW": 1, "ALAW": 1,
-}  # bytes of a sample  # fmt: skip
-RATES = range(1000, 768_001)  # Hz; a header that tells others is not believed. Our choice
-LARGEST_FILTER = 1 << 24  # values; rates in use need up to 14 million (22,254 Hz to 22,050)
-WINDOW = 25  # milliseconds of a filter bank's window
 MARGIN = 0.25  # seconds decoded beyond those stored, for the resampling filter's width
 
 
-class Sound(NamedTuple):
-    """A decoded track: `wave` float32 [channels, n], `rate` in Hz, whether all of it decoded.
+@dataclass(frozen=True)
+class Audio(Modality):
+    """A stored log spectrogram, float16 [F, T], frequency first, time last.
 
-    `flags`: "other_track" where it is not the first one, "shifted" where it was aligned with the
-    picture.
+    "stft": mono wave, tiled and cut to `seconds`, clipped to [-1, 1]; periodic Hann window of
+    `n_fft`, centred, zero padding; ln(|S| + 1e-7).
+    "fbank": Kaldi log-mel filter bank of the first `seconds`, mean removed, 25 ms windows each
+    10 ms, zero-padded or cut at `frames` (before any normalisation, as in the official release).
+
+    The model sees `window` columns of it (all where None): training draws their start, evaluation
+    takes the centre.
     """
 
-    wave: torch.Tensor
-    rate: int
-    complete: bool
-    flags: tuple[str, ...] = ()
+    feature: str = "stft"
+    sample_rate: int = 22050
+    seconds: float = 3.0
+    n_fft: int = 512
+    hop: int = 353
+    mels: int = 128
+    frames: int = 1024
+    missing: str = "reject"  # or "fill": silence, and a flag in the manifest
+    drop_silent: bool = False
+    window: int | None = view(None)
+    normalise: str | tuple[float, float] = view("none")
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(F, T) of the stored array."""
+        if self.feature == "fbank":
+            return self.mels, self.frames
+        return self.n_fft // 2 + 1, int(self.seconds * self.sample_rate) // self.hop + 1
 
-def read(path: Path, max_seconds: float | None = None) -> Sound:
-    """The file's first audio track that is not silent, in its own rate and channels.
+    def column(self) -> tuple[Any, dict[str, str]]:
+        """Bytes of one length."""
+        import pyarrow as pa
 
-    A damaged file gives what decodes. Raises `Reject` where nothing does: "no_audio", "unreadable",
-    "truncated" or "missing_file".
-    """
-    sound = None
-    if path.suffix.lower() in (".wav", ".flac"):
-        sound = _read_soundfile(path, max_seconds)
-    if sound is None or not sound.wave.shape[1]:
-        # A .wav that is none, as many a download has it, or one whose header tells no length.
+        rows, columns = self.shape
+        about = {"shape": json.dumps([rows, columns]), "dtype": "float16"}
+        return pa.binary(2 * rows * columns), about
+
+    def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
+        """The spectrogram, float16 [F, T] = `shape`, of the one file in `paths`.
+
+        Flags: "truncated" (parts do not decode), "silent", "one_channel" (the loudest: they cancel
+        each other in their mix), "other_track" (the first one is silent), "shifted" (the track
+        begins more than 0.1 s before or after the picture: cut, or silence first), "cut" (it goes
+        on for 0.25 s or more), "clipped" (more than 1 % of the samples are beyond full scale), and
+        with `missing="fill"` "no_audio" for the silence that stands in for a missing track. Of a
+        long file only the first `seconds` are decoded; `duration_s` says how much of them there is.
+        Raises `Reject`: "silent" (with `drop_silent`), "bad_values", and the reasons of
+        `sound.read`.
+        """
+        import torch
+
+        from data_prep.modalities import sound as sounds
+
         try:
-            sound = _read_container(path, max_seconds)
+            sound = self._read_finite(the_file(paths, "no_audio"))
         except Reject:
-            if sound is None:
+            if self.missing != "fill":
                 raise
-    if not sound.wave.shape[1]:
-        reason = "no_audio" if sound.complete else "truncated"
-        raise Reject(reason, f"{path.name}: the track holds no sound that decodes")
-    return sound
+            silence = torch.zeros(1, round(self.seconds * self.sample_rate))
+            sound = sounds.Sound(silence, self.sample_rate, True)
+            flags, seconds = ("no_audio",), 0.0
+        else:
+            flags, seconds = (), min(sound.wave.shape[1] / sound.rate, self.seconds)
+        flags += sound.flags + ("truncated",) * (not sound.complete)
+        longest = int((self.seconds + MARGIN) * sound.rate)
+        flags += ("cut",) * (sound.wave.shape[1] >= longest)
+        wave = sounds.mono(sound.wave)
+        if sounds.cancels(sound.wave, wave):
+            wave, flags = sound.wave[sound.wave.square().sum(1).argmax()], (*flags, "one_channel")
+        silent = sounds.is_silent(wave)
+        low, high = wave.aminmax()
+        if max(-low, high) > 1 and (wave.abs() > 1).float().mean() > CLIPPED:
+            flags += ("clipped",)
+        if silent:
+            if self.drop_silent:
+                raise Reject("silent", ", ".join(path.name for path in paths))
+            flags += ("silent",)
+        values = self.spectrogram(sounds.resample(wave, sound.rate, self.sample_rate)).half()
+        if not torch.isfinite(values).all():
+            raise Reject("bad_values", "the spectrogram is not finite")
+        return Extracted(values.numpy().tobytes(), flags, seconds, 0, seconds > 0)
 
+    def _read_finite(self, path: Path) -> "Sound":
+        from data_prep.modalities import sound as sounds
 
-def _read_soundfile(path: Path, max_seconds: float | None) -> Sound | None:
-    """None where libsndfile does not know the content."""
-    try:
-        with soundfile.SoundFile(path) as file:
-            _check_rate(path, file.samplerate)
-            count = -1 if max_seconds is None else int(max_seconds * file.samplerate)
-            samples = file.read(count, dtype="float32", always_2d=True)  # [n, channels]
-            frame = file.channels * SAMPLE_BYTES.get(file.subtype, 1)  # 1: a compressed form
-            cut = len(samples) != count and _lost_bytes(path) >= frame
-            return Sound(torch.from_numpy(samples.T.copy()), file.samplerate, not cut)
-    except soundfile.SoundFileError:
-        return None
+        sound = sounds.read(path, self.seconds + MARGIN)
+        if not np.isfinite(sound.wave.numpy()).all():  # torch's takes 25 times as long
+            raise Reject("bad_values", f"{path.name}: the wave is not finite")
+        return sound
 
+    def spectrogram(self, wave: "torch.Tensor") -> "torch.Tensor":
+        """float32 [F, T] of a mono wave [n] at `sample_rate`.
 
-def _lost_bytes(path: Path) -> int:
-    """How many bytes of sound a WAV's header announces and the file does not have.
+        A short wave is tiled for "stft"; its filter bank is padded instead.
+        """
+        from data_prep.modalities import sound as sounds
 
-    0 for lengths of about 2 or 4 GB: programs that write into a pipe put them there.
-    """
-    with open(path, "rb") as handle:
-        size, at = handle.seek(0, 2), 12
-        handle.seek(0)
-        order = {b"RIFF": "little", b"RIFX": "big"}.get(handle.read(4))
-        if order is None:
-            return 0
-        while at + 8 <= size:
-            handle.seek(at)
-            head = handle.read(8)
-            length = int.from_bytes(head[4:], order)
-            if head[:4] == b"data":
-                return max(0, at + 8 + length - size) if length < PLACEHOLDER else 0
-            at += 8 + length + length % 2
-    return 0
+        samples = round(self.seconds * self.sample_rate)
+        if self.feature == "fbank":
+            values = sounds.fbank(wave[:samples], self.sample_rate, self.mels, self.frames)
+        else:
+            wave = sounds.tile_or_cut(wave, samples).clamp(-1, 1)
+            values = sounds.log_stft(wave, self.n_fft, self.hop)
+        assert tuple(values.shape) == self.shape, (values.shape, self.shape)
+        return values
 
+    def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
+        """float16 [1, F, T]: the whole spectrogram, or `window` columns of it."""
+        values = np.frombuffer(stored, dtype=np.float16).reshape(1, *self.shape)
+        if self.window is None or self.window >= values.shape[2]:
+            return values
+        spare = values.shape[2] - self.window
+        start = int(draw.rng.integers(spare + 1)) if draw.rng else spare // 2
+        return values[:, :, start : start + self.window]
 
-def _check_rate(path: Path, rate: int) -> None:
-    if rate not in RATES:
-        raise Reject("unreadable", f"{path.name}: a sample rate of {rate} Hz")
+    def stream(self) -> dict[str, Any]:
+        """One channel."""
+        return {"kind": "audio", "channels": 1}
 
-
-def _read_container(path: Path, max_seconds: float | None) -> Sound:
-    """The first track, or the loudest of the others where it is silent."""
-    first, tracks = _read_track(path, 0, max_seconds)
-    if tracks == 1 or not is_silent(mono(first.wave)):
-        return first
-    others = []
-    for number in range(1, min(tracks, MOST_TRACKS)):
-        with contextlib.suppress(Reject):
-            others.append(_read_track(path, number, max_seconds)[0])
-    loudest = max(others, key=lambda sound: float(mono(sound.wave).square().sum()), default=first)
-    if is_silent(mono(loudest.wave)):
-        return first
-    return loudest._replace(flags=(*loudest.flags, "other_track"))
-
-
-def _read_track(path: Path, number: int, max_seconds: float | None) -> tuple[Sound, int]:
-    """An audio track, counted from 0, and the number of them."""
-    with open_container(path) as container:
-        tracks = container.streams.audio
-        if not tracks:
-            raise Reject("no_audio", f"{path.name}: no audio track")
-        stream = tracks[number]
-        if not stream.codec_context or not stream.codec_context.sample_rate:
-            raise Reject("unreadable", f"{path.name}: no decoder for the audio track")
-        stream.codec_context.thread_count = 1  # files are the unit of parallel work
-        rate = stream.codec_context.sample_rate
-        _check_rate(path, rate)
-        limit = float("inf") if max_seconds is None else max_seconds * rate
-        offset, count = _offset(container, stream), len(tracks)
-        parts, complete = _decode_packets(container, stream, rate, limit - min(0, offset) * rate)
-    if len({part.shape[0] for part in parts}) > 1:  # the track changes its channels half-way
-        parts = [part.mean(axis=0, keepdims=True) for part in parts]
-    wave = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
-    shift = round(offset * rate)
-    if shift and wave.shape[1]:
-        wave = np.pad(wave, ((0, 0), (shift, 0))) if shift > 0 else wave[:, -shift:]
-    if max_seconds is not None:
-        wave = wave[:, : int(limit)]
-    wave = torch.from_numpy(np.ascontiguousarray(wave))
-    return Sound(wave, rate, complete, ("shifted",) * bool(shift)), count
-
-
-def _offset(container: av.container.InputContainer, stream: av.AudioStream) -> float:
-    """Seconds by which a track begins after the picture, 0 where it is too little to matter."""
-    for video in container.streams.video[:1]:
-        if None not in (video.start_time, stream.start_time, video.time_base):
-            seconds = stream.start_time * stream.time_base - video.start_time * video.time_base
-            return float(seconds) if SHIFT < abs(seconds) < MOST_SHIFT else 0.0
-    return 0.0
-
-
-def _decode_packets(container, stream, rate: int, limit: float) -> tuple[list[np.ndarray], bool]:
-    """Chunks [channels, n] up to `limit` samples, and whether nothing was lost on the way."""
-    parts: list[np.ndarray] = []
-    complete, count = True, 0
-    packets = demux(container, stream)
-    while count < limit:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError:  # the container breaks off
-            return parts, False
-        if packet is None:
-            break
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:  # a broken packet: later ones may be sound
-            complete = False
-            continue
-        for frame in frames:
-            # More channels are what a damaged header claims, and PyAV 18 reads beyond them.
-            odd = frame.sample_rate != rate or frame.layout.nb_channels > MOST_CHANNELS
-            if frame.is_corrupt or odd:
-                complete = False
-                continue
-            parts.append(_to_float(frame))
-            count += frame.samples
-    return parts, complete
-
-
-def _to_float(frame: av.AudioFrame) -> np.ndarray:
-    """float32 [channels, n] in [-1, 1] of any sample format.
-
-    Scaled here, and mixed by `mono`: FFmpeg's own mix of float stereo to mono is louder by sqrt(2).
-    """
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:  # [1, n * channels], interleaved
-        values = values.reshape(-1, frame.layout.nb_channels).T
-    if values.dtype.kind == "f":
-        return values.astype(np.float32)
-    if values.dtype == np.uint8:
-        return (values.astype(np.float32) - 128) / 128
-    return (values / -float(np.iinfo(values.dtype).min)).astype(np.float32)
-
-
-def mono(wave: torch.Tensor) -> torch.Tensor:
-    """The mean over the channels: [channels, n] -> [n]."""
-    return wave.mean(dim=0)
-
-
-def resample(wave: torch.Tensor, source: int, target: int) -> torch.Tensor:
-    """[..., n] at `source` Hz -> [..., ceil(n * target / source)] at `target` Hz.
-
-    torchaudio's filter has as many values as the two reduced rates multiply to: 8 GB for 44,099 Hz
-    to 22,050. Where that is too large, the nearest ratio of smaller numbers stands in: here 2,
-    which shifts the pitch by 0.002 %.
-    """
-    ratio = Fraction(source, target)
-    if ratio.numerator * ratio.denominator > LARGEST_FILTER:
-        ratio = ratio.limit_denominator(int((LARGEST_FILTER / ratio) ** 0.5))
-    if ratio == 1:
-        return wave
-    return _resampler(ratio.numerator, ratio.denominator)(wave)
-
-
-@functools.lru_cache(4)
-def _resampler(source: int, target: int) -> torchaudio.transforms.Resample:
-    """Its filter is made once for a pair of rates; with `dtype` it has torchaudio's own bits."""
-    return torchaudio.transforms.Resample(source, target, dtype=torch.float32)
-
-
-def tile_or_cut(wave: torch.Tensor, n: int) -> torch.Tensor:
-    """[m] -> [n]: repeated from its start while too short, then cut. `m` is at least 1."""
-    return wave.repeat(-(-n // wave.shape[0]))[:n]
-
-
-def log_stft(wave: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
-    """ln(|STFT| + 1e-7), float32 [n_fft // 2 + 1, n // hop + 1] of a wave [n].
-
-    Periodic Hann window, centred. Padded with zeros as librosa does since 0.10; torch's own default
-    would mirror the wave.
-    """
-    window = torch.hann_window(n_fft, periodic=True)
-    spectrum = torch.stft(
-        wave, n_fft, hop, window=window, center=True, pad_mode="constant", return_complex=True
-    )
-    return torch.log(spectrum.abs() + LOG_FLOOR)
-
-
-def fbank(wave: torch.Tensor, rate: int, mels: int, frames: int) -> torch.Tensor:
-    """Kaldi's log-mel energies, float32 [mels, frames] of a wave [n], as in the official release.
-
-    Rows of zeros pad the logarithms, before any normalisation: they become 0.438 in the network's
-    input. Normalising is the model's affair. A wave below one window of 25 ms is padded to one
-    (our choice; the release stops there).
-    """
-    wave = wave - wave.mean()
-    wave = torch.nn.functional.pad(wave, (0, max(0, WINDOW * rate // 1000 - wave.shape[0])))
-    bank = torchaudio.compliance.kaldi.fbank(
-        wave[None], htk_compat=True, sample_frequency=rate, use_energy=False,
-        window_type="hanning", num_mel_bins=mels, dither=0.0, frame_shift=10,
-    )  # [windows, mels]  # fmt: skip
-    bank = bank[:frames]
-    return torch.nn.functional.pad(bank, (0, 0, 0, frames - bank.shape[0])).T.contiguous()
-
-
-def feature(wave: torch.Tensor, spec: Audio) -> torch.Tensor:
-    """The spectrogram of `spec` of a mono wave [n] at `spec.sample_rate`: float32 [F, T].
-
-    A short wave is tiled for "stft"; its filter bank is padded instead.
-    """
-    samples = round(spec.seconds * spec.sample_rate)
-    if spec.feature == "fbank":
-        return fbank(wave[:samples], spec.sample_rate, spec.mels, spec.frames)
-    return log_stft(tile_or_cut(wave, samples).clamp(-1, 1), spec.n_fft, spec.hop)
-
-
-def cancels(wave: torch.Tensor, mix: torch.Tensor) -> bool:
-    """Whether channels [channels, n] of opposite phase extinguish each other in their `mix` [n].
-
-    Independent channels, or one with silent neighbours, have a mix of their powers' sum over the
-    square of their number; less than `CANCELLED` of it is what opposite phases leave.
-    """
-    powers = wave.square().mean(1)
-    independent = powers.sum() / len(wave) ** 2
-    return len(wave) > 1 and bool(mix.square().mean() < CANCELLED * independent)
-
-
-def is_silent(wave: torch.Tensor) -> bool:
-    """Whether a wave holds no sound worth the name."""
-    if not wave.shape[0]:
-        return True
-    rms = wave.square().mean().sqrt().item()
-    return rms < SILENT_RMS or (wave == 0).float().mean().item() > SILENT_ZEROS
-
-
-def extract(paths: Sequence[Path], spec: Audio) -> Extracted:
-    """The stored spectrogram, float16 [F, T] = `spec.shape`, of the one file in `paths`.
-
-    Flags: "truncated" (parts do not decode), "silent", "one_channel" (the loudest: they cancel
-    each other in their mix), "other_track" (the first one is silent),
-    "shifted" (the track begins more than 0.1 s before or after the picture: cut, or silence first),
-    "cut" (it goes on for 0.25 s or more), "clipped" (more than 1 % of the samples are beyond full
-    scale), and with `missing="fill"` "no_audio" for the silence that stands in for a missing track.
-    Of a long file only the first `spec.seconds` are decoded; `duration_s` says how much of them
-    there is.
-    Raises `Reject`: "silent" (with `drop_silent`), "bad_values", and the reasons of `read`.
-    """
-    try:
-        sound = _read_finite(the_file(paths, "no_audio"), spec)
-    except Reject:
-        if spec.missing != "fill":
-            raise
-        silence = torch.zeros(1, round(spec.seconds * spec.sample_rate))
-        sound = Sound(silence, spec.sample_rate, True)
-        flags, seconds = ("no_audio",), 0.0
-    else:
-        flags, seconds = (), min(sound.wave.shape[1] / sound.rate, spec.seconds)
-    flags += sound.flags + ("truncated",) * (not sound.complete)
-    longest = int((spec.seconds + MARGIN) * sound.rate)
-    flags += ("cut",) * (sound.wave.shape[1] >= longest)
-    wave = mono(sound.wave)
-    if cancels(sound.wave, wave):
-        wave, flags = sound.wave[sound.wave.square().sum(1).argmax()], (*flags, "one_channel")
-    silent = is_silent(wave)
-    low, high = wave.aminmax()
-    if max(-low, high) > 1 and (wave.abs() > 1).float().mean() > CLIPPED:
-        flags += ("clipped",)
-    if silent:
-        if spec.drop_silent:
-            raise Reject("silent", ", ".join(path.name for path in paths))
-        flags += ("silent",)
-    values = feature(resample(wave, sound.rate, spec.sample_rate), spec).half()
-    if not torch.isfinite(values).all():
-        raise Reject("bad_values", "the spectrogram is not finite")
-    assert tuple(values.shape) == spec.shape, (values.shape, spec.shape)
-    columns = 0 if seconds == 0 else max(1, round(spec.shape[1] * seconds / spec.seconds))
-    return Extracted(values.numpy(), flags, seconds, columns)
-
-
-def _read_finite(path: Path, spec: Audio) -> Sound:
-    sound = read(path, spec.seconds + MARGIN)
-    if not np.isfinite(sound.wave.numpy()).all():  # torch's takes 25 times as long
-        raise Reject("bad_values", f"{path.name}: the wave is not finite")
-    return sound
+    def values(self, batch: "torch.Tensor") -> "tuple[torch.Tensor, tuple[int, ...], int]":
+        """[B, 1, F, T]: one mean."""
+        return batch, (0, 1, 2, 3), 1

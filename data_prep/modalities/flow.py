@@ -1,9 +1,9 @@
-"""Optical flow between consecutive frames, quantised and stored as the field stores it.
+"""Optical flow between consecutive frames, quantised and stored as two grey pictures a pair.
 
 u (to the right) and v (downwards), in pixels from one frame to the next at the clip's own frame
 rate, become grey JPEGs: clipped to +-20 pixels, mapped linearly to 0..255, no motion 128. That is
-the form of the precomputed TV-L1 set of UCF-101 that the field shares, which is read as it is. So
-are the folders of u and v in trees made for the official MIDAS release.
+the form of the precomputed TV-L1 set of UCF-101 that others share, which is read as it is. So are
+the folders of u and v in trees made for the official MIDAS release.
 
 The same machine gives the same bytes whatever its number of threads; OpenCV's vector code may
 differ in a last bit between kinds of processors.
@@ -12,21 +12,26 @@ differ in a last bit between kinds of processors.
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from common.options import UsageError, unknown
-from data_prep.modalities.extracted import Extracted, is_lfs_pointer, the_file
-from data_prep.modalities.frames import spread
-from data_prep.modalities.image import read_picture
+from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
+from data_prep.modalities.decoding import render, salvage, sample_times
+from data_prep.modalities.folders import spread
+from data_prep.modalities.pictures import WHOLE, check_listed, read_picture, to_jpeg
 from data_prep.modalities.track import Track, Unexpected, load_track, numbered, span
-from data_prep.modalities.video import render, salvage, sample_times
+from data_prep.modalities.video import Video
+from data_prep.modalities.views import augmented, choose_frames, resize
 from data_prep.reasons import Reject
-from data_prep.spec import Flow, Image, Video
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Solver = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -42,7 +47,6 @@ SMALLEST = 16  # pixels of a side: DIS of OpenCV 5.0 crashes on frames of 8 to 1
 PICTURE = re.compile(r"frame(\d{5,6})\.jpg", re.ASCII | re.IGNORECASE)
 FEWEST = 2  # pictures of a folder of the official release's: its loader stops at fewer
 LARGEST_PICTURE = 1 << 22  # bytes of a precomputed picture; a real one has some 4,000
-WHOLE = Image(short_side=1 << 16, max_pixels=1 << 24)  # checks a picture, scales nothing
 
 
 class Clip(NamedTuple):
@@ -59,21 +63,99 @@ class Clip(NamedTuple):
     found: int
 
 
+@dataclass(frozen=True)
+class Flow(Modality):
+    """Stored optical flow between consecutive frames: u and v as pictures.
+
+    At each of `positions`, shown at (j + 0.5) / positions of the duration, `stack` consecutive
+    pairs of frames give `stack` pictures of u and of v: 8-bit grey, flow clipped to +-bound pixels
+    and mapped linearly to 0..255, so that no motion is 128. Order: u1, v1, u2, v2, ...
+
+    The model sees the flow at `frames` of the positions; `augment` and `choice` as for a video.
+    """
+
+    algorithm: str = "dis"  # or "farneback", "tvl1", "precomputed"
+    positions: int = 10
+    stack: int = 1
+    bound: float = 20.0
+    quality: int = 95
+    min_decoded: int = 4  # fewer frames in the file: few_frames
+    of_folder: int = 0  # most positions of folders of u and v in place of a video; 0: none is read
+    frames: int = view(3)
+    augment: str = view("flip")
+    choice: str = view("segments")
+    normalise: str | tuple[list[float], list[float]] = view("none")
+
+    def check(self) -> None:
+        """Raises `UsageError` where OpenCV here cannot compute it."""
+        if self.algorithm != "precomputed":
+            check_algorithm(self.algorithm)
+
+    def from_row(self, name: str, row: dict[str, str]) -> tuple[list[str], Any]:
+        """A video; of precomputed flow, the folders of u and of v, joined by ";"."""
+        cell = row[name]
+        two = self.algorithm == "precomputed" or bool(self.of_folder) and ";" in cell
+        paths = cell.split(";") if two else [cell]
+        if two and len(paths) != 2:
+            raise ValueError("is not two folders, u;v")
+        return paths, None
+
+    def is_one_source(self, paths: Sequence[Path]) -> bool:
+        """The folders of u and v of precomputed flow belong together."""
+        pair = self.algorithm == "precomputed" or bool(self.of_folder and paths[0].is_dir())
+        return len(paths) < 2 or pair
+
+    def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
+        """The flow of the one file in `paths`, in order of time.
+
+        "precomputed" instead takes the video's folder of u and its folder of v; so does any
+        algorithm where the settings take folders and two of them stand in place of the video.
+
+        Flags: "truncated" (a part of the clip does not decode, and at least 3 s or half of it do),
+        "unpaired_flow" (precomputed pictures without a partner, left out), "precomputed_flow"
+        (read, where another algorithm would have computed it).
+        Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file",
+        "no_flow", "bad_values", "bad_image"; and `UsageError` where the algorithm is not there.
+        """
+        folders = self.of_folder and len(paths) == 2 and paths[0].is_dir()
+        if self.algorithm == "precomputed" or folders:
+            return read_precomputed(paths, self)
+        clip = read_clip(the_file(paths, "no_video"), self)
+        return Extracted(compute(clip, self), clip.flags, clip.duration, clip.found, True)
+
+    def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
+        """uint8 [T, 2 * stack, size, size]: u and v at the chosen positions, u1, v1, u2, v2, ...
+
+        A mirrored picture moves the other way: u becomes 255 - u, but where pictures are mirrored
+        apart (as in the official release).
+        """
+        channels = 2 * self.stack
+        chosen = choose_frames(len(stored) // channels, self.frames, draw.rng, self.choice)
+        places = [k * channels + c for k in chosen for c in range(channels)]
+        maps = [
+            cv2.imdecode(np.frombuffer(stored[place], np.uint8), cv2.IMREAD_GRAYSCALE)
+            for place in places
+        ]
+        out = np.empty((len(maps), draw.size, draw.size), dtype=np.uint8)
+        for k, image in enumerate(augmented(maps, self.augment, draw.rng, draw.flip)):
+            out[k] = resize(np.ascontiguousarray(image), draw.size)
+        shared = self.augment != "none" and not self.augment.endswith("_apart")
+        if draw.rng is not None and draw.flip and shared:
+            out[0::2] = 255 - out[0::2]
+        return out.reshape(len(chosen), channels, draw.size, draw.size)
+
+    def stream(self) -> dict[str, Any]:
+        """u and v of `stack` pairs."""
+        return {"kind": "flow", "channels": 2 * self.stack}
+
+    def values(self, batch: "Tensor") -> "tuple[Tensor, tuple[int, ...], int]":
+        """[B, T, C, H, W] scaled to [0, 1]: one mean, for u and v share a scale."""
+        return batch / 255, (0, 1, 2, 3, 4), 1
+
+
 def quantise(flow: np.ndarray, bound: float) -> np.ndarray:
     """Pixels of motion as uint8 of the same shape: q = round((clip(f) + b) * 255 / (2 b))."""
     return np.rint((np.clip(flow / bound, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
-
-
-def dequantise(levels: np.ndarray, bound: float) -> np.ndarray:
-    """The motion in pixels that stored levels stand for, float32, up to bound / 255 off."""
-    return (levels.astype(np.float32) / 127.5 - 1.0) * np.float32(bound)
-
-
-def encode(levels: np.ndarray, quality: int) -> bytes:
-    """A grey JPEG of uint8 [H, W]."""
-    done, data = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert done, levels.shape
-    return data.tobytes()
 
 
 def check_algorithm(name: str) -> None:
@@ -103,8 +185,8 @@ def solver(name: str) -> Solver:
 # Frames -------------------------------------------------------------------------------------------
 
 
-def read_clip(path: Path, spec: Flow) -> Clip:
-    """The frames whose flow `spec` wants; raises `Reject` (see `extract`)."""
+def read_clip(path: Path, spec: "Flow") -> Clip:
+    """The frames whose flow `spec` wants; raises `Reject` (see `Flow.extract`)."""
     track = load_track(path)
     if track.sound:
         try:
@@ -123,7 +205,7 @@ def _choose(
     path: Path,
     track: Track,
     times: list[int],
-    spec: Flow,
+    spec: "Flow",
     flags: tuple[str, ...] = (),
     losses: list[str] | None = None,
 ) -> Clip:
@@ -149,7 +231,7 @@ def _choose(
     return Clip(frames, starts, flags, float(duration), len(times))
 
 
-def _check_count(name: str, frames: int, spec: Flow) -> None:
+def _check_count(name: str, frames: int, spec: "Flow") -> None:
     if frames < max(spec.min_decoded, spec.stack + 1):
         raise Reject("few_frames", f"{name}: {frames} frames")
 
@@ -157,7 +239,7 @@ def _check_count(name: str, frames: int, spec: Flow) -> None:
 # Pictures -----------------------------------------------------------------------------------------
 
 
-def compute(clip: Clip, spec: Flow) -> list[bytes]:
+def compute(clip: Clip, spec: "Flow") -> list[bytes]:
     """The stored pictures of all positions, u1, v1, u2, v2, ...; a pair is computed once.
 
     Raises `Reject`: "no_flow" for frames of a few pixels, "bad_values".
@@ -172,34 +254,14 @@ def compute(clip: Clip, spec: Flow) -> list[bytes]:
         if not np.isfinite(flow).all():
             raise Reject("bad_values", f"flow after frame {n}")
         levels = quantise(flow, spec.bound)
-        pictures[n] = [encode(levels[:, :, c], spec.quality) for c in (0, 1)]
+        pictures[n] = [to_jpeg(levels[:, :, c], spec.quality) for c in (0, 1)]
     return [picture for n in pairs for picture in pictures[n]]
-
-
-def extract(paths: Sequence[Path], spec: Flow) -> Extracted:
-    """The stored flow of the one file in `paths`, in order of time.
-
-    "precomputed" instead takes the video's folder of u and its folder of v; so does any algorithm
-    where the spec takes folders and two of them stand in place of the video.
-
-    Flags: "truncated" (a part of the clip does not decode, and at least 3 s or half of it do),
-    "unpaired_flow" (precomputed pictures without a partner, left out),
-    "precomputed_flow" (read, where another algorithm would have computed it).
-    Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file", "no_flow",
-    "bad_values", "bad_image"; and `UsageError` where the algorithm is not there.
-    """
-    folders = spec.of_folder and len(paths) == 2 and paths[0].is_dir()
-    if spec.algorithm == "precomputed" or folders:
-        return read_precomputed(paths, spec)
-    check_algorithm(spec.algorithm)
-    clip = read_clip(the_file(paths, "no_video"), spec)
-    return Extracted(compute(clip, spec), clip.flags, clip.duration, clip.found)
 
 
 # Precomputed --------------------------------------------------------------------------------------
 
 
-def read_precomputed(paths: Sequence[Path], spec: Flow) -> Extracted:
+def read_precomputed(paths: Sequence[Path], spec: "Flow") -> Extracted:
     """The pictures of the folders of u and v that lie nearest to each position, bytes unchanged.
 
     Picture n of N - 1 is the motion from frame n to n + 1 of N, counted from 1. Frame rate and
@@ -233,7 +295,7 @@ def read_precomputed(paths: Sequence[Path], spec: Flow) -> Extracted:
         raise Reject("bad_image", f"{name}: pictures of different sizes")
     payload = [stored[path][0] for n in pairs for path in (u[n], v[n])]
     flags = ("unpaired_flow",) * (both != either) + ("precomputed_flow",) * release
-    return Extracted(payload, flags, 0.0, len(both) + 1)
+    return Extracted(payload, flags, 0.0, len(both) + 1, True)
 
 
 def _pictures(folder: Path) -> dict[int, Path]:
@@ -253,10 +315,7 @@ def _read(path: Path) -> tuple[bytes, tuple[int, ...]]:
 
     Raises `Reject` where it is none, or damaged.
     """
-    if is_lfs_pointer(path):
-        raise Reject("lfs_pointer", f"{path.parent.name}/{path.name}")
-    if path.exists() and not path.is_file():  # a pipe would be waited on for ever
-        raise Reject("unreadable", f"{path.name}: not a file")
+    check_listed(path)
     if path.exists() and path.stat().st_size > LARGEST_PICTURE:
         raise Reject("bad_image", f"{path.name}: more than {LARGEST_PICTURE} bytes")
     size, data = read_picture(path, WHOLE).shape[:2], path.read_bytes()

@@ -15,15 +15,15 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
+
+import numpy as np
 
 from common.files import write_text
-from common.options import UsageError, option
-from data_prep.spec import Text
-
-if TYPE_CHECKING:  # layouts read this module, and must not pay for numpy and av
-    from data_prep.modalities.extracted import Extracted
+from common.options import UsageError
+from data_prep.modalities.base import Draw, Extracted, Modality, last_used
 
 # Their vocab.txt is the same file; whichever is in the cache is taken.
 ELECTRA_MODELS = ("google/electra-small-discriminator", "google/electra-base-discriminator")
@@ -35,35 +35,90 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORDS = 1 << 16  # ids are stored as uint16
 MAX_VOCABULARY_BYTES = 8 << 20  # a vocab.txt of 30,522 lines has 232 kB
 MAX_CHARACTERS = 100_000  # of one text; no title or tweet comes near
-MAX_TOKENS = 512  # positions of an ELECTRA encoder
 
 URL = re.compile(r"https?://\S+")
 
 
-def vocabulary_option() -> Any:
-    """The field `vocabulary` of the `Settings` of a data set with texts."""
-    return option(
-        "electra",
-        "words of the text: electra (30,522, from the Hugging Face cache), build (made of the train"
-        " part's texts, at most 4,000), or a folder that holds vocab.txt (uncased WordPiece)",
-        source="paper Sec. 4.1: ELECTRA",
-    )
+@dataclass(frozen=True)
+class Text(Modality):
+    """Stored token ids, uint16 [n], special tokens included, at most `max_tokens`.
 
+    `vocabulary`: "electra" (uncased WordPiece of 30,522), or the first digits of the SHA-256 of a
+    vocab.txt of `words` lines; the file stands beside the samples as vocab.txt. With "build" the
+    cleaned texts are stored in UTF-8, and become tokens when they are read, by a vocabulary of at
+    most `words` made of the train part's texts of a split, which stands beside the split's file. A
+    pair of texts is joined by the separator token and carries segment ids. `cleaning` names the
+    rule of `clean` that a text passes first; "" is none.
+    """
 
-def max_tokens_option(default: int, source: str) -> Any:
-    """The field `max_tokens` of the `Settings` of a data set with texts."""
-    return option(
-        default, "tokens kept of a text, special ones included", low=8, high=MAX_TOKENS,
-        source=source,
-    )  # fmt: skip
+    vocabulary: str = "electra"
+    words: int = 30522
+    max_tokens: int = 40
+    pair: bool = False
+    cleaning: str = ""
 
+    inline: ClassVar[bool] = True
 
-def text_clean_option(default: str) -> Any:
-    """The field `text_clean` of the `Settings` of a data set of web pages."""
-    return option(
-        default, "rule by which a text is cleaned: the official release's, or ours",
-        choices=("release", "plain"), source="official release; plain: our choice",
-    )  # fmt: skip
+    @property
+    def built_vocabulary(self) -> bool:
+        """Whether the vocabulary is made of the texts, which are stored themselves then."""
+        return self.vocabulary == "build"
+
+    def columns(self, name: str) -> list[str]:
+        """The second text of a pair is in the column "target"."""
+        return [name, "target"] if self.pair else [name]
+
+    def from_row(self, name: str, row: dict[str, str]) -> tuple[list[str], Any]:
+        """The text, or the pair, itself."""
+        texts = [row[column] for column in self.columns(name)]
+        return [], texts if self.pair else texts[0]
+
+    def prepare_folder(self, folder: Path, settings: Any) -> None:
+        """Where tokens are stored: their vocabulary as vocab.txt."""
+        if not self.built_vocabulary:
+            place_vocabulary(folder / "vocab.txt", self, settings.vocabulary)
+
+    def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
+        """What is stored of a text or a pair, `inline`: tokens, or the cleaned texts in UTF-8.
+
+        Tokens are those of folder/vocab.txt. A sample without any word counts as filled. Flags:
+        "empty_text", "cut" (more than `max_tokens` hold), "cut_text" (of a text of megabytes).
+        """
+        texts = [inline] if isinstance(inline, str) else inline
+        if len(texts) != 1 + self.pair:
+            raise ValueError(f"{len(texts)} texts for a spec of {1 + self.pair}")
+        cleaned = [clean(text[:MAX_CHARACTERS], self.cleaning) for text in texts]
+        words = [len(split_words(text)) for text in cleaned]
+        flags = ("empty_text",) * (0 in words)
+        flags += ("cut_text",) * any(len(text) > MAX_CHARACTERS for text in texts)
+        if self.built_vocabulary:
+            payload, found = [text.encode() for text in cleaned], sum(words)
+            # A word is one token or more, and there are marks beside them.
+            cut = sum(words) + 2 + self.pair > self.max_tokens
+        else:
+            payload, cut = tokenise(cleaned, self, folder / "vocab.txt")
+            found = len(payload[1]) if any(words) else 0
+        return Extracted(payload, flags + ("cut",) * cut, 0.0, found, found > 0)
+
+    def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
+        """int32 [3, max_tokens]: ids, segments, and a mask that is 1 on tokens and 0 on padding."""
+        if self.built_vocabulary:
+            assert draw.vocabulary, "texts are stored: a vocabulary must be given"
+            texts = [bytes(text).decode() for text in stored]
+            stored, _ = tokenise(texts, self, draw.vocabulary)
+        ids = np.frombuffer(stored[0], dtype=np.uint16)
+        out = np.zeros((3, self.max_tokens), dtype=np.int32)
+        out[0, : len(ids)], out[2, : len(ids)] = ids, 1
+        out[1, : len(ids)] = np.frombuffer(stored[1], dtype=np.uint8)
+        return out
+
+    def trim(self, batch: np.ndarray) -> np.ndarray:
+        """[B, 3, L] cut to the longest text of the batch: attention costs L squared."""
+        return batch[:, :, : last_used(batch[:, 2].any(0))]
+
+    def stream(self) -> dict[str, Any]:
+        """The most tokens of a text, and the size of the vocabulary."""
+        return {"kind": "text", "length": self.max_tokens, "vocabulary": self.words}
 
 
 def text_spec(vocabulary: str, max_tokens: int, pair: bool = False, cleaning: str = "") -> Text:
@@ -106,11 +161,6 @@ def clean_plainly(text: str) -> str:
     text = URL.sub(" ", text)
     kept = (c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
     return " ".join("".join(kept).split())
-
-
-def well_formed(text: str) -> str:
-    """The text with surrogate pairs joined and lone surrogates as U+FFFD: it can be UTF-8 then."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 # The vocabulary -----------------------------------------------------------------------------------
@@ -235,34 +285,6 @@ def _digits(content: bytes) -> str:
 # One sample ---------------------------------------------------------------------------------------
 
 
-def extract(inline: str | list[str], spec: Text, assets: Path) -> "Extracted":
-    """What is stored of a text or a pair: tokens, or the cleaned texts themselves in UTF-8.
-
-    Tokens are those of assets/vocab.txt. A sample without any word counts as filled. Flags:
-    "empty_text", "cut" (more than `max_tokens` hold), "cut_text" (of a text of megabytes).
-    """
-    from data_prep.modalities.extracted import Extracted
-
-    texts = [inline] if isinstance(inline, str) else inline
-    if len(texts) != 1 + spec.pair:
-        raise ValueError(f"{len(texts)} texts for a spec of {1 + spec.pair}")
-    cleaned = [clean(text[:MAX_CHARACTERS], spec.cleaning) for text in texts]
-    words = [len(split_words(text)) for text in cleaned]
-    flags = [f for f, holds in (
-        ("empty_text", 0 in words),
-        ("cut_text", any(len(text) > MAX_CHARACTERS for text in texts)),
-    ) if holds]  # fmt: skip
-    if spec.built:
-        payload, found = [text.encode() for text in cleaned], sum(words)
-        # A word is one token or more, and there are marks beside them.
-        cut = sum(words) + 2 + spec.pair > spec.max_tokens
-    else:
-        payload, cut = tokenise(cleaned, spec, assets / "vocab.txt")
-        found = len(payload[1]) if any(words) else 0
-    flags += ["cut"] * cut
-    return Extracted(payload, tuple(flags), 0.0, found)
-
-
 def tokenise(cleaned: Sequence[str], spec: Text, vocabulary: Path) -> tuple[list[bytes], bool]:
     """([uint16 ids, uint8 segments] as bytes, whether some were cut) of one or two cleaned texts.
 
@@ -270,8 +292,6 @@ def tokenise(cleaned: Sequence[str], spec: Text, vocabulary: Path) -> tuple[list
     `spec.max_tokens` is cut from the end of whichever text is the longer one then, as BERT's own
     scripts do.
     """
-    import numpy as np
-
     status = vocabulary.stat()
     tokenizer = _tokenizer(vocabulary, status.st_mtime_ns, status.st_size)
     found = [tokenizer.encode(text, add_special_tokens=False).ids for text in cleaned]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import av
 
-from data_prep.modalities.extracted import demux, open_container
+from data_prep.media import demux, open_container
 from data_prep.reasons import Reject
 
 LAST = 0.1  # seconds that a last packet may last whose duration is not told

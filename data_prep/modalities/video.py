@@ -1,236 +1,127 @@
-"""Frames of a video file, picked by presentation time, scaled, turned upright and encoded.
+"""Video: the chosen frames of a clip."""
 
-`track` tells which packets hold which time; `pick` decodes no more of them than the
-wanted frames need. A damaged file is decoded whole once, to learn what there is; its frames, and
-those of packets that hold several, are then counted, since their times need not be in order.
-"""
-
-import threading
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Sequence
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import av
 import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-from data_prep.modalities.extracted import Extracted, open_container, the_file
-from data_prep.modalities.track import (
-    Decoding,
-    Track,
-    Unexpected,
-    load_track,
-    numbered,
-    plan,
-    span,
-    survey,
-)
+from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
+from data_prep.modalities.decoding import Clip, read_clip, scale
+from data_prep.modalities.folders import read_folder
+from data_prep.modalities.pictures import from_jpeg, to_jpeg
+from data_prep.modalities.views import choose_frames, clip_input
 from data_prep.reasons import Reject
-from data_prep.spec import Video
 
-ENOUGH = 3.0  # seconds of a damaged clip that make it worth keeping; our choice
+if TYPE_CHECKING:
+    from torch import Tensor
+
 DARK = 16  # of 255, the highest value of a frame that is called black; our choice
 BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips of which nothing decodes
 
 
-class Clip(NamedTuple):
-    """Chosen frames, uint8 [H, W, 3] RGB each; seconds and number of frames of the whole clip."""
+@dataclass(frozen=True)
+class Video(Modality):
+    """Stored frames, RGB, picked by presentation time, each JPEG or raw uint8 [H, W, 3].
 
-    images: list[np.ndarray]
-    flags: tuple[str, ...]
-    duration: float
-    found: int
+    With `fps`, the frames shown at (k + 0.5) / fps seconds, at most `max_frames`; with `positions`,
+    the frames shown at (j + 0.5) / positions of the duration; with `first`, the first so many
+    frames. The frame of a time is the latest one that is not after it. Of a candidate whose
+    `inline` holds [start, end] for this modality, only times in these seconds count, and the
+    duration is theirs. A folder of pictures may stand in place of a file (`folders.py`).
 
-
-def sample_times(
-    spec: Video, duration: Fraction, window: Sequence[float] | None = None
-) -> list[Fraction]:
-    """Seconds after the first frame at which `spec` wants a frame, ascending, at least one.
-
-    `window` is the (start, end) of an event. Raises `Reject` where the clip ends before it.
-    """
-    start, end = (Fraction(time) for time in window or (0, duration))
-    length = min(end, duration) - start
-    if window and length <= 0:
-        detail = f"{float(duration):.2f} s decode, the event starts at {float(start):g} s"
-        raise Reject("few_frames", detail)
-    if spec.positions:
-        places = range(spec.positions)
-        return [start + length * (2 * j + 1) / (2 * spec.positions) for j in places]
-    middles = [(2 * k + 1) / (2 * Fraction(spec.fps)) for k in range(spec.max_frames)]
-    inside = [time for time in middles if start <= time < start + length]
-    return inside or [start + length / 2]
-
-
-def wanted_times(
-    times: Sequence[int],
-    tick: Fraction,
-    duration: Fraction,
-    spec: Video,
-    window: Sequence[float] | None = None,
-) -> list[int]:
-    """Those of the frames' `times`, in units of `tick`, that `spec` wants."""
-    if spec.first:
-        return list(times[: spec.first])
-    return shown_at(times, tick, sample_times(spec, duration, window))
-
-
-def shown_at(times: Sequence[int], tick: Fraction, seconds: Sequence[Fraction]) -> list[int]:
-    """For each of `seconds` after the first of `times` the latest of `times` that is not after."""
-    return [times[bisect_right(times, times[0] + second / tick) - 1] for second in seconds]
-
-
-def pick(path: Path, runs: list[tuple[int, list[int]]], spec: Video) -> dict[int, np.ndarray]:
-    """The rendered frames of the wanted times: for each the latest frame that is not after it.
-
-    Where the decoder leaves out what is not wanted, the frames must have the wanted times.
-    """
-    images = {}
-    with open_container(path) as container:
-        decoding = Decoding(container, wanted=frozenset(t for _, times in runs for t in times))
-        for start, wanted in runs:
-            queue, held = deque(wanted), None
-            for time, frame in decoding.frames(start):
-                while queue and time > queue[0] and held is not None and not decoding.skips:
-                    images[queue.popleft()] = render(held, spec)
-                if queue and time == queue[0]:
-                    images[queue.popleft()] = render(frame, spec)
-                elif not queue:  # the next run may wait for it
-                    decoding.ready.appendleft((time, frame))
-                if not queue or time > queue[0]:
-                    break
-                held = frame
-            if queue:
-                raise Unexpected("a frame does not appear")
-    return images
-
-
-class _Converter(threading.local):
-    """Turns decoded pictures to RGB; one a thread, since FFmpeg's scaler serves one at a time.
-
-    It is kept from frame to frame: to set one up takes longer than to convert a picture.
+    The model sees `frames` of them, by the rule `choice` of `views.choose_frames`, with the
+    augmentation `augment` of `views.augmented`.
     """
 
-    def __init__(self):
-        self.reformatter = VideoReformatter()
+    fps: float | None = None
+    positions: int | None = None
+    first: int | None = None
+    max_frames: int = 10
+    min_frames: int = 1  # fewer stored ones: the last is repeated
+    min_decoded: int = 3  # fewer in the file: few_frames
+    short_side: int | None = 256  # longer frames are scaled down to it, aspect kept
+    square: int | None = None  # or: area-resized to square x square
+    codec: str = "jpeg"
+    quality: int = 95
+    missing: str = "reject"  # or "fill": repeat what decodes, black where nothing does, and a flag
+    of_folder: int = 0  # most frames of a folder of pictures, without a set number; 0: none is read
+    frames: int = view(3)
+    augment: str = view("crop_flip")
+    choice: str = view("segments")
+    normalise: str | tuple[list[float], list[float]] = view("imagenet")
 
+    def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
+        """The frames of the one file in `paths`, in order of time.
 
-_CONVERTER = _Converter()
+        With `inline`, the (start, end) of an event in seconds, those shown in it.
 
-
-def render(frame: av.VideoFrame, spec: Video) -> np.ndarray:
-    """A frame as stored: RGB uint8 [H, W, 3], scaled down and turned upright."""
-    try:
-        picture = _CONVERTER.reformatter.reformat(frame, format="rgb24", threads=1)
-    except av.error.FFmpegError as error:
-        what = f"no way from {frame.format.name} to RGB ({error.strerror})"
-        raise Reject("unreadable", what) from None
-    return np.ascontiguousarray(upright(scale(picture.to_ndarray(), spec), frame))
-
-
-def scale(image: np.ndarray, spec: Video) -> np.ndarray:
-    """[H, W, 3] area-resized to the spec's square or short side; never up to a short side."""
-    height, width = image.shape[:2]
-    if spec.square:
-        size = (spec.square, spec.square)
-    elif spec.short_side and min(height, width) > spec.short_side:
-        factor = spec.short_side / min(height, width)
-        size = (round(width * factor), round(height * factor))
-    else:
-        return image
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """Applies the display matrix (quarter turns and mirrorings) that a phone leaves in a file.
-
-    It maps (x, y) to (a x + c y, b x + d y), in the order a, b, u, c, d, v of 32-bit numbers.
-    """
-    side = frame.side_data.get("DISPLAYMATRIX")
-    if side is None:
-        return image
-    a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].tolist()
-    across, down = (a, d)
-    if abs(b) > abs(a):
-        image, across, down = image.transpose(1, 0, 2), c, b
-    return image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
-
-
-def read_clip(path: Path, spec: Video, window: Sequence[float] | None = None) -> Clip:
-    """The frames that `spec` wants of a file; raises `Reject` (see `extract`)."""
-    track = load_track(path)
-    if track.sound:
-        duration = span(track.times, track.tick)
-        wanted = wanted_times(track.times, track.tick, duration, spec, window)
-        _check_count(path.name, len(track.times), spec)
+        Flags: "truncated" (a part does not decode, and at least 3 s or half of the nominal duration
+        does), "repeated_frames" (the last one, up to `min_frames`), "black" and "still" (see
+        `blank_flags`), "cut" (longer than `max_frames` tell), and with `missing="fill"` "no_video"
+        for the black frames that stand in for a missing track.
+        Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file".
+        """
         try:
-            if track.packed:
-                images = _pick_by_number(path, track.times, wanted, spec)
-            else:
-                images = pick(path, plan(track, wanted), spec)
-            return Clip([images[t] for t in wanted], (), float(duration), len(track.times))
-        except Unexpected:
-            pass  # a survey tells what there is
-    limit = float("inf") if spec.positions else max(spec.max_frames / (spec.fps or 1), ENOUGH)
-    found = salvage(path, track, limit, strict=spec.missing != "fill")
-    _check_count(path.name, len(found.times), spec)
-    wanted = wanted_times(found.times, track.tick, found.duration, spec, window)
-    try:
-        images = _pick_by_number(path, found.times, wanted, spec, losses=[])
-    except Unexpected:
-        raise Reject("truncated", f"{found.detail}, not the same twice") from None
-    return Clip([images[t] for t in wanted], found.flags, float(found.duration), len(found.times))
+            if self.of_folder and paths and paths[0].is_dir():
+                stored, flags, found = read_folder(paths[0], self)
+                return self._extracted(stored, flags, 0.0, found)
+            clip = read_clip(the_file(paths, "no_video"), self, inline)
+        except Reject as reject:
+            if self.missing != "fill" or reject.reason == "lfs_pointer":
+                raise
+            clip = Clip([scale(np.zeros(BLACK, np.uint8), self)], ("no_video",), 0.0, 0)
+        flags = clip.flags + (blank_flags(clip.images) if clip.found else ())
+        every = not (self.first or self.positions or inline)  # frames are taken at a rate
+        flags += ("cut",) * (every and clip.duration > (self.max_frames + 0.5) / self.fps)
+        size = clip.images[0].shape[1::-1]  # of all: a stream may change its size half-way
+        images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in clip.images]
+        stored = [self.pack(image) for image in images]
+        return self._extracted(stored, flags, clip.duration, clip.found)
 
+    def _extracted(
+        self, stored: list[bytes], flags: tuple[str, ...], duration: float, found: int
+    ) -> Extracted:
+        """The result, its last frame repeated up to `min_frames`."""
+        if len(stored) < self.min_frames:
+            stored = stored + [stored[-1]] * (self.min_frames - len(stored))
+            flags += ("repeated_frames",) * (found > 0)
+        return Extracted(stored, flags, duration, found, found > 0)
 
-def _pick_by_number(
-    path: Path, times: list[int], wanted: list[int], spec: Video, losses: list[str] | None = None
-) -> dict[int, np.ndarray]:
-    """As `pick`, where the decoder's order is right and the times that it tells need not be."""
-    shown = {bisect_right(times, time) - 1: time for time in wanted}
-    return {shown[n]: render(frame, spec) for n, frame in numbered(path, set(shown), losses)}
+    def pack(self, image: np.ndarray) -> bytes:
+        """The stored bytes of a frame, uint8 [H, W, 3]: a JPEG, or the values themselves.
 
+        Raw frames begin with H and W as uint32, unless all are squares.
+        """
+        if self.codec == "jpeg":
+            return to_jpeg(image, self.quality)
+        size = b"" if self.square else np.asarray(image.shape[:2], dtype="<u4").tobytes()
+        return size + np.ascontiguousarray(image).tobytes()
 
-class Salvage(NamedTuple):
-    """What decodes of a file whose packets do not tell it; `detail` says so in words."""
+    def unpack(self, stored: Any) -> np.ndarray:
+        """The inverse of `pack`."""
+        if self.codec == "jpeg":
+            return from_jpeg(stored)
+        values = np.frombuffer(stored, dtype=np.uint8)
+        if self.square:
+            return values.reshape(self.square, self.square, 3)
+        return values[8:].reshape(*values[:8].view("<u4").tolist(), 3)
 
-    times: list[int]
-    duration: Fraction
-    flags: tuple[str, ...]
-    detail: str
+    def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
+        """uint8 [T, 3, size, size]: the chosen frames."""
+        chosen = choose_frames(len(stored), self.frames, draw.rng, self.choice)
+        frames = [self.unpack(stored[k]) for k in chosen]
+        return clip_input(frames, self.augment, draw.size, draw.rng, draw.flip)
 
+    def stream(self) -> dict[str, Any]:
+        """Three channels."""
+        return {"kind": "video", "channels": 3}
 
-def salvage(path: Path, track: Track, limit: float, strict: bool = True) -> Salvage:
-    """Decodes the first `limit` seconds to see what there is.
-
-    Raises `Reject` ("truncated") where that is nothing, or with `strict` too little of the clip.
-    """
-    times, losses = survey(path, limit, track.tick)
-    damaged = track.damaged or bool(losses)
-    duration = span(times, track.tick) if times else Fraction(0)
-    seconds = f"{float(duration):.2f} of {track.nominal:.2f} s"
-    detail = f"{path.name}: {len(times)} frames, {seconds} decode"
-    if damaged and (not times or strict and duration < min(ENOUGH, track.nominal / 2)):
-        raise Reject("truncated", detail)
-    return Salvage(times, duration, ("truncated",) if damaged else (), detail)
-
-
-def _check_count(name: str, count: int, spec: Video) -> None:
-    if count < (1 if spec.missing == "fill" else spec.min_decoded):
-        raise Reject("few_frames", f"{name}: {count} frames")
-
-
-def encode(image: np.ndarray, spec: Video) -> np.ndarray | bytes:
-    """The stored form of an RGB frame: itself, or a JPEG's bytes."""
-    if spec.codec == "raw":
-        return image
-    quality = [cv2.IMWRITE_JPEG_QUALITY, spec.quality]
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
-    assert done, image.shape
-    return data.tobytes()
+    def values(self, batch: "Tensor") -> "tuple[Tensor, tuple[int, ...], int]":
+        """[B, T, C, H, W] scaled to [0, 1]: one mean a channel."""
+        return batch / 255, (0, 1, 3, 4), batch.shape[2]
 
 
 def blank_flags(images: list[np.ndarray]) -> tuple[str, ...]:
@@ -240,37 +131,3 @@ def blank_flags(images: list[np.ndarray]) -> tuple[str, ...]:
     first = images[0]
     same = all(i.shape == first.shape and cv2.norm(i, first, cv2.NORM_L1) <= i.size for i in images)
     return ("still",) if len(images) > 1 and same else ()
-
-
-def extract(paths: Sequence[Path], spec: Video, window: Sequence[float] | None = None) -> Extracted:
-    """The stored frames of the one file in `paths`, in order of time.
-
-    With a `window` (start, end) in seconds, those shown in it. A folder of pictures may stand in
-    place of the file where the spec takes one: see `data_prep.modalities.frames`.
-
-    Flags: "truncated" (a part does not decode, and at least 3 s or half of the nominal duration
-    does), "repeated_frames" (the last one, up to `min_frames`), "black" and "still" (see
-    `blank_flags`), "cut" (longer than `max_frames` tell), and with `missing="fill"` "no_video" for
-    the black frames that stand in for a missing track.
-    Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file".
-    """
-    try:
-        if spec.of_folder and paths and paths[0].is_dir():
-            from data_prep.modalities import frames  # not above: it takes what is stored from here
-
-            return frames.extract(paths[0], spec)
-        clip = read_clip(the_file(paths, "no_video"), spec, window)
-    except Reject as reject:
-        if spec.missing != "fill" or reject.reason == "lfs_pointer":
-            raise
-        clip = Clip([scale(np.zeros(BLACK, np.uint8), spec)], ("no_video",), 0.0, 0)
-    flags = clip.flags + (blank_flags(clip.images) if clip.found else ())
-    every = not (spec.first or spec.positions or window)  # frames are taken at a rate
-    flags += ("cut",) * (every and clip.duration > (spec.max_frames + 0.5) / spec.fps)
-    size = clip.images[0].shape[1::-1]  # of all: a stream may change its size half-way
-    images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in clip.images]
-    if len(images) < spec.min_frames:
-        images += [images[-1]] * (spec.min_frames - len(images))
-        if clip.found:
-            flags += ("repeated_frames",)
-    return Extracted([encode(image, spec) for image in images], flags, clip.duration, clip.found)

@@ -21,18 +21,15 @@ from common.files import without_formulas, write_table
 from common.options import UsageError, number
 from data_prep.datasets.manifest import find, read_table
 from data_prep.datasets.own_files import Files
-from data_prep.modalities.extracted import strict
-from data_prep.modalities.transforms import make_input, without_padding
+from data_prep.modalities.base import Draw
 from data_prep.pool import DONE
-from data_prep.rows import make_crew
-from data_prep.spec import Array, Candidate, Flow, Rejection, Spec, Text, spec_from_json
+from data_prep.sample import make_pool
+from data_prep.spec import Candidate, Rejection, Spec, spec_from_json
 from experiments.run.folder import RunFolder
 from experiments.run.metrics import probabilities
 from experiments.run.resolve import Run, run_from_config
 from experiments.run.session import build_method, pick_device, stream_of
 from methods.base import Method
-
-TARGET = "target"  # the second text of a pair
 
 
 def read_manifest(
@@ -43,8 +40,7 @@ def read_manifest(
     `root`: where the files are, the manifest's folder without it. Raises `UsageError` for a missing
     column or a path outside.
     """
-    pair = any(isinstance(kind, Text) and kind.pair for kind in spec.values())
-    needed = ["id", *spec, *([TARGET] if pair else [])]
+    needed = ["id", *(column for m, kind in spec.items() for column in kind.columns(m))]
     files, rejected = Files(root or path.parent, root is not None), []
     table = read_table(path, "--predict", needed, needed, rejected, files)
     candidates = [candidate_of(row, line, path, spec, files) for line, row in table.rows]
@@ -60,45 +56,44 @@ def candidate_of(
 ) -> Candidate:
     """One row as a candidate without a label."""
     sources, inline = {}, {}
-    for m, kind in spec.items():
-        if isinstance(kind, Text):
-            inline[m] = [row[m], row[TARGET]] if kind.pair else row[m]
-            continue
-        folders = isinstance(kind, Flow) and bool(kind.of_folder) and ";" in row[m]
-        two = folders or isinstance(kind, Flow) and kind.algorithm == "precomputed"
-        names = row[m].split(";") if two else [row[m]]
-        if two and len(names) != 2:
-            raise UsageError(f"--predict {table}: {m} of {row['id']!r} is not two folders, u;v")
+    for m, modality in spec.items():
+        try:
+            paths, content = modality.from_row(m, row)
+        except ValueError as error:
+            raise UsageError(f"--predict {table}: {m} of {row['id']!r} {error}") from None
+        if content is not None:
+            inline[m] = content
         # What is not there is named once the row is read.
-        sources[m] = tuple(find(files, table, line, name)[0] for name in names)
+        found = tuple(find(files, table, line, path)[0] for path in paths)
+        sources |= {m: found} if found else {}
     return Candidate(row["id"], 0, sources, inline=inline)
 
 
-def inputs_of(row: dict, spec: Spec, run: Run, vocabulary: Path) -> dict[str, np.ndarray]:
-    """The evaluation view of one extracted row, as a batch of one."""
-    views, size = run.layout.views(run.prep), run.settings.size
-    made = {
-        m: make_input(row[m], k, views[m], size, None, False, vocabulary) for m, k in spec.items()
-    }
-    return {m: without_padding(value[None], spec[m]) for m, value in made.items()}
+def spec_of(run: Run, config: dict) -> Spec:
+    """The modalities that the run's method uses, as it saw them, without stand-ins.
+
+    The stored form is that of the run's config.json: a folder of a vocabulary may be gone.
+    """
+    stored = spec_from_json(config["spec"])
+    prep = run.prep
+    if hasattr(prep, "vocabulary"):
+        prep = replace(prep, vocabulary="build")
+    seen = run.layout.spec(prep)
+    used = methods.load(run.method).used_modalities(run.hparams, list(stored))
+    return {m: stored[m].with_view_of(seen[m]).strict() for m in used}
 
 
 def restore(
     folder: RunFolder, run: Run, spec: Spec, result: dict, device: torch.device
 ) -> tuple[Method, dict[str, int]]:
-    """The run's method at its best epoch, and the width D of the vectors of each array.
-
-    Normalisation constants come with the weights.
-    """
+    """The run's method at its best epoch, and the number of constants of each normalisation."""
     state = folder.load_best(result)
     streams, widths = {}, {}
-    for m, kind in spec.items():
+    for m, modality in spec.items():
         # The constants come with the weights: here they only need the right number of entries.
         mean = state.get(f"model.encoders.{m}.mean", state.get(f"model.encoders.{m}.inputs.mean"))
-        entries = 1 if mean is None else mean.numel()
-        if isinstance(kind, Array):
-            widths[m] = entries
-        streams[m] = stream_of(kind, ([0.0] * entries, [1.0] * entries))
+        widths[m] = 1 if mean is None else mean.numel()
+        streams[m] = stream_of(modality, ([0.0] * widths[m], [1.0] * widths[m]))
     run = replace(run, settings=replace(run.settings, weights="none"))  # those of the run follow
     classes = len(result["label_names"])
     method = build_method(run, streams, classes, result["count/n_train"], device)
@@ -113,21 +108,22 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
     """
     run, result = run_from_config(config), folder.read_result()
     device = pick_device(args.devices)
-    spec = spec_from_json(config["spec"])
-    used = methods.load(run.method).used_modalities(run.hparams, list(spec))
-    spec = {m: strict(spec[m]) for m in used}  # a prediction needs the file, and no stand-in
+    spec = spec_of(run, config)
     root = Path(args.dataset_root) if args.dataset_root else None
     if args.out and Path(args.out).exists() and manifest.exists():
         if Path(args.out).samefile(manifest):
             raise UsageError(f"--out {args.out} is the file that --predict reads")
     candidates, bad = read_manifest(manifest, spec, root)
     (method, widths), names = restore(folder, run, spec, result, device), result["label_names"]
-    rows, vocabulary = [], folder.vocabulary(result)
+    rows, draw = [], Draw(run.settings.size, vocabulary=folder.vocabulary(result))
     workers = number("num_workers", args.num_workers or "1", int, 1)
-    with make_crew(root or manifest.parent, spec, workers, 60.0, folder.path) as crew:
-        for candidate, (state, row) in zip(candidates, crew.map(candidates)):
-            inputs = inputs_of(row, spec, run, vocabulary) if isinstance(row, dict) else {}
-            why = _unfit(state, row, inputs, widths)
+    with make_pool(root or manifest.parent, spec, workers, 60.0, folder.path) as pool:
+        for candidate, (state, row) in zip(candidates, pool.map(candidates)):
+            inputs = {}
+            if isinstance(row, dict):
+                made = {m: modality.to_input(row[m], draw) for m, modality in spec.items()}
+                inputs = {m: spec[m].trim(value[None]) for m, value in made.items()}
+            why = _unfit(state, row, inputs, spec, widths)
             if why:
                 bad.append((candidate.id, why))
                 continue
@@ -151,15 +147,18 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
     return 3 if bad else 0
 
 
-def _unfit(state: str, row: Any, inputs: dict[str, np.ndarray], widths: dict[str, int]) -> str:
+def _unfit(
+    state: str, row: Any, inputs: dict[str, np.ndarray], spec: Spec, widths: dict[str, int]
+) -> str:
     """Why the model cannot read a sample, or ""."""
     if state != DONE:
         return row
     if isinstance(row, Rejection):
         return f"{row.reason}: {row.detail}"
-    for m, width in widths.items():
-        if inputs[m].shape[-1] != width:
-            return f"{m} has {inputs[m].shape[-1]} values a vector, the run's data had {width}"
+    for m, modality in spec.items():
+        width = modality.width(inputs[m])
+        if width not in (None, widths[m]):
+            return f"{m} has {width} values a vector, the run's data had {widths[m]}"
     return ""
 
 

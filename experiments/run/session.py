@@ -17,8 +17,8 @@ from common.options import UsageError, number
 from data_prep import datasets
 from data_prep.checksums import read_local
 from data_prep.loader import Loader, train_statistics
+from data_prep.modalities import Modality
 from data_prep.prepare import check_source, prepare, prepared_folder
-from data_prep.spec import Flow, Modality, Text
 from data_prep.split import NoPairs
 from data_prep.store import Prepared, read_meta
 from experiments.run.metrics import Protocol
@@ -119,8 +119,9 @@ def assemble(run: Run, args: Namespace) -> Session:
     if args.threads:
         torch.set_num_threads(number("threads", args.threads, int, 1, MOST_THREADS))
     prepared = find_data(run, args)
-    layout, cls, s = run.layout, methods.load(run.method), run.settings
+    cls, s = methods.load(run.method), run.settings
     modalities = cls.used_modalities(run.hparams, prepared.modalities)
+    spec = {m: run.spec[m] for m in modalities}
     parts = prepared.split(s.split_rule, s.split_seed, s.stratify)
     hashes = {"data": digest(prepared.meta["shards"], 64)}
     hashes |= {"split": prepared.split_digest(s.split_rule, s.split_seed, s.stratify)}
@@ -137,7 +138,7 @@ def assemble(run: Run, args: Namespace) -> Session:
             release, hashes[f"release_pairs_{part}"] = prepared.release_pairs(*how)
         protocols[part] = Protocol(sources, release, s.split_rule == "release")
     vocabulary = None
-    if any(isinstance(prepared.spec[m], Text) for m in modalities):
+    if any(modality.inline for modality in spec.values()):
         vocabulary = prepared.vocabulary(s.split_rule, s.split_seed, s.stratify)
         hashes["vocabulary"] = file_digest(vocabulary)
     if len(parts["train"]) < max(2, len(modalities)):
@@ -147,12 +148,11 @@ def assemble(run: Run, args: Namespace) -> Session:
         if args.num_workers
         else 5 * (device.type == "cuda")
     )
-    views = {m: view for m, view in layout.views(run.prep).items() if m in modalities}
     loaders = {
         part: Loader(
             prepared,
             positions,
-            views,
+            spec,
             s.size,
             s.batch_size,
             run.seed,
@@ -164,10 +164,10 @@ def assemble(run: Run, args: Namespace) -> Session:
         for part, positions in parts.items()
     }
     ids = {part: [prepared.ids[p] for p in positions] for part, positions in parts.items()}
-    constants = normalisation(layout.normalise(run.prep), modalities, loaders["train"])
+    constants = {m: normalisation(m, modality, loaders["train"]) for m, modality in spec.items()}
     method = build_method(
         run,
-        {m: stream_of(prepared.spec[m], constants[m]) for m in modalities},
+        {m: stream_of(modality, constants[m]) for m, modality in spec.items()},
         len(prepared.label_names),
         len(parts["train"]),
         device,
@@ -175,13 +175,9 @@ def assemble(run: Run, args: Namespace) -> Session:
     return Session(run, prepared, modalities, loaders, ids, protocols, vocabulary, hashes, method)
 
 
-def stream_of(kind: Modality, constants: tuple | str | None) -> Stream:
-    """What the model must know of a stored modality."""
-    name = type(kind).__name__.lower()
-    if isinstance(kind, Text):
-        return Stream(name, None, length=kind.max_tokens, vocabulary=kind.words)
-    channels = {"audio": 1, "flow": 2 * kind.stack if isinstance(kind, Flow) else 0}.get(name, 3)
-    return Stream(name, constants, channels)
+def stream_of(modality: Modality, constants: tuple | str | None) -> Stream:
+    """What the model must know of a modality, with the constants of its normalisation."""
+    return Stream(normalise=constants, **modality.stream())
 
 
 def build_method(
@@ -228,16 +224,11 @@ def environment(session: Session) -> dict:
     }
 
 
-def normalisation(declared: dict, modalities: list[str], train: Loader) -> dict:
-    """(mean, std) of each modality: the layout's constants, or the training part's own."""
-    constants = {}
-    for m in modalities:
-        value = declared[m]
-        if value == "train":
-            value = train_statistics(train.batches, m)
-        if value == "none":
-            first = next(iter(train.batches([0])))["inputs"][m]
-            width = first.shape[2] if first.ndim == 3 else 1  # vectors [B, L, D] have D constants
-            value = ([0.0] * width, [1.0] * width)
-        constants[m] = value
-    return constants
+def normalisation(name: str, modality: Modality, train: Loader) -> tuple | str | None:
+    """(mean, std) of a modality: what its data set declares, or the training part's own."""
+    if modality.normalise == "train":
+        return train_statistics(train.batches, name, modality)
+    if modality.normalise == "none":
+        *_, means = modality.values(next(iter(train.batches([0])))["inputs"][name])
+        return [0.0] * means, [1.0] * means
+    return modality.normalise

@@ -1,4 +1,4 @@
-"""What the data sets of clips share: the official release's filter bank, and frame settings."""
+"""Settings that several data sets share."""
 
 from typing import Any
 
@@ -34,4 +34,33 @@ def frame_choice_option(default: str) -> Any:
         default, "which stored frames: one of each equal segment, or by the official release's"
         " rule for this set", choices=("segments", "release"),
         source="official release" if default == "release" else "our choice: covers the whole clip",
+    )  # fmt: skip
+
+
+MAX_TOKENS = 512  # positions of an ELECTRA encoder
+
+
+def vocabulary_option() -> Any:
+    """The field `vocabulary` of the `Settings` of a data set with texts."""
+    return option(
+        "electra",
+        "words of the text: electra (30,522, from the Hugging Face cache), build (made of the train"
+        " part's texts, at most 4,000), or a folder that holds vocab.txt (uncased WordPiece)",
+        source="paper Sec. 4.1: ELECTRA",
+    )
+
+
+def max_tokens_option(default: int, source: str) -> Any:
+    """The field `max_tokens` of the `Settings` of a data set with texts."""
+    return option(
+        default, "tokens kept of a text, special ones included", low=8, high=MAX_TOKENS,
+        source=source,
+    )  # fmt: skip
+
+
+def text_clean_option(default: str) -> Any:
+    """The field `text_clean` of the `Settings` of a data set of web pages."""
+    return option(
+        default, "rule by which a text is cleaned: the official release's, or ours",
+        choices=("release", "plain"), source="official release; plain: our choice",
     )  # fmt: skip

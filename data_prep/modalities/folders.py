@@ -7,19 +7,19 @@ spread ones where they are too many.
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
-from data_prep.datasets.walk import is_ignored
-from data_prep.modalities.extracted import Extracted, is_lfs_pointer
-from data_prep.modalities.image import is_plain_jpeg, read_picture
-from data_prep.modalities.video import encode, scale
+from common.files import is_ignored
+from data_prep.modalities.decoding import scale
+from data_prep.modalities.pictures import WHOLE, check_listed, is_plain_jpeg, read_picture
 from data_prep.reasons import Reject
-from data_prep.spec import Image, Video
 
-PICTURE = Image(short_side=1 << 16, max_pixels=1 << 24)  # checks a picture, scales nothing
+if TYPE_CHECKING:
+    from data_prep.modalities.video import Video
+
 LARGEST_KEPT = 1 << 22  # bytes of a picture that is stored as it is; a real one has some 20,000
 
 
@@ -35,7 +35,7 @@ def spread(count: int, wanted: int) -> list[int]:
     return [(2 * j + 1) * count // (2 * wanted) for j in range(wanted)]
 
 
-def places(count: int, spec: Video) -> list[int]:
+def places(count: int, spec: "Video") -> list[int]:
     """Which of a folder's `count` pictures are stored.
 
     The first `first`, or `positions` evenly spread ones, where the spec sets such a number; else
@@ -46,12 +46,12 @@ def places(count: int, spec: Video) -> list[int]:
     return spread(count, spec.positions or min(count, spec.of_folder))
 
 
-def extract(folder: Path, spec: Video) -> Extracted:
-    """The stored frames of a folder, all of one size.
+def read_folder(folder: Path, spec: "Video") -> tuple[list[bytes], tuple[str, ...], int]:
+    """The stored frames of a folder, all of one size, their flags, and the number of pictures.
 
     A JPEG whose shorter side is not above the spec's is stored as it is. What is no picture is
-    passed over as if it were not there, with the flag "bad_frames"; "repeated_frames" as in
-    `video.extract`. Raises `Reject`: "few_frames", "lfs_pointer".
+    passed over as if it were not there, with the flag "bad_frames". Raises `Reject`: "few_frames",
+    "lfs_pointer".
     """
     listing = sorted(name for name in os.listdir(folder) if not is_ignored(name))
     frames: dict[str, Frame] = {}
@@ -68,15 +68,11 @@ def extract(folder: Path, spec: Video) -> Extracted:
         if all(name in frames for name in wanted):
             break
     stored = _stored([frames[name] for name in wanted], spec)
-    flags = ("bad_frames",) if broken else ()
-    if len(stored) < spec.min_frames:
-        stored += [stored[-1]] * (spec.min_frames - len(stored))
-        flags += ("repeated_frames",)
-    return Extracted(stored, flags, 0.0, len(there))
+    return stored, ("bad_frames",) if broken else (), len(there)
 
 
 def _read_all(
-    folder: Path, wanted: list[str], spec: Video, before: dict[str, Frame], broken: dict[str, str]
+    folder: Path, wanted: list[str], spec: "Video", before: dict[str, Frame], broken: dict[str, str]
 ) -> dict[str, Frame]:
     """The wanted pictures that can be read, those read `before` among them; others go to `broken`.
 
@@ -93,16 +89,13 @@ def _read_all(
     return frames
 
 
-def read(path: Path, spec: Video) -> Frame:
+def read(path: Path, spec: "Video") -> Frame:
     """A picture at its stored size.
 
     Raises `Reject`: "lfs_pointer", and what `read_picture` raises.
     """
-    if is_lfs_pointer(path):
-        raise Reject("lfs_pointer", f"{path.parent.name}/{path.name}")
-    if path.exists() and not path.is_file():  # a pipe would be waited on for ever
-        raise Reject("unreadable", f"{path.name}: not a file")
-    image = read_picture(path, PICTURE)
+    check_listed(path)
+    image = read_picture(path, WHOLE)
     scaled = scale(image, spec)
     if scaled is not image or spec.codec == "raw" or path.stat().st_size > LARGEST_KEPT:
         return Frame(scaled)
@@ -110,11 +103,11 @@ def read(path: Path, spec: Video) -> Frame:
     return Frame(scaled, data if is_plain_jpeg(data) else None)
 
 
-def _stored(frames: list[Frame], spec: Video) -> list[np.ndarray | bytes]:
+def _stored(frames: list[Frame], spec: "Video") -> list[bytes]:
     """The stored form of each frame, all of the first one's size."""
     size, stored = frames[0].image.shape[1::-1], []
     for image, data in frames:
         if image.shape[1::-1] != size:
             image, data = cv2.resize(image, size), None
-        stored.append(data or encode(image, spec))
+        stored.append(data or spec.pack(image))
     return stored

@@ -1,0 +1,163 @@
+"""Whether two checkouts of this project do the same, to the last digit.
+
+    git worktree add ../before main~5
+    python benchmarks/compare_checkouts.py ../before .
+
+Both get the same inputs: a small raw tree of each data set, written by the second checkout. Both
+prepare them, train every method for two epochs on the demo set and MIDAS on the other sets, and
+make tables and figures of the runs and of those in tests/stored. Compared are shards, tables and
+splits, every number of logs, results and predictions, every tensor of the checkpoints, and the
+files of make_tables.py. Times and versions are left out. Only programs are called, so files may
+have moved. Some ten minutes on two cores; exit status 1 if anything differs.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import torch
+
+# data set -> further flags of the program that writes its small tree, and of its preparation
+SETS: dict[str, tuple[list[str], list[str]]] = {
+    "cremad": ([], []),
+    "kinetics": (["--classes", "4"], []),
+    "ucf101": (["--classes", "4"], []),
+    "ave": (["--classes", "4"], []),
+    "food101": (["--classes", "4"], ["--vocabulary", "build"]),
+    "mosi": ([], []),
+    "sarcasm": ([], ["--vocabulary", "build"]),
+    "twitter2015": ([], ["--vocabulary", "build"]),
+}
+# What tells of this machine or this minute, or of the commit.
+PASSING = (
+    "time/", "seconds", "commit", "tools", "starts", "env", "checkpoint", "log", "sha256", "tables",
+    "pool",
+)  # fmt: skip
+SMALL = ("--max_epochs", "2", "--size", "32", "--encoder", "small", "--threads", "1")
+
+
+def run(checkout: Path, *words: object) -> str:
+    """Runs a program of a checkout; returns what it prints. Raises where it fails."""
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{checkout}: {' '.join(map(str, words))}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def lasting(value: Any) -> Any:
+    """A JSON value without what passes."""
+    if isinstance(value, dict):
+        return {k: lasting(v) for k, v in value.items() if not k.startswith(PASSING)}
+    return [lasting(v) for v in value] if isinstance(value, list) else value
+
+
+def same_json(a: Path, b: Path) -> bool:
+    lines = [[lasting(json.loads(x)) for x in p.read_text().splitlines() if x] for p in (a, b)]
+    return lines[0] == lines[1]
+
+
+def same_object(a: Path, b: Path) -> bool:
+    return lasting(json.loads(a.read_text())) == lasting(json.loads(b.read_text()))
+
+
+def same_tensors(a: Path, b: Path) -> bool:
+    def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if not str(key).startswith(PASSING):
+                    yield from flat(inner, f"{name}/{key}")
+        elif isinstance(value, list):
+            for k, inner in enumerate(value):
+                yield from flat(inner, f"{name}/{k}")
+        else:
+            yield name, value
+
+    one, two = (dict(flat(torch.load(p, weights_only=True, map_location="cpu"))) for p in (a, b))
+    equal = all(
+        torch.equal(v.nan_to_num(), two[k].nan_to_num()) if isinstance(v, torch.Tensor)
+        else v == two[k] or v != v
+        for k, v in one.items() if k in two
+    )  # fmt: skip
+    return one.keys() == two.keys() and equal
+
+
+def same_picture(a: Path, b: Path) -> bool:
+    return np.array_equal(matplotlib.image.imread(a), matplotlib.image.imread(b))
+
+
+def same_bytes(a: Path, b: Path) -> bool:
+    return a.read_bytes() == b.read_bytes()
+
+
+COMPARE: dict[str, Callable[[Path, Path], bool]] = {
+    ".json": same_object, ".jsonl": same_json, ".pt": same_tensors, ".png": same_picture,
+}  # fmt: skip
+LEFT_OUT = (".lock", ".pdf", ".log")
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """The files under two folders that are not the same, or only in one of them."""
+    found = []
+    for folder in (a, b):
+        names = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+        found.append({n for n in names if n.suffix not in LEFT_OUT and n.name[0] != "."})
+    wrong = [f"{name}: only in one" for name in sorted(found[0] ^ found[1])]
+    for name in sorted(found[0] & found[1]):
+        if not COMPARE.get(name.suffix, same_bytes)(a / name, b / name):
+            wrong.append(f"{name}: differs")
+    return wrong
+
+
+def work(checkout: Path, raw: Path, out: Path) -> None:
+    """All that is compared, by one checkout, under `out`."""
+    data = out / "data"
+    listed = run(checkout, "train.py", "--list").split("data sets:")[0].splitlines()[1:]
+    methods = [line.split()[0] for line in listed if line.strip()]
+    flags = ("--data_dir", data, "--results_dir", out / "results", "--devices", "cpu", *SMALL)
+    for dataset, (_, preparation) in SETS.items():
+        classes = ("--allow_missing_classes", "--max_bad", "1")
+        given = ("--dataset", dataset, "--dataset_root", raw / dataset, "--data_dir", data)
+        run(checkout, "-m", "data_prep", *given, *preparation, *classes)
+        text = ("--text_model", "tiny") if preparation else ()
+        run(checkout, "train.py", "--dataset", dataset, *preparation, *text, *flags)
+    for method in methods:
+        run(checkout, "train.py", "--dataset", "demo", "--method", method, *flags)
+    names = ["table1", "table2", "demo-short", "figure4"]
+    given = ("--results_dir", out / "results", "--out", out / "made")
+    run(checkout, "make_tables.py", *names, *given, "--set", "max_epochs=2", "size=32")
+
+
+def main(before: str, after: str) -> int:
+    """Compares two checkouts; prints what differs."""
+    checkouts = {"before": Path(before).resolve(), "after": Path(after).resolve()}
+    place = Path(tempfile.mkdtemp())
+    for dataset, (flags, _) in SETS.items():
+        given = ("--dataset", dataset, "--out", place / "raw" / dataset)
+        small = ("--profile", "tiny", "--per_class", "12", "--corrupt", "1", *flags)
+        run(checkouts["after"], "tests/write_tree.py", *given, *small)
+    run(checkouts["after"], "-m", "data_prep", "--dataset", "demo", "--data_dir", place / "demo")
+    for name in checkouts:
+        shutil.copytree(place / "demo" / "raw", place / name / "data" / "raw")
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [
+            pool.submit(work, path, place / "raw", place / name) for name, path in checkouts.items()
+        ]
+        for job in jobs:
+            job.result()
+    wrong = differences(place / "before", place / "after")
+    print("\n".join(wrong) or "no difference")
+    print(f"compared: {sum(p.is_file() for p in (place / 'after').rglob('*'))} files in {place}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

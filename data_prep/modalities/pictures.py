@@ -1,0 +1,231 @@
+"""Picture files: decoded whole, turned upright, laid on white, scaled down; and JPEGs.
+
+The content decides the format, not the name: web collections hold PNG, GIF and WebP files, and
+error pages, under .jpg. What a file claims is checked before any of it is decoded.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import cv2
+import numpy as np
+import PIL.features
+import PIL.Image
+import PIL.ImageFile
+
+from data_prep.media import is_lfs_pointer
+from data_prep.modalities.mend import mended
+from data_prep.reasons import Reject
+
+# Pillow's names of what is read; its many other decoders stay shut to files from the web.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
+MAX_BYTES = 1 << 29  # an uncompressed picture of 100 million pixels, with alpha, has 400 MB
+MENDED_BYTES = 1 << 26  # of a file that is looked through for what is not picture
+HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+MAX_SIDE = 65500  # pixels of a side, the limit of JPEG encoders
+ORIENTATION = 0x0112  # the EXIF tag
+# EXIF orientation -> (rows and columns change places, then upside down, then mirrored).
+TURNS = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+class Limits(NamedTuple):
+    """How large a picture is read: `short_side` of what is returned, `max_pixels` of the file."""
+
+    short_side: int
+    max_pixels: int
+
+
+WHOLE = Limits(1 << 16, 1 << 24)  # checks a picture, scales nothing
+
+
+@contextlib.contextmanager
+def _strictly(max_pixels: int) -> Iterator[None]:
+    """Pillow's process-wide switches as one picture needs them, whatever else set them.
+
+    A truncated file is an error. Twice `max_pixels` is one inside of Pillow too: a GIF can grow
+    while its header is read. Its warnings (EXIF, palettes) are no findings.
+    """
+    before = PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES
+    PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def read_picture(path: Path, limits: Limits) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of a file, upright, its shorter side at most `limits.short_side`.
+
+    Raises `Reject`: "missing_file", "unreadable" (no picture at all), "bad_image" (a picture that
+    is cut off, damaged or too large).
+    """
+    try:
+        handle = open(path, "rb")
+    except FileNotFoundError:
+        raise Reject("missing_file", path.name) from None
+    except OSError as error:
+        raise Reject("unreadable", f"{path.name}: {error.strerror}") from None
+    with handle, _strictly(limits.max_pixels):
+        size = os.fstat(handle.fileno()).st_size
+        if size > MAX_BYTES:
+            raise Reject("bad_image", f"{path.name}: {size} bytes, more than {MAX_BYTES}")
+        try:
+            return _decode(path.name, handle, limits)
+        except TooLarge:
+            raise
+        except Reject as reject:
+            handle.seek(0)
+            data = mended(handle.read(MENDED_BYTES)) if size <= MENDED_BYTES else None
+            if data is None:
+                raise
+            try:
+                return _decode(path.name, io.BytesIO(data), limits)
+            except Reject:
+                raise reject from None
+
+
+def _decode(name: str, handle: BinaryIO, limits: Limits) -> np.ndarray:
+    """The picture in an open file; raises `Reject`."""
+    try:
+        with PIL.Image.open(handle, formats=_formats()) as picture:
+            _check_size(name, picture.size, limits)
+            picture.load()
+            turn = _orientation(picture)
+            image = on_white(picture)
+    except PIL.UnidentifiedImageError:  # its text holds the path
+        handle.seek(4)
+        head = handle.read(8)
+        if head[:4] == b"ftyp" and head[4:] in HEIC:
+            what = "a HEIC picture: `pip install pillow-heif` reads it"
+        else:
+            what = f"none of {', '.join(_formats())}"
+        raise Reject("unreadable", f"{name}: {what}") from None
+    except (Reject, MemoryError):  # the latter tells of this machine, not of the file
+        raise
+    except Exception as error:  # a decoder raises whatever hostile bytes lead it to
+        raise Reject("bad_image", f"{name}: {type(error).__name__}: {error}"[:300]) from None
+    return np.ascontiguousarray(upright(shrink(image, limits.short_side), turn))
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """What can be read here: AVIF where Pillow was built with it, HEIC with pillow-heif."""
+    found = FORMATS + (("AVIF",) if PIL.features.check("avif") else ())
+    try:
+        from pillow_heif import register_heif_opener  # not above: it may be absent
+    except ImportError:
+        return found
+    register_heif_opener()
+    return (*found, "HEIF")
+
+
+class TooLarge(Reject):
+    """A picture that is larger than allowed, whatever else is wrong with it."""
+
+
+def _check_size(name: str, size: tuple[int, int], limits: Limits) -> None:
+    """Refuses by the header alone what would be too much to decode or to store."""
+    width, height = size
+    short, long = sorted(size)
+    if not 0 < width * height <= limits.max_pixels:
+        limit = f"{limits.max_pixels} pixels are allowed"
+        raise TooLarge("bad_image", f"{name}: {width} x {height}, and {limit}")
+    if round(long * min(1.0, limits.short_side / short)) > MAX_SIDE:
+        raise TooLarge("bad_image", f"{name}: {width} x {height}, too long a strip")
+
+
+def _orientation(picture: PIL.Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none: damaged EXIF data are no damaged picture."""
+    try:
+        return int(picture.getexif().get(ORIENTATION, 1))
+    except Exception:
+        return 1
+
+
+def on_white(picture: PIL.Image.Image) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of a decoded picture; what is transparent shows white.
+
+    16-bit values keep their high byte. CMYK is converted without colour profiles, as the field's
+    loaders do it.
+    """
+    if picture.mode == "I;16":  # Pillow would clip it; it takes the high byte of 16-bit colours
+        values = np.asarray(picture)
+        clear = values == picture.info.get("transparency", -1)
+        grey = np.where(clear, np.uint8(255), (values >> 8).astype(np.uint8))
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if picture.has_transparency_data:
+        white = PIL.Image.new("RGB", picture.size, "white")
+        clear = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        white.paste(clear, mask=clear)
+        picture = white
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+def shrink(image: np.ndarray, short_side: int) -> np.ndarray:
+    """[H, W, 3] area-resized to `short_side`, aspect kept; a smaller one as it is."""
+    height, width = image.shape[:2]
+    factor = short_side / min(height, width)
+    if factor >= 1:
+        return image
+    size = (round(width * factor), round(height * factor))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """[H, W, 3] turned as its EXIF orientation (1 to 8; others count as 1) asks for."""
+    swapped, upside_down, mirrored = TURNS.get(orientation, (False, False, False))
+    if swapped:
+        image = image.transpose(1, 0, 2)
+    return image[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+
+
+def is_plain_jpeg(data: bytes) -> bool:
+    """Whether the bytes of a picture that decodes can be stored as they are.
+
+    A JPEG of three channels that no tag turns, with nothing after its end.
+    """
+    if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with PIL.Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+            return picture.mode == "RGB" and _orientation(picture) not in TURNS
+
+
+def to_jpeg(image: np.ndarray, quality: int) -> bytes:
+    """The bytes of a JPEG of uint8 [H, W, 3] RGB or [H, W] grey."""
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done, image.shape
+    return data.tobytes()
+
+
+def from_jpeg(data: Any) -> np.ndarray:
+    """uint8 [H, W, 3] RGB of a stored picture."""
+    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def check_listed(path: Path) -> None:
+    """Raises `Reject` for a picture of a folder that is a git-lfs pointer, or no file at all."""
+    if is_lfs_pointer(path):
+        raise Reject("lfs_pointer", f"{path.parent.name}/{path.name}")
+    if path.exists() and not path.is_file():  # reading a pipe would never end
+        raise Reject("unreadable", f"{path.name}: not a file")

@@ -1,0 +1,286 @@
+"""Sound: files to waves, and waves to log spectrograms.
+
+Waves are float32 tensors, [channels, n] or mono [n].
+"""
+
+import contextlib
+import functools
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import soundfile
+import torch
+import torchaudio.compliance.kaldi
+import torchaudio.transforms
+
+from data_prep.media import demux, open_container
+from data_prep.reasons import Reject
+
+LOG_FLOOR = 1e-7  # inside the logarithm; the field's scripts. Silence is ln(1e-7) = -16.118
+SILENT_RMS = 1e-4  # our choice
+SILENT_ZEROS = 0.99  # share of samples that are exactly zero; our choice
+CANCELLED = 0.1  # share of the power of independent channels that their mix keeps; our choice
+SHIFT = 0.1  # seconds; the priming of encoders and rounding are less
+MOST_SHIFT = 60.0  # seconds; a header that tells more is not believed. Our choice
+MOST_CHANNELS = 8
+MOST_TRACKS = 8
+PLACEHOLDER = 1_900_000_000  # bytes of sound, about 3 hours of CD quality; our choice
+SAMPLE_BYTES = {
+    "PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
+    "ULAW": 1, "ALAW": 1,
+}  # bytes of a sample  # fmt: skip
+RATES = range(1000, 768_001)  # Hz; a header that tells others is not believed. Our choice
+LARGEST_FILTER = 1 << 24  # values; rates in use need up to 14 million (22,254 Hz to 22,050)
+WINDOW = 25  # milliseconds of a filter bank's window
+
+
+class Sound(NamedTuple):
+    """A decoded track: `wave` float32 [channels, n], `rate` in Hz, whether all of it decoded.
+
+    `flags`: "other_track" where it is not the first one, "shifted" where it was aligned with the
+    picture.
+    """
+
+    wave: torch.Tensor
+    rate: int
+    complete: bool
+    flags: tuple[str, ...] = ()
+
+
+def read(path: Path, max_seconds: float | None = None) -> Sound:
+    """The file's first audio track that is not silent, in its own rate and channels.
+
+    A damaged file gives what decodes. Raises `Reject` where nothing does: "no_audio", "unreadable",
+    "truncated" or "missing_file".
+    """
+    sound = None
+    if path.suffix.lower() in (".wav", ".flac"):
+        sound = _read_soundfile(path, max_seconds)
+    if sound is None or not sound.wave.shape[1]:
+        # A .wav that is none, as many a download has it, or one whose header tells no length.
+        try:
+            sound = _read_container(path, max_seconds)
+        except Reject:
+            if sound is None:
+                raise
+    if not sound.wave.shape[1]:
+        reason = "no_audio" if sound.complete else "truncated"
+        raise Reject(reason, f"{path.name}: the track holds no sound that decodes")
+    return sound
+
+
+def _read_soundfile(path: Path, max_seconds: float | None) -> Sound | None:
+    """None where libsndfile does not know the content."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            _check_rate(path, file.samplerate)
+            count = -1 if max_seconds is None else int(max_seconds * file.samplerate)
+            samples = file.read(count, dtype="float32", always_2d=True)  # [n, channels]
+            frame = file.channels * SAMPLE_BYTES.get(file.subtype, 1)  # 1: a compressed form
+            cut = len(samples) != count and _lost_bytes(path) >= frame
+            return Sound(torch.from_numpy(samples.T.copy()), file.samplerate, not cut)
+    except soundfile.SoundFileError:
+        return None
+
+
+def _lost_bytes(path: Path) -> int:
+    """How many bytes of sound a WAV's header announces and the file does not have.
+
+    0 for lengths of about 2 or 4 GB: programs that write into a pipe put them there.
+    """
+    with open(path, "rb") as handle:
+        size, at = handle.seek(0, 2), 12
+        handle.seek(0)
+        order = {b"RIFF": "little", b"RIFX": "big"}.get(handle.read(4))
+        if order is None:
+            return 0
+        while at + 8 <= size:
+            handle.seek(at)
+            head = handle.read(8)
+            length = int.from_bytes(head[4:], order)
+            if head[:4] == b"data":
+                return max(0, at + 8 + length - size) if length < PLACEHOLDER else 0
+            at += 8 + length + length % 2
+    return 0
+
+
+def _check_rate(path: Path, rate: int) -> None:
+    if rate not in RATES:
+        raise Reject("unreadable", f"{path.name}: a sample rate of {rate} Hz")
+
+
+def _read_container(path: Path, max_seconds: float | None) -> Sound:
+    """The first track, or the loudest of the others where it is silent."""
+    first, tracks = _read_track(path, 0, max_seconds)
+    if tracks == 1 or not is_silent(mono(first.wave)):
+        return first
+    others = []
+    for number in range(1, min(tracks, MOST_TRACKS)):
+        with contextlib.suppress(Reject):
+            others.append(_read_track(path, number, max_seconds)[0])
+    loudest = max(others, key=lambda sound: float(mono(sound.wave).square().sum()), default=first)
+    if is_silent(mono(loudest.wave)):
+        return first
+    return loudest._replace(flags=(*loudest.flags, "other_track"))
+
+
+def _read_track(path: Path, number: int, max_seconds: float | None) -> tuple[Sound, int]:
+    """An audio track, counted from 0, and the number of them."""
+    with open_container(path) as container:
+        tracks = container.streams.audio
+        if not tracks:
+            raise Reject("no_audio", f"{path.name}: no audio track")
+        stream = tracks[number]
+        if not stream.codec_context or not stream.codec_context.sample_rate:
+            raise Reject("unreadable", f"{path.name}: no decoder for the audio track")
+        stream.codec_context.thread_count = 1  # files are the unit of parallel work
+        rate = stream.codec_context.sample_rate
+        _check_rate(path, rate)
+        limit = float("inf") if max_seconds is None else max_seconds * rate
+        offset, count = _offset(container, stream), len(tracks)
+        parts, complete = _decode_packets(container, stream, rate, limit - min(0, offset) * rate)
+    if len({part.shape[0] for part in parts}) > 1:  # the track changes its channels half-way
+        parts = [part.mean(axis=0, keepdims=True) for part in parts]
+    wave = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
+    shift = round(offset * rate)
+    if shift and wave.shape[1]:
+        wave = np.pad(wave, ((0, 0), (shift, 0))) if shift > 0 else wave[:, -shift:]
+    if max_seconds is not None:
+        wave = wave[:, : int(limit)]
+    wave = torch.from_numpy(np.ascontiguousarray(wave))
+    return Sound(wave, rate, complete, ("shifted",) * bool(shift)), count
+
+
+def _offset(container: av.container.InputContainer, stream: av.AudioStream) -> float:
+    """Seconds by which a track begins after the picture, 0 where it is too little to matter."""
+    for video in container.streams.video[:1]:
+        if None not in (video.start_time, stream.start_time, video.time_base):
+            seconds = stream.start_time * stream.time_base - video.start_time * video.time_base
+            return float(seconds) if SHIFT < abs(seconds) < MOST_SHIFT else 0.0
+    return 0.0
+
+
+def _decode_packets(container, stream, rate: int, limit: float) -> tuple[list[np.ndarray], bool]:
+    """Chunks [channels, n] up to `limit` samples, and whether nothing was lost on the way."""
+    parts: list[np.ndarray] = []
+    complete, count = True, 0
+    packets = demux(container, stream)
+    while count < limit:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:  # the container breaks off
+            return parts, False
+        if packet is None:
+            break
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:  # a broken packet: later ones may be sound
+            complete = False
+            continue
+        for frame in frames:
+            # More channels are what a damaged header claims, and PyAV 18 reads beyond them.
+            odd = frame.sample_rate != rate or frame.layout.nb_channels > MOST_CHANNELS
+            if frame.is_corrupt or odd:
+                complete = False
+                continue
+            parts.append(_to_float(frame))
+            count += frame.samples
+    return parts, complete
+
+
+def _to_float(frame: av.AudioFrame) -> np.ndarray:
+    """float32 [channels, n] in [-1, 1] of any sample format.
+
+    Scaled here, and mixed by `mono`: FFmpeg's own mix of float stereo to mono is louder by sqrt(2).
+    """
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:  # [1, n * channels], interleaved
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    if values.dtype.kind == "f":
+        return values.astype(np.float32)
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128) / 128
+    return (values / -float(np.iinfo(values.dtype).min)).astype(np.float32)
+
+
+def mono(wave: torch.Tensor) -> torch.Tensor:
+    """The mean over the channels: [channels, n] -> [n]."""
+    return wave.mean(dim=0)
+
+
+def resample(wave: torch.Tensor, source: int, target: int) -> torch.Tensor:
+    """[..., n] at `source` Hz -> [..., ceil(n * target / source)] at `target` Hz.
+
+    torchaudio's filter has as many values as the two reduced rates multiply to: 8 GB for 44,099 Hz
+    to 22,050. Where that is too large, the nearest ratio of smaller numbers stands in: here 2,
+    which shifts the pitch by 0.002 %.
+    """
+    ratio = Fraction(source, target)
+    if ratio.numerator * ratio.denominator > LARGEST_FILTER:
+        ratio = ratio.limit_denominator(int((LARGEST_FILTER / ratio) ** 0.5))
+    if ratio == 1:
+        return wave
+    return _resampler(ratio.numerator, ratio.denominator)(wave)
+
+
+@functools.lru_cache(4)
+def _resampler(source: int, target: int) -> torchaudio.transforms.Resample:
+    """Its filter is made once for a pair of rates; with `dtype` it has torchaudio's own bits."""
+    return torchaudio.transforms.Resample(source, target, dtype=torch.float32)
+
+
+def tile_or_cut(wave: torch.Tensor, n: int) -> torch.Tensor:
+    """[m] -> [n]: repeated from its start while too short, then cut. `m` is at least 1."""
+    return wave.repeat(-(-n // wave.shape[0]))[:n]
+
+
+def log_stft(wave: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
+    """ln(|STFT| + 1e-7), float32 [n_fft // 2 + 1, n // hop + 1] of a wave [n].
+
+    Periodic Hann window, centred. Padded with zeros as librosa does since 0.10; torch's own default
+    would mirror the wave.
+    """
+    window = torch.hann_window(n_fft, periodic=True)
+    spectrum = torch.stft(
+        wave, n_fft, hop, window=window, center=True, pad_mode="constant", return_complex=True
+    )
+    return torch.log(spectrum.abs() + LOG_FLOOR)
+
+
+def fbank(wave: torch.Tensor, rate: int, mels: int, frames: int) -> torch.Tensor:
+    """Kaldi's log-mel energies, float32 [mels, frames] of a wave [n], as in the official release.
+
+    Rows of zeros pad the logarithms, before any normalisation: they become 0.438 in the network's
+    input. Normalising is the model's affair. A wave below one window of 25 ms is padded to one
+    (our choice; the release stops there).
+    """
+    wave = wave - wave.mean()
+    wave = torch.nn.functional.pad(wave, (0, max(0, WINDOW * rate // 1000 - wave.shape[0])))
+    bank = torchaudio.compliance.kaldi.fbank(
+        wave[None], htk_compat=True, sample_frequency=rate, use_energy=False,
+        window_type="hanning", num_mel_bins=mels, dither=0.0, frame_shift=10,
+    )  # [windows, mels]  # fmt: skip
+    bank = bank[:frames]
+    return torch.nn.functional.pad(bank, (0, 0, 0, frames - bank.shape[0])).T.contiguous()
+
+
+def cancels(wave: torch.Tensor, mix: torch.Tensor) -> bool:
+    """Whether channels [channels, n] of opposite phase extinguish each other in their `mix` [n].
+
+    Independent channels, or one with silent neighbours, have a mix of their powers' sum over the
+    square of their number; less than `CANCELLED` of it is what opposite phases leave.
+    """
+    powers = wave.square().mean(1)
+    independent = powers.sum() / len(wave) ** 2
+    return len(wave) > 1 and bool(mix.square().mean() < CANCELLED * independent)
+
+
+def is_silent(wave: torch.Tensor) -> bool:
+    """Whether a wave holds no sound worth the name."""
+    if not wave.shape[0]:
+        return True
+    rms = wave.square().mean().sqrt().item()
+    return rms < SILENT_RMS or (wave == 0).float().mean().item() > SILENT_ZEROS

@@ -1,0 +1,131 @@
+"""How stored pictures become a model's input: which of them, crop, rotation, flip, size.
+
+Shared by the modalities that are made of pictures. Training draws from a sample's own generator;
+without one the result is the deterministic view of evaluation.
+"""
+
+import cv2
+import numpy as np
+import PIL.Image
+
+# torchvision's RandomResizedCrop and RandomRotation, which public loaders use with these.
+CROP_AREA, CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+ROTATION = 30.0  # degrees to either side
+
+
+def choose_frames(
+    stored: int, wanted: int, rng: np.random.Generator | None, rule: str = "segments"
+) -> list[int]:
+    """One index from each of `wanted` segments: random in training, else the middle.
+
+    "segments": equal ones over all frames. The other rules are those of the official release's
+    loaders. Their segments have max(1, stored // wanted) frames, so that frames at the end may
+    never be used: "cremad"; "kinetics", whose segments begin with frame 1 (counted from 0), which
+    takes no frame beyond 9 in training, and always frame 1 of 6 frames or fewer; "ucf101"; and
+    "ucf101_flow", which never uses the last picture. An index beyond the last frame becomes the
+    last one (the release raises an error there).
+    """
+    if rule == "segments":
+        return _equal_segments(stored, wanted, rng)
+    if rule == "kinetics" and stored <= 6:
+        return [min(1, stored - 1)] * wanted
+    length = max(1, stored // wanted)
+    begin, middle = {
+        "cremad": (0, length // 2),
+        "kinetics": (1, max(1, length // 2)),
+        "ucf101": (0, max(1, length // 2) - 1),
+        "ucf101_flow": (0, max(1, length // 2) - 1),
+    }[rule]
+    last = stored - 1
+    if rule == "ucf101_flow":
+        last = max(0, stored - 2)
+    elif rule == "kinetics" and rng:
+        last = min(9, last)
+    places = [begin + int(rng.integers(length)) if rng else middle for _ in range(wanted)]
+    return [min(j * length + place, last) for j, place in enumerate(places)]
+
+
+def _equal_segments(stored: int, wanted: int, rng: np.random.Generator | None) -> list[int]:
+    if rng is None:
+        return [int((j + 0.5) * stored / wanted) for j in range(wanted)]
+    chosen = []
+    for j in range(wanted):
+        first = j * stored // wanted
+        last = max(first, -(-(j + 1) * stored // wanted) - 1)
+        chosen.append(int(rng.integers(first, last + 1)))
+    return chosen
+
+
+def crop_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random crop of random area and aspect ratio."""
+    for _ in range(10):
+        area = height * width * rng.uniform(*CROP_AREA)
+        ratio = float(np.exp(rng.uniform(*np.log(CROP_RATIO))))
+        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
+    """The image turned about its centre, same size, black where nothing was."""
+    height, width = image.shape[:2]
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    return cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_NEAREST)
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """The image as [size, size, ...], its aspect not kept: Pillow's bilinear with antialiasing.
+
+    The field's transforms resize so; OpenCV's filters differ from it by up to 8 of 255 levels.
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    picture = PIL.Image.fromarray(image)
+    return np.asarray(picture.resize((size, size), PIL.Image.Resampling.BILINEAR))
+
+
+def crop(images: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """The same random part of images of one size."""
+    top, left, height, width = crop_box(*images[0].shape[:2], rng)
+    return [image[top : top + height, left : left + width] for image in images]
+
+
+def flipped(rng: np.random.Generator | None) -> bool:
+    """Decides whether to mirror a sample; never in evaluation."""
+    return rng is not None and bool(rng.random() < 0.5)
+
+
+def augmented(
+    images: list[np.ndarray], how: str, rng: np.random.Generator | None, flip: bool
+) -> list[np.ndarray]:
+    """The images of a sample, augmented.
+
+    `how`: "crop_flip" is one random resized crop for all images and the sample's flip; "flip" the
+    flip alone; "rotate_flip" a rotation by up to 30 degrees, then the flip; "none" leaves them as
+    they are. The sample's flip is shared by its modalities: flow and frames turn together.
+    "crop_flip_apart" and "flip_apart" draw for each image by itself.
+    """
+    if rng is None or how == "none":
+        return images
+    if how.endswith("_apart"):
+        if how == "crop_flip_apart":
+            images = [crop([image], rng)[0] for image in images]
+        return [image[:, ::-1] if flipped(rng) else image for image in images]
+    if how == "crop_flip":
+        images = crop(images, rng)
+    elif how == "rotate_flip":
+        degrees = float(rng.uniform(-ROTATION, ROTATION))
+        images = [rotate(image, degrees) for image in images]
+    return [image[:, ::-1] for image in images] if flip else images
+
+
+def clip_input(
+    frames: list[np.ndarray], how: str, size: int, rng: np.random.Generator | None, flip: bool
+) -> np.ndarray:
+    """uint8 [T, 3, size, size] of RGB frames [H, W, 3], augmented."""
+    out = np.empty((len(frames), 3, size, size), dtype=np.uint8)
+    for k, frame in enumerate(augmented(frames, how, rng, flip)):
+        out[k] = resize(np.ascontiguousarray(frame), size).transpose(2, 0, 1)
+    return out

@@ -1,0 +1,153 @@
+"""One candidate's files become its stored row: what a worker does, and the workers that do it.
+
+Whatever a file's content, it ends in a row or in a `Rejection`; any other exception is a defect of
+this program.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data_prep.modalities import Modality
+from data_prep.modalities.base import Extracted
+from data_prep.pool import Pool
+from data_prep.reasons import Reject
+from data_prep.spec import Candidate, Rejection, Spec
+
+# Between the paths of one sample: a space occurs inside them.
+SEPARATOR = ";"
+
+
+def rejection(candidate: Candidate, reason: str, detail: str) -> Rejection:
+    """The line of rejected.csv for a candidate with all of its files."""
+    paths = sorted({path for paths in candidate.sources.values() for path in paths})
+    return Rejection(candidate.id, SEPARATOR.join(paths), reason, detail)
+
+
+def extract_row(
+    root: Path, spec: Spec, folder: Path | None, candidate: Candidate
+) -> dict[str, Any] | Rejection:
+    """The stored row of one candidate, or why there is none. Runs in a worker process.
+
+    `folder` is the prepared folder, which holds what all samples share.
+    """
+    try:
+        parts = extract_sample(root, spec, folder, candidate)
+    except Reject as reject:
+        return rejection(candidate, reject.reason, reject.detail)
+    return {
+        "id": candidate.id,
+        "label": candidate.label,
+        "group": candidate.group,
+        "part": candidate.part,
+        "sources": SEPARATOR.join(
+            paths[parts[m].used if m in parts else 0] for m, paths in candidate.sources.items()
+        ),
+        "duration_s": round(max(part.duration_s for part in parts.values()), 3),
+        "n_frames": max(part.n_frames for part in parts.values()),
+        "flags": ";".join(sorted({flag for part in parts.values() for flag in part.flags})),
+        **{name: part.payload for name, part in parts.items()},
+    }
+
+
+def extract_sample(
+    root: Path, spec: Spec, folder: Path | None, candidate: Candidate
+) -> dict[str, Extracted]:
+    """All modalities of a candidate, in the order of `spec`.
+
+    Raises `Reject`: "lfs_pointer" when any source is a pointer, whatever else could stand in for
+    it; "unreadable" when one is no file, or every modality had to be filled; and what the
+    modalities raise.
+    """
+    from data_prep.media import is_lfs_pointer
+
+    sources = {name: [root / path for path in candidate.sources.get(name, ())] for name in spec}
+    for path in dict.fromkeys(path for paths in sources.values() for path in paths):
+        if is_lfs_pointer(path):
+            raise Reject("lfs_pointer", path.name)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise Reject("unreadable", f"{path.name}: a pipe, socket or device, not a file")
+
+    def extract(name: str, paths: Sequence[Path], modality: Modality) -> Extracted:
+        return modality.extract(paths, candidate.inline.get(name), folder)
+
+    sample: dict[str, Extracted] = {}
+    for name, modality in spec.items():
+        paths = sources[name]
+        if name in sample:
+            continue
+        if modality.is_one_source(paths):
+            sample[name] = extract(name, paths, modality)
+        else:
+            same = [m for m in spec if sources[m] == paths]
+            sample |= _of_one_file({m: spec[m] for m in same}, paths, extract)
+    if not any(part.found for part in sample.values()):
+        raise Reject("unreadable", "nothing decodes in any modality")
+    return {name: sample[name] for name in spec}
+
+
+def _of_one_file(
+    spec: Spec, paths: Sequence[Path], extract: Callable[[str, Sequence[Path], Modality], Extracted]
+) -> dict[str, Extracted]:
+    """The modalities that the same files hold, of the first file that gives them all in full.
+
+    Where none does, of the first that gives them all, if cut off; only then stand-ins for what is
+    missing are allowed. Raises `Reject`: the reason of the first file, which is the one to repair,
+    and the details of all.
+    """
+    failures = []
+    for fill in (False, True):
+        usable = []
+        for number, path in enumerate(paths):
+            try:
+                found = {
+                    name: extract(name, [path], m if fill else m.strict())
+                    for name, m in spec.items()
+                }
+            except Reject as failure:
+                failures.append(failure)
+                continue
+            more = (f"source={path.suffix[1:].lower()}",) if number else ()
+            usable.append(
+                {
+                    name: replace(part, flags=part.flags + more, used=number)
+                    for name, part in found.items()
+                }
+            )
+            if not fill and not any("truncated" in part.flags for part in found.values()):
+                return usable[-1]
+        if usable and not fill:
+            return usable[0]
+        if usable:  # the one with the fewest stand-ins
+            return max(usable, key=lambda found: sum(p.found for p in found.values()))
+        if not any(getattr(m, "missing", "") == "fill" for m in spec.values()):
+            break
+    details = [failure.detail or failure.reason for failure in failures[: len(paths)]]
+    raise Reject(failures[0].reason, "; ".join(details))
+
+
+def single_threaded() -> None:
+    """Runs once in each worker: one clip, one core; the workers are the parallelism."""
+    import cv2
+    import torch
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def make_pool(
+    root: Path, spec: Spec, workers: int, limit_s: float, folder: Path, ray: str = ""
+) -> Any:
+    """What turns candidates into rows: supervised processes here, or a Ray cluster's.
+
+    `folder` is the prepared folder, `ray` is a cluster's address.
+    """
+    work = functools.partial(extract_row, root, spec, folder)
+    if ray:
+        from data_prep.on_ray import RayPool
+
+        work = functools.partial(extract_row, root.resolve(), spec, folder.resolve())
+        return RayPool(work, ray, limit_s, single_threaded)
+    return Pool(work, workers, limit_s, single_threaded, preload=["data_prep.modalities.sound"])
