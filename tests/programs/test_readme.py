@@ -89,7 +89,7 @@ def test_the_list_of_own_files_is_a_data_set(tmp_path, monkeypatch):
 
 
 def test_each_command_names_an_existing_file():
-    text = "\n".join(re.findall(r"```\n(.*?)```", TEXT, re.S))
+    text = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", TEXT, re.S | re.M))
     for name in set(re.findall(r"python ([\w/]+\.py)", text)):
         assert (ROOT / name).exists(), name
     targets = re.findall(r"^make ([\w-]+)", text, re.M)
