@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-from common.files import read_table
-from data_prep.datasets.walk import is_ignored
+from common.files import is_ignored, read_table
 from data_prep.prepare import printable
 
 

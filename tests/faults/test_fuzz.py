@@ -23,7 +23,7 @@ from common.files import read_object, read_table, write_json
 from common.options import UsageError
 from data_prep import shards
 from data_prep.datasets import ave, food101
-from data_prep.datasets.csv_rows import read_records
+from data_prep.datasets.lists import read_records
 from data_prep.datasets.manifest import Manifest
 from data_prep.modalities import text, unpickle
 from data_prep.prepare import scan_root
