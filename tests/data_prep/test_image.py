@@ -22,7 +22,7 @@ from data_prep.modalities.image import GREY, extract, read_picture
 from data_prep.modalities.transforms import clip
 from data_prep.reasons import Reject
 from data_prep.spec import Candidate, Image, VideoView
-from fixtures.food_tree import zero_png
+from fixtures.pictures import zero_png
 
 SPEC = Image()
 # Row by row: what a picture must become, exactly.

@@ -9,7 +9,7 @@ from dataclasses import fields
 
 import pytest
 from conftest import program
-from small_trees import WRITERS, prepared
+from small_trees import SMALL_TREES, prepared
 
 import train
 from common.program import run as run_program
@@ -62,7 +62,7 @@ def artifacts():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dataset", WRITERS)
+@pytest.mark.parametrize("dataset", SMALL_TREES)
 def test_every_configuration_trains_and_every_cell_and_curve_is_filled(
     dataset, artifacts, tmp_path, capsys
 ):
