@@ -4,7 +4,7 @@ PY := .venv/bin/python
 DATA ?= data
 RESULTS ?= results
 
-.PHONY: demo test lint bench faults clean
+.PHONY: demo test test-slow lint bench faults clean
 
 .venv/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -22,14 +22,19 @@ lint: .venv/installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+# All contracts, in a few minutes on two cores.
 test: lint
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 -m "not slow"
+
+# Kills, clusters, and every configuration that the tables name.
+test-slow: lint
+	$(PY) -m pytest -n 2 -m slow
 
 bench: .venv/installed
 	$(PY) benchmarks/step_cost.py
 	$(PY) benchmarks/prep_throughput.py
 
-# The long form of tests/faults: about an hour on two cores, and a C compiler.
+# The long form of tests/faults: 50 to 60 minutes on two cores; it needs a C compiler.
 faults: .venv/installed
 	$(PY) tests/faults/run_faults.py
 	$(PY) tests/faults/fuzz.py --executions 2000000 --media 50000

@@ -1,85 +1,20 @@
 """Every number of the paper for a finished run, and predictions for new files.
 
 python evaluate.py results/runs/demo/Midas/default/seed1
-python evaluate.py RUN --predict manifest.csv --out predictions.csv     see predict.py
+python evaluate.py RUN --predict manifest.csv --out predictions.csv     for new files
 """
 
-import shutil
 import sys
 from pathlib import Path
 
 from torch import Tensor
 
-from common.files import file_digest, without_formulas, write_table
 from common.options import Parser, UsageError
 from common.program import run as run_program
 from experiments.run.folder import RunFolder
 from experiments.run.metrics import collect, confusion, measure, per_class_f1, probabilities
 from experiments.run.resolve import run_from_config
-from experiments.run.session import Session, assemble
-
-
-def finish(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bool) -> int:
-    """Ends a run: loads the best epoch, reads the test part once, writes predictions and result."""
-    method, names = session.method, session.prepared.label_names
-    state = folder.load("best.pt")
-    if state["epoch"] != best["epoch"]:
-        raise UsageError(
-            f"best.pt of {folder.path} is of epoch {state['epoch']} and not {best['epoch']}, the"
-            " best one: --overwrite starts anew"
-        )
-    method.load_state_dict(state["method"])
-    features, labels = collect(method, session.loaders["test"].batches())
-    metrics = measure(method, features, labels, session.protocols["test"])
-    p = probabilities(method, features)["fused"]
-    guess = p.argmax(1)
-    rows = [
-        (sample, y, k, names[y], names[k], *(f"{v:.6g}" for v in row))
-        for sample, y, k, row in zip(
-            session.ids["test"], labels.tolist(), guess.tolist(), p.tolist(), strict=True
-        )
-    ]
-    header = ("id", "label", "prediction", "label_name", "prediction_name")
-    heads = (*header, *(f"p/{n}" for n in names))
-    write_table(folder.file("predictions.csv"), heads, without_formulas(rows))
-    counts = confusion(guess, labels, len(names))
-    if session.vocabulary:
-        shutil.copyfile(session.vocabulary, folder.file("vocab.txt"))
-    if not keep_checkpoints:
-        folder.drop_optimizer()
-    result = {f"test/{name}": value for name, value in metrics.items()}
-    result |= {
-        "best_epoch": best["epoch"],
-        "val/acc": best["acc"],
-        "label_names": names,
-        **costs(session, folder),
-        "test/f1_per_class": dict(zip(names, per_class_f1(counts).tolist())),
-        "test/confusion": counts.tolist(),
-        "checkpoint": file_digest(folder.file("best.pt")),
-        "log": file_digest(folder.file("log.jsonl")),
-        "hashes": session.hashes,
-    }
-    folder.write_json("result.json", result)
-    keys = ("acc", "f1_macro", "f1_batch64", "acc_mis")
-    figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
-    print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
-    return 0
-
-
-def costs(session: Session, folder: RunFolder) -> dict[str, float]:
-    """Sizes of the parts, samples seen in training, and minutes of training over all starts.
-
-    Validation, and epochs that a kill threw away, do not count.
-    """
-    log = folder.read_log()
-    sizes = {f"count/n_{part}": len(ids) for part, ids in session.ids.items()}
-    return {
-        **sizes,
-        "count/n_class": len(session.prepared.label_names),
-        "count/seen_million": sum(line["train/n_items"] for line in log) / 1e6,
-        "time/train_min": sum(line["time/epoch_s"] for line in log) / 60,
-        "time/step_min": sum(line["time/step_s"] for line in log) / 60,
-    }
+from experiments.run.session import assemble
 
 
 def show(metrics: dict[str, float], label_names: list[str], counts: Tensor) -> str:

@@ -6,80 +6,125 @@ python train.py --dataset cremad --dataset_root RAW --method Midas --devices 0
 python train.py --method Midas --help                            MIDAS's own flags
 """
 
+from __future__ import annotations
+
 import importlib.util
 import sys
 import time
 import traceback
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.files import to_json
 from common.options import UsageError
-from common.program import MachineFault, explain
+from common.program import MachineFault, duration, explain
 from common.program import run as run_program
 from common.stop import Stop, follow_launcher
-from experiments.launch.estimate import duration
 from experiments.run.folder import RunFolder
 from experiments.run.resolve import Run, resolve
 
-SHOWN = 8  # samples in a message
-CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the device
+if TYPE_CHECKING:  # torch is imported once there is something to do
+    from experiments.run.session import Session
 
 
-class Meter:
-    """Sums of a step's scalars, kept on the device and read once an epoch."""
+def main(argv: list[str]) -> int:
+    """Resolves the run, then trains it, unless it is done."""
+    follow_launcher()
+    run, args = resolve(argv, __doc__)
+    if run is None:
+        return 0
+    if args.print_config:
+        print(to_json(run.config()), end="")
+        return 0
+    default = run.default_folder(Path(args.results_dir))
+    folder = RunFolder(Path(args.output_dir) if args.output_dir else default)
+    folder.check(None if args.overwrite else run.config())
+    if folder.state == "done" and not args.overwrite:
+        result = folder.read_result()
+        if args.dataset_root:
+            check_root(run, args, folder)
+        print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite starts anew)")
+        return 0
+    if args.tensorboard and not importlib.util.find_spec("tensorboard"):
+        raise UsageError("--tensorboard needs: pip install -r requirements-tensorboard.txt")
+    from experiments.run.session import assemble, environment
 
-    def __init__(self, epoch: int, ids: Sequence[str]) -> None:
-        self.ids = ids  # of the training part
-        self.epoch, self.steps, self.sums, self.counts = epoch, 0, {}, {}
-        self.unchecked: list[tuple] = []
-
-    def add(self, loss: Any, scalars: dict, index: Any) -> None:
-        """Adds one step; stops the run at a loss that is not finite, at most 50 steps late."""
-        self.steps += 1
-        for name, value in (scalars | {"train/loss": loss.detach()}).items():
-            value = value.double()
-            known = ~value.isnan()
-            self.sums[name] = self.sums.get(name, 0) + value.nan_to_num(0.0)
-            self.counts[name] = self.counts.get(name, 0) + known
-        self.unchecked.append((self.steps, loss.detach(), index))
-        if len(self.unchecked) == CHECK_EVERY:
-            self.check_losses()
-
-    def check_losses(self) -> None:
-        """Raises `FloatingPointError` naming epoch, step and samples of the first bad loss."""
-        import torch
-
-        finite = torch.stack([loss for _, loss, _ in self.unchecked]).isfinite().tolist()
-        if not all(finite):
-            step, loss, index = self.unchecked[finite.index(False)]
-            names, more = [self.ids[k] for k in index.tolist()[:SHOWN]], len(index) - SHOWN
-            told = f"{', '.join(names)}{f' and {more} more' if more > 0 else ''}"
-            raise FloatingPointError(
-                f"loss {loss.item()} at epoch {self.epoch}, step {step}, of the samples {told}:"
-                " look at their files, or lower --lr; the last good checkpoint is kept"
-            )
-        self.unchecked = []
-
-    def read(self) -> dict[str, float]:
-        """The epoch's means; sums for names whose last part begins with n_."""
-        if self.unchecked:
-            self.check_losses()
-        out = {}
-        for name, total in self.sums.items():
-            count = 1 if name.split("/")[-1].startswith("n_") else int(self.counts[name])
-            if count:
-                out[name] = float(total) / count
-        return out
+    session = assemble(run, args)  # seed, device, data, model, method
+    with folder.lock():
+        folder.claim(run.config(), args.overwrite)
+        saved = folder.load_last()
+        if saved:
+            folder.check_data(saved["hashes"], session.hashes)
+        folder.note_start(environment(session))
+        try:
+            return train(session, folder, saved, args)
+        except FloatingPointError as error:
+            folder.fail(str(error))
+            raise UsageError(f"stopped: {error}") from None
+        except UsageError:
+            raise
+        except Exception as error:
+            why = explain(error)
+            folder.fail("\n\n".join(filter(None, [why, traceback.format_exc()])))
+            if why:
+                raise MachineFault(f"{why}. {folder.kept()}") from None
+            raise
 
 
-def run_epoch(session: Any, epoch: int, optimizers: list, stop: Stop) -> dict[str, float]:
+def train(session: Session, folder: RunFolder, saved: dict | None, args: Namespace) -> int:
+    """Resumes, then trains, validates, logs and saves each epoch; then tests once.
+
+    `saved` is the checkpoint of a run that was begun before.
+    """
+    from experiments.run.metrics import collect, measure
+
+    method, stop = session.method, Stop()
+    records, best = resume(session, folder, saved)
+    board = open_board(folder) if args.tensorboard else None
+    total = sum(stage.epochs for stage in method.stages(session.run.settings.max_epochs))
+
+    first, begun = saved["epoch"] if saved else 0, time.perf_counter()
+    for epoch, stage, optimizers, schedulers in epochs_to_run(session, folder, saved):
+        record = {"epoch": epoch, "lr": optimizers[0].param_groups[0]["lr"]}
+        record |= train_epoch(session, epoch, optimizers, stop)
+        for scheduler in schedulers if method.counts_for_decay(epoch) else ():
+            scheduler.step()
+
+        features, labels = collect(method, session.loaders["val"].batches())
+        metrics = measure(method, features, labels, session.protocols["val"])
+        record |= {f"val/{name}": value for name, value in metrics.items()}
+        if metrics["acc"] > best["acc"]:  # the first of equals, on validation accuracy alone
+            best = {"epoch": epoch, "acc": metrics["acc"]}
+
+        records.append(record)
+        folder.append_log(record)
+        for name, value in record.items() if board else ():
+            board.add_scalar(name, value, epoch)
+        left = (total - epoch) * (time.perf_counter() - begun) / (epoch - first)
+        print(epoch_line(record, total, session.modalities, left), flush=True)
+
+        state = {"epoch": epoch, "stage": stage, "best": best, "log": records}
+        save(session, folder, state, optimizers, schedulers)
+        if best["epoch"] == epoch:
+            folder.save("best.pt", {"method": method.state_dict(), "epoch": epoch})
+        stop.check()
+
+    if board:
+        board.close()
+    if folder.read_log() != records:
+        folder.restore_log(records)
+    return test(session, folder, best, args.keep_checkpoints)
+
+
+def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> dict[str, float]:
     """One pass over the training part; returns the log's train/ and time/ values."""
     import numpy as np
     import torch
     from tqdm import tqdm
+
+    from experiments.run.meter import Meter
 
     method, loader = session.method, session.loaders["train"]
     # Modules that draw from torch's global generator (dropout) see the same state after a resume.
@@ -88,11 +133,8 @@ def run_epoch(session: Any, epoch: int, optimizers: list, stop: Stop) -> dict[st
     waited, begun = 0.0, time.perf_counter()
     plan = method.begin_epoch(epoch, loader)  # part of the epoch's time: SMV's valuation costs
     method.train()
-    batches = loader.epoch(epoch, plan)
-    bar = tqdm(
-        desc=f"epoch {epoch}", total=loader.steps(plan), unit="step", leave=False, disable=None
-    )
-    with bar:
+    batches, steps = loader.epoch(epoch, plan), loader.steps(plan)
+    with tqdm(desc=f"epoch {epoch}", total=steps, unit="step", leave=False, disable=None) as bar:
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
@@ -122,7 +164,69 @@ def run_epoch(session: Any, epoch: int, optimizers: list, stop: Stop) -> dict[st
     }
 
 
-def make_optimizers(session: Any, lr_scale: float) -> tuple[list, list]:
+def test(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bool) -> int:
+    """Ends a run: loads the best epoch, reads the test part once, writes predictions and result."""
+    from experiments.run.metrics import collect, measure
+    from experiments.run.result import write_result
+
+    method = session.method
+    method.load_state_dict(load_best(folder, best))
+    features, labels = collect(method, session.loaders["test"].batches())
+    metrics = measure(method, features, labels, session.protocols["test"])
+    write_result(session, folder, best, metrics, features, labels, keep_checkpoints)
+    keys = ("acc", "f1_macro", "f1_batch64", "acc_mis")
+    figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
+    print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
+    return 0
+
+
+# Stages, checkpoints, messages --------------------------------------------------------------------
+
+
+def resume(session: Session, folder: RunFolder, saved: dict | None) -> tuple[list[dict], dict]:
+    """Puts method and log back to the checkpoint; returns the log and the best epoch so far."""
+    import torch
+
+    if not saved:
+        folder.restore_log([])
+        return [], {"epoch": 0, "acc": -1.0}
+    session.method.load_state_dict(saved["method"])
+    print(f"resuming after epoch {saved['epoch']} of {folder.path}", file=sys.stderr)
+    if saved["threads"] != torch.get_num_threads():
+        print(
+            f"note: {torch.get_num_threads()} threads now, {saved['threads']} before:"
+            " the last digits may differ from an undisturbed run",
+            file=sys.stderr,
+        )
+    folder.restore_log(saved["log"])
+    if saved["best"]["epoch"] == saved["epoch"]:  # a kill may have come before best.pt
+        folder.save("best.pt", {"method": saved["method"], "epoch": saved["epoch"]})
+    return list(saved["log"]), saved["best"]
+
+
+def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> Iterator[tuple]:
+    """(epoch, stage number, optimizers, schedulers) of each epoch that is still to be trained.
+
+    A stage begins with new optimizers; a resumed one gets its saved ones back.
+    """
+    method, done, first = session.method, saved["epoch"] if saved else 0, 1
+    for number, stage in enumerate(method.stages(session.run.settings.max_epochs)):
+        last = first + stage.epochs - 1
+        if done < last:
+            if stage.start == "best" and done < first:
+                expected = saved["best"] if saved and done == first - 1 else None
+                method.load_state_dict(load_best(folder, expected))
+            optimizers, schedulers = make_optimizers(session, stage.lr_scale)
+            if done >= first:
+                for kind, objects in (("optimizers", optimizers), ("schedulers", schedulers)):
+                    for one, state in zip(objects, saved[kind], strict=True):
+                        one.load_state_dict(state)
+            for epoch in range(max(first, done + 1), last + 1):
+                yield epoch, number, optimizers, schedulers
+        first = last + 1
+
+
+def make_optimizers(session: Session, lr_scale: float) -> tuple[list, list]:
     """The method's optimizers around the shared SGD, and a StepLR for each."""
     import torch
 
@@ -139,134 +243,34 @@ def make_optimizers(session: Any, lr_scale: float) -> tuple[list, list]:
     ]
 
 
-def epochs_to_run(session: Any, folder: RunFolder, saved: dict | None) -> Iterator[tuple]:
-    """(epoch, stage number, optimizers, schedulers) of each epoch that is still to be trained.
+def save(
+    session: Session, folder: RunFolder, state: dict, optimizers: list, schedulers: list
+) -> None:
+    """Writes last.pt: `state`, and all that the next epoch needs."""
+    import torch
 
-    A stage begins with new optimizers; a resumed one gets its saved ones back.
-    """
-    method, done, first = session.method, saved["epoch"] if saved else 0, 1
-    for number, stage in enumerate(method.stages(session.run.settings.max_epochs)):
-        last = first + stage.epochs - 1
-        if done < last:
-            if stage.start == "best" and done < first:
-                method.load_state_dict(load_best(folder, saved if done == first - 1 else None))
-            optimizers, schedulers = make_optimizers(session, stage.lr_scale)
-            if done >= first:
-                for kind, objects in (("optimizers", optimizers), ("schedulers", schedulers)):
-                    for one, state in zip(objects, saved[kind], strict=True):
-                        one.load_state_dict(state)
-            for epoch in range(max(first, done + 1), last + 1):
-                yield epoch, number, optimizers, schedulers
-        first = last + 1
+    state |= {
+        "method": session.method.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "schedulers": [scheduler.state_dict() for scheduler in schedulers],
+        "threads": torch.get_num_threads(),
+        "hashes": session.hashes,
+    }
+    folder.save("last.pt", state, keep_previous=True)
 
 
-def load_best(folder: RunFolder, saved: dict | None) -> dict:
-    """The best epoch's weights; raises `UsageError` if they are not those that `saved` knows of.
+def load_best(folder: RunFolder, best: dict | None) -> dict:
+    """The weights in best.pt; raises `UsageError` where they are not of the epoch of `best`.
 
     That happens where the run fell back to a checkpoint older than best.pt.
     """
     state = folder.load("best.pt")
-    if saved and state["epoch"] != saved["best"]["epoch"]:
+    if best and state["epoch"] != best["epoch"]:
         raise UsageError(
-            f"best.pt of {folder.path} is of epoch {state['epoch']}, later than the checkpoint;"
-            " --overwrite starts anew"
+            f"best.pt of {folder.path} is of epoch {state['epoch']} and not {best['epoch']}, the"
+            " best one: --overwrite starts anew"
         )
     return state["method"]
-
-
-def train(session: Any, folder: RunFolder, saved: dict | None, args: Any) -> int:
-    """The loop: epochs until the last, each trained, validated, logged and saved; then the test.
-
-    `saved` is the checkpoint of a run that was begun before.
-    """
-    import torch
-
-    from evaluate import finish
-    from experiments.run.metrics import collect, measure
-
-    method, stop = session.method, Stop()
-    if saved:
-        method.load_state_dict(saved["method"])
-        print(f"resuming after epoch {saved['epoch']} of {folder.path}", file=sys.stderr)
-        if saved["threads"] != torch.get_num_threads():
-            print(
-                f"note: {torch.get_num_threads()} threads now, {saved['threads']} before:"
-                " the last digits may differ from an undisturbed run",
-                file=sys.stderr,
-            )
-    records = list(saved["log"]) if saved else []
-    folder.restore_log(records)
-    best = saved["best"] if saved else {"epoch": 0, "acc": -1.0}
-    if saved and best["epoch"] == saved["epoch"]:  # a kill may have come before best.pt
-        folder.save("best.pt", {"method": saved["method"], "epoch": saved["epoch"]})
-    board = open_board(folder) if args.tensorboard else None
-    total = sum(stage.epochs for stage in method.stages(session.run.settings.max_epochs))
-
-    first, begun = saved["epoch"] if saved else 0, time.perf_counter()
-    for epoch, stage, optimizers, schedulers in epochs_to_run(session, folder, saved):
-        record = {"epoch": epoch, "lr": optimizers[0].param_groups[0]["lr"]}
-        record |= run_epoch(session, epoch, optimizers, stop)
-        for scheduler in schedulers if method.counts_for_decay(epoch) else ():
-            scheduler.step()
-
-        features, labels = collect(method, session.loaders["val"].batches())
-        metrics = measure(method, features, labels, session.protocols["val"])
-        record |= {f"val/{name}": value for name, value in metrics.items()}
-        if metrics["acc"] > best["acc"]:  # the first of equals, on validation accuracy alone
-            best = {"epoch": epoch, "acc": metrics["acc"]}
-
-        records.append(record)
-        folder.append_log(record)
-        if board:
-            for name, value in record.items():
-                board.add_scalar(name, value, epoch)
-        left = (total - epoch) * (time.perf_counter() - begun) / (epoch - first)
-        print(epoch_line(record, total, session.modalities, left), flush=True)
-        folder.save(
-            "last.pt",
-            {
-                "epoch": epoch,
-                "stage": stage,
-                "method": method.state_dict(),
-                "best": best,
-                "optimizers": [o.state_dict() for o in optimizers],
-                "schedulers": [s.state_dict() for s in schedulers],
-                "threads": torch.get_num_threads(),
-                "hashes": session.hashes,
-                "log": records,
-            },
-            keep_previous=True,
-        )
-        if best["epoch"] == epoch:
-            folder.save("best.pt", {"method": method.state_dict(), "epoch": epoch})
-        stop.check()
-
-    if board:
-        board.close()
-    if folder.read_log() != records:
-        folder.restore_log(records)
-    return finish(session, folder, best, args.keep_checkpoints)
-
-
-def epoch_line(record: dict, total: int, modalities: list[str], left: float) -> str:
-    """The epoch's key figures in aligned columns, and the seconds that are `left` in words."""
-    cells = [f"epoch {record['epoch']:3d}/{total}", f"loss {record['train/loss']:8.4f}"]
-    cells.append(f"val/acc {record['val/acc']:.4f}")
-    if "val/acc_mis" in record:
-        cells.append(f"mis {record['val/acc_mis']:.4f}")
-        cells += [f"{m} {record[f'val/acc_zero/{m}']:.4f}" for m in modalities]
-    if "train/n_valid" in record:
-        cells.append(f"pairs {record['train/n_valid']:.0f}")
-    cells += [f"alpha/{m} {record[f'alpha/{m}']:.2f}" for m in modalities if f"alpha/{m}" in record]
-    cells.append(f"{record['time/epoch_s']:.1f} s")
-    return "  ".join([*cells, *[f"about {duration(left)} left"] * (left > 0)])
-
-
-def open_board(folder: RunFolder) -> Any:
-    """A TensorBoard writer in the run's folder."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder.file("tensorboard")))
 
 
 def check_root(run: Run, args: Namespace, folder: RunFolder) -> None:
@@ -284,48 +288,25 @@ def check_root(run: Run, args: Namespace, folder: RunFolder) -> None:
         )
 
 
-def main(argv: list[str]) -> int:
-    """Resolves the run, then trains it; torch is imported only once there is something to do."""
-    follow_launcher()
-    run, args = resolve(argv, __doc__)
-    if run is None:
-        return 0
-    if args.print_config:
-        print(to_json(run.config()), end="")
-        return 0
-    default = run.default_folder(Path(args.results_dir))
-    folder = RunFolder(Path(args.output_dir) if args.output_dir else default)
-    folder.check(None if args.overwrite else run.config())
-    if folder.state == "done" and not args.overwrite:
-        result = folder.read_result()
-        if args.dataset_root:
-            check_root(run, args, folder)
-        print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite starts anew)")
-        return 0
-    if args.tensorboard and not importlib.util.find_spec("tensorboard"):
-        raise UsageError("--tensorboard needs: pip install -r requirements-tensorboard.txt")
-    from experiments.run.session import assemble, environment
+def open_board(folder: RunFolder) -> Any:
+    """A TensorBoard writer in the run's folder."""
+    from torch.utils.tensorboard import SummaryWriter
 
-    session = assemble(run, args)
-    with folder.lock():
-        folder.claim(run.config(), args.overwrite)
-        saved = folder.load_last()
-        if saved:
-            folder.check_data(saved["hashes"], session.hashes)
-        folder.note_start(environment(session))
-        try:
-            return train(session, folder, saved, args)
-        except FloatingPointError as error:
-            folder.fail(str(error))
-            raise UsageError(f"stopped: {error}") from None
-        except UsageError:
-            raise
-        except Exception as error:
-            why = explain(error)
-            folder.fail("\n\n".join(filter(None, [why, traceback.format_exc()])))
-            if why:
-                raise MachineFault(f"{why}. {folder.kept()}") from None
-            raise
+    return SummaryWriter(str(folder.file("tensorboard")))
+
+
+def epoch_line(record: dict, total: int, modalities: list[str], left: float) -> str:
+    """The epoch's key figures in aligned columns, and the seconds that are `left` in words."""
+    cells = [f"epoch {record['epoch']:3d}/{total}", f"loss {record['train/loss']:8.4f}"]
+    cells.append(f"val/acc {record['val/acc']:.4f}")
+    if "val/acc_mis" in record:
+        cells.append(f"mis {record['val/acc_mis']:.4f}")
+        cells += [f"{m} {record[f'val/acc_zero/{m}']:.4f}" for m in modalities]
+    if "train/n_valid" in record:
+        cells.append(f"pairs {record['train/n_valid']:.0f}")
+    cells += [f"alpha/{m} {record[f'alpha/{m}']:.2f}" for m in modalities if f"alpha/{m}" in record]
+    cells.append(f"{record['time/epoch_s']:.1f} s")
+    return "  ".join([*cells, *[f"about {duration(left)} left"] * (left > 0)])
 
 
 if __name__ == "__main__":

@@ -66,6 +66,16 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def duration(seconds: float) -> str:
+    """A length of time in words: "40 s", "3.5 h", "12 days"."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        amount = seconds / size
+        if amount >= (1.995 if unit == "days" else 0.995) or unit == "s":
+            digits = 1 if amount < 9.95 and unit != "s" else 0
+            return f"{amount:.{digits}f} {unit}"
+    raise AssertionError("the last unit takes all")
+
+
 def free_memory() -> int:
     """Bytes that may still be taken: of the machine, or of this process's control group."""
     free = psutil.virtual_memory().available

@@ -12,9 +12,11 @@ the effect to be visible within minutes on a CPU: the set illustrates, it proves
 
 import contextlib
 import functools
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +30,6 @@ from tqdm import tqdm
 from common.files import locked, read_table, sync_folder, write_table
 from common.options import UsageError
 from common.program import cores
-from data_prep.pool import DONE, Crew
 
 CLASSES = 10
 # The draw that `make demo` writes and README quotes. The constants below were chosen on the draws 0
@@ -247,31 +248,16 @@ def whole_folder(root: Path, truth_path: Path) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _run_chunk(work: Callable, chunk: Sequence) -> list:
-    return [work(job) for job in chunk]
-
-
 def run_jobs(work: Callable, jobs: Sequence, workers: int | None, what: str) -> list:
-    """`[work(job) for job in jobs]`, in `workers` processes (None: one a core), with a bar.
-
-    One worker means this very process. A job that fails ends the whole with a `RuntimeError`.
-    """
+    """`[work(job) for job in jobs]`, in `workers` processes (None: one a core), with a bar."""
     workers = cores() if workers is None else workers
-    results = []
-    with tqdm(total=len(jobs), desc=what, unit="clip") as bar:
-        if workers <= 1:
-            for job in jobs:
-                results.append(work(job))
-                bar.update()
-            return results
-        chunks = [jobs[k : k + CHUNK] for k in range(0, len(jobs), CHUNK)]
-        with Crew(functools.partial(_run_chunk, work), workers, prepare=_one_thread) as crew:
-            for state, result in crew.map(chunks):
-                if state != DONE:
-                    raise RuntimeError(f"{what}: a clip could not be written: {result}")
-                results += result
-                bar.update(len(result))
-    return results
+    with contextlib.ExitStack() as stack:
+        apply: Callable = map
+        if workers > 1:
+            context = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(workers, context, initializer=_one_thread)
+            apply = functools.partial(stack.enter_context(pool).map, chunksize=CHUNK)
+        return list(tqdm(apply(work, jobs), total=len(jobs), desc=what, unit="clip"))
 
 
 def _one_thread() -> None:

@@ -27,8 +27,8 @@ def run_task(work: Callable, prepare: Callable | None, item: Any) -> tuple[str, 
     return attempt(work, item)
 
 
-class RayCrew:
-    """Like `workers.Crew`, over the CPUs of a Ray cluster; raises `UsageError` without Ray."""
+class RayPool:
+    """Like `workers.Pool`, over the CPUs of a Ray cluster; raises `UsageError` without Ray."""
 
     def __init__(
         self, work: Callable, address: str, limit_s: float, prepare: Callable | None = None
@@ -36,7 +36,7 @@ class RayCrew:
         self.work, self.prepare, self.limit_s = work, prepare, limit_s
         self.connection = connected(address)
 
-    def __enter__(self) -> "RayCrew":
+    def __enter__(self) -> "RayPool":
         self.ray = self.connection.__enter__()
         self.task = self.ray.remote(num_cpus=1, max_retries=0)(run_task)
         self.cpus = max(1, int(self.ray.cluster_resources().get("CPU", 1)))

@@ -57,7 +57,7 @@ class _Worker:
     deadline: float = 0.0
 
 
-class Crew:
+class Pool:
     """`workers` supervised processes that apply `work` to items.
 
     `prepare` runs once in each new worker; `limit_s` is the time that one item may take.
@@ -77,7 +77,7 @@ class Crew:
         if forks:
             self.context.set_forkserver_preload(list(preload))
         self.size = max(1, workers)
-        self.crew: list[_Worker] = []
+        self.workers: list[_Worker] = []
 
     def _start(self) -> _Worker:
         ours, theirs = self.context.Pipe()
@@ -100,23 +100,23 @@ class Crew:
         worker.process.kill()
         worker.process.join()
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "Pool":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for worker in self.crew:
+        for worker in self.workers:
             self._dismiss(worker)
-        self.crew = []
+        self.workers = []
 
     def map(self, items: Sequence) -> Iterator[tuple[str, Any]]:
         """(DONE, result) or (CRASHED, text) for each item, in the items' order."""
-        while len(self.crew) < min(self.size, len(items)):
-            self.crew.append(self._start())
+        while len(self.workers) < min(self.size, len(items)):
+            self.workers.append(self._start())
         ready: dict[int, tuple[str, Any]] = {}
         todo, emitted = deque(range(len(items))), 0
         while emitted < len(items):
             # A bounded window: results that wait for a slow one before them stay few.
-            for worker in self.crew:
+            for worker in self.workers:
                 if worker.item is None and todo and todo[0] < emitted + 8 * self.size:
                     self._give(worker, todo.popleft(), items)
             self._collect(ready)
@@ -133,7 +133,7 @@ class Crew:
 
     def _collect(self, ready: dict[int, tuple[str, Any]]) -> None:
         """Waits until a worker answers, dies or runs out of time, and files what came."""
-        busy = {w.connection: w for w in self.crew if w.item is not None}
+        busy = {w.connection: w for w in self.workers if w.item is not None}
         patience = min(w.deadline for w in busy.values()) - time.monotonic()
         for connection in wait(list(busy), timeout=max(0.0, patience)):
             worker = busy[connection]
@@ -145,7 +145,7 @@ class Crew:
                 self._replace(
                     worker, ready, f"the worker died (exit code {worker.process.exitcode})"
                 )
-        for worker in self.crew:
+        for worker in self.workers:
             late = worker.item is not None and time.monotonic() > worker.deadline
             if late and not worker.connection.poll():  # an answer may have come since `wait`
                 self._replace(worker, ready, f"no answer within {self.limit_s:g} s")
@@ -153,4 +153,4 @@ class Crew:
     def _replace(self, worker: _Worker, ready: dict, what: str) -> None:
         ready[worker.item] = (CRASHED, what)
         self._dismiss(worker)
-        self.crew[self.crew.index(worker)] = self._start()
+        self.workers[self.workers.index(worker)] = self._start()

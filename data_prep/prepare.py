@@ -25,7 +25,7 @@ from data_prep import datasets
 from data_prep.checksums import changed, note, read_local, remember
 from data_prep.finish import finish, tell_split
 from data_prep.pool import DONE
-from data_prep.sample import make_crew, rejection
+from data_prep.sample import make_pool, rejection
 from data_prep.shards import SHARD_SIZE, ShardWriter, schema, shard_name
 from data_prep.sources import check_same_candidates, prepare_command, source_of, stamp
 from data_prep.spec import Candidate, Rejection, Scan, Spec, spec_hash, spec_json
@@ -183,8 +183,8 @@ def prepare(
             write_json(folder / "meta.json", meta)
             for modality in spec.values():
                 modality.prepare_folder(folder, settings)
-            crew = make_crew(root, spec, workers or cores(), limit_s, folder, ray)
-            _write_shards(folder, dataset, spec, scan, crew, meta)
+            pool = make_pool(root, spec, workers or cores(), limit_s, folder, ray)
+            _write_shards(folder, dataset, spec, scan, pool, meta)
             count_filled = not getattr(settings, "allow_missing", False)
             finish(folder, scan, spec, meta, max_bad, count_filled)
         # Also of a finished folder: a kill may have come between the two.
@@ -258,7 +258,7 @@ def _missing(folder: Path, shards: int, sums: dict[str, str]) -> list[int]:
 
 
 def _write_shards(
-    folder: Path, dataset: str, spec: Spec, scan: Scan, crew: Any, meta: dict
+    folder: Path, dataset: str, spec: Spec, scan: Scan, pool: Any, meta: dict
 ) -> None:
     """Writes the missing shards, and the checksum of each into meta.json once it is there."""
     runs = [scan.candidates[k : k + SHARD_SIZE] for k in range(0, len(scan.candidates), SHARD_SIZE)]
@@ -266,8 +266,8 @@ def _write_shards(
     columns = schema(dataset, spec)
     done = len(scan.candidates) - sum(len(runs[k]) for k in missing)
     bar = tqdm(total=len(scan.candidates), initial=done, desc=f"prepare {dataset}", unit="clip")
-    with bar, crew:
-        results = crew.map([candidate for k in missing for candidate in runs[k]])
+    with bar, pool:
+        results = pool.map([candidate for k in missing for candidate in runs[k]])
         for k in missing:
             writer, rejected = ShardWriter(folder / shard_name(k), columns), []
             try:

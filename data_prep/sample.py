@@ -12,7 +12,7 @@ from typing import Any
 
 from data_prep.modalities import Modality
 from data_prep.modalities.base import Extracted
-from data_prep.pool import Crew
+from data_prep.pool import Pool
 from data_prep.reasons import Reject
 from data_prep.spec import Candidate, Rejection, Spec
 
@@ -137,7 +137,7 @@ def single_threaded() -> None:
     torch.set_num_threads(1)
 
 
-def make_crew(
+def make_pool(
     root: Path, spec: Spec, workers: int, limit_s: float, folder: Path, ray: str = ""
 ) -> Any:
     """What turns candidates into rows: supervised processes here, or a Ray cluster's.
@@ -146,8 +146,8 @@ def make_crew(
     """
     work = functools.partial(extract_row, root, spec, folder)
     if ray:
-        from data_prep.on_ray import RayCrew
+        from data_prep.on_ray import RayPool
 
         work = functools.partial(extract_row, root.resolve(), spec, folder.resolve())
-        return RayCrew(work, ray, limit_s, single_threaded)
-    return Crew(work, workers, limit_s, single_threaded, preload=["data_prep.modalities.sound"])
+        return RayPool(work, ray, limit_s, single_threaded)
+    return Pool(work, workers, limit_s, single_threaded, preload=["data_prep.modalities.sound"])

@@ -4,22 +4,13 @@ from dataclasses import replace
 
 from data_prep.datasets import demo
 from data_prep.datasets.demo import LABELS, SOURCE, SPLIT_SECOND, Settings  # noqa: F401
-from data_prep.spec import Video, VideoView
+from data_prep.modalities.video import Video
 
 
 def spec(settings):
-    still = Video(
-        fps=None, positions=1, max_frames=1, min_frames=1, short_side=None, square=16, codec="raw"
-    )
+    stored = {"positions": 1, "max_frames": 1, "short_side": None, "square": 16, "codec": "raw"}
+    still = Video(**stored, frames=1, augment="none", normalise="train")
     return demo.spec(settings) | {"still": still}
-
-
-def views(settings):
-    return demo.views(settings) | {"still": VideoView(frames=1, augment="none")}
-
-
-def normalise(settings):
-    return demo.normalise(settings) | {"still": "train"}
 
 
 def scan(root, settings):

@@ -22,7 +22,7 @@ from common.options import UsageError, number
 from data_prep.datasets.own_files import Files, Table
 from data_prep.modalities.base import Draw
 from data_prep.pool import DONE
-from data_prep.sample import make_crew
+from data_prep.sample import make_pool
 from data_prep.spec import Candidate, Rejection, Spec, spec_from_json
 from experiments.run.folder import RunFolder
 from experiments.run.metrics import probabilities
@@ -114,8 +114,8 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
     (method, widths), names = restore(folder, run, spec, result, device), result["label_names"]
     rows, draw = [], Draw(run.settings.size, vocabulary=folder.vocabulary(result))
     workers = number("num_workers", args.num_workers or "1", int, 1)
-    with make_crew(root or manifest.parent, spec, workers, 60.0, folder.path) as crew:
-        for candidate, (state, row) in zip(candidates, crew.map(candidates)):
+    with make_pool(root or manifest.parent, spec, workers, 60.0, folder.path) as pool:
+        for candidate, (state, row) in zip(candidates, pool.map(candidates)):
             inputs = {}
             if isinstance(row, dict):
                 made = {m: modality.to_input(row[m], draw) for m, modality in spec.items()}

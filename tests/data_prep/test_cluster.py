@@ -52,8 +52,8 @@ def test_a_crashing_or_hanging_item_costs_itself_alone(address, monkeypatch):
         return item.upper()
 
     monkeypatch.setattr(cluster, "START_S", 30.0)
-    with cluster.RayCrew(act, address, 1.0) as crew:
-        results = list(crew.map(["a", "die", "b", "hang", "raise", "c"]))
+    with cluster.RayPool(act, address, 1.0) as pool:
+        results = list(pool.map(["a", "die", "b", "hang", "raise", "c"]))
     assert [r for r in results if r[0] == DONE] == [(DONE, "A"), (DONE, "B"), (DONE, "C")]
     assert results[1] == (CRASHED, "its worker died")
     assert results[3] == (CRASHED, "no answer within 1 s")

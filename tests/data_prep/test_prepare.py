@@ -19,7 +19,7 @@ from common.options import UsageError
 from data_prep import datasets
 from data_prep.finish import TooManyRejects
 from data_prep.loader import Loader
-from data_prep.pool import CRASHED, DONE, Crew
+from data_prep.pool import CRASHED, DONE, Pool
 from data_prep.prepare import check_source, prepare
 from data_prep.reasons import KEPT_REASONS
 from data_prep.store import Prepared
@@ -48,8 +48,8 @@ def begin_slowly() -> None:
 
 def test_a_worker_that_dies_hangs_or_raises_costs_its_own_item_alone():
     items = ["a", "die", "b", "hang", "raise", *"cdefghijklmnop"]
-    with Crew(misbehave, 2, limit_s=2.0) as crew:
-        results = list(crew.map(items))
+    with Pool(misbehave, 2, limit_s=2.0) as pool:
+        results = list(pool.map(items))
     assert [r for s, r in results if s == DONE] == [i.upper() for i in items if len(i) == 1]
     states = {item: state for item, (state, _) in zip(items, results)}
     assert [states[k] for k in ("die", "hang", "raise")] == [CRASHED] * 3
@@ -59,8 +59,8 @@ def test_a_worker_that_dies_hangs_or_raises_costs_its_own_item_alone():
 
 
 def test_an_answer_that_comes_while_another_worker_starts_is_not_late():
-    with Crew(misbehave, 2, limit_s=1.0, prepare=begin_slowly) as crew:
-        (state, _), rested = crew.map(["die", "rest"])
+    with Pool(misbehave, 2, limit_s=1.0, prepare=begin_slowly) as pool:
+        (state, _), rested = pool.map(["die", "rest"])
     assert state == CRASHED and rested == (DONE, "REST")
 
 
@@ -277,8 +277,8 @@ def make_loader(demo_data, workers, part="train", seed=1, batch=64, keep_last=Tr
     prepared = Prepared(next((demo_data[1] / "demo").iterdir()))
     layout = datasets.load("demo")
     positions = prepared.split("paper", 0)[part]
-    views = layout.views(layout.Settings())
-    return Loader(prepared, positions, views, 32, batch, seed, workers, CPU, keep_last)
+    spec = layout.spec(layout.Settings())
+    return Loader(prepared, positions, spec, 32, batch, seed, workers, CPU, keep_last)
 
 
 def flat(batches):
@@ -351,8 +351,8 @@ def test_augmentation_depends_on_seed_epoch_and_place_alone(tmp_path):
     write_cremad(root, 3, truth_path=tmp_path / "truth.csv")
     layout = datasets.load("cremad")
     prepared = Prepared(prepare("cremad", root, tmp_path / "data", layout.Settings()))
-    views = layout.views(layout.Settings())
-    loaders = [Loader(prepared, np.arange(18), views, 64, 8, 1, n, CPU) for n in (0, 2)]
+    spec = layout.spec(layout.Settings())
+    loaders = [Loader(prepared, np.arange(18), spec, 64, 8, 1, n, CPU) for n in (0, 2)]
     first = [flat(loader.epoch(2)) for loader in loaders]
     assert same(*first)
     shapes = {m: tuple(x.shape) for m, x in first[0][0][2].items()}

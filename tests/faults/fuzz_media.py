@@ -13,9 +13,13 @@ from clips import noise, texture, write_clip
 from fuzz_targets import Read, Target
 
 from data_prep.digits import write_wav
-from data_prep.modalities import audio, flow, image, video
-from data_prep.rows import single_threaded
-from data_prep.spec import Audio, Flow, Image, Video
+from data_prep.modalities import Modality
+from data_prep.modalities.audio import Audio
+from data_prep.modalities.flow import Flow
+from data_prep.modalities.image import Image
+from data_prep.modalities.video import Video
+from data_prep.reasons import Reject
+from data_prep.sample import single_threaded
 from fixtures.media import write_video
 
 __all__ = ["TARGETS", "single_threaded"]
@@ -99,7 +103,7 @@ def with_checksums(data: bytes) -> bytes:
 
 
 def decoder(
-    name: str, works: Sequence[tuple[Callable, Any]], mend: Callable[[bytes], bytes] = bytes
+    name: str, modalities: Sequence[Modality], mend: Callable[[bytes], bytes] = bytes
 ) -> Callable[[Path], Read]:
     """The set-up of decoders of one file; the last error is the one that counts."""
 
@@ -109,10 +113,10 @@ def decoder(
         def feed(data: bytes) -> None:
             path.write_bytes(mend(data))
             failure = None
-            for extract, spec in works:
+            for modality in modalities:
                 try:
-                    extract([path], spec)
-                except video.Reject as reject:
+                    modality.extract([path], None, None)
+                except Reject as reject:
                     failure = reject
             if failure:
                 raise failure
@@ -135,8 +139,8 @@ def _in_folders(kind: str) -> Callable[[Path], Read]:
         def feed(data: bytes) -> Any:
             (places[0] / "frame00002.jpg").write_bytes(data)
             if kind == "frames":
-                return video.extract(places[:1], Video(fps=1.0, of_folder=5))
-            return flow.extract(places, Flow(positions=3, of_folder=5))
+                return Video(fps=1.0, of_folder=5).extract(places[:1], None, None)
+            return Flow(positions=3, of_folder=5).extract(places, None, None)
 
         return feed
 
@@ -144,13 +148,13 @@ def _in_folders(kind: str) -> Callable[[Path], Read]:
 
 
 MOVING = (
-    (video.extract, Video(positions=3)),
-    (video.extract, Video(fps=2.0, missing="fill")),
-    (audio.extract, Audio("fbank", seconds=0.5, frames=50, missing="fill")),
+    Video(positions=3),
+    Video(fps=2.0, missing="fill"),
+    Audio("fbank", seconds=0.5, frames=50, missing="fill"),
 )
-FLOWS = ((flow.extract, Flow("farneback", positions=2)), (flow.extract, Flow("dis", positions=1)))
-HEARD = ((audio.extract, SOUND), (audio.extract, BANK))
-PICTURE = ((image.extract, Image()),)
+FLOWS = (Flow("farneback", positions=2), Flow("dis", positions=1))
+HEARD = (SOUND, BANK)
+PICTURE = (Image(),)
 
 TARGETS = {
     "sound.wav": Target(_waves, decoder("a.wav", HEARD), 8, True),

@@ -17,8 +17,11 @@ from common.files import CHECKSUM, file_digest, read_object, to_json, write_json
 from common.options import UsageError
 from data_prep.datasets import mosi
 from data_prep.modalities import array, unpickle, unpickle_child
+from data_prep.modalities.array import Array
+from data_prep.modalities.audio import Audio
+from data_prep.modalities.image import Image
 from data_prep.shards import FACTS, Shard, ShardWriter, schema
-from data_prep.spec import Array, Audio, Image, Rejection, spec_hash, spec_json
+from data_prep.spec import Rejection, spec_hash, spec_json
 from data_prep.store import Prepared, read_pool
 from experiments.paper.kinds import Runs
 from experiments.report.reader import Reader
@@ -58,10 +61,11 @@ def write_prepared(folder: Path) -> Path:
         "samples": SAMPLES, "split_second": 2 / 3, "release_cut": "test",
         "shards": {"samples-00000.arrow": file_digest(folder / "samples-00000.arrow")},
     }  # fmt: skip
-    write_json(folder / "meta.json", meta)
     write_table(
         folder / "pool.csv", ("id", "key", "lost"), [(f"s{k:02d}", k % 2, "") for k in range(3)]
     )
+    meta["tables"] = {"pool.csv": file_digest(folder / "pool.csv")}
+    write_json(folder / "meta.json", meta)
     prepared = Prepared(folder)
     for part in ("train", "test"):
         prepared.pairs("paper", 0, part, ["audio", "image"])
@@ -261,7 +265,7 @@ def in_mosi(files: str) -> Callable[[Path], Read]:
             scan = told(mosi.scan(folder, settings))
             for candidate in scan.candidates[:2]:
                 for m, spec in mosi.spec(settings).items():
-                    array.extract([path], spec, candidate.inline[m])
+                    spec.extract([path], candidate.inline[m], None)
             return scan
 
         return feed
@@ -306,6 +310,6 @@ TARGETS = {
     "pickle.mosi.old": Target(_mosi_seeds("mult_unaligned"), in_mosi("mult_unaligned")),
     "pickle.load": Target(_pickle_seeds, one_file("a.pkl", unpickle.load), 0.05),
     "array.npy": Target(
-        _npy_seeds, one_file("a.npy", lambda path: array.extract([path], Array(2), None)),
+        _npy_seeds, one_file("a.npy", lambda path: Array(2).extract([path], None, None)),
     ),
 }  # fmt: skip

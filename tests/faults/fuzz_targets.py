@@ -15,10 +15,9 @@ from common.files import csv_text, read_object, read_table, write_text
 from data_prep import datasets
 from data_prep.datasets.lists import read_records
 from data_prep.datasets.manifest import Manifest
-from data_prep.modalities.text import extract as extract_text
-from data_prep.modalities.text import place_vocabulary, text_spec
+from data_prep.modalities.text import Text, place_vocabulary, text_spec
 from data_prep.prepare import scan_root
-from data_prep.spec import Scan, Text
+from data_prep.spec import Scan
 
 MOST_WORDS = 1000  # characters of a message
 
@@ -123,7 +122,7 @@ def _manifest(folder: Path) -> Read:
         (folder / "m.csv").write_bytes(data)
         layout = Manifest(folder / "m.csv")
         datasets.public_name(str(layout.path))
-        _ = layout.defaults, layout.views(layout.Settings()), layout.normalise(layout.Settings())
+        _ = layout.defaults, layout.spec(layout.Settings(vocabulary="build"))
         return told(scan_root(layout, "m", folder, layout.Settings()))
 
     return feed
@@ -220,7 +219,7 @@ def _vocabulary(folder: Path) -> Read:
         spec = text_spec(str(folder), 12, pair=True)
         (placed / "vocab.txt").unlink(missing_ok=True)
         place_vocabulary(placed / "vocab.txt", spec, str(folder))
-        return extract_text(["The abba !", "[PAD] a"], spec, placed)
+        return spec.extract([], ["The abba !", "[PAD] a"], placed)
 
     return feed
 
@@ -230,7 +229,7 @@ def _placed_vocabulary(folder: Path) -> Read:
 
     def feed(data: bytes) -> Any:
         (folder / "vocab.txt").write_bytes(data)
-        return extract_text("The abba !", spec, folder)
+        return spec.extract([], "The abba !", folder)
 
     return feed
 
@@ -242,7 +241,7 @@ def _texts(folder: Path) -> Read:
 
     def feed(data: bytes) -> Any:
         text = data.decode("utf-8", "replace")
-        return [extract_text(text, spec, folder) for spec in rules]
+        return [spec.extract([], text, folder) for spec in rules]
 
     return feed
 

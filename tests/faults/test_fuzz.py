@@ -25,10 +25,12 @@ from data_prep import shards
 from data_prep.datasets import ave, food101
 from data_prep.datasets.lists import read_records
 from data_prep.datasets.manifest import Manifest
-from data_prep.modalities import text, unpickle
+from data_prep.modalities import unpickle
+from data_prep.modalities.audio import Audio
+from data_prep.modalities.text import Text
 from data_prep.prepare import scan_root
 from data_prep.shards import Shard
-from data_prep.spec import Text, spec_from_json, spec_json
+from data_prep.spec import spec_from_json, spec_json
 from data_prep.store import Prepared, read_pool
 from experiments.run.resolve import resolve, run_from_config
 
@@ -314,13 +316,17 @@ def test_a_class_of_thousands_of_digits_is_no_number(tmp_path):
     assert [row.key for row in read_pool(path)] == ["9" * 5000, "3"]
 
 
+STORED = {"kind": "audio", **Audio().stored_settings()}
+
+
 @pytest.mark.parametrize("changes,told", [
     ({"label_names": 3}, "no label_names"), ({"label_names": [1]}, "no label_names"),
     ({"samples": "12"}, "no samples"), ({"split_second": None}, "no split_second"),
     ({"shards": {"../x\0": ""}}, "no shards"), ({"order": [1]}, "stored form"),
     ({"order": 5}, "stored form"), ({"modalities": {}}, "stored form"),
-    ({"order": ["audio"], "modalities": {"audio": {"kind": "audio", "hop": "1"}}}, "hop of audio"),
-    ({"order": ["text"], "modalities": {"text": {"kind": "text"}}}, "lacks a modality"),
+    ({"order": ["audio"], "modalities": {"audio": STORED | {"hop": "1"}}}, "hop of audio"),
+    ({"order": ["audio"], "modalities": {"audio": {"kind": "audio"}}}, "settings of audio"),
+    ({"order": ["sound"], "modalities": {"sound": STORED}}, "lacks a modality"),
 ])  # fmt: skip
 def test_a_damaged_meta_json_is_refused(tmp_path, changes, told):
     folder = write_prepared(tmp_path / "p")
@@ -377,7 +383,7 @@ def test_a_prepared_folder_whose_values_are_missing_is_refused(tmp_path, name, m
 def test_a_vocabulary_of_a_prepared_folder_that_is_damaged(tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"[PAD]\n[CLS]\na\n")
     spec = Text("0" * 12, 3, 12)
-    assert "no line [UNK]" in refusal(text.extract, "a", spec, tmp_path)
+    assert "no line [UNK]" in refusal(spec.extract, [], "a", tmp_path)
 
 
 def test_an_array_as_the_key_of_a_dictionary_is_refused(tmp_path):

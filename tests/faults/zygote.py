@@ -20,20 +20,19 @@ import experiments.run.session  # noqa: E402, F401
 import make_tables  # noqa: E402, F401
 import train  # noqa: E402, F401
 from common.program import run  # noqa: E402
-from data_prep import pool as workers  # noqa: E402
-from data_prep import prepare, rows  # noqa: E402
+from data_prep import pool, prepare, sample  # noqa: E402
 from experiments.report import page as report  # noqa: E402, F401
 
 SMALL_SHARD = 20  # samples: several shards of a small set
 
 
-class InProcessCrew:
-    """Stands for the crew of worker processes: the same rows, made in this process."""
+class InProcessPool:
+    """Stands for the pool of worker processes: the same rows, made in this process."""
 
-    def __init__(self, root: Path, spec: Any, assets: Path):
-        self.rest = root, spec, assets
+    def __init__(self, root: Path, spec: Any, folder: Path):
+        self.rest = root, spec, folder
 
-    def __enter__(self) -> "InProcessCrew":
+    def __enter__(self) -> "InProcessPool":
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -41,7 +40,7 @@ class InProcessCrew:
 
     def map(self, candidates: list) -> Any:
         for candidate in candidates:
-            yield workers.DONE, rows.extract_row(*self.rest, candidate)
+            yield pool.DONE, sample.extract_row(*self.rest, candidate)
 
 
 def child(job: dict) -> int:
@@ -50,8 +49,8 @@ def child(job: dict) -> int:
     os.dup2(output, 1)
     os.dup2(output, 2)
     prepare.SHARD_SIZE = SMALL_SHARD
-    prepare.make_crew = lambda root, spec, count, limit, assets, ray="": InProcessCrew(
-        root, spec, assets
+    prepare.make_pool = lambda root, spec, count, limit, folder, ray="": InProcessPool(
+        root, spec, folder
     )
     main = importlib.import_module(job["program"]).main
     status = run(main, job["argv"])

@@ -1,4 +1,4 @@
-"""README's code runs as it stands there, and its commands exist."""
+"""The code in README and docs runs as it stands there, and their commands exist."""
 
 import re
 import shutil
@@ -13,12 +13,13 @@ from common.files import read_table, write_table
 from data_prep import datasets
 from data_prep.spec import Candidate
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def block(words):
-    """The Python block of README that holds `words`."""
-    (text,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.S) if words in b]
+    """The Python block that holds `words`."""
+    (text,) = [b for b in re.findall(r"```python\n(.*?)```", TEXT, re.S) if words in b]
     return text
 
 
@@ -87,13 +88,19 @@ def test_the_list_of_own_files_is_a_data_set(tmp_path, monkeypatch):
     assert found.candidates[2].inline["text"] == "a small one, asleep\nin the sun"
 
 
-def test_each_command_of_the_readme_names_an_existing_file():
-    text = " ".join(re.findall(r"```\n(.*?)```", README, re.S))
-    for name in set(re.findall(r"python (\w+\.py)", text)):
+def test_each_command_names_an_existing_file():
+    text = " ".join(re.findall(r"```\n.*?```|`[^`]+`", TEXT, re.S))
+    for name in set(re.findall(r"python ([\w/]+\.py)", text)):
         assert (ROOT / name).exists(), name
-    targets = re.findall(r"make (\w+)", text)
+    targets = re.findall(r"make ([\w-]+)", text)
     makefile = (ROOT / "Makefile").read_text()
     assert targets and all(f"\n{target}:" in makefile for target in targets)
+
+
+def test_each_link_leads_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 def test_the_claims_are_checked_after_the_runs_of_one_modality(demo_data, tmp_path, capsys):
