@@ -116,7 +116,7 @@ def scan(root: Path, settings: Settings) -> Scan:
     others = (path for path in walk(root) if path not in lists.values())
     pattern = re.compile(re.escape(tree.path("images")) + PICTURE)
     pictures = tree.index(others, lambda path: _picture(path, pattern))
-    rows = [row for part, source in lists.items() for row in _read_titles(tree, source, part)]
+    rows = [row for part, source in lists.items() for row in read_titles(tree, source, part)]
     rows = _with_pictures(rows, pictures)
     candidates, pool = _match(tree, rows, pictures)
     for picture, paths in pictures.items():
@@ -146,7 +146,7 @@ def _picture(path: PurePosixPath, pattern: re.Pattern) -> str | None:
 # The lists ----------------------------------------------------------------------------------------
 
 
-def _read_titles(tree: RawTree, source: str, part: str) -> list[Row]:
+def read_titles(tree: RawTree, source: str, part: str) -> list[Row]:
     """The rows of a list in either form.
 
     Commas of a title that nobody quoted are understood; bytes that are not UTF-8 become U+FFFD.
