@@ -147,7 +147,7 @@ LIST = "ucfTrainTestlist/{}.txt"
 CASES = {
     "rows without a clip": (
         archery(8, 9),
-        {"trainlist01": rows(8, 10, number=" 3"), "testlist02": rows(10, 11), "classInd": "1 A\r\n"},
+        {"trainlist01": rows(8, 10, number=" 3"), "testlist02": rows(10, 11), "classInd": "1 A"},
         ["train", ""],
         [(f"v_Archery_g{g}_c01", LIST.format("testlist02"), "missing_file") for g in (10, 11)],
     ),
