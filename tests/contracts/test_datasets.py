@@ -22,7 +22,7 @@ from data_prep.modalities.base import Modality
 from data_prep.prepare import prepare, scan_root
 from data_prep.reasons import KEPT_REASONS, REASONS
 from data_prep.spec import spec_hash
-from data_prep.store import read_meta
+from data_prep.store import Prepared, read_meta
 from data_prep.verify import verify
 from experiments.run.folder import RunFolder
 from experiments.run.settings import DATASET_DEFAULTS
@@ -352,10 +352,8 @@ def test_one_command_leads_from_the_raw_tree_to_a_result(tmp_path, dataset):
     assert 0 <= result["test/acc"] <= 1 and log[-1]["train/n_valid"] > 0
     # Of two classes any two are the best two: misaligned samples are scored from three on.
     assert ("test/acc_mis" in result) == (len(result["label_names"]) > 2)
-    splits = [
-        [row["part"] for row in read_table(path)]
-        for path in (tmp_path / "data").rglob("splits/*.csv")
-    ]
+    (meta,) = (tmp_path / "data").rglob("meta.json")
+    splits = [[row["part"] for row in read_table(path)] for path in Prepared(meta.parent).splits()]
     assert result["count/n_train"] in [parts.count("train") for parts in splits]
     assert {len(parts) for parts in splits} == {total}
     if dataset == "mosi":
