@@ -3,7 +3,7 @@
     Category&VideoID&Quality&StartTime&EndTime
 
 Annotations.txt has every row; trainSet.txt, valSet.txt and testSet.txt have those of the official
-parts. A header may stand in any of them (the download has one in Annotations.txt; the copy in the
+parts. Any of them may have a header (the download has one in Annotations.txt; the copy in the
 authors' repository, YapengTian/AVE-ECCV18, has none). Sound and frames are prepared as those of
 Kinetics-Sounds in its "stft" form.
 
@@ -56,7 +56,7 @@ class Settings:
         False,
         "a sample for each row of the lists: those of a video with several are <video>_<k>, in one"
         " group (off: the first row of a video alone)",
-        source="our choice; the field counts all rows",
+        source="our choice; published numbers count all rows",
     )
 
 
@@ -150,7 +150,7 @@ def _youtube_id(path: PurePosixPath) -> str | None:
 def _read_events(tree: RawTree, lists: list[str]) -> tuple[Events, list[Rejection]]:
     """The usable rows of all lists, each event of a video once, and the lines that are not usable.
 
-    Annotations.txt repeats the rows of the parts: those are not looked at again.
+    Annotations.txt repeats the rows of the parts: those are not taken again.
     """
     events: Events = {}
     refused: list[Rejection] = []
@@ -213,7 +213,7 @@ def _keep_first(events: Events, refused: list[Rejection]) -> list[str]:
     counts = ", ".join(f"{kept[part]} of {before[part]} {part or 'unassigned'}" for part in parts)
     return [
         f"{before.total() - kept.total()} rows of videos with several events are left out ({counts}"
-        " rows stay); --every_event on makes each a sample, as the field counts them"
+        " rows stay); --every_event on makes each a sample, as published numbers do"
     ]
 
 
@@ -242,6 +242,6 @@ def _without_part(candidates: list[Candidate]) -> list[str]:
     if not without:
         return []
     return [
-        f"{len(without)} of {len(candidates)} samples stand in none of trainSet.txt, valSet.txt"
+        f"{len(without)} of {len(candidates)} samples are in none of trainSet.txt, valSet.txt"
         f" and testSet.txt ({min(without)}, for example): --split_rule official will be refused"
     ]

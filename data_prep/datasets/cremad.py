@@ -5,16 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from common.options import option
+from data_prep.datasets import options
 from data_prep.datasets.lists import csv_fields
-from data_prep.datasets.options import (
-    CROPS,
-    FBANK,
-    FBANK_CONSTANTS,
-    FOLDER_FRAMES,
-    audio_feature_option,
-    crop_option,
-    frame_choice_option,
-)
 from data_prep.datasets.release import ReleaseTree, find_release
 from data_prep.datasets.tree import RawTree, find_base
 from data_prep.spec import Candidate, Scan, Spec
@@ -43,10 +35,10 @@ class Settings:
         source="our choice: Table 5 counts all 7,442 clips, though the official release's loader"
         " leaves out those without a wav file or with fewer than 3 frames",
     )  # fmt: skip
-    audio_feature: str = audio_feature_option()
+    audio_feature: str = options.audio_feature_option()
     frame_codec: str = option("jpeg", "how frames are stored", choices=("jpeg", "raw"))
-    frame_choice: str = frame_choice_option("release")
-    crop: str = crop_option()
+    frame_choice: str = options.frame_choice_option("release")
+    crop: str = options.crop_option()
 
 
 def spec(settings: Settings) -> Spec:
@@ -61,7 +53,7 @@ def spec(settings: Settings) -> Spec:
 
     missing = "fill" if settings.keep_all else "reject"
     if settings.audio_feature == "fbank":
-        audio = Audio(**FBANK, missing=missing, normalise=FBANK_CONSTANTS)
+        audio = Audio(**options.FBANK, missing=missing, normalise=options.FBANK_CONSTANTS)
     else:
         audio = Audio("stft", 22050, seconds=3.0, n_fft=512, hop=353, missing=missing)
     video = Video(
@@ -70,8 +62,8 @@ def spec(settings: Settings) -> Spec:
         min_frames=3,
         codec=settings.frame_codec,
         missing=missing,
-        of_folder=FOLDER_FRAMES,
-        augment=CROPS[settings.crop],
+        of_folder=options.FOLDER_FRAMES,
+        augment=options.CROPS[settings.crop],
         choice="cremad" if settings.frame_choice == "release" else "segments",
     )
     return {"audio": audio, "video": video}

@@ -12,16 +12,8 @@ from typing import NamedTuple
 
 from common.files import shown
 from common.options import UsageError, option
+from data_prep.datasets import options
 from data_prep.datasets.lists import read_records, refuse_line
-from data_prep.datasets.options import (
-    CROPS,
-    FBANK,
-    FBANK_CONSTANTS,
-    FOLDER_FRAMES,
-    audio_feature_option,
-    crop_option,
-    frame_choice_option,
-)
 from data_prep.datasets.release import SHOWN, ReleaseTree, find_release
 from data_prep.datasets.release import Row as ReleaseRow
 from data_prep.datasets.tree import RawTree
@@ -57,16 +49,16 @@ ID = "youtube_id"  # the column by which a csv file is known to be a list
 class Settings:
     """How Kinetics-Sounds is prepared."""
 
-    audio_feature: str = audio_feature_option()
+    audio_feature: str = options.audio_feature_option()
     sample_rate: int = option(
         16000, "of the stored sound, Hz", low=8000, high=48000,
-        source="the field; the official release's own files probably have 24000 (an inference)",
+        source="published preparations; the official release's files probably have 24000",
     )  # fmt: skip
     allow_missing: bool = option(False, "keep clips without sound, as silence")
     drop_silent: bool = option(False, "leave out clips whose sound track is silent")
     frame_codec: str = option("jpeg", "how frames are stored", choices=("jpeg", "raw"))
-    frame_choice: str = frame_choice_option("segments")
-    crop: str = crop_option()
+    frame_choice: str = options.frame_choice_option("segments")
+    crop: str = options.crop_option()
 
 
 def spec(settings: Settings) -> Spec:
@@ -82,15 +74,15 @@ def spec(settings: Settings) -> Spec:
     sound = {"sample_rate": settings.sample_rate, "missing": missing}
     sound["drop_silent"] = settings.drop_silent
     if settings.audio_feature == "fbank":
-        audio = Audio(**FBANK | sound, normalise=FBANK_CONSTANTS)
+        audio = Audio(**options.FBANK | sound, normalise=options.FBANK_CONSTANTS)
     else:
         audio = Audio("stft", seconds=10.0, n_fft=256, hop=128, window=626, **sound)
     video = Video(
         fps=1.0,
         max_frames=10,
         codec=settings.frame_codec,
-        of_folder=FOLDER_FRAMES,
-        augment=CROPS[settings.crop],
+        of_folder=options.FOLDER_FRAMES,
+        augment=options.CROPS[settings.crop],
         choice="kinetics" if settings.frame_choice == "release" else "segments",
     )
     return {"audio": audio, "video": video}
@@ -241,7 +233,7 @@ def _label(tree: RawTree, file: File, rows: list[Row], class_level: set[str]) ->
 def _add(
     tree: RawTree, clips: dict[int | None, Candidate], file: File, label: int, part: str
 ) -> None:
-    """Adds a file to the clips of its YouTube id, which are told apart by their start."""
+    """Adds a file to the clips of its YouTube id, which differ in their start."""
     same = clips.get(file.start)
     if same and same.label == label:
         # As the official extractor leaves it: broken in train/, mended in replacement/.

@@ -3,7 +3,7 @@
 Columns: `id`, `label`, optionally `split` (train, val, test) and `group` (what a group split keeps
 together), and one a modality: `audio`, `video`, `image`, `flow` hold a file's path relative to the
 manifest, `array` a .npy file, `text` the text itself. At least one modality; MIDAS and most others
-need two. Modalities are taken in the order of the columns; other columns are passed over.
+need two. Modalities are taken in the order of the columns; other columns are ignored.
 
 --dataset_root names another folder for the files. Then links may lead out of that folder; without
 it they may not. Absolute paths must lie below the folder in either case.

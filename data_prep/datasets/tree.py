@@ -11,8 +11,8 @@ from data_prep.datasets import DATASETS
 from data_prep.spec import Candidate, Listed, Rejection, Scan
 
 
-def walk(root: Path) -> list[str]:
-    """The files under `root` as sorted posix paths relative to it.
+def walk(root: Path, skip: Collection[str] = ()) -> list[str]:
+    """The files under `root`, without the folders `skip`, as sorted posix paths relative to it.
 
     A folder that several links lead to is listed once, a real one under its own name: links are
     followed last, so a loop of links ends.
@@ -29,7 +29,7 @@ def walk(root: Path) -> list[str]:
         with os.scandir(root / folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 path = f"{folder}/{entry.name}" if folder else entry.name
-                if is_ignored(entry.name):
+                if is_ignored(entry.name) or path in skip:
                     continue
                 link = entry.is_symlink()
                 # DirEntry.is_dir raises for a link to itself; os.path.isdir returns False.

@@ -1,13 +1,13 @@
 """Twitter2015 (Yu and Jiang 2019): tweets with a picture, and the sentiment towards one target.
 
 {train,dev,test}.tsv or .txt, and twitter2015_images/<image>, as in jefferyYu/TomBERT. A tweet with
-several targets stands there once for each, with "$T$" in the target's place: the text is stored as
-the pair (tweet with $T$, target), since without either mark those samples would be the same (how
-the paper joins them is not known; this is TomBERT's way).
+several targets is there once for each, with "$T$" in the target's place: the text is stored as the
+pair (tweet with $T$, target), since otherwise those samples would be the same (how the paper joins
+them is not known; TomBERT does it like this).
 
 A .tsv has five columns (index, label 0..2, image, text, target), although the header of test.tsv
 names four; nothing in it is quoted. A .txt has four lines a sample (text, target, polarity -1..1,
-image). Where both stand, the .tsv is read and the .txt compared with it.
+image). If both are there, the .tsv is read and the .txt compared with it.
 """
 
 import re

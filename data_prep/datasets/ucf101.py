@@ -1,8 +1,8 @@
 """UCF-101: <Class>/v_<Class>_gXX_cYY.avi, optionally the official lists and precomputed flow.
 
-A clip's class is its folder's, or its name's where the folder is no class: the files of
+A clip's class is its folder's, or its name's if the folder is no class: the files of
 HandstandPushups are called v_HandStandPushups_..., so names are compared without regard to case.
-Where the folders of classes lie below the root does not matter, nor whether a copy was converted
+The folders of classes may be anywhere below the root, and clips may be converted
 (.mp4, .mkv, .webm, .mov). `ucfTrainTestlist` holds classInd.txt, trainlist01.txt to 03 and
 testlist01.txt to 03; `tvl1_flow/u` and `tvl1_flow/v` hold a folder of pictures a clip.
 
@@ -68,9 +68,9 @@ class Settings:
     """How UCF-101 is prepared, and how its samples become inputs."""
 
     flow_algo: str = option(
-        "dis", "optical flow: computed, or the field's pictures from flow_root",
+        "dis", "optical flow: computed, or precomputed pictures from flow_root",
         choices=("dis", "farneback", "tvl1", "precomputed"),
-        source="our choice; the field's set is TV-L1",
+        source="our choice; the set that is shared on the web is TV-L1",
     )  # fmt: skip
     flow_root: str = option(
         "tvl1_flow", "the folder that holds u and v of precomputed flow, relative to the raw root"
@@ -190,7 +190,7 @@ class Lists:
             if without:
                 rule = f"official{number + 1 if number else ''}"
                 warnings.append(
-                    f"{without} of {len(clips)} clips stand in no official list {number + 1}:"
+                    f"{without} of {len(clips)} clips are in no official list {number + 1}:"
                     f" --split_rule {rule} will be refused"
                 )
         return warnings
@@ -205,7 +205,8 @@ def scan(root: Path, settings: Settings) -> Scan:
         raise UsageError(f"--flow_root {flow_root} must be relative to the raw root {root}")
     pictures = [posixpath.normpath(posixpath.join(flow_root, axis)) for axis in "uv"]
     tree, lists = RawTree(root), Lists()
-    clips = _read_tree(tree, _files(root, "", set(pictures)), lists)
+    files = walk(root, skip=pictures)  # precomputed flow has five million files
+    clips = _read_tree(tree, files, lists)
     if not any(clips.values()):
         raise UsageError(f"{root} holds no clip of UCF-101. {SOURCE}")
     for key, (name, path) in lists.names.items():
@@ -224,19 +225,6 @@ def scan(root: Path, settings: Settings) -> Scan:
         pairs = settings.flow_positions * settings.flow_stack
         tree.warnings.append(f"TV-L1 may take {pairs} times 1.5 s a clip: see --limit_s")
     return tree.scan(LABELS, clips.values(), lists.pool(clips))
-
-
-def _files(root: Path, folder: str, apart: set[str]) -> list[str]:
-    """`walk` without the folders `apart`: precomputed flow has five million files."""
-    if not any(path.startswith(f"{folder}/" if folder else "") for path in apart):
-        return [posixpath.join(folder, path) for path in walk(root / folder)]
-    found = []
-    for name in sorted(os.listdir(root / folder)):
-        path = posixpath.join(folder, name)
-        if is_ignored(name) or path in apart:
-            continue
-        found += _files(root, path, apart) if (root / path).is_dir() else [path]
-    return sorted(found)
 
 
 def _read_tree(tree: RawTree, files: list[str], lists: Lists) -> dict[str, Candidate | None]:
