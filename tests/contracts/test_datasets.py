@@ -12,7 +12,7 @@ import time
 from dataclasses import fields
 
 import pytest
-from accounts import hidden, raw_files, told_of
+from accounts import hidden, paths_in, raw_files
 from conftest import ROOT, program
 
 from common.files import file_digest, read_table
@@ -83,30 +83,30 @@ def check_accounts(root, dataset, settings):
     """A scan names every entry of the tree as a source or among the rejects, and nothing hidden."""
     scan = scan_root(datasets.load(dataset), dataset, root, settings, allow_missing_classes=True)
     sources = [path for c in scan.candidates for paths in c.sources.values() for path in paths]
-    told = told_of(sources + [rejection.source for rejection in scan.rejected])
+    named = paths_in(sources + [rejection.source for rejection in scan.rejected])
     lists = {path for path in raw_files(root) if path.endswith(LIST_ENDINGS)}
     # Read by its folders, or left unread with a note.
     flow = {path for path in raw_files(root) if path.startswith("tvl1_flow/")}
-    assert raw_files(root) - lists - flow <= told and not hidden(told)
+    assert raw_files(root) - lists - flow <= named and not hidden(named)
 
 
 def check_outcome(row, sample, rejected):
     """A line of the truth against the manifest's row and the rejects."""
     reason = row["expected_reason"]
     assert not row["corruption"] or reason in REASONS or reason[:5] in ("", "flag:")
-    told = {r["reason"] for r in rejected if r["id"] == row["id"]}
+    reasons = {r["reason"] for r in rejected if r["id"] == row["id"]}
     if reason == "" or reason.startswith("flag:"):
         flags = set(sample["flags"].split(";")) if sample else None
-        assert sample and reason[5:] in flags | {""}, (row, told, sample)
+        assert sample and reason[5:] in flags | {""}, (row, reasons, sample)
         assert reason or flags <= {"", "cut"}, (row, flags)  # texts may be longer than the limit
     elif row["id"]:
-        assert reason in told, (row, told)
+        assert reason in reasons, (row, reasons)
         # Of two files or rows, the first is a sample all the same; a tweet's picture has no row.
         is_kept = reason in (*KEPT_REASONS, "duplicate")
         assert bool(sample) == is_kept or row["corruption"] == "second_picture", (row, sample)
     else:
         assert any(r["reason"] == reason for r in rejected), row
-    if sample and reason not in ("duplicate", "label_conflict"):
+    if sample and reason != "duplicate":
         assert sample["label_name"] == row["label"], row
 
 
@@ -123,9 +123,9 @@ def test_a_wrong_root_is_one_clear_error(tmp_path, dataset):
     for root in (tmp_path / "gone", tmp_path / "empty", tmp_path / "other"):
         with pytest.raises(UsageError) as error:
             prepare(dataset, root, tmp_path / "data", layout.Settings(), **ALL)
-        told = str(error.value)
-        assert str(root) in told and "\n" not in told
-        assert (layout.SOURCE if dataset != "demo" else "data_prep --dataset demo") in told
+        message = str(error.value)
+        assert str(root) in message and "\n" not in message
+        assert (layout.SOURCE if dataset != "demo" else "data_prep --dataset demo") in message
     assert not (tmp_path / "data").exists()
 
 

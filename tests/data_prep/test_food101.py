@@ -104,7 +104,7 @@ def test_dialects_of_the_lists(tmp_path, case):
     assert [c.label for c in found.candidates] == [0, 95]
 
 
-def test_bytes_that_are_not_utf8_cost_themselves_alone_and_are_told(tmp_path):
+def test_bytes_that_are_not_utf8_cost_themselves_alone_and_are_noted(tmp_path):
     found = found_in(tmp_path, b"apple_pie_0.jpg,Cr\xe8me p\xeetissi\xe8re,apple_pie\n", PIE)
     assert titles(found) == {PIE: "Cr\ufffdme p\ufffdtissi\ufffdre"}
     assert any(warning.startswith("1 titles hold bytes") for warning in found.warnings)
@@ -131,8 +131,8 @@ def test_a_record_that_is_too_long_over_many_lines_and_fields_is_refused(tmp_pat
     content = f"apple_pie_0.jpg,{','.join(fields)},apple_pie\n{PLAIN.splitlines()[1]}"
     found = found_in(tmp_path, content, PIE, SUSHI)
     assert list(titles(found)) == [SUSHI]
-    told = [r.id for r in found.rejected if r.reason == "bad_line"]
-    assert told[0] == "train, line 1" and len(told) == 15001
+    lines = [r.id for r in found.rejected if r.reason == "bad_line"]
+    assert lines[0] == "train, line 1" and len(lines) == 15001
 
 
 def test_a_long_line_is_not_held_in_memory(tmp_path):
@@ -146,7 +146,7 @@ def test_a_long_line_is_not_held_in_memory(tmp_path):
 
 
 @pytest.mark.parametrize("closed_later", [True, False])
-def test_an_open_quote_ends_with_its_line_and_is_told(tmp_path, closed_later):
+def test_an_open_quote_ends_with_its_line_and_is_noted(tmp_path, closed_later):
     rows = [f"pizza_{k}.jpg,Pizza number {k},pizza" for k in range(40)]
     rows[10] = 'pizza_10.jpg,"Pizza, number 10,pizza'
     if closed_later:

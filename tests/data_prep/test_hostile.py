@@ -300,9 +300,9 @@ def test_a_field_of_ten_million_characters_is_bounded_in_memory_and_time(tmp_pat
         place, beside = PLACES[name.split()[0]]
         place = place.replace("tsv", "txt") if name.endswith("txt") else place
         plant(tmp_path / name, *beside, lists={place: text})
-    told = read_all(tmp_path)
-    assert told.keys() == texts.keys()
-    for name, (outcome, longest, seconds, grown) in told.items():
+    outcomes = read_all(tmp_path)
+    assert outcomes.keys() == texts.keys()
+    for name, (outcome, longest, seconds, grown) in outcomes.items():
         refused = name[:3] == "own" or name == "kinetics lines"
         assert outcome == ("refused" if refused else "read"), name
         assert 0 < longest < 200, (name, longest)

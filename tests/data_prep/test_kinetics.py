@@ -198,15 +198,15 @@ def test_kinetics_other_classes_are_one_line(tmp_path):
     assert line.startswith("3 clips of 2 classes")
 
 
-def test_kinetics_rows_of_another_form_are_told_with_their_line(tmp_path):
+def test_kinetics_rows_of_another_form_are_noted_with_their_line(tmp_path):
     good = rows(("singing", A, "1", "11", "train"), ("singing", B, "1", "11", "train"))
     text = good + f"singing,{SONG}\r\n" + good.splitlines()[1].replace(A, SONG)[:-7] + '"x\r\n'
     found = scan("kinetics", plant(tmp_path, f"train/{A}.mp4", f"train/{B}.mp4",
                                    lists={"l.csv": text}))  # fmt: skip
     assert set(kept(found)) == {A, B}
-    told = {r.id: (r.reason, r.detail) for r in found.rejected if r.id.startswith("line")}
-    assert told["line 4"] == ("bad_line", "line 4: 2 cells where the header has 5")
-    assert told["line 5"][0] == "open_quote" and "line 5: it opens a quote" in told["line 5"][1]
+    noted = {r.id: (r.reason, r.detail) for r in found.rejected if r.id.startswith("line")}
+    assert noted["line 4"] == ("bad_line", "line 4: 2 cells where the header has 5")
+    assert noted["line 5"][0] == "open_quote" and "line 5: it opens a quote" in noted["line 5"][1]
 
 
 def test_a_link_to_nothing_or_a_pipe_named_like_a_list_is_no_list(tmp_path):

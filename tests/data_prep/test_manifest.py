@@ -279,9 +279,11 @@ def test_no_sample_at_all_is_explained(pets):
 
     with pytest.raises(UsageError) as error:
         scan(pets(change=change))
-    told = str(error.value)
-    assert "6 missing_file (pets.csv, line 2: audio: '0.WAV' is not there; there is '0.wav'" in told
-    assert "line 3" in told and "line 4" not in told
+    message = str(error.value)
+    assert (
+        "6 missing_file (pets.csv, line 2: audio: '0.WAV' is not there; there is '0.wav'" in message
+    )
+    assert "line 3" in message and "line 4" not in message
 
 
 def test_a_bomb_among_the_pictures_costs_itself_alone(tmp_path):

@@ -1,4 +1,4 @@
-"""CMU-MOSI: pickles of both families, ratings, ids and parts, and the encoder of sequences."""
+"""CMU-MOSI: pickles of both families, ratings, ids and parts, and what the model sees of them."""
 
 import pickle
 
@@ -19,7 +19,6 @@ from experiments.run.resolve import resolve
 from fixtures.pickles import BAD_PICKLES, write_bad_pickle
 from fixtures.trees import write_tree
 from models.build import Choice, Stream, build_classifier
-from models.sequences import SequenceEncoder
 
 RATINGS = [-3.0, -0.2, -0.0, 0.0, 0.2, 3.0]
 MODALITIES = ("text", "audio", "video")
@@ -125,7 +124,7 @@ def test_ids_of_any_form(tmp_path, kind):
     assert "vid_1" in {c.id for c in scan_mult(tmp_path, parts).candidates}
 
 
-def test_clips_of_one_video_are_told_apart_by_their_times(tmp_path):
+def test_clips_of_one_video_differ_in_their_times(tmp_path):
     def of_videos(*rows):
         fields = part(["x"] * len(rows), mmsa=False)
         return fields | {"id": np.asarray([[str(v).encode() for v in row] for row in rows])}
@@ -271,7 +270,7 @@ def test_another_rule_of_labels_is_not_mixed_in(prepared, tmp_path):
     assert folders[0] != folders[1] and len(Prepared(folders[0])) > len(Prepared(folders[1]))
 
 
-# The encoder --------------------------------------------------------------------------------------
+# What the model sees ------------------------------------------------------------------------------
 
 
 def loader(data, positions):
@@ -304,33 +303,3 @@ def test_three_encoders_of_a_prepared_set(prepared):
     features = model.encode(batch["inputs"])
     assert all(f.shape == (8, model.widths[m]) and f.isfinite().all() for m, f in features.items())
     assert model.fuse(features).shape == (8, 2)
-
-
-def encoder(width=6):
-    torch.manual_seed(1)
-    return SequenceEncoder(mean=[0.5] * width, std=[2.0] * width).eval()
-
-
-def padded(x, rows):
-    return torch.cat([x, torch.zeros(len(x), rows, x.shape[2])], dim=1)
-
-
-@pytest.mark.parametrize("grad", [True, False])  # without gradients torch takes another path
-def test_padding_and_other_samples_do_not_change_the_features_and_order_does(grad):
-    x, short, long = torch.randn(4, 9, 6), torch.randn(1, 3, 6), torch.randn(1, 40, 6)
-    near = dict(atol=1e-5, rtol=1e-5)
-    with torch.set_grad_enabled(grad):
-        torch.testing.assert_close(encoder()(x), encoder()(padded(x, 31)), **near)
-        both = encoder()(torch.cat([padded(short, 37), long]))
-        torch.testing.assert_close(both[:1], encoder()(short), **near)
-        assert (encoder()(x) - encoder()(x.flip(1))).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("train", [True, False])
-def test_a_sample_of_padding_alone_stays_finite(train):
-    model, x = encoder().train(train), torch.randn(3, 8, 6)
-    x[1] = 0
-    features = model(x)
-    features.square().sum().backward()
-    assert features.isfinite().all()
-    assert all(p.grad.isfinite().all() for p in model.parameters())

@@ -195,7 +195,7 @@ def test_the_list_s_label_column_decides_the_draw_and_the_second_the_class(tmp_p
     ("food101", "test.jsonl", '"label": 1', '"label": 7', 7),
     ("ucf101", "testlist01_new.txt", "ApplyLipstick/", "YoYo/", 100),
 ])  # fmt: skip
-def test_a_class_that_the_name_contradicts_is_told_and_the_list_wins(
+def test_a_class_that_the_name_contradicts_is_noted_and_the_list_wins(
     tmp_path, dataset, file, old, new, label
 ):
     write_release(dataset, tmp_path, 10, 2)
@@ -205,7 +205,7 @@ def test_a_class_that_the_name_contradicts_is_told_and_the_list_wins(
     assert label in {c.label for c in found.candidates} and len(found.candidates) == 20
 
 
-def test_class_lists_of_another_set_are_told(tmp_path):
+def test_class_lists_of_another_set_are_noted(tmp_path):
     write_release("cremad", tmp_path, 2, 2)
     (tmp_path / "stat.csv").write_text("\ufeffNEU,1\nJOY,2\n", encoding="utf-8")
     (line,) = scan("cremad", tmp_path).rejected
@@ -238,17 +238,17 @@ def test_what_no_list_names_is_one_line_each(tmp_path, dataset):
     assert reasons(scan(dataset, tmp_path)) == expected
 
 
-@pytest.mark.parametrize("first,lost,told", [
+@pytest.mark.parametrize("first,lost,noted", [
     ("00000000000_000000_000010 0 8 0", True, []), ("name start end label", False, ["header_line"]),
     ("name 5", False, ["bad_line"]),
 ])  # fmt: skip
-def test_the_first_line_of_the_kinetics_lists(tmp_path, first, lost, told):
+def test_the_first_line_of_the_kinetics_lists(tmp_path, first, lost, noted):
     write_release("kinetics", tmp_path, 4, 2)
     path = tmp_path / "videos/train.txt"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([first, *lines[lost:]]) + "\n")
     found = scan("kinetics", tmp_path)
-    assert [r.reason for r in found.rejected] == told and len(found.candidates) == 8
+    assert [r.reason for r in found.rejected] == noted and len(found.candidates) == 8
     lost_rows = [row.id for row in found.pool if row.header]
     assert len(lost_rows) == 1 + lost and (lines[0].split()[0] in lost_rows) == lost
     assert any("no part" in w and lost_rows[-1] in w for w in found.warnings)
