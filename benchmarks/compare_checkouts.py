@@ -41,7 +41,8 @@ PASSING = (
     "time/", "seconds", "commit", "tools", "starts", "env", "checkpoint", "log", "sha256", "tables",
     "pool",
 )  # fmt: skip
-SMALL = ("--max_epochs", "2", "--size", "32", "--encoder", "small", "--threads", "1")
+SMALL = "--max_epochs 2 --size 32 --encoder small --threads 1 --weights none".split()
+TINY_TEXT = ("--text_model", "tiny")
 
 
 def run(checkout: Path, *words: object) -> str:
@@ -127,10 +128,11 @@ def work(checkout: Path, raw: Path, out: Path) -> None:
         classes = ("--allow_missing_classes", "--max_bad", "1")
         given = ("--dataset", dataset, "--dataset_root", raw / dataset, "--data_dir", data)
         run(checkout, "-m", "data_prep", *given, *preparation, *classes)
-        text = ("--text_model", "tiny") if preparation else ()
+        text = TINY_TEXT if preparation else ()
         run(checkout, "train.py", "--dataset", dataset, *preparation, *text, *flags)
     for method in methods:
-        run(checkout, "train.py", "--dataset", "demo", "--method", method, *flags)
+        alone = ("--modality", "audio") if method == "Unimodal" else ()
+        run(checkout, "train.py", "--dataset", "demo", "--method", method, *alone, *flags)
     names = ["table1", "table2", "demo-short", "figure4"]
     given = ("--results_dir", out / "results", "--out", out / "made")
     run(checkout, "make_tables.py", *names, *given, "--set", "max_epochs=2", "size=32")

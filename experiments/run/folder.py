@@ -8,17 +8,15 @@
         error.txt        why a run stopped with an error (removed when it goes on)
         tensorboard/     with --tensorboard       .lock            held while a process works here
 
-Reading needs neither torch nor the data; only the checkpoint functions import torch.
+Reading needs neither torch nor the data, but for the checkpoints.
 """
 
 import contextlib
 import fnmatch
 import json
 import os
-import shutil
 import sys
 import urllib.parse
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from typing import Any
 from common.files import (
     TEMPORARY,
     Busy,
-    atomic,
     digest,
     file_digest,
     locked,
@@ -37,6 +34,7 @@ from common.files import (
     write_text,
 )
 from common.options import UsageError, format_value
+from experiments.run import checkpoint
 
 LOCK = ".lock"
 # What a run writes beside config.json; a result that stands without the rest would look done.
@@ -275,50 +273,12 @@ class RunFolder:
     # Checkpoints ----------------------------------------------------------------------------------
 
     def save(self, name: str, state: dict, keep_previous: bool = False) -> None:
-        """Writes a checkpoint; with `keep_previous` the one before stays as prev.pt.
-
-        At no moment is `name` missing or half-written: the previous checkpoint gets a second name
-        before the new one takes its place.
-        """
-        import torch
-
-        with atomic(self.file(name)) as temporary:
-            with open(temporary, "wb") as handle:  # torch would write a path's name into the file
-                torch.save(state, handle)
-            if keep_previous and self.file(name).exists():
-                second = self.file(".prev.pt.tmp")
-                second.unlink(missing_ok=True)
-                try:
-                    os.link(self.file(name), second)
-                except OSError:  # a file system without hard links
-                    shutil.copyfile(self.file(name), second)
-                os.replace(second, self.file("prev.pt"))
-                second.unlink(missing_ok=True)  # still there where both were the same file
+        """Writes a checkpoint; with `keep_previous` the one before stays as prev.pt."""
+        checkpoint.save(self.file(name), state, self.file("prev.pt") if keep_previous else None)
 
     def load(self, name: str) -> dict:
-        """A checkpoint of tensors and plain values.
-
-        Raises `UsageError` when it is missing, or damaged: the archive holds a CRC-32 of each of
-        its entries, which torch itself does not look at.
-        """
-        import torch
-
-        try:
-            with zipfile.ZipFile(self.file(name)) as archive:
-                wrong = archive.testzip()
-            if wrong:
-                raise ValueError(f"the checksum of {wrong} is wrong")
-            state = torch.load(self.file(name), map_location="cpu", weights_only=True)
-            if not isinstance(state, dict):
-                raise TypeError(f"it holds {type(state).__name__}")
-            return state
-        except FileNotFoundError:
-            raise UsageError(f"{self.file(name)} is missing") from None
-        except MemoryError:
-            raise
-        except Exception as error:  # zipfile and torch raise many kinds for a damaged file
-            reason = shown(str(error).split("\n")[0], 200) or type(error).__name__
-            raise UsageError(f"{self.file(name)} is damaged ({reason})") from None
+        """A checkpoint of tensors and plain values: see `checkpoint.load`."""
+        return checkpoint.load(self.file(name))
 
     def load_best(self, result: dict) -> dict:
         """The weights that result.json speaks of; raises `UsageError` where others are there."""

@@ -154,53 +154,37 @@ def _names(argv: list[str]) -> tuple[str, str, bool]:
     return dataset, match_name("method", args.method or "Midas", methods.METHODS), bool(args.method)
 
 
+RUN_FLAGS = (  # flag, metavar, default, help
+    ("dataset", "NAME", None, "data set (default demo: embedded, no download), or the path of your"
+     " own manifest.csv"),
+    ("method", "NAME", None, "training method (default Midas)"),
+    ("seed", "K", str(DEFAULT_SEED), "default 2, the official README's"),
+    ("dataset_root", "DIR", None, "the raw data, prepared first where needed; of an own csv the"
+     " folder of its files, below which absolute paths and links work"),
+    ("data_dir", "DIR", "data", "prepared data (default data)"),
+    ("results_dir", "DIR", "results", "root of all runs"),
+    ("output_dir", "DIR", None, "this run's own folder"),
+    ("devices", "D", "0", "a CUDA device's number, or cpu"),
+    ("threads", "N", None, "CPU threads (default: torch's own choice)"),
+    ("num_workers", "N", None, "loader processes (default: 5 with CUDA as in the paper, else 0)"),
+    ("max_bad", "X", "0.05", "share of rejected files that preparation allows"),
+)  # fmt: skip
+SWITCHES = (
+    ("overwrite", "start a finished or stopped run anew"),
+    ("keep_checkpoints", "keep the optimizer's state when done"),
+    ("tensorboard", "write TensorBoard files into the run's folder"),
+    ("print_config", "show the resolved run and stop"),
+    ("list", "show methods and data sets and stop"),
+)
+
+
 def add_run_flags(parser: Parser) -> None:
     """Flags that choose a run and its places, but for settings."""
     group = parser.add_argument_group("the run")
-    group.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="data set (default demo: embedded, no download), or the path of your own manifest.csv",
-    )
-    group.add_argument("--method", metavar="NAME", help="training method (default Midas)")
-    group.add_argument(
-        "--seed", metavar="K", default=str(DEFAULT_SEED), help="default 2, the official README's"
-    )
-    group.add_argument(
-        "--dataset_root",
-        metavar="DIR",
-        help="the raw data, prepared first where needed; of an own"
-        " csv the folder of its files, below which absolute paths and links work",
-    )
-    group.add_argument(
-        "--data_dir", metavar="DIR", default="data", help="prepared data (default data)"
-    )
-    group.add_argument("--results_dir", metavar="DIR", default="results", help="root of all runs")
-    group.add_argument("--output_dir", metavar="DIR", help="this run's own folder")
-    group.add_argument("--devices", metavar="D", default="0", help="a CUDA device's number, or cpu")
-    group.add_argument("--threads", metavar="N", help="CPU threads (default: torch's own choice)")
-    group.add_argument(
-        "--num_workers",
-        metavar="N",
-        help="loader processes (default: 5 with CUDA as in the paper, else 0)",
-    )
-    group.add_argument(
-        "--max_bad",
-        metavar="X",
-        default="0.05",
-        help="share of rejected files that preparation allows",
-    )
-    group.add_argument(
-        "--overwrite", action="store_true", help="start a finished or stopped run anew"
-    )
-    group.add_argument(
-        "--keep_checkpoints", action="store_true", help="keep the optimizer's state when done"
-    )
-    group.add_argument(
-        "--tensorboard", action="store_true", help="write TensorBoard files into the run's folder"
-    )
-    group.add_argument("--print_config", action="store_true", help="show the resolved run and stop")
-    group.add_argument("--list", action="store_true", help="show methods and data sets and stop")
+    for flag, metavar, default, words in RUN_FLAGS:
+        group.add_argument(f"--{flag}", metavar=metavar, default=default, help=words)
+    for flag, words in SWITCHES:
+        group.add_argument(f"--{flag}", action="store_true", help=words)
 
 
 def setting_names(dataset: str, method: str) -> set[str]:

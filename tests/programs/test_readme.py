@@ -92,7 +92,7 @@ def test_each_command_names_an_existing_file():
     text = " ".join(re.findall(r"```\n.*?```|`[^`]+`", TEXT, re.S))
     for name in set(re.findall(r"python ([\w/]+\.py)", text)):
         assert (ROOT / name).exists(), name
-    targets = re.findall(r"make ([\w-]+)", text)
+    targets = re.findall(r"(?:^|`)make ([\w-]+)", text, re.M)
     makefile = (ROOT / "Makefile").read_text()
     assert targets and all(f"\n{target}:" in makefile for target in targets)
 
