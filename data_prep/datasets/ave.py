@@ -112,7 +112,7 @@ class Row(NamedTuple):
         return Rejection(self.youtube, self.source, reason, f"{self.place}: {detail}")
 
 
-Events = dict[str, list[Row]]  # YouTube id -> the usable rows of the video
+Events = dict[str, dict[tuple, Row]]  # YouTube id -> event -> the usable rows of the video
 
 
 def scan(root: Path, settings: Settings) -> Scan:
@@ -127,8 +127,8 @@ def scan(root: Path, settings: Settings) -> Scan:
         tree.warnings += _keep_first(events, refused)
     candidates = []
     for youtube, paths in clips.items():
-        rows = events.get(youtube, [])
-        for number, row in enumerate(rows, 1):
+        rows = events.get(youtube, {})
+        for number, row in enumerate(rows.values(), 1):
             name = youtube if len(rows) == 1 else f"{youtube}_{number}"
             sources, label = {"audio": paths, "video": paths}, IDS[row.category.casefold()]
             window = {"video": row.seconds}
@@ -158,11 +158,11 @@ def _read_events(tree: RawTree, lists: list[str]) -> tuple[Events, list[Rejectio
     for source in lists:
         for row in _rows(tree.root, source, refused):
             if row.event not in seen or row.part:
-                rows = events.get(row.youtube, [])
-                if fault := _fault(row, rows):
+                same = events.get(row.youtube, {}).get(row.event)
+                if fault := _fault(row, same):
                     refused.append(row.rejection(*fault))
                 else:
-                    events[row.youtube] = [*rows, row]
+                    events.setdefault(row.youtube, {})[row.event] = row
             seen.add(row.event)
     return events, refused
 
@@ -189,24 +189,24 @@ def _rows(root: Path, source: str, refused: list[Rejection]) -> Iterator[Row]:
             refused.append(Rejection(youtube, source, "bad_line", what))
 
 
-def _fault(row: Row, earlier: list[Row]) -> tuple[str, str] | None:
-    """(reason, detail) if the row is no event of its video, of which `earlier` rows were taken."""
+def _fault(row: Row, same: Row | None) -> tuple[str, str] | None:
+    """(reason, detail) if the row cannot be used; `same` is the row that was taken of its event."""
     if row.category.casefold() not in IDS:
         category = repr(row.category[:MAX_SHOWN])
         return "no_label", f"{category} is none of the {len(LABELS)} classes"
     if not row.seconds:
         return "empty_event", str(row)
-    same = next((other for other in earlier if other.event == row.event), None)
     return ("duplicate", f"{row}; {same.place} was taken") if same else None
 
 
 def _keep_first(events: Events, refused: list[Rejection]) -> list[str]:
     """Leaves the first row of each video, and says how many rows that costs."""
-    before = Counter(row.part for rows in events.values() for row in rows)
-    for first, *others in events.values():
+    before = Counter(row.part for rows in events.values() for row in rows.values())
+    for youtube, rows in events.items():
+        first, *others = rows.values()
         refused += [r.rejection("duplicate", f"{r}; {first.place} was taken") for r in others]
-        events[first.youtube] = [first]
-    kept = Counter(row.part for (row,) in events.values())
+        events[youtube] = {first.event: first}
+    kept = Counter(row.part for rows in events.values() for row in rows.values())
     if kept == before:
         return []
     parts = [part for part in ("train", "val", "test", "") if before[part]]
@@ -233,7 +233,7 @@ def _reject_unmatched(
     tree.rejected += [r for r in refused if r.id in events or r.id not in clips]
     for youtube, rows in events.items():
         if youtube not in clips:
-            tree.rejected += [row.rejection("missing_file", row.category) for row in rows]
+            tree.rejected += [r.rejection("missing_file", r.category) for r in rows.values()]
 
 
 def _without_part(candidates: list[Candidate]) -> list[str]:
