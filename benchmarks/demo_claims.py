@@ -19,11 +19,11 @@ from common.options import Parser, UsageError  # noqa: E402
 from common.program import run as run_program  # noqa: E402
 from data_prep.digits import ceilings  # noqa: E402
 from experiments.paper.illustration import ALONE, JOINT, MIDAS  # noqa: E402
-from experiments.paper.kinds import SEEDS, Runs  # noqa: E402
+from experiments.paper.kinds import SEEDS, RunSet  # noqa: E402
 from experiments.report.reader import Finished, Reader  # noqa: E402
 
 
-def all_seeds(reader: Reader, runs: Runs) -> list[Finished]:
+def all_seeds(reader: Reader, runs: RunSet) -> list[Finished]:
     """The finished runs of all seeds, or none."""
     found = reader.finished(runs, SEEDS)
     return found if len(found) == len(SEEDS) else []

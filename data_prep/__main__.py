@@ -24,15 +24,7 @@ from data_prep.store import read_meta
 
 # What a verb does not read is refused beside it, and not ignored.
 USELESS = {
-    "verify": (
-        "dataset_root",
-        "max_bad",
-        "limit_s",
-        "ray",
-        "allow_missing_classes",
-        "num_workers",
-        "json",
-    ),  # fmt: skip
+    "verify": ("dataset_root", "max_bad", "limit_s", "ray", "allow_missing_classes", "json"),
     "stats": ("dataset_root", "max_bad", "limit_s", "ray", "allow_missing_classes", "num_workers"),
     "": ("json",),
 }

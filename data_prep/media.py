@@ -1,8 +1,8 @@
-"""Raw files before they are decoded: git-lfs pointers, containers, and what an mp4's index claims.
+"""Raw files before they are decoded: git-lfs pointers, containers, and the index of an mp4.
 
-FFmpeg makes an entry in memory for each sample (a picture, or a piece of sound) that the index of
-an mp4 counts. A few bytes can count 80 million, for which it fills more than 5 GB (measured with
-FFmpeg 8), although the file holds nothing of them. So the index is read here first.
+FFmpeg allocates an entry for each sample (a frame, or a chunk of audio) that an mp4's index counts.
+A few bytes can claim 80 million samples, for which it allocates more than 5 GB (measured with
+FFmpeg 8), although the file does not contain them. So the index is checked here first.
 """
 
 import itertools
@@ -92,14 +92,14 @@ def _lacks_moov(path: Path) -> bool:
     with open(path, "rb") as handle:
         if handle.read(8)[4:] != b"ftyp":
             return False
-        for kind, _, end, told in itertools.islice(_boxes(handle, size), MOST_BOXES):
+        for kind, _, end, known in itertools.islice(_boxes(handle, size), MOST_BOXES):
             if kind == b"moov":
-                return told and end > size
+                return known and end > size
     return True
 
 
 def _boxes(handle: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int, bool]]:
-    """(kind, start of the content, end, whether the length is told) of each box of an mp4.
+    """(kind, start of the content, end, whether the length is given) of each box of an mp4.
 
     Boxes inside of `FOLDERS` come after the one that holds them.
     """

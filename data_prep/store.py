@@ -254,7 +254,7 @@ class Prepared:
         train = self.split(rule, seed, stratify)["train"]
 
         def write() -> None:
-            from data_prep.modalities.text import build_vocabulary
+            from data_prep.modalities.vocabulary import build_vocabulary
 
             write_text(path, build_vocabulary(self.texts(train, name), kind.words).decode())
 

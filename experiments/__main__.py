@@ -18,9 +18,8 @@ from typing import Any
 
 from common.options import Parser, UsageError, match_name, number
 from common.program import run as run_program
-from experiments.launch import on_ray as cluster
-from experiments.launch.estimate import Estimator, duration, left
-from experiments.launch.local import cuda_devices, launch, pick_slots
+from experiments.launch import local, on_ray
+from experiments.launch.estimate import Estimator, duration, epochs_of, time_left
 from experiments.launch.tasks import Task
 from experiments.paper.adapt import adapted, read_settings
 from experiments.paper.kinds import Artifact
@@ -58,7 +57,7 @@ def counted(states: Sequence[str]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))
 
 
-def show_list(args: Any) -> int:
+def list_artifacts(args: Any) -> int:
     """Artifacts, a line each: name, kind, how many runs are done, the caption's first sentence."""
     wide, reader = max(len(artifact.id) for artifact in ARTIFACTS), Reader(Path(args.results_dir))
     for artifact in ARTIFACTS:
@@ -69,25 +68,24 @@ def show_list(args: Any) -> int:
     return 0
 
 
-def show_status(args: Any) -> int:
+def print_status(args: Any) -> int:
     """The states of each artifact's runs, then each run's, and how long the rest will take."""
     artifacts, reader = selected(args), Reader(Path(args.results_dir))
     estimator = Estimator(reader)
     wide = max(len(artifact.id) for artifact in artifacts)
     for artifact in artifacts:
         pairs = list(needed([artifact], seeds_of(args)))
-        rest = left(estimator.seconds(*pair) for pair in pairs)
+        rest = time_left(estimator.seconds(*pair) for pair in pairs)
         states = counted([reader.run(*pair)[1] for pair in pairs]) or "no runs needed"
         print(f"{artifact.id:{wide}}  {states}" + (f"; {rest}" if rest else ""))
     print()
     tasks = tasks_of(artifacts, args)
-    for task in tasks:
-        state = reader.run(task.runs, task.seed)[1]
+    states = [reader.run(task.runs, task.seed)[1] for task in tasks]
+    for task, state in zip(tasks, states):
         about = describe(task, state, estimator) if state != "done" else ""
         print(f"{state:8}  {task.name}" + (f"  ({about})" if about else ""))
-    rest = left(estimator.seconds(task.runs, task.seed) for task in tasks)
-    states = counted([reader.run(task.runs, task.seed)[1] for task in tasks])
-    print(states + (f"; one after another, {rest}" if rest else ""))
+    rest = time_left(estimator.seconds(task.runs, task.seed) for task in tasks)
+    print(counted(states) + (f"; one after another, {rest}" if rest else ""))
     return 0
 
 
@@ -95,21 +93,17 @@ def describe(task: Task, state: str, estimator: Estimator) -> str:
     """What is known of a run that is not done: epochs, time left, why it failed."""
     parts = []
     if state in ("partial", "failed"):
-        behind, epochs = estimator.behind(task.runs, task.seed), estimator.epochs(task.runs)
-        parts.append(f"{behind} of {epochs} epochs")
+        behind = estimator.epochs_behind(task.runs, task.seed)
+        parts.append(f"{behind} of {epochs_of(task.runs)} epochs")
     seconds = estimator.seconds(task.runs, task.seed)
     if seconds is not None:
         parts.append(f"about {duration(seconds)} left")
-    if state == "failed":
-        parts.append(reason(task, estimator.reader))
+    if state == "failed":  # the first line of error.txt, or the last one of a traceback
+        path = task.folder(estimator.reader.results).file("error.txt")
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        is_traceback = bool(lines) and lines[0].startswith("Traceback")
+        parts.append((lines or ["no reason"])[-1 if is_traceback else 0])
     return ", ".join(parts)
-
-
-def reason(task: Task, reader: Reader) -> str:
-    """Why a run failed: the first line of error.txt, or the last one of a traceback."""
-    path = task.runs.folder(reader.results, task.seed).file("error.txt")
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no reason"]
-    return lines[-1 if lines[0].startswith("Traceback") else 0]
 
 
 def show_runs(args: Any) -> int:
@@ -125,27 +119,20 @@ def show_runs(args: Any) -> int:
     return 0
 
 
-def run(args: Any) -> int:
+def make_runs(args: Any) -> int:
     """Makes the runs, or prints how."""
-    reader = Reader(Path(args.results_dir))
-    tasks = tasks_of(selected(args), args)
+    reader, tasks = Reader(Path(args.results_dir)), tasks_of(selected(args), args)
     jobs = None if args.jobs is None else number("jobs", args.jobs, int, 1)
     if args.ray:
         if args.dry_run or args.devices not in (None, "cpu"):
             wrong = "--dry_run" if args.dry_run else f"--devices {args.devices}"
             raise UsageError(f"--ray does not go with {wrong}: the cluster gives out its devices")
-        return cluster.launch(reader, tasks, args.ray, args.devices == "cpu", jobs)
+        return on_ray.launch(reader, tasks, args.ray, args.devices == "cpu", jobs)
     if args.dry_run:
-        return print_script(tasks, reader, pick_slots(args.devices, jobs) if args.devices else [])
-    return launch(reader, tasks, pick_slots(args.devices or cuda_devices(), jobs))
-
-
-def show_recipe(args: Any) -> int:
-    """The page that has both recipes side by side."""
-    from experiments.run.recipe_page import page  # loads a method, and with it torch
-
-    print(page(), end="")
-    return 0
+        slots = local.pick_slots(args.devices, jobs) if args.devices else []
+        return print_script(tasks, reader, slots)
+    slots = local.pick_slots(args.devices or local.cuda_devices(), jobs)
+    return local.launch(reader, tasks, slots)
 
 
 def print_script(tasks: list[Task], reader: Reader, slots: list[str]) -> int:
@@ -168,44 +155,44 @@ def print_script(tasks: list[Task], reader: Reader, slots: list[str]) -> int:
     return 0
 
 
+def show_recipe(args: Any) -> int:
+    """The page that has both recipes side by side."""
+    from experiments.run.recipe_page import page  # loads a method, and with it torch
+
+    print(page(), end="")
+    return 0
+
+
 # verb -> (program, whether it takes a NAME: "no", "may", "must")
 VERBS: dict[str, tuple[Callable[[Any], int], str]] = {
-    "list": (show_list, "no"),
-    "status": (show_status, "may"),
+    "list": (list_artifacts, "no"),
+    "status": (print_status, "may"),
     "show": (show_runs, "must"),
-    "run": (run, "must"),
+    "run": (make_runs, "must"),
     "recipe": (show_recipe, "no"),
 }
 # flags that not every verb takes
-TAKEN_BY = {
-    "jobs": ("run",),
-    "devices": ("run",),
-    "dry_run": ("run",),
-    "ray": ("run",),
-    "set": ("run", "status", "show"),
-}
+TAKEN_BY = dict.fromkeys(("jobs", "devices", "dry_run", "ray"), ("run",))
+TAKEN_BY["set"] = ("run", "status", "show")
 
 
 def add_flags(parser: Parser) -> None:
     """The flags; `TAKEN_BY` has those that are refused elsewhere."""
-    parser.add_argument("--results_dir", default="results", metavar="DIR", help="root of all runs")
-    parser.add_argument("--data_dir", default="data", metavar="DIR", help="prepared data")
-    parser.add_argument("--seeds", nargs="+", metavar="K", help="instead of the artifact's own")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--results_dir", default="results", metavar="DIR", help="root of all runs")
+    add("--data_dir", default="data", metavar="DIR", help="prepared data")
+    add("--seeds", nargs="+", metavar="K", help="instead of the artifact's own")
+    add(
         "--set",
         nargs="+",
         metavar="KEY=VALUE",
         help="settings of all runs, such as max_epochs=3 (not for list)",
     )
-    group = parser.add_argument_group("run")
-    group.add_argument("--jobs", metavar="N", help="runs at a time (default: one a device or core)")
-    group.add_argument(
-        "--devices", metavar="D", help="CUDA devices such as 0,1, or cpu (default: all there are)"
-    )
-    group.add_argument(
-        "--ray", metavar="ADDRESS", help="make the runs on a Ray cluster: HOST:PORT, auto or local"
-    )
-    group.add_argument("--dry_run", action="store_true", help="print the commands, run nothing")
+    add = parser.add_argument_group("run").add_argument
+    add("--jobs", metavar="N", help="runs at a time (default: one a device or core)")
+    add("--devices", metavar="D", help="CUDA devices such as 0,1, or cpu (default: all there are)")
+    add("--ray", metavar="ADDRESS", help="make the runs on a Ray cluster: HOST:PORT, auto or local")
+    add("--dry_run", action="store_true", help="print the commands, run nothing")
 
 
 def main(argv: list[str]) -> int:

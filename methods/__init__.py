@@ -10,30 +10,21 @@ import importlib
 from common.options import match_name
 
 METHODS = {
-    "Midas": (
-        "methods.midas",
-        "MIDAS: misaligned samples with confidence-based labels (NeurIPS 2025)",
-    ),
+    "Midas": ("methods.midas", "MIDAS: misaligned samples, labels by confidence (NeurIPS 2025)"),
     "Joint": ("methods.joint", "joint training: one cross-entropy on concatenated features"),
-    "JointUni": (
-        "methods.joint",
-        "Joint plus the unimodal losses: the control row for MIDAS's gain",
-    ),
+    "JointUni": ("methods.joint", "Joint plus the unimodal losses: the control for MIDAS's gain"),
     "Unimodal": ("methods.joint", "one modality alone (--modality)"),
     "SMV": ("methods.smv", "re-samples by sample-level modality valuation (CVPR 2024)"),
-    "OPM": ("methods.modulation", "drops the leading modality's features at random (TPAMI 2024)"),
-    "OGM": ("methods.modulation", "slows the leading modality's encoder, OGM-GE (CVPR 2022)"),
+    "OPM": ("methods.opm", "drops the leading modality's features at random (TPAMI 2024)"),
+    "OGM": ("methods.ogm", "slows the leading modality's encoder, OGM-GE (CVPR 2022)"),
     "AMCo": ("methods.amco", "masks the modality that the model depends on (ICASSP 2023)"),
     "LFM": ("methods.lfm", "shifts from matching modalities to fitting labels (NeurIPS 2024)"),
     "MCR": ("methods.mcr", "encoders as players of a mutual-information game (NeurIPS 2025)"),
     "Mixup": ("methods.mixup", "mixes pairs of samples in embedding space"),
-    "PowMix": (
-        "methods.powmix",
-        "mixes whole batches before fusion, a reconstruction (TASLP 2024)",
-    ),
+    "PowMix": ("methods.powmix", "mixes batches before fusion, a reconstruction (TASLP 2024)"),
     "LeMDA": ("methods.lemda", "learns to perturb the fused features (ICLR 2023)"),
     "ARL": ("methods.arl", "asymmetric learning by reliance and variance (ICCV 2025)"),
-    "GMM": ("methods.gmm", "adaptive loss by a Gaussian mixture of modality gaps, our formulation"),
+    "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
 }
 
 

@@ -7,10 +7,6 @@ measures how much the fused output relies on each modality and how uncertain eac
 the gradients of the encoder that is relied on too little. Cross-entropies of the unimodal logits,
 made by the fusion layer itself, lower each modality's bias.
 
-The paper's equations could not be read, only its abstract and summaries by others; the formulas are
-those of the public code (shicaiwei123/ICCV2025-ARL: main_arl_variance.py,
-models/fusion_modules.py, models/backbone.py), with which the summaries agree.
-
     `zero_padded_logits`  s^m = W_m f^m + b: the fused output with the other features set to zero
     `reliance`            d_m = sum_c mean_i |s^m_ic|
     `entropy`             H_m = mean_i entropy(softmax s^m_i), which stands for the variance
@@ -19,23 +15,10 @@ models/fusion_modules.py, models/backbone.py), with which the summaries agree.
     `ARL.forward`         L = CE(o, y) + gamma sum_m CE(s^m, y); gamma = 1 in warm-up
     `ARL.after_backward`  encoder m's gradients times 1 + k_m after warm-up, then clipping
 
-Deviations, with their reasons:
-
-* The public code exists in two versions. In one (commit adfc58c8) k is computed and printed but
-  never written back: both encoders keep the coefficient 0.5, a factor of 1.5 for each
-  (`--mode constant_half`). In the other (commit 51a9de33; it lacks the first one's `raise
-  EOFError` after building the model, so we take it for the later) k is stored for the next forward
-  pass and acts one step late. We use k, in the step whose logits it was computed from.
-* The code scales the gradient at an encoder's last feature map. Backward is linear in it, so we
-  multiply the encoder's parameter gradients instead, with equal result.
-* The code also waits until its unimodal test accuracies are not both 0; we do not read the test
-  part.
-* M > 2 (our choice; the code has two modalities): the mean of the other modalities' shares,
-  (1 - d_m) / (M - 1), takes the place of the other one's share. The floor 0.3 is 0.6 of the equal
-  share 1/2; for M modalities the same fraction of 1/M is used, 0.6 / M.
-* All d_m or all H_m equal to 0 give equal shares (our choice; the code divides 0 by 0).
-* gamma and the temperature 4 for data sets on which the paper has no value (our choice).
-* Our training protocol replaces the code's milestones, epochs and choice by test accuracy.
+We could not read the paper's equations, only its abstract and summaries by others. The formulas are
+those of the public code (shicaiwei123/ICCV2025-ARL: main_arl_variance.py,
+models/fusion_modules.py, models/backbone.py), which agrees with the summaries. It exists in two
+versions that differ in whether k is used; see docs/methods.md.
 """
 
 from dataclasses import dataclass
@@ -45,10 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
-from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
+from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet
 from methods.ops import accuracy
-
-Features = dict[str, Tensor]
 
 
 def zero_padded_logits(
@@ -74,19 +55,21 @@ def entropy(logits: Features) -> Tensor:
 
 
 def shares(x: Tensor) -> Tensor:
-    """x [M] >= 0 divided by its sum; 1 / M each where the sum is 0."""
+    """x [M] >= 0 divided by its sum; 1 / M each where the sum is 0 (the code divides 0 by 0)."""
     return torch.where(x.sum() > 0, x / x.sum(), 1 / len(x))
 
 
 def target(h: Tensor, floor: float) -> Tensor:
     """q [M], sums to 1: inverse to the entropies h [M], whose shares are at least 2 floor / M."""
+    # The code's floor of 0.3 is 0.6 of the equal share of two; for M the same fraction of 1 / M.
     return shares(1 / shares(h).clamp_min(2 * floor / len(h)))
 
 
 def coefficients(d_share: Tensor, q: Tensor, temperature: float) -> Tensor:
     """k [M], sums to 1, largest where reliance is smallest beside its target q; both [M].
 
-    u_m = T q_m (1 - d_m) / (M - 1): at M = 2 the other modality's share times q_m.
+    The logits of the softmax are T q_m (1 - d_m) / (M - 1): for two modalities the other one's
+    share times q_m, as in the code; for more the mean of the others' shares (our choice).
     """
     return torch.softmax(temperature * q * (1 - d_share) / (len(q) - 1), dim=0)
 
@@ -107,30 +90,18 @@ class ARL(Method):
             source="paper, second-hand; public scripts: 4 CREMA-D, 5 AVE, 3 Kinetics-Sounds",
         )
         temperature: float = option(
-            4.0,
-            "temperature T of the coefficients; 0 makes them equal",
-            low=0,
-            source="paper, second-hand; 8 for CREMA-D",
+            4.0, "T of the coefficients", low=0, source="paper, second-hand; 8 for CREMA-D"
         )
+        # The code also waits until its unimodal test accuracies are above 0; the test part is not
+        # read here.
         warmup_epochs: int = option(
-            6,
-            "epochs before gamma and the scaling act",
-            low=0,
-            per_epochs=True,
-            source="public code: start 5, counted from 0",
+            6, "epochs before gamma and k act", low=0, per_epochs=True, source="public code"
         )
         floor: float = option(
-            0.3,
-            "least share of entropy with two modalities; 2/M times it with M",
-            above=0,
-            high=1,
-            source="public code",
+            0.3, "least share of entropy, times 2 / M", above=0, high=1, source="public code"
         )
         clip: float = option(
-            40.0,
-            "largest norm of all gradients together, warm-up included; 0: no clipping",
-            low=0,
-            source="public code",
+            40.0, "largest norm of all gradients together; 0: none", low=0, source="public code"
         )
         mode: str = option(
             "paper",
@@ -140,11 +111,10 @@ class ARL(Method):
         )
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """Whether this epoch is warm-up."""
         self.warming_up = not self.in_window(epoch)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """CE(o, y) + gamma sum_m CE(s^m, y); leaves the factors of this step's gradients."""
+        """CE(o, y) + gamma sum_m CE(s^m, y); sets the factors of this step's gradients."""
         y, hp, fusion = batch["label"], self.hparams, self.model.fusion
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
@@ -155,18 +125,20 @@ class ARL(Method):
         d_share, h = shares(reliance(s)), entropy(s)
         q = target(h, hp.floor)
         k = coefficients(d_share, q, hp.temperature)
+        # Used in this very step; the code that uses k stores it for the next one.
         self.factors = self._factors(k)
         logs = {
             "train/acc": accuracy(z, y),
             "train/L_align": l_align.detach(),
             "train/L_uni": l_uni.detach(),
+            **self.by_modality("train/L_uni", [loss.detach() for loss in losses.values()]),
+            **self.by_modality("train/acc_uni", [accuracy(s_m, y) for s_m in s.values()]),
+            **self.by_modality("train/reliance", d_share),
+            **self.by_modality("train/entropy", h),
+            **self.by_modality("train/target", q),
+            **self.by_modality("train/k", k),
+            **self.by_modality("train/grad_factor", self.factors),
         }
-        for n, m in enumerate(f):
-            logs[f"train/L_uni/{m}"] = losses[m].detach()
-            logs[f"train/acc_uni/{m}"] = accuracy(s[m], y)
-            logs[f"train/reliance/{m}"], logs[f"train/entropy/{m}"] = d_share[n], h[n]
-            logs[f"train/target/{m}"], logs[f"train/k/{m}"] = q[n], k[n]
-            logs[f"train/grad_factor/{m}"] = self.factors[n]
         return l_align + (1.0 if self.warming_up else hp.gamma) * l_uni, logs
 
     def _factors(self, k: Tensor) -> Tensor:
@@ -176,7 +148,9 @@ class ARL(Method):
         return 1 + (k if self.hparams.mode == "paper" else torch.full_like(k, 0.5))
 
     def after_backward(self) -> None:
-        """Scales each encoder's gradients, the head's never; then clips, as the code does."""
+        """Scales each encoder's gradients, never the head's; then clips, as the code does."""
+        # The code scales the gradient at an encoder's last feature map. Backward is linear in it,
+        # so scaling the gradients of the encoder's parameters gives the same.
         if not self.warming_up and self.hparams.mode != "off":
             for m, factor in zip(self.model.modalities, self.factors):
                 for p in self.model.encoder_parameters(m):

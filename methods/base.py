@@ -2,11 +2,11 @@
 
 A method knows nothing of devices, precision, ranks, files or logging. It sees the model through
 its contract only (`models/classifier.py`): `encode(inputs) -> {modality: [B, D_m]}`,
-`fuse(features) -> [B, C]`, `split_logits`, `fuse_subset`, `unimodal`. Everything that must outlive
-a kill is a parameter, a buffer or extra state; resume then needs no code of the method's own.
+`fuse(features) -> [B, C]`, `split_logits`, `fuse_subset`, `unimodal`. Every state that must survive
+a kill is a parameter, a buffer or extra state, so a method needs no code of its own for resuming.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from common.options import UsageError
 from models.classifier import Classifier
 
 Batch = dict
+Features = dict[str, Tensor]
 Logs = dict[str, Tensor]
 
 
@@ -33,7 +34,7 @@ class Facts:
 
 @dataclass
 class EpochPlan:
-    """What may replace an epoch's list of samples.
+    """Replaces an epoch's list of samples.
 
     `indices` [K] int64 are places in the training part (repeats allowed); `columns` are tensors of
     length K that join the batches under their names.
@@ -45,7 +46,7 @@ class EpochPlan:
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass of training: most methods have a single one."""
+    """One pass of training; most methods have a single one."""
 
     name: str
     epochs: int
@@ -62,7 +63,7 @@ class TrainingSet(Protocol):
 
 
 class Method(nn.Module):
-    """Base of all methods; only `forward` must be written."""
+    """Base class of all methods; a subclass must define `forward`, and may override the hooks."""
 
     HParams: type = dataclass(frozen=True)(type("HParams", (), {}))
     needs_unimodal_heads = False
@@ -81,16 +82,12 @@ class Method(nn.Module):
 
     @classmethod
     def has_unimodal_heads(cls, hparams: object) -> bool:
-        """Whether the model gets unimodal heads; a method whose variants differ overrides this."""
+        """Whether the model gets unimodal heads; overridden where it depends on a setting."""
         return cls.needs_unimodal_heads
 
     @classmethod
     def check(cls, hparams: object, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` for settings that cannot work together; overriders call it too.
-
-        Here: too few modalities, or `warmup_epochs` and `end_epoch`, where a method has them, that
-        leave no epoch for the method itself.
-        """
+        """Raises `UsageError` for settings that cannot work together; overrides call it first."""
         if len(modalities) < cls.min_modalities:
             raise UsageError(
                 f"--method {cls.__name__} needs {cls.min_modalities} or more modalities;"
@@ -98,10 +95,9 @@ class Method(nn.Module):
             )
         warmup = getattr(hparams, "warmup_epochs", 0)
         if warmup >= epochs:
-            remedy = f"give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
             raise UsageError(
                 f"--warmup_epochs {warmup} leaves no epoch of --max_epochs {epochs} for"
-                f" {cls.__name__}; {remedy}"
+                f" {cls.__name__}; give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
             )
         end = getattr(hparams, "end_epoch", 0)
         if 0 < end <= warmup:
@@ -111,18 +107,18 @@ class Method(nn.Module):
             )
 
     def in_window(self, epoch: int) -> bool:
-        """Whether `epoch` lies after `warmup_epochs` and not after `end_epoch` of `HParams`.
+        """Whether `epoch` comes after `warmup_epochs` and not after `end_epoch` of `HParams`.
 
-        A method need not have them; an `end_epoch` of 0 is none.
+        A method may have neither of the two; an `end_epoch` of 0 means that there is no end.
         """
         end = getattr(self.hparams, "end_epoch", 0)
         return epoch > getattr(self.hparams, "warmup_epochs", 0) and (not end or epoch <= end)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """The loss of a batch and detached scalars for the log, under the log's full names.
+        """The loss of a batch, and detached scalars under the full names that the log gives them.
 
-        A scalar is averaged over the epoch's steps (NaN: this step has none); one whose last part
-        begins with "n_" is summed.
+        A scalar is averaged over the epoch's steps, without those in which it is NaN; if the last
+        part of its name begins with "n_", it is summed.
         """
         raise NotImplementedError(type(self).__name__)
 
@@ -153,18 +149,20 @@ class Method(nn.Module):
         return self.model.fuse(features)
 
     def begin_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """For the training loop: seeds this epoch's draws, then calls `start_epoch`."""
+        """Called by the training loop: seeds this epoch's draws, then calls `start_epoch`."""
         self.epoch = epoch
         self._generator = None
         return self.start_epoch(epoch, train)
+
+    def by_modality(self, series: str, values: Iterable[Tensor]) -> Logs:
+        """Log entries "<series>/<modality>" of M values in the order of the modalities."""
+        return {f"{series}/{m}": v for m, v in zip(self.model.modalities, values)}
 
     @property
     def generator(self) -> torch.Generator:
         """The source of a method's random draws, seeded anew from (seed, epoch)."""
         if self._generator is None:
-            state = np.random.SeedSequence([self.facts.seed, self.epoch]).generate_state(
-                1, np.uint64
-            )
-            self._generator = torch.Generator(device=self.model.device)
-            self._generator.manual_seed(int(state[0] >> np.uint64(1)))
+            words = np.random.SeedSequence([self.facts.seed, self.epoch])
+            seed = int(words.generate_state(1, np.uint64)[0] >> np.uint64(1))
+            self._generator = torch.Generator(device=self.model.device).manual_seed(seed)
         return self._generator

@@ -1,101 +1,62 @@
 """GMM-guided adaptive loss: OUR FORMULATION of an idea whose equations we could not read.
 
 After Liu, Yu, Liu, "Quantifying Multimodal Imbalance: A GMM-Guided Adaptive Loss for Audio-Visual
-Learning" (arXiv 2510.21797; v3: "Adaptive Loss via Probabilistic Sample Separation"). Abstracts and
-introductions of its three versions were readable, no equation and no hyper-parameter, and we know
+Learning" (arXiv 2510.21797; v3: "Adaptive Loss via Probabilistic Sample Separation"). We could read
+the abstracts and introductions of its three versions, no equation and no hyper-parameter, and know
 of no public code. No number made by this file is a reproduction of that paper.
 
-The gap between the modalities' confidences in the true class is measured for every training sample
-and modelled by a mixture of two Gaussians, read as balanced and imbalanced samples. Each sample's
-posterior then weighs its losses. Last, the model is fine-tuned on the balanced samples.
+A mixture of two Gaussians over the gaps between the modalities' confidences separates balanced from
+imbalanced samples, whose posteriors weigh the losses; the model is then fine-tuned on the balanced
+samples. The loss shall (a) make the gap small, (b) move imbalanced samples toward balanced ones,
+(c) penalise the gap more for imbalanced samples and weigh the fusion loss more for balanced ones:
+so the abstracts. The rest is an inference (reasons in docs/methods.md):
 
-From the abstracts: the gap is a difference of softmax scores of the correct class; two components;
-posteriors by Bayes' rule, soft; a warm-up, then adaptive training; a loss that (a) makes the gap
-small, (b) moves imbalanced samples toward balanced ones, (c) penalises the gap more for imbalanced
-samples and weighs the fusion loss more for balanced ones; fine-tuning on the samples that the
-mixture finds balanced, which helps without the adaptive loss too. All else is an inference:
-
-    `modality_gap`    delta_i = max_m p_i^m - min_m p_i^m, p^m the true class's probability by g_m
+    `modality_gap`    delta_i = mean over the other modalities of max_m p_i^m - p_i^l, p^m the true
+                      class's probability by g_m; no gradient into the maximum
     `fit_mixture`     f(x) = sum_c pi_c N(x; mu_c, v_c), c = balanced, imbalanced; `em_step`
     `imbalance`       r_i = pi_I N(delta_i; mu_I, v_I) / f(delta_i), no gradient
-    `fusion_weights`  w_i = (1 + 1 - r_i) / mean_j (1 + 1 - r_j)                   aim (c)
+    `fusion_weights`  w_i = (2 - r_i) / mean_j (2 - r_j)                            aim (c)
     `shift_loss`      relu(sum_i r_i delta_i / sum_i r_i - mu_B)^2                  aim (b)
-    `GMM.forward`     warm-up, fine-tuning: CE(o, y) + beta sum_m CE(g_m(f^m), y)
-                      adaptive: mean_i w_i CE_i(o) + beta sum_m CE(g_m(f^m), y)
+    `GMM.forward`     warm-up, fine-tuning: CE(o, y) + sum_m CE(g_m(f^m), y)
+                      adaptive: mean_i w_i CE_i(o) + sum_m CE(g_m(f^m), y)
                       + lam_gap mean_i delta_i + lam_align shift_loss + lam_pen mean_i r_i delta_i
-    `GMM.start_epoch` fits anew before each adaptive epoch; chooses the fine-tuning samples
-
-Our choices and their reasons:
-
-* The gap is absolute: a signed gap can have two imbalanced tails and would need three components.
-  The mean of each p^m is logged, so that the signed mean can be drawn.
-* A gap can also close by lowering the better modality. So no gradient flows into the largest score
-  (`--gap_onesided`); with M > 2 the gap is then the mean shortfall of the others, and this one gap
-  serves mixture, posterior and loss alike.
-* Of two components with unequal variances the wider one wins in both tails; the posterior is held
-  at its values at mu_B below mu_B and at mu_I above mu_I, so it never falls as the gap grows.
-* A fit whose means are closer than 0.05, or that has a weight below 0.02, separates nothing: then
-  r_i = delta_i (logged as gmm/degenerate). Aim (b) keeps the fitted mu_B.
-* The fit reads one pass over the training set, without augmentation, in evaluation mode.
-  `--gap_source running` reads the gaps that training last saw instead; a sample not yet seen takes
-  no part in the fit. The choice of fine-tuning samples always makes the pass.
-* A sample that every modality misses has a small gap too and counts as balanced: the abstracts
-  give nothing to tell it apart. train/acc in fine-tuning shows how many such samples are kept.
-* Fine-tuning starts from the best epoch by validation and refits there, once. Should it find fewer
-  samples than two, or than modalities, it runs on all: train/n_kept below train/n_items tells.
-* All weights, lengths and thresholds.
 """
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.options import UsageError, option
+from common.options import option
 from methods.base import Batch, EpochPlan, Logs, Method, Stage, TrainingSet
 from methods.ops import accuracy, true_probability, unimodal_losses
 
 VARIANCE_FLOOR, WEIGHT_FLOOR = 1e-4, 1e-3
-COMPONENTS = ("balanced", "imbalanced")
 
 
-def modality_gap(p: Tensor, onesided: bool) -> Tensor:
-    """delta [B] in [0, 1] from the true class's probability by each modality, p [B, M].
+def true_probabilities(logits: dict[str, Tensor], y: Tensor) -> Tensor:
+    """p [B, M]: each modality's probability of the true class, from {m: [B, C]}."""
+    return torch.stack([true_probability(z, y) for z in logits.values()], dim=1)
 
-    `onesided`: mean shortfall of the other modalities from the largest score, which gets no
-    gradient. Otherwise the largest minus the smallest. At M = 2 both have the same value.
-    """
-    if not onesided:
-        return p.amax(1) - p.amin(1)
+
+def modality_gap(p: Tensor) -> Tensor:
+    """delta [B] in [0, 1] of p [B, M]."""
+    # Without the detached maximum the gap could also close by lowering the better modality.
     best = p.detach().amax(1, keepdim=True)
-    # The best modality's own shortfall is 0, where relu passes no gradient.
     return F.relu(best - p).sum(1) / (p.shape[1] - 1)
 
 
-# The mixture --------------------------------------------------------------------------------------
-
-
-class Mixture(NamedTuple):
-    """Two Gaussians on the line, the one with the smaller mean (balanced) first."""
-
-    pi: Tensor  # [2] weights
-    mu: Tensor  # [2] means
-    v: Tensor  # [2] variances
-    degenerate: Tensor  # [] bool: the two do not separate anything
-
-
 def log_joint(x: Tensor, pi: Tensor, mu: Tensor, v: Tensor) -> Tensor:
-    """[N, 2]: ln pi_c + ln N(x; mu_c, v_c) of x [N]."""
+    """ln pi_c + ln N(x; mu_c, v_c), [N, 2] of x [N]."""
     return pi.log() - 0.5 * ((x[:, None] - mu).square() / v + (2 * math.pi * v).log())
 
 
 def em_step(x: Tensor, pi: Tensor, mu: Tensor, v: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """One step of expectation-maximisation on x [N]: ((pi, mu, v) anew, log-likelihood before).
+    """One step of expectation-maximisation on x [N]: (new (pi, mu, v), log-likelihood []).
 
-    The log-likelihood [] is the mean over x under the parameters given, not the new ones.
+    The log-likelihood is the mean over x under the parameters given, not the new ones.
     """
     joint = log_joint(x, pi, mu, v)
     total = joint.logsumexp(1, keepdim=True)
@@ -107,43 +68,42 @@ def em_step(x: Tensor, pi: Tensor, mu: Tensor, v: Tensor) -> tuple[tuple[Tensor,
     return (pi / pi.sum(), mu, v), total.mean()
 
 
-def fit_mixture(delta: Tensor, gain: float = 1e-6, steps: int = 200) -> Mixture:
-    """The mixture of delta [N] by expectation-maximisation in float64, on delta's device.
+def fit_mixture(delta: Tensor) -> Tensor:
+    """(pi, mu, v) [3, 2] of delta [N] by expectation-maximisation in float64, balanced first.
 
     Begins at the quartiles with equal weights and the sample variance; ends when a step gains less
-    than `gain` of mean log-likelihood, with the parameters that this likelihood belongs to, or
-    after `steps`. Reads the likelihood on the host at each step: not for a training step. Raises
-    `FloatingPointError` where delta is empty or not finite.
+    than 1e-6 of mean log-likelihood, or after 200. Raises `FloatingPointError` for gaps that are
+    not finite.
     """
     x = delta.detach().double()
-    if not len(x) or not x.isfinite().all():
+    if not x.isfinite().all():
         raise FloatingPointError(f"the modality gaps of {len(x)} samples are not all finite")
     mu = torch.quantile(x, x.new_tensor([0.25, 0.75]))
     v = x.var(correction=0).clamp_min(VARIANCE_FLOOR).expand(2)
     found, before = (torch.full_like(mu, 0.5), mu, v), -math.inf
-    for _ in range(steps):
+    for _ in range(200):
         better, likelihood = em_step(x, *found)
-        reached = likelihood.item()
-        if reached - before < gain:
+        reached = likelihood.item()  # a host read, but not in a training step
+        if reached - before < 1e-6:
             break
         found, before = better, reached
-    order = found[1].argsort(stable=True)
-    pi, mu, v = (values[order] for values in found)
-    return Mixture(pi, mu, v, (mu[1] - mu[0] < 0.05) | (pi.min() < 0.02))
+    order = found[1].argsort(stable=True)  # balanced is the component with the smaller mean
+    return torch.stack(found)[:, order]
 
 
-def imbalance(delta: Tensor, mixture: Mixture) -> Tensor:
-    """r [B]: posterior of the imbalanced component at delta [B]; no gradient, never falling.
-
-    delta itself where the mixture is degenerate.
-    """
-    delta = delta.detach()
-    held = delta.clamp(mixture.mu[0], mixture.mu[1])
-    joint = log_joint(held, *mixture[:3])
-    return torch.where(mixture.degenerate, delta, torch.sigmoid(joint[:, 1] - joint[:, 0]))
+def degenerate(mixture: Tensor) -> Tensor:
+    """[] bool: whether the components of (pi, mu, v) [3, 2] separate nothing."""
+    pi, mu, _ = mixture
+    return (mu[1] - mu[0] < 0.05) | (pi.min() < 0.02)
 
 
-# The adaptive loss --------------------------------------------------------------------------------
+def imbalance(delta: Tensor, mixture: Tensor) -> Tensor:
+    """r [B]: posterior of the imbalanced component at delta [B]; delta itself if degenerate."""
+    delta, mu = delta.detach(), mixture[1]
+    # Of two components the wider one wins in both tails. Held at its values at the means, the
+    # posterior never falls as the gap grows.
+    joint = log_joint(delta.clamp(mu[0], mu[1]), *mixture)
+    return torch.where(degenerate(mixture), delta, torch.sigmoid(joint[:, 1] - joint[:, 0]))
 
 
 def fusion_weights(r: Tensor) -> Tensor:
@@ -169,40 +129,19 @@ class GMM(Method):
         """All are our choices: the paper's values could not be read."""
 
         warmup_epochs: int = option(10, "epochs without adaptive loss", low=0, per_epochs=True)
-        beta: float = option(1.0, "weight of the unimodal losses", low=0)
         lam_gap: float = option(0.1, "weight of the mean gap (aim a)", low=0)
         lam_align: float = option(0.5, "weight of the shift to the balanced mean (aim b)", low=0)
         lam_pen: float = option(0.5, "weight of the gap of imbalanced samples (aim c)", low=0)
-        gap_onesided: bool = option(True, "no gradient into the largest of the scores")
-        gap_source: str = option(
-            "pass",
-            "gaps for the fit: a pass over the training set, or as training last saw them",
-            choices=("pass", "running"),
-        )
-        tau: float = option(
-            0.5, "least posterior of being balanced, for fine-tuning", low=0, high=1
-        )
+        tau: float = option(0.5, "fine-tuning: least posterior of being balanced", low=0, high=1)
         finetune_epochs: int = option(10, "epochs of fine-tuning; 0: none", low=0, per_epochs=True)
         lr_finetune: float = option(0.1, "learning rate of fine-tuning, times --lr", above=0)
-        finetune_adaptive: bool = option(False, "keep the adaptive loss in fine-tuning")
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
-        unknown = torch.full((2,), math.nan, device=model.device)
-        self.register_buffer("pi", unknown.clone())
-        self.register_buffer("mu", unknown.clone())
-        self.register_buffer("v", unknown.clone())
-        self.register_buffer("degenerate", torch.tensor(True, device=model.device))
-        # Each training sample's gap when it was last measured; NaN: not yet.
-        self.register_buffer("gaps", unknown[:1].repeat(facts.train_size))
+        unknown = torch.tensor([math.nan], device=model.device)
+        self.register_buffer("mixture", unknown.repeat(3, 2))  # pi, mu, v
+        self.register_buffer("gaps", unknown.repeat(facts.train_size))
         self.register_buffer("kept", torch.zeros_like(self.gaps, dtype=torch.bool))
-
-    @classmethod
-    def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` also where the first fit would have no gap to read."""
-        super().check(hparams, epochs, modalities)
-        if hparams.gap_source == "running" and hparams.warmup_epochs == 0:
-            raise UsageError("--gap_source running needs --warmup_epochs 1 or more")
 
     def stages(self, epochs: int) -> list[Stage]:
         """Training, then fine-tuning from the best epoch."""
@@ -211,51 +150,29 @@ class GMM(Method):
             stages.append(Stage("finetune", hp.finetune_epochs, hp.lr_finetune, start="best"))
         return stages
 
-    @property
-    def mixture(self) -> Mixture:
-        """The last fit; before the first one NaN, and degenerate."""
-        return Mixture(self.pi, self.mu, self.v, self.degenerate)
-
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """Fits the mixture where this epoch needs a new one; in fine-tuning the chosen samples."""
-        hp, past = self.hparams, epoch - self.facts.epochs  # past > 0: fine-tuning
-        warming_up = not self.in_window(epoch)
-        self.adaptive = not warming_up and (past <= 0 or hp.finetune_adaptive)
-        if warming_up:
+        """Fits before each adaptive epoch; before fine-tuning fits once and chooses the samples."""
+        finetuning = epoch - self.facts.epochs  # from 1; before it at most 0
+        self.adaptive = self.in_window(epoch) and finetuning <= 0
+        if self.adaptive or finetuning == 1:
+            self._fit(train)
+        if finetuning <= 0:
             return None
-        if past <= 0:
-            if hp.gap_source == "pass":
-                self._measure(train)
-                self._fit(self.gaps)
-            else:
-                self._fit(self.gaps[~self.gaps.isnan()])
-            return None
-        if past == 1:  # the best epoch's weights have just been loaded, its buffers with them
-            self._measure(train)
-            self._fit(self.gaps)
-            self.kept.copy_(1 - imbalance(self.gaps, self.mixture) >= hp.tau)
+        if finetuning == 1:  # by the best epoch's weights, which have just been loaded
+            self.kept.copy_(1 - imbalance(self.gaps, self.mixture) >= self.hparams.tau)
         indices = self.kept.nonzero().squeeze(1)
-        if len(indices) < max(2, len(self.model.modalities)):
-            return None
-        return EpochPlan(indices)
+        # With too few samples, fine-tuning runs on all: train/n_kept below train/n_items shows it.
+        few = len(indices) < max(2, len(self.model.modalities))
+        return None if few else EpochPlan(indices)
 
     @torch.no_grad()
-    def _measure(self, train: TrainingSet) -> None:
-        """Every training sample's gap, without augmentation, by the model as it stands."""
+    def _fit(self, train: TrainingSet) -> None:
+        """Fits the gaps of all training samples, without augmentation, in evaluation mode."""
         self.eval()
         for batch in train.batches():
             z_uni = self.model.unimodal(self.model.encode(batch["inputs"]))
-            self.gaps[batch["index"]] = self._gap(z_uni, batch["label"])[0]
-
-    def _fit(self, gaps: Tensor) -> None:
-        """Stores the mixture of gaps [N]."""
-        for mine, found in zip(self.mixture, fit_mixture(gaps)):
-            mine.copy_(found)
-
-    def _gap(self, z_uni: dict[str, Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
-        """(delta [B], p [B, M]) of the unimodal logits {m: [B, C]}."""
-        p = torch.stack([true_probability(z, y) for z in z_uni.values()], dim=1)
-        return modality_gap(p, self.hparams.gap_onesided), p
+            self.gaps[batch["index"]] = modality_gap(true_probabilities(z_uni, batch["label"]))
+        self.mixture.copy_(fit_mixture(self.gaps))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """The adaptive loss, or in warm-up and fine-tuning the fused and unimodal losses."""
@@ -263,35 +180,33 @@ class GMM(Method):
         f = self.model.encode(batch["inputs"])
         z, z_uni = self.model.fuse(f), self.model.unimodal(f)
         l_align, l_uni = F.cross_entropy(z, y), unimodal_losses(z_uni, y)
-        delta, p = self._gap(z_uni, y)
-        if hp.gap_source == "running":
-            self.gaps[batch["index"]] = delta.detach()
+        p = true_probabilities(z_uni, y)
+        delta = modality_gap(p)
         logs = {
             "train/acc": accuracy(z, y),
             "train/L_align": l_align.detach(),
             "train/L_uni": l_uni.detach(),
             "train/gap": delta.detach().mean(),
+            **self.by_modality("train/p_true", p.detach().mean(0)),
         }
-        logs |= {f"train/p_true/{m}": p[:, n].detach().mean() for n, m in enumerate(f)}
         if not self.adaptive:
-            return l_align + hp.beta * l_uni, logs
+            return l_align + l_uni, logs
         r = imbalance(delta, self.mixture)
         l_fusion = (fusion_weights(r) * F.cross_entropy(z, y, reduction="none")).mean()
-        l_shift, l_pen = shift_loss(delta, r, self.mu[0]), (r * delta).mean()
+        l_shift, l_pen = shift_loss(delta, r, self.mixture[1, 0]), (r * delta).mean()
         logs["train/r_imbalanced"] = r.mean()
         logs["train/L_fusion"] = l_fusion.detach()
         logs["train/L_shift"], logs["train/L_pen"] = l_shift.detach(), l_pen.detach()
         gaps = hp.lam_gap * delta.mean() + hp.lam_align * l_shift + hp.lam_pen * l_pen
-        return l_fusion + hp.beta * l_uni + gaps, logs
+        return l_fusion + l_uni + gaps, logs
 
     def end_epoch(self) -> Logs:
-        """The mixture in use, and in fine-tuning the number of samples found balanced."""
+        """The mixture in use, and in fine-tuning the number of balanced samples."""
         if not self.in_window(self.epoch):
             return {}
-        logs = {"gmm/degenerate": self.degenerate.float()}
-        for c, name in enumerate(COMPONENTS):
-            logs[f"gmm/pi/{name}"], logs[f"gmm/mu/{name}"] = self.pi[c], self.mu[c]
-            logs[f"gmm/v/{name}"] = self.v[c]
+        logs = {"gmm/degenerate": degenerate(self.mixture).float()}
+        for name, (balanced, imbalanced) in zip(("pi", "mu", "v"), self.mixture):
+            logs |= {f"gmm/{name}/balanced": balanced, f"gmm/{name}/imbalanced": imbalanced}
         if self.epoch > self.facts.epochs:
             logs["train/n_kept"] = self.kept.sum()
         return logs

@@ -6,7 +6,7 @@ against it, to raise the loss on G(x), while predictions that were confident on 
 
     G(x) = x + noise                              `MlpVae`, `hidden_sizes`; `TransformerVae`
     encoders, fusion: min CE(z) + CE(z_aug)       `LeMDA.forward`
-    G: max CE(z_aug), with weight adv             `reverse_gradient`
+    G: max CE(z_aug), with weight adv             `scale_gradient`
     G: min KL(p_aug || p) where max p > t         `consistency`
     G: min mean (G(x) - x)^2                      `LeMDA.forward`
     G: min KL(latent || normal)                   `kl_to_normal`
@@ -17,25 +17,7 @@ features, so the encoders learn from CE(z) alone.
 We could not read the paper: its two objectives (minimise the sum of both CE; maximise CE(z_aug) and
 minimise the consistency loss) are second-hand, from public reading notes. The rest is the authors'
 code, lzcemma/LeMDA, under text/src/autogluon/text/automm: models/augment_network.py, fusion.py and
-mlp.py, optimization/lit_module.py and utils.py. Deviations and choices:
-
-* In the code the decoder's last layer also ends in ReLU and dropout. Its weights start at zero, so
-  the ReLU sees exactly 0, where its derivative is 0: the layer never gets a gradient and G stays
-  the identity. We end in the linear layer (our repair; the code's transformer does the same);
-  `--last_act relu` is the code as released.
-* The code takes the mean of both CE, which halves the encoders' gradient; `--task_sum on` is the
-  paper's sum. In the paper CE(z_aug) trains the encoders too, in the code, and here, it does not.
-* In the code the consistency loss also trains the fusion layer, in the paper G alone:
-  `--consist_train_head off`. The direction of its KL is the code's.
-* The paper's ablation has an L2 distance, for which the notes give no formula. The code's squared
-  distance of features is always part of the loss; `--w_consist 0` leaves it without the other.
-* The code's transformer takes [B, M, D] for [M, B, D] and so attends across the batch; ours attends
-  across modalities. It needs equal widths, which the code gets from linear adapters in front of the
-  fusion; the shared model has none, so we refuse unequal ones. The MLP takes d = sum of widths.
-* The code adds 0.1 times the unimodal CE; left out, as in Joint.
-* The shared recipe has no clipping; the code clips the gradient of both networks together.
-* The task's optimizer is the shared one. The code's step schedule is for it alone; here the
-  training loop gives every optimizer a StepLR, so the learning rate of G decays with the task's.
+mlp.py, optimization/lit_module.py and utils.py ("the code"). More in docs/methods.md.
 """
 
 from collections.abc import Callable
@@ -47,39 +29,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.options import UsageError, option
-from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
-from methods.ops import accuracy
+from methods.base import Batch, Logs, Method
+from methods.ops import accuracy, scale_gradient
 
+CODE = "public code"
 DROPOUT = 0.5  # of the MLP, public code
 HEADS, FEEDFORWARD = 8, 2048  # of the transformer, public code; its dropout is torch's 0.1
-
-
-# The losses of G ----------------------------------------------------------------------------------
-
-
-class _Reverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return -ctx.scale * grad, None
-
-
-def reverse_gradient(x: Tensor, scale: float) -> Tensor:
-    """x itself, of any shape; the gradient that passes back through it is multiplied by -scale.
-
-    Everything after it descends the loss, everything before it ascends, `scale` times as fast.
-    """
-    return _Reverse.apply(x, scale)
 
 
 def consistency(z_aug: Tensor, z: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """(mean over B of KL(p_aug || p) where max p > threshold, share of such rows) of [B, C] logits.
 
-    Rows below the threshold count as 0 in the mean. z is the target and gets no gradient.
+    Rows below the threshold count as 0 in the mean. z is the target and gets no gradient. The
+    direction of the KL is the code's.
     """
     log_p_aug, log_p = F.log_softmax(z_aug, 1), F.log_softmax(z.detach(), 1)
     confident = log_p.exp().amax(1) > threshold
@@ -102,14 +64,10 @@ def sample_latent(mu: Tensor, logvar: Tensor, generator: torch.Generator) -> Ten
     return mu + (logvar / 2).exp() * eps
 
 
-# The augmentation network G -----------------------------------------------------------------------
-
-
 def hidden_sizes(d: int, latent: int, n_layer: int) -> list[int]:
     """The public code's layer widths between d features and the latent, in equal steps.
 
-    The range stops before its end: where n_layer + 1 divides d - latent it has n_layer - 1 sizes.
-    Raises `UsageError` where no layer is left.
+    If n_layer + 1 divides d - latent there are n_layer - 1 of them: the range stops before its end.
     """
     step = (d - latent) // (n_layer + 1)
     sizes = list(range(d - step, latent + step, -step)) if step > 0 else []
@@ -136,10 +94,7 @@ def unit(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class MlpVae(nn.Module):
-    """G on the concatenated features; `last_act` "relu" is the public code, which cannot learn.
-
-    Raises `UsageError` where `hidden_sizes` does.
-    """
+    """G on the concatenated features."""
 
     def __init__(self, d: int, latent: int, n_layer: int, last_act: str = "linear"):
         super().__init__()
@@ -148,6 +103,9 @@ class MlpVae(nn.Module):
         self.mu, self.logvar = nn.Linear(sizes[-1], latent), nn.Linear(sizes[-1], latent)
         mirrored = [latent, *reversed(sizes[1:])]
         last = [nn.LayerNorm(sizes[1]), zero_linear(sizes[1], d)]
+        # In the code the last layer also ends in ReLU and dropout. The ReLU sees exactly 0, where
+        # its derivative is 0: the layer never gets a gradient and G stays the identity. We end in
+        # the linear layer, as the code's own transformer does.
         if last_act == "relu":
             last += [nn.ReLU(), nn.Dropout(DROPOUT)]
         self.decoder = nn.Sequential(*[unit(a, b) for a, b in pairwise(mirrored)], *last)
@@ -160,9 +118,10 @@ class MlpVae(nn.Module):
 
 
 class TransformerVae(nn.Module):
-    """G on one token a modality; the tokens attend to each other.
+    """G on one token for each modality; the tokens attend to each other.
 
-    Raises `UsageError` for modalities of unequal widths, or of one that the heads cannot share.
+    Needs features of one width, a multiple of 8, and raises `UsageError` otherwise. So it cannot
+    run where encoders of different kinds meet without --image_width (texts and images, vectors).
     """
 
     def __init__(self, widths: dict[str, int], latent: int, n_layer: int):
@@ -188,6 +147,7 @@ class TransformerVae(nn.Module):
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, M D] -> (x + noise [B, M D], mu [B, M, latent], logvar [B, M, latent])."""
+        # The code takes [B, M, D] for [M, B, D] and so attends across the batch.
         hidden = self.encoder(x.unflatten(1, self.shape))
         mu, logvar = self.mu(hidden), self.logvar(hidden)
         hidden = self.decoder(self.widen(sample_latent(mu, logvar, generator)))
@@ -203,33 +163,27 @@ class LeMDA(Method):
     class HParams:
         """Defaults of the public code; we could not read the paper's value for each data set."""
 
-        network: str = option(
-            "mlp_vae", "which G", choices=("mlp_vae", "trans_vae"), source="public code"
-        )
+        network: str = option("mlp_vae", "which G", choices=("mlp_vae", "trans_vae"), source=CODE)
         last_act: str = option(
             "linear",
             "end of mlp_vae; relu: as released, G stays the identity",
             choices=("linear", "relu"),
             source="our repair of the public code",
         )
-        latent: int = option(8, "width of the latent", low=1, source="public code")
-        n_layer: int = option(4, "layers of G's encoder", low=1, source="public code")
-        adv: float = option(1e-4, "weight of raising CE(z_aug)", low=0, source="public code")
-        w_consist: float = option(0.01, "weight of the consistency", low=0, source="public code")
-        w_reg: float = option(0.1, "weight of (G(x) - x)^2", low=0, source="public code")
-        w_kld: float = option(0.1, "weight of the latent's KL", low=0, source="public code")
-        threshold: float = option(
-            0.5, "consistency only above this probability", low=0, high=1, source="public code"
-        )
-        aug_lr: float = option(1e-4, "learning rate of G's Adam", above=0, source="public code")
-        clip: float = option(
-            1.0, "largest norm of the whole gradient (0: no limit)", low=0, source="public code"
-        )
+        latent: int = option(8, "width of the latent", low=1, source=CODE)
+        n_layer: int = option(4, "layers of G's encoder", low=1, source=CODE)
+        adv: float = option(1e-4, "weight of raising CE(z_aug)", low=0, source=CODE)
+        w_consist: float = option(0.01, "weight of the consistency", low=0, source=CODE)
+        w_reg: float = option(0.1, "weight of (G(x) - x)^2", low=0, source=CODE)
+        w_kld: float = option(0.1, "weight of the latent's KL", low=0, source=CODE)
+        threshold: float = option(0.5, "for the consistency", low=0, high=1, source=CODE)
+        aug_lr: float = option(1e-4, "learning rate of G's Adam", above=0, source=CODE)
+        clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, source=CODE)
         task_sum: bool = option(
-            False, "CE(z) + CE(z_aug) (off: their mean)", source="public code; paper: on"
+            False, "CE(z) + CE(z_aug), not their mean", source=f"{CODE}; paper: on"
         )
         consist_train_head: bool = option(
-            True, "consistency also trains the fusion layer", source="public code; paper: off"
+            True, "consistency also trains the fusion layer", source=f"{CODE}; paper: off"
         )
 
     def __init__(self, model, hparams, facts):
@@ -239,38 +193,33 @@ class LeMDA(Method):
             self.augmenter = TransformerVae(widths, hp.latent, hp.n_layer)
         else:
             self.augmenter = MlpVae(sum(widths.values()), hp.latent, hp.n_layer, hp.last_act)
-        self.norms: list[Tensor] = []
 
     @classmethod
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` where `last_act` could not act."""
+        """Raises `UsageError` also for a `last_act` without effect."""
         super().check(hparams, epochs, modalities)
         if hparams.network == "trans_vae" and hparams.last_act != "linear":
             raise UsageError(f"--last_act {hparams.last_act} is an end of --network mlp_vae only")
 
     def optimizers(self, base: Callable) -> list[torch.optim.Optimizer]:
-        """The shared optimizer for the task network, Adam without weight decay for G.
-
-        The training loop gives both a StepLR.
-        """
+        """The shared optimizer for the task network, Adam without weight decay for G."""
+        # The training loop gives both a StepLR; the code's step schedule is for the task's alone.
         adam = torch.optim.Adam(self.augmenter.parameters(), lr=self.hparams.aug_lr)
         return [base(self.model.parameters()), adam]
-
-    def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """A new mean of the gradient's norm."""
-        self.norms = []
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """The task's two cross-entropies and the weighted losses of G."""
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
-        x = torch.cat(list(f.values()), dim=1).detach()  # [B, d]; keeps G from the encoders
+        # [B, d]. Detached, as in the code; in the paper CE(z_aug) trains the encoders too.
+        x = torch.cat(list(f.values()), dim=1).detach()
         x_aug, mu, logvar = self.augmenter(x, self.generator)
         l_align = F.cross_entropy(z, y)
-        l_aug = F.cross_entropy(self._fuse(reverse_gradient(x_aug, hp.adv)), y)
+        # The fusion layer descends this loss, G ascends it, `adv` times as fast.
+        l_aug = F.cross_entropy(self._fuse(scale_gradient(x_aug, -hp.adv)), y)
         l_task = l_align + l_aug if hp.task_sum else (l_align + l_aug) / 2
-        # z serves as the target: the fusion layer has no dropout, a second pass would give the same
+        # z is the target: the fusion layer has no dropout, a second pass would give the same.
         z_aug = self._fuse(x_aug, trained=hp.consist_train_head)
         l_consist, confident = consistency(z_aug, z, hp.threshold)
         l_reg, l_kld = F.mse_loss(x_aug, x), kl_to_normal(mu, logvar)
@@ -295,13 +244,6 @@ class LeMDA(Method):
         return torch.func.functional_call(self.model.fusion, constants, (x,))
 
     def after_backward(self) -> None:
-        """Clips the gradient of both networks by their common norm."""
-        parameters = [p for p in self.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
-        self.norms.append(norm)
+        """Clips the gradients of both networks together."""
         if self.hparams.clip:
-            nn.utils.clip_grads_with_norm_(parameters, self.hparams.clip, norm)
-
-    def end_epoch(self) -> Logs:
-        """Mean norm of the gradient before clipping."""
-        return {"train/grad_norm": torch.stack(self.norms).mean()} if self.norms else {}
+            nn.utils.clip_grad_norm_(self.parameters(), self.hparams.clip)

@@ -1,29 +1,18 @@
 """Mixup for multimodal embeddings: the baseline row of the MIDAS paper's Sec. 4.4.
 
 mixup (Zhang, Cisse, Dauphin, Lopez-Paz; ICLR 2018) trains on interpolated pairs. The MIDAS paper
-moves it behind the encoders: each modality's embedding is interpolated by itself, and the label is
-the weighted average of the two original labels. Evaluation is Joint's.
+applies it behind the encoders: "each modality's embedding" is interpolated "independently", and the
+label is the weighted average of the two original labels. Evaluation is Joint's.
 
-    1  factors   `draw_lam`       lam ~ Beta(a, a)
+    1  factors   `draw_lam`       lam ~ Beta(a, a), drawn once a batch
     2  partners  `Mixup.forward`  j = a random permutation of the batch (equal labels, j = i too)
     3  features  `mix_features`   fhat_i^m = lam f_i^m + (1 - lam) f_j^m, for each modality m
     4  loss      `pair_loss`      mean_i [ lam CE(zhat_i, y_i) + (1 - lam) CE(zhat_i, y_j) ],
                                   zhat = g_f([fhat^1; ...; fhat^M])
 
-From the MIDAS paper: the interpolation of "each modality's embedding independently" and the
-label's weighted average. It gives neither a, nor whether lam is shared, nor when it is drawn; its
-code was not available to us. The following are our choices (inferences):
-
-* "Independently" is read as: each embedding by itself, with one lam and one partner for all
-  modalities. The label's weight is then lam, as in mixup. The other reading, an own lam_m for each
-  modality, is `--lam_mode per_modality`; its label weight is mean_m lam_m.
-* One lam a batch, as in mixup's usual code; `--lam_level sample` draws one for each sample.
-* a = 0.2 (facebookresearch/DomainBed: domainbed/hparams_registry.py). 0.4 and 1.0 are other usual
-  values; lzcemma/LeMDA has 0.8 for its image mixup.
-* The mixed loss replaces the clean one, and there is no unimodal loss.
-
-The clean batch is fused once more without gradient, for the log alone: train/acc and train/L_align
-are those of unmixed samples, as for the other methods. L_align is no part of the loss.
+The paper gives neither a nor whether lam is shared, and its code has no Mixup. We read
+"independently" as: each embedding by itself, with one lam and one partner for all modalities, so
+that the label's weight is lam, as in mixup. More in docs/methods.md.
 """
 
 from dataclasses import dataclass
@@ -33,49 +22,37 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
-from methods.base import Batch, Logs, Method
+from methods.base import Batch, Features, Logs, Method
 from methods.ops import accuracy, dirichlet
 
-Features = dict[str, Tensor]
 
+def draw_lam(concentration: float, columns: int, generator: torch.Generator) -> Tensor:
+    """lam [K] in [0, 1], independent draws from Beta(a, a), a = `concentration`.
 
-def draw_lam(concentration: float, rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """lam [R, K] in [0, 1], each an independent draw from Beta(a, a), a = `concentration`.
-
-    R is 1 (one for the batch) or B, K is 1 (one for all modalities) or M.
+    K is 1 (one for all modalities) or M.
     """
-    return dirichlet(concentration, (rows, columns, 2), generator)[..., 0]
+    return dirichlet(concentration, (columns, 2), generator)[:, 0]
 
 
 def mix_features(features: Features, j: Tensor, lam: Tensor) -> Features:
-    """{m: lam f_i^m + (1 - lam) f_j^m}, [B, D_m] each.
-
-    features {m: [B, D_m]}, partners j [B], lam [R, K] as from `draw_lam`.
-    """
-    columns = lam.expand(-1, len(features)).split(1, dim=1)  # M times [R, 1]
-    return {m: w * f + (1 - w) * f[j] for (m, f), w in zip(features.items(), columns)}
+    """{m: lam f_i^m + (1 - lam) f_j^m}, [B, D_m] each; partners j [B], lam [1] or [M]."""
+    weights = lam.expand(len(features))
+    return {m: w * f + (1 - w) * f[j] for (m, f), w in zip(features.items(), weights)}
 
 
 def pair_loss(z: Tensor, y: Tensor, y_partner: Tensor, weight: Tensor) -> Tensor:
-    """mean_i [ w_i CE(z_i, y_i) + (1 - w_i) CE(z_i, y_partner_i) ].
-
-    Logits z [B, C], labels [B] each, weight [1] or [B]. One weight for all stands outside of the
-    mean, so that weight 1 is the plain cross-entropy to the last bit.
-    """
-    reduction = "mean" if len(weight) == 1 else "none"
-    own = F.cross_entropy(z, y, reduction=reduction)
-    other = F.cross_entropy(z, y_partner, reduction=reduction)
-    return (weight * own + (1 - weight) * other).mean()
+    """mean_i [ w CE(z_i, y_i) + (1 - w) CE(z_i, y_partner_i) ] of logits z [B, C], weight w []."""
+    return weight * F.cross_entropy(z, y) + (1 - weight) * F.cross_entropy(z, y_partner)
 
 
 class Mixup(Method):
-    """Joint on interpolated pairs of samples."""
+    """Joint training on interpolated pairs of samples, which replace the clean ones."""
 
     min_modalities = 2
 
     @dataclass(frozen=True)
     class HParams:
-        """The paper names no value: all are our choices."""
+        """The paper gives no value."""
 
         concentration: float = option(
             0.2,
@@ -85,26 +62,20 @@ class Mixup(Method):
         )
         lam_mode: str = option(
             "shared",
-            "one lam for all modalities, or an own one for each",
+            "one lam for all modalities, or one for each, whose mean weighs the label",
             choices=("shared", "per_modality"),
-            source="our reading of Sec. 4.4",
-        )
-        lam_level: str = option(
-            "batch",
-            "one lam a batch, or one for each sample",
-            choices=("batch", "sample"),
+            source="two readings of Sec. 4.4",
         )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """The loss of mixed samples; the clean batch is fused for the log only."""
+        """The loss of mixed samples; the clean batch is fused for the log alone."""
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
-        rows = len(y) if hp.lam_level == "sample" else 1
         columns = len(f) if hp.lam_mode == "per_modality" else 1
-        lam = draw_lam(hp.concentration, rows, columns, self.generator)
+        lam = draw_lam(hp.concentration, columns, self.generator)
         j = torch.randperm(len(y), generator=self.generator, device=y.device)
         z_mix = self.model.fuse(mix_features(f, j, lam))
-        loss = pair_loss(z_mix, y, y[j], lam.mean(1))  # the label's weight: mean_m lam_m
+        loss = pair_loss(z_mix, y, y[j], lam.mean())
         with torch.no_grad():
             z = self.model.fuse(f)
             l_align = F.cross_entropy(z, y)

@@ -1,8 +1,8 @@
-"""Shared mathematics of the methods: functions of tensors, usable in any training loop."""
+"""Mathematics that several methods share: functions of tensors, usable in any training loop."""
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -23,12 +23,12 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def label_shares(log_p: Tensor, labels: Tensor) -> Tensor:
-    """How a prediction divides its mass among the labels that a sample's modalities carry.
+    """How a prediction divides its mass among the labels of a sample's modalities.
 
     log_p [R, C] log-probabilities, labels [R, M] the label of each modality's source -> [R, M]
-    shares that sum to 1 over the modalities. The mass of a label that several modalities carry is
-    split equally among them, so that shares stay comparable with unimodal ones (our choice; for
-    M = 2 with two labels it is the paper's normalised confidence of Sec. 3.4 exactly).
+    shares that sum to 1 over the modalities. If several modalities have the same label, they divide
+    its mass equally, so that shares stay comparable with unimodal ones (our choice; for M = 2 with
+    two labels this is the paper's normalised confidence of Sec. 3.4 exactly).
     """
     carriers = (labels[:, :, None] == labels[:, None, :]).sum(2)
     return torch.softmax(log_p.gather(1, labels) - carriers.log(), dim=1)
@@ -46,11 +46,18 @@ def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     return 0.5 * (left + (log_q.exp() * (log_q - log_mean)).sum(-1))
 
 
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """`x` to the last bit, with its gradient multiplied by `factor`."""
+    if factor == 0:
+        return x.detach()
+    return x.detach() + factor * (x - x.detach())
+
+
 def dirichlet(concentration: float, shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Draws of `shape` from the symmetric Dirichlet over the last axis: rows sum to 1.
 
-    Two columns are Beta(a, a) and its complement. `torch.distributions` takes no generator; this is
-    its own sampler with one.
+    With two columns these are Beta(a, a) and its complement. `torch.distributions` takes no
+    generator; this is its own sampler with one.
     """
     a = torch.full(tuple(shape), concentration, device=generator.device)
     gamma = torch._standard_gamma(a, generator=generator).clamp_min(torch.finfo(a.dtype).tiny)
@@ -67,7 +74,7 @@ def shapley(worth: Callable[[tuple[str, ...]], Value], players: Sequence[str]) -
     """Shapley value of each player: its mean gain over all orders in which players may join.
 
     `worth` takes a coalition in the order of `players`, the empty one included, and returns a
-    number or a tensor of many games at once.
+    number, or a tensor with one entry for each of many games.
     """
     orders = list(itertools.permutations(players))
     total = {}
@@ -77,6 +84,57 @@ def shapley(worth: Callable[[tuple[str, ...]], Value], players: Sequence[str]) -
             after = tuple(p for p in players if p in order[: place + 1])
             total[m] = total.get(m, 0) + (worth(after) - worth(before)) / len(orders)
     return {m: total[m] for m in players}
+
+
+@torch.no_grad()
+def compare_modalities(logits: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(S [M], rho [M]) of split logits {m: [B, C]}, with S^m = sum_i softmax(z_i^m)[y_i]."""
+    score = torch.stack([true_probability(z, labels).sum() for z in logits.values()])
+    return score, discrepancy_ratio(score)
+
+
+def discrepancy_ratio(score: Tensor) -> Tensor:
+    """rho^m = mean over l != m of S^m / S^l, [M] of scores [M] > 0; above 1 if m is ahead.
+
+    The mean for M > 2 is second-hand (Eq. 7 of the TPAMI paper). BalanceBenchmark divides by the
+    sum of the others (OPM) or by the smallest score (OGM).
+    """
+    # Clamping is our choice: adding 1e-5, as BalanceBenchmark does, breaks rho^1 rho^2 = 1.
+    quotient = score[:, None] / score.clamp_min(1e-5)
+    return quotient.fill_diagonal_(0.0).sum(1) / (len(score) - 1)
+
+
+def gradient_factor(ratio: Tensor, alpha: float) -> Tensor:
+    """OGM's k^m = 1 - tanh(alpha rho^m) if rho^m > 1, else 1; [M] in [0, 1] of ratios [M]."""
+    return torch.where(ratio > 1, 1 - torch.tanh(alpha * ratio), 1.0)
+
+
+def modulate_gradients_(
+    parameters: Iterable[nn.Parameter], k: Tensor, generator: torch.Generator | None
+) -> None:
+    """`modulate_gradient_` for an encoder's parameters, except vectors (batch norms and biases)."""
+    # As in BalanceBenchmark. The official code takes 4-D gradients alone, which for convolutional
+    # encoders are the same tensors, but would never modulate a text encoder.
+    for p in parameters:
+        if p.ndim != 1 and p.grad is not None and p.numel() > 1:
+            modulate_gradient_(p.grad, k, generator)
+
+
+def modulate_gradient_(grad: Tensor, k: Tensor, generator: torch.Generator | None) -> None:
+    """OGM-GE in place: grad <- k grad + e, e ~ N(0, std(grad)^2); without a generator no noise.
+
+    grad has two or more elements, k [] is a scalar; the standard deviation is unbiased, plus 1e-8.
+    """
+    # One dimension in the order of memory: noise in another order than a channels-last gradient's
+    # would make this the slowest part of a step on a CPU.
+    flat = grad.permute(sorted(range(grad.ndim), key=grad.stride, reverse=True)).view(-1)
+    if generator is None:
+        flat.mul_(k)
+        return
+    # `std` would read the mean back to the host on a CPU.
+    spread = torch.linalg.vector_norm(flat - flat.mean()) / (len(flat) - 1) ** 0.5 + 1e-8
+    noise = torch.randn(len(flat), generator=generator, device=grad.device, dtype=grad.dtype)
+    flat.mul_(k).add_(noise.mul_(spread))
 
 
 class CommonWidth(nn.Module):

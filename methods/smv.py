@@ -1,9 +1,8 @@
 """SMV: re-sampling by sample-level modality valuation (Wei, Feng, Wang, Hu; CVPR 2024).
 
-Before each epoch every training sample is asked how much each modality contributed to its
-prediction: the Shapley value of a game whose players are the modalities. Where a contribution is
-low, copies of the sample join the epoch in which only that modality is visible, so that its encoder
-is trained on its own.
+Before each epoch, every modality's contribution to the prediction of every training sample is
+computed: the Shapley value of a game whose players are the modalities. Where a contribution is low,
+copies of the sample in which only that modality is visible join the epoch, to train its encoder.
 
     hits       `SMV._hits`      hit_S = 1[argmax of the fused logits = y], features outside S zero
     worth      `contributions`  v(S) = |S| hit_S ("size") or hit_S ("unit"), v of nothing = 0
@@ -14,31 +13,10 @@ is trained on its own.
     training   `keep_only`      hidden features are zero vectors between pooling and fusion
                `SMV.forward`    L = CE(z, y) over whole samples and copies
 
-Read: the paper's abstract and the authors' code (GeWu-Lab/Valuate-and-Enhance-Multimodal-
-Cooperation: code/sample_level.py, modality_level.py, datasets/dataloader.py, models/models.py). The
-paper's body was not available to us. Second source: GeWu-Lab/BalanceBenchmark, which re-implements
-it (balancemm/trainer/Sample_trainer.py, datasets/__init__.py); its worth of a hit, in another file,
-is second-hand.
-
-* "size" is the authors' code (a fused hit of two modalities is worth 2, a unimodal hit 1), "unit"
-  is BalanceBenchmark. With "unit" a sample that every coalition gets right still has copies: for
-  M = 2 the list has N (5 - 2a) entries, a being the share of samples whose fused prediction is
-  right. With "size" such a sample has none.
-* The authors' code valuates after an epoch, on randomly augmented inputs. Here it happens before
-  the epoch that uses it, which is the same weights, on the evaluation view (our choice: a valuation
-  should not depend on a crop).
-* Features are zeroed, as in the authors' code; BalanceBenchmark zeroes inputs, whose features are
-  not zero. Hidden modalities are encoded all the same, so a copy counts in their batch statistics
-  (as in the authors' code).
-* The upper bound of one copy is 1, as in BalanceBenchmark; the authors' code has 0.9. They differ
-  only from M = 4 on, where 11/12 occurs. Both leave phi = 0.4 and phi = -0.1 without copies; here
-  they belong to the smaller number (our choice; neither value occurs for M <= 4).
-* M > 2 (an inference): the same thresholds for each modality on its own; a copy shows one modality.
-  At the modality level the mean gap over pairs counts, and the copies show the one modality of the
-  lowest contribution. For M = 2 this is the authors' code, whose "square" is our "power".
-* train/acc counts whole samples only, since copies are harder and their share changes; it is NaN in
-  a step that has none. train/loss and train/L_align are over all rows. The learning rate's schedule
-  counts epochs, however long they are.
+We could read the paper's abstract and the authors' code (GeWu-Lab/Valuate-and-Enhance-Multimodal-
+Cooperation: code/sample_level.py, modality_level.py, datasets/dataloader.py, models/models.py), not
+the paper's body. GeWu-Lab/BalanceBenchmark re-implements it (balancemm/trainer/Sample_trainer.py,
+datasets/__init__.py); its worth of a hit is second-hand. More in docs/methods.md.
 """
 
 import itertools
@@ -54,11 +32,9 @@ from common.options import UsageError, option
 from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
 from methods.ops import accuracy, shapley, subsets
 
+CODE = "the authors' code"
 Coalition = tuple[str, ...]
 ByModality = dict[str, Tensor]
-
-
-# Valuation ----------------------------------------------------------------------------------------
 
 
 def contributions(
@@ -66,23 +42,25 @@ def contributions(
 ) -> ByModality:
     """phi {m: [N]} float64 from the hits [N] (bool or 0/1) of every coalition.
 
-    `value`: "size", a coalition's hit is worth its size, or "unit", it is worth 1. phi is rounded
-    to 1e-9: sums of thirds and twelfths must not miss a threshold of `copies` by a last digit.
+    `value`: "size" (the authors' code) makes a coalition's hit worth its size, "unit"
+    (BalanceBenchmark) makes it worth 1. With "unit" a sample that every coalition gets right still
+    has copies: for M = 2 the list has N (5 - 2a) entries, a being the fused accuracy.
     """
     worth = {s: hit.double() * (len(s) if value == "size" else 1) for s, hit in hits.items()}
     worth[()] = torch.zeros_like(worth[tuple(modalities)])
     phi = shapley(worth.__getitem__, modalities)
+    # Sums of thirds and twelfths must not miss a threshold of `copies` by a last digit.
     return {m: torch.round(values, decimals=9) for m, values in phi.items()}
 
 
-# Sample level -------------------------------------------------------------------------------------
-
-
 def copies(phi: Tensor) -> Tensor:
-    """How many copies a contribution asks for, [N] int64 in 0..3.
+    """The number of copies for each contribution, [N] int64 in 0..3.
 
-    On the grid of M = 2 this is 2 (1 - phi) below 1: linear in what is missing to a fair share.
+    For M = 2, phi takes multiples of 1/2 and this is 2 (1 - phi) below 1: linear in what is missing
+    to a fair share. For M > 2 the same thresholds hold for each modality (an inference).
     """
+    # The bound 1 is BalanceBenchmark's; the authors' code has 0.9, which differs from M = 4 on.
+    # Both codes give no copies at exactly 0.4 and -0.1, which do not occur for M <= 4.
     return (phi < 1).long() + (phi < 0.4).long() + (phi < -0.1).long()
 
 
@@ -98,15 +76,12 @@ def sample_plan(phi: ByModality) -> tuple[Tensor, Tensor]:
     return torch.cat(indices), torch.cat(keep)
 
 
-# Modality level -----------------------------------------------------------------------------------
-
-
 def modality_gap(means: Sequence[float], strength: float, form: str = "linear") -> float:
     """The share of samples to be copied, from the mean contributions of the M modalities.
 
     g = 2/3 of the mean distance between two modalities' shortfalls 1 - phi. "linear": a g, "tanh":
     tanh(a g), "power": a g^1.5, with the strength a. 2/3 is the authors' constant; a share above 1
-    is possible, copies being drawn with replacement.
+    is possible, since copies are drawn with replacement. "power" is the authors' "square".
     """
     pairs = list(itertools.combinations(means, 2))
     g = sum(abs(one - other) for one, other in pairs) / len(pairs) * 2 / 3
@@ -144,13 +119,11 @@ def modality_plan(
     return torch.cat([whole, extra]), keep
 
 
-# Training -----------------------------------------------------------------------------------------
-
-
 def keep_only(features: ByModality, keep: Tensor) -> ByModality:
     """Features {m: [B, D_m]} with zero vectors where keep [B] names another modality.
 
-    A row with keep = 0 passes unchanged to the last bit. A hidden feature gets exactly no gradient.
+    A row with keep = 0 passes unchanged to the last bit. A hidden feature gets exactly no gradient,
+    but its encoder's batch statistics include it (as in the authors' code).
     """
     return {
         m: torch.where(((keep == 0) | (keep == k))[:, None], f, 0.0)
@@ -187,31 +160,22 @@ class SMV(Method):
             source="the two variants of the authors' code",
         )
         part_ratio: float = option(
-            0.2,
-            "modality level: share of samples whose contributions are averaged",
-            above=0,
-            high=1,
-            source="the authors' code",
+            0.2, "modality level: share of samples averaged", above=0, high=1, source=CODE
         )
-        strength: float = option(
-            1.0, "modality level: alpha, factor of the gap", low=0, source="the authors' code"
-        )
+        strength: float = option(1.0, "modality level: factor of the gap", low=0, source=CODE)
         gap_form: str = option(
-            "linear",
-            "modality level: how the gap becomes a share of copies",
-            choices=("linear", "tanh", "power"),
-            source="the authors' code",
+            "linear", "modality level", choices=("linear", "tanh", "power"), source=CODE
         )
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
-        # What this epoch's valuation found. An epoch is resumed from its start, where it is found
-        # anew, so it needs no buffer.
+        # Logs of this epoch's valuation. They need no buffer: a resumed run starts at an epoch's
+        # beginning, where the valuation is made again.
         self._found: Logs = {}
 
     @classmethod
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` also for a setting of the modality level that would do nothing."""
+        """Raises `UsageError` also for an option of the modality level that would do nothing."""
         super().check(hparams, epochs, modalities)
         if hparams.level == "sample":
             for name in ("part_ratio", "strength", "gap_form"):
@@ -219,7 +183,7 @@ class SMV(Method):
                     raise UsageError(f"--{name} has an effect with --level modality only")
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """After the warm-up: valuates the whole training part and makes this epoch's list."""
+        """After the warm-up: values all training samples and makes this epoch's list."""
         self._found = {}
         if not self.in_window(epoch):
             return None
@@ -235,9 +199,8 @@ class SMV(Method):
         modality = torch.arange(len(modalities) + 1, device=keep.device)  # 0: all of them
         entries = (keep[:, None] == modality).double().sum(0) / len(train)
         self._found["train/expansion"] = entries.sum()
-        for k, m in enumerate(modalities, start=1):
-            self._found[f"train/copies/{m}"] = entries[k]
-            self._found[f"train/shapley/{m}"] = phi[m].mean()
+        self._found |= self.by_modality("train/copies", entries[1:])
+        self._found |= self.by_modality("train/shapley", [values.mean() for values in phi.values()])
         for s, hit in hits.items():
             self._found[f"train/hit/{'+'.join(s)}"] = hit.double().mean()
         return EpochPlan(indices, {"keep": keep})
@@ -245,6 +208,8 @@ class SMV(Method):
     @torch.no_grad()
     def _hits(self, train: TrainingSet) -> dict[Coalition, Tensor]:
         """hit_S [N] bool of every coalition, from one encoder pass in evaluation mode."""
+        # The authors' code values after the epoch, on augmented inputs. Doing it before the next
+        # one uses the same weights; the valuation shall not depend on a crop (our choice).
         self.eval()
         parts: dict[Coalition, list[Tensor]] = {s: [] for s in subsets(self.model.modalities)}
         for batch in train.batches(transforms="eval"):
@@ -256,7 +221,8 @@ class SMV(Method):
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """Mean cross-entropy of the fused logits, over whole samples and copies alike.
 
-        Without a column "keep" (warm-up) this is Joint.
+        In warm-up there is no column "keep" and this is Joint. `train/acc` counts whole samples
+        only, since copies are harder and their share changes; NaN where a step has none.
         """
         y, keep = batch["label"], batch.get("keep")
         f = self.model.encode(batch["inputs"])
@@ -267,10 +233,10 @@ class SMV(Method):
             return loss, logs | {"train/acc": accuracy(z, y)}
         whole = keep == 0
         right = (z.detach().argmax(1) == y) & whole
-        logs["train/acc"] = right.sum() / whole.sum()  # 0 / 0 = NaN: no whole sample in this step
+        logs["train/acc"] = right.sum() / whole.sum()
         logs["train/masked"] = (~whole).float().mean()
         return loss, logs
 
     def end_epoch(self) -> Logs:
-        """What this epoch's valuation found; nothing in the warm-up."""
+        """Results of this epoch's valuation; none in the warm-up."""
         return self._found

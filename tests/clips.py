@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data_prep.modalities.base import Extracted, Modality
 from data_prep.reasons import Reject
 
 STEP, FIRST = 5, 20  # grey level of frame i: FIRST + STEP * i, at most 47 frames
@@ -127,9 +128,35 @@ def index_of(image: np.ndarray) -> int:
 
 
 def rejection(call, *args) -> str:
+    """The reason for which a call rejects a sample."""
     with pytest.raises(Reject) as caught:
         call(*args)
     return caught.value.reason
+
+
+def extract(modality: Modality, *paths: Path, inline=None, folder=None) -> Extracted:
+    return modality.extract(paths, inline, folder)
+
+
+def refused(modality: Modality, *paths: Path, inline=None) -> str:
+    return rejection(modality.extract, paths, inline, None)
+
+
+def images(video: Modality, path: Path) -> list[np.ndarray]:
+    """The stored frames of a file, uint8 [H, W, 3] each."""
+    return [video.unpack(stored) for stored in extract(video, path).payload]
+
+
+def hidden_start(whole: Path, path: Path, seconds: float) -> Path:
+    """A copy of an mp4 whose edit list hides the first `seconds`."""
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        stream = source.streams.video[0]
+        copy, shift = out.add_stream_from_template(stream), int(seconds / stream.time_base)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                out.mux(packet)
+    return path
 
 
 def cut(path: Path, share: float) -> Path:

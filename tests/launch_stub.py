@@ -8,8 +8,10 @@ import time
 
 from conftest import ROOT
 
+from experiments.launch import local, on_ray
 from experiments.launch.tasks import Task
 from experiments.paper.illustration import JOINT
+from experiments.report.reader import Reader
 
 EPOCHS = 4
 
@@ -78,23 +80,23 @@ if seed != 8:
 sys.exit(seed == 6)
 """.replace("EPOCHS", str(EPOCHS)).replace("ROOT", repr(str(ROOT)))
 
-# Launches Joint with the seeds given: in two slots of this machine, or on a Ray cluster.
+# Launches Joint with the seeds given, in a process of its own.
 LAUNCHER = """
 import sys
 from pathlib import Path
-from experiments.launch import on_ray as cluster
-from experiments.launch import local as launch
-from experiments.paper.illustration import JOINT
-from experiments.report.reader import Reader
-from experiments.launch.tasks import Task
+from launch_stub import make
 
-results, script, address = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-tasks = [Task(JOINT, int(seed), ("--results_dir", str(results))) for seed in sys.argv[4:]]
-if address:
-    sys.exit(cluster.launch(Reader(results), tasks, address, script=script))
-slots = ["cpu"] * (2 if len(tasks) > 2 else 1)
-sys.exit(launch.launch(Reader(results), tasks, slots, script))
+results, script, address, *seeds = sys.argv[1:]
+sys.exit(make(Path(results), Path(script), address, *map(int, seeds)))
 """
+
+
+def make(results, script, address, *seeds):
+    """Launches the runs in two slots of this machine, or on the cluster at `address`."""
+    tasks = tasks_for(results, *seeds)
+    if address:
+        return on_ray.launch(Reader(results), tasks, address, script=script)
+    return local.launch(Reader(results), tasks, ["cpu", "cpu"], script)
 
 
 def write_script(folder):
@@ -112,8 +114,10 @@ def tasks_for(results, *seeds):
 def start_launcher(results, script, *seeds, address="", **streams):
     """A launcher at work in a process of its own."""
     words = ["-c", LAUNCHER, str(results), str(script), address, *map(str, seeds)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *words], cwd=ROOT, **pipes | streams)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | streams
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    env = os.environ | {"PYTHONPATH": paths}
+    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=env, **streams)
 
 
 def hold(results, *seeds):

@@ -28,11 +28,11 @@ def hparams(name, **values):
     return build(cls.HParams, method_defaults(cls.HParams, "demo", name, EPOCHS), values)
 
 
-def make(name, modalities=("audio", "video"), size=40, **values):
+def make(name, modalities=("audio", "video"), size=40, seed=0, **values):
     cls, hp = methods.load(name), hparams(name, **values)
     model = tiny_model(modalities, heads=cls.has_unimodal_heads(hp))
     torch.manual_seed(0)
-    return cls(model, hp, Facts(0, EPOCHS, size, 4))
+    return cls(model, hp, Facts(seed, EPOCHS, size, 4))
 
 
 def base(parameters):

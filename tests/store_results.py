@@ -24,7 +24,7 @@ from test_configurations import CHOSEN, SMALL, prepared_for_all  # noqa: E402
 import train  # noqa: E402
 from common.program import run as run_program  # noqa: E402
 from experiments.paper.adapt import adapted  # noqa: E402
-from experiments.paper.kinds import Runs, told_settings  # noqa: E402
+from experiments.paper.kinds import RunSet, suffix_of  # noqa: E402
 from experiments.paper.registry import needed  # noqa: E402
 from experiments.run.folder import RunFolder  # noqa: E402
 
@@ -35,13 +35,13 @@ MANY = ("cremad", "mosi")
 LEFT_OUT = ("test/confusion", "test/f1_per_class")  # large, and read by no table
 
 
-def runs_to_store() -> list[tuple[Runs, int]]:
+def runs_to_store() -> list[tuple[RunSet, int]]:
     """Every run of the chosen entries, with its seeds."""
     chosen = adapted(CHOSEN, SMALL)
     return [(r, s) for r, s in needed(chosen, SEEDS) if s == 1 or r.dataset in MANY]
 
 
-def line_of(runs: Runs, seed: int, folder: RunFolder) -> str:
+def line_of(runs: RunSet, seed: int, folder: RunFolder) -> str:
     """A finished run as one line of JSON."""
     result = folder.read_json("result.json")
     content = {
@@ -61,7 +61,7 @@ def restore(results: Path) -> None:
         for line in lines:
             run = json.loads(line)
             dataset, method, overrides = run["runs"]
-            folder = Runs(dataset, method, tuple(map(tuple, overrides))).folder(
+            folder = RunSet(dataset, method, tuple(map(tuple, overrides))).folder(
                 results, run["seed"]
             )
             folder.path.mkdir(parents=True)
@@ -73,7 +73,7 @@ def restore(results: Path) -> None:
 
 
 # Behind the names of tables and figures made with other settings.
-SUFFIX = told_settings("", {key: str(value) for key, value in SMALL.items()})[0]
+SUFFIX = suffix_of(SMALL)
 
 
 def make(results: Path) -> None:

@@ -28,7 +28,6 @@ from data_prep.modalities import KINDS, Modality, load
 from data_prep.spec import Candidate, Scan, Spec
 
 PLAIN = ("id", "label", "split", "group")
-MODALITIES = tuple(KINDS)
 PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "dev": "val", "test": "test", "": "",
@@ -67,7 +66,7 @@ class Manifest:
         self.SOURCE = f"The files are where {self.path} says, relative to its folder."
 
     def _table(self, files: Files | None = None) -> Table:
-        return Table(self.path, "--dataset", (*PLAIN, *MODALITIES), PLAIN[:2], files)
+        return Table(self.path, "--dataset", (*PLAIN, *KINDS), PLAIN[:2], files)
 
     @property
     def columns(self) -> list[str]:
@@ -76,7 +75,7 @@ class Manifest:
         if not set(columns) - set(PLAIN):
             raise UsageError(
                 f"{self.path} has the columns {', '.join(columns)}; it needs one or more of"
-                f" {', '.join(MODALITIES)} beside id and label"
+                f" {', '.join(KINDS)} beside id and label"
             )
         return columns
 
@@ -84,7 +83,7 @@ class Manifest:
     def order(self) -> list[str]:
         """The modalities, in the order of their columns."""
         if self._order is None:
-            self._order = [name for name in self.columns if name in MODALITIES]
+            self._order = [name for name in self.columns if name in KINDS]
         return self._order
 
     @property

@@ -1,12 +1,12 @@
 """Sequences of feature vectors: a .npy file, or a row of a pickled data set, as float32 [L, D].
 
-Rows of zeros at either end are padding and are not stored: the field pads in front (yaohungt/
-Multimodal-Transformer) or behind (thuiar/MMSA), and pliang279/MultiBench cuts such rows off too.
-MMSA's own counts of rows are not read: its script takes the first row that sums to 0 for the end,
-which tells no more than the rows do, and less where a face is lost in between.
+Rows of zeros at either end are padding and are not stored: public code pads in front (yaohungt/
+Multimodal-Transformer) or behind (thuiar/MMSA), and pliang279/MultiBench removes such rows too.
+MMSA's own row counts are ignored: its script takes the first row that sums to 0 for the end, which
+is wrong where a face is lost in between.
 
-Memory: 64 MiB for the stored sequence and as much beside it, mostly far less. Files are mapped; of
-a pickled data set a process keeps one open, which costs what `unpickle.py` says.
+Memory: at most twice the 64 MiB of the longest stored sequence. Files are memory-mapped, and each
+process keeps one pickled data set open (`unpickle.py`).
 """
 
 import ast

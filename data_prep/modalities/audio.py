@@ -1,8 +1,8 @@
-"""Audio: the log spectrogram of a sound track.
+"""Audio: the log spectrogram of an audio track.
 
-Two forms, both of public code: "stft" is the natural logarithm of a short-time Fourier transform's
-magnitude (OGM-GE, ARL, LFM), "fbank" a Kaldi log-mel filter bank (the official MIDAS release, and
-the script behind BalanceBenchmark's Kinetics-Sounds files).
+There are two forms, both from public code: "stft" is the natural logarithm of a short-time Fourier
+transform's magnitude (OGM-GE, ARL, LFM), "fbank" a Kaldi log-mel filter bank (the official MIDAS
+release, and the script behind BalanceBenchmark's Kinetics-Sounds files).
 """
 
 import json
@@ -68,12 +68,12 @@ class Audio(Modality):
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
         """The spectrogram, float16 [F, T] = `shape`, of the one file in `paths`.
 
-        Flags: "truncated" (parts do not decode), "silent", "one_channel" (the loudest: they cancel
-        each other in their mix), "other_track" (the first one is silent), "shifted" (the track
-        begins more than 0.1 s before or after the picture: cut, or silence first), "cut" (it goes
-        on for 0.25 s or more), "clipped" (more than 1 % of the samples are beyond full scale), and
-        with `missing="fill"` "no_audio" for the silence that stands in for a missing track. Of a
-        long file only the first `seconds` are decoded; `duration_s` says how much of them there is.
+        Flags: "truncated" (parts do not decode), "silent", "one_channel" (only the loudest is used:
+        the channels cancel each other), "other_track" (the first one is silent), "shifted" (the
+        track starts more than 0.1 s before or after the video: it is cut, or preceded by silence),
+        "cut" (0.25 s or more follow), "clipped" (more than 1 % of the samples exceed full scale),
+        and with `missing="fill"` "no_audio" (silence replaces a missing track). Only the first
+        `seconds` of a long file are decoded; `duration_s` is the part of them that exists.
         Raises `Reject`: "silent" (with `drop_silent`), "bad_values", and the reasons of
         `sound.read`.
         """
@@ -129,7 +129,7 @@ class Audio(Modality):
         if self.feature == "fbank":
             values = sounds.fbank(wave[:samples], self.sample_rate, self.mels, self.frames)
         else:
-            wave = sounds.tile_or_cut(wave, samples).clamp(-1, 1)
+            wave = wave.repeat(-(-samples // len(wave)))[:samples].clamp(-1, 1)
             values = sounds.log_stft(wave, self.n_fft, self.hop)
         assert tuple(values.shape) == self.shape, (values.shape, self.shape)
         return values

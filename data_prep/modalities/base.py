@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # --help must not wait for these modules
 
 
 def view(default: Any) -> Any:
-    """A field that decides nothing of what is stored: it is no part of the spec and its hash."""
+    """A field that does not affect the stored bytes: it is not part of the spec and its hash."""
     return field(default=default, metadata={"view": True})
 
 
@@ -30,9 +30,9 @@ class Extracted:
     """What the extraction of one modality of one sample gives.
 
     `payload`: the stored bytes, or a list of them. `flags`: remarks for the manifest. `duration_s`:
-    seconds found in the file, 0 where there is no time. `n_frames`: frames, tokens or vectors found
-    (0 for sound). `found`: whether any of it is from the file, and not filled in. `used`: which of
-    several files it is from.
+    seconds found in the file, 0 for data without time. `n_frames`: frames, tokens or vectors found
+    (0 for audio). `found`: False if the payload is only a stand-in for missing data. `used`: the
+    index of the file it was read from.
     """
 
     payload: bytes | list[bytes]

@@ -1,14 +1,14 @@
 """Frames of a video file: picked by presentation time, scaled, turned upright.
 
-`track` tells which packets hold which time; `pick` decodes no more of them than the
-wanted frames need. A damaged file is decoded whole once, to learn what there is; its frames, and
-those of packets that hold several, are then counted, since their times need not be in order.
+`track` maps times to packets, and `pick` decodes no more of them than the wanted frames need. A
+damaged file is first decoded as a whole to see which frames it has. Its frames, and those of
+packets that hold several, are then picked by number, since their times may be out of order.
 """
 
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,22 +19,14 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from data_prep.media import open_container
-from data_prep.modalities.track import (
-    Decoding,
-    Track,
-    Unexpected,
-    load_track,
-    numbered,
-    plan,
-    span,
-    survey,
-)
+from data_prep.modalities.track import Decoding, Track, Unexpected, load_track, plan, span
 from data_prep.reasons import Reject
 
 if TYPE_CHECKING:
     from data_prep.modalities.video import Video
 
-ENOUGH = 3.0  # seconds of a damaged clip that make it worth keeping; our choice
+REORDERING = 32  # frames read beyond the last wanted time; H.264 and HEVC reorder within 16
+ENOUGH = 3.0  # seconds that must decode of a damaged clip to keep it; our choice
 
 
 class Clip(NamedTuple):
@@ -110,9 +102,9 @@ def pick(path: Path, runs: list[tuple[int, list[int]]], spec: "Video") -> dict[i
 
 
 class _Converter(threading.local):
-    """Turns decoded pictures to RGB; one a thread, since FFmpeg's scaler serves one at a time.
+    """Converts frames to RGB, one converter per thread: FFmpeg's scaler is not thread-safe.
 
-    It is kept from frame to frame: to set one up takes longer than to convert a picture.
+    It is kept from frame to frame, as setting one up takes longer than converting a frame.
     """
 
     def __init__(self):
@@ -146,7 +138,7 @@ def scale(image: np.ndarray, spec: "Video") -> np.ndarray:
 
 
 def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """Applies the display matrix (quarter turns and mirrorings) that a phone leaves in a file.
+    """Applies the display matrix (quarter turns and mirroring) that phones write into a file.
 
     It maps (x, y) to (a x + c y, b x + d y), in the order a, b, u, c, d, v of 32-bit numbers.
     """
@@ -163,7 +155,7 @@ def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 def read_clip(path: Path, spec: "Video", window: Sequence[float] | None = None) -> Clip:
     """The frames that `spec` wants of a file; raises `Reject` (see `extract`)."""
     track = load_track(path)
-    if track.sound:
+    if track.complete:
         duration = span(track.times, track.tick)
         wanted = wanted_times(track.times, track.tick, duration, spec, window)
         _check_count(path.name, len(track.times), spec)
@@ -174,7 +166,7 @@ def read_clip(path: Path, spec: "Video", window: Sequence[float] | None = None) 
                 images = pick(path, plan(track, wanted), spec)
             return Clip([images[t] for t in wanted], (), float(duration), len(track.times))
         except Unexpected:
-            pass  # a survey tells what there is
+            pass
     limit = float("inf") if spec.positions else max(spec.max_frames / (spec.fps or 1), ENOUGH)
     found = salvage(path, track, limit, strict=spec.missing != "fill")
     _check_count(path.name, len(found.times), spec)
@@ -189,13 +181,45 @@ def read_clip(path: Path, spec: "Video", window: Sequence[float] | None = None) 
 def _pick_by_number(
     path: Path, times: list[int], wanted: list[int], spec: "Video", losses: list[str] | None = None
 ) -> dict[int, np.ndarray]:
-    """As `pick`, where the decoder's order is right and the times that it tells need not be."""
+    """As `pick`, for a decoder that returns frames in order, with times that may be wrong."""
     shown = {bisect_right(times, time) - 1: time for time in wanted}
     return {shown[n]: render(frame, spec) for n, frame in numbered(path, set(shown), losses)}
 
 
+def survey(path: Path, limit: float, tick: Fraction) -> tuple[list[int], list[str]]:
+    """The times of all frames that decode, ascending, and the errors, by a full decoding.
+
+    It stops `REORDERING` frames after the first `limit` seconds.
+    """
+    times, losses, late = [], [], 0
+    with open_container(path) as container:
+        for time, _ in Decoding(container, losses).frames():
+            times.append(time)
+            late += (time - times[0]) * tick > limit
+            if late > REORDERING:
+                break
+    return sorted(times), losses
+
+
+def numbered(
+    path: Path, wanted: set[int], losses: list[str] | None = None
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(number, frame) of the `wanted` frames, numbered in the decoder's order.
+
+    Raises `Unexpected` where one is missing, and without `losses` at a decoding error before it.
+    """
+    last = max(wanted)
+    with open_container(path) as container:
+        for n, (_, frame) in enumerate(Decoding(container, losses).frames()):
+            if n in wanted:
+                yield n, frame
+            if n == last:
+                return
+    raise Unexpected("a frame does not appear")
+
+
 class Salvage(NamedTuple):
-    """What decodes of a file whose packets do not tell it; `detail` says so in words."""
+    """Result of decoding a damaged file from the start; `detail` is for rejected.csv."""
 
     times: list[int]
     duration: Fraction
@@ -204,9 +228,9 @@ class Salvage(NamedTuple):
 
 
 def salvage(path: Path, track: Track, limit: float, strict: bool = True) -> Salvage:
-    """Decodes the first `limit` seconds to see what there is.
+    """Decodes the first `limit` seconds to find the frames that exist.
 
-    Raises `Reject` ("truncated") where that is nothing, or with `strict` too little of the clip.
+    Raises `Reject` ("truncated") if there are none, or with `strict` too few for the duration.
     """
     times, losses = survey(path, limit, track.tick)
     damaged = track.damaged or bool(losses)

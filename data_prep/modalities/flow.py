@@ -1,19 +1,17 @@
-"""Optical flow between consecutive frames, quantised and stored as two grey pictures a pair.
+"""Optical flow between consecutive frames, quantised and stored as two greyscale JPEGs per pair.
 
-u (to the right) and v (downwards), in pixels from one frame to the next at the clip's own frame
-rate, become grey JPEGs: clipped to +-20 pixels, mapped linearly to 0..255, no motion 128. That is
-the form of the precomputed TV-L1 set of UCF-101 that others share, which is read as it is. So are
-the folders of u and v in trees made for the official MIDAS release.
+u (to the right) and v (downwards), in pixels per frame at the clip's own frame rate, are clipped to
++-20 pixels and mapped linearly to 0..255, with no motion at 128. That is the form of the
+precomputed TV-L1 set of UCF-101 that others share, which is read unchanged, and of the folders of u
+and v for the official MIDAS release (`precomputed.py`).
 
-The same machine gives the same bytes whatever its number of threads; OpenCV's vector code may
-differ in a last bit between kinds of processors.
+One machine gives the same bytes with any number of threads; OpenCV's vector code may differ in the
+last bit between kinds of processors.
 """
 
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,10 +20,10 @@ import numpy as np
 
 from common.options import UsageError, unknown
 from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
-from data_prep.modalities.decoding import render, salvage, sample_times
-from data_prep.modalities.folders import spread
-from data_prep.modalities.pictures import WHOLE, check_listed, read_picture, to_jpeg
-from data_prep.modalities.track import Track, Unexpected, load_track, numbered, span
+from data_prep.modalities.decoding import numbered, render, salvage, sample_times
+from data_prep.modalities.pictures import to_jpeg
+from data_prep.modalities.precomputed import read_precomputed
+from data_prep.modalities.track import Track, Unexpected, load_track, span
 from data_prep.modalities.video import Video
 from data_prep.modalities.views import augmented, choose_frames, resize
 from data_prep.reasons import Reject
@@ -36,17 +34,13 @@ if TYPE_CHECKING:
 Solver = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 ALGORITHMS = ("dis", "farneback", "tvl1")
-# Scale of the pyramid, levels, window, iterations, neighbourhood, its sigma, flags: OpenCV's sample
-# values, which the field's scripts share.
+# Scale of the pyramid, levels, window, iterations, neighbourhood, its sigma, flags: the values of
+# OpenCV's sample code, which public scripts use too.
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 # UCF-101's frames are 320 x 240. Larger ones are scaled down to this shorter side, so that a bound
 # in pixels keeps its meaning; smaller ones are never scaled up. Our choice.
 SCALED = Video(short_side=240)
 SMALLEST = 16  # pixels of a side: DIS of OpenCV 5.0 crashes on frames of 8 to 15 rows
-# Numbered from 1: six digits in the shared set, five in the official MIDAS release's trees.
-PICTURE = re.compile(r"frame(\d{5,6})\.jpg", re.ASCII | re.IGNORECASE)
-FEWEST = 2  # pictures of a folder of the official release's: its loader stops at fewer
-LARGEST_PICTURE = 1 << 22  # bytes of a precomputed picture; a real one has some 4,000
 
 
 class Clip(NamedTuple):
@@ -123,6 +117,11 @@ class Flow(Modality):
         clip = read_clip(the_file(paths, "no_video"), self)
         return Extracted(compute(clip, self), clip.flags, clip.duration, clip.found, True)
 
+    def check_count(self, name: str, frames: int) -> None:
+        """Raises `Reject` ("few_frames") for a clip that is too short."""
+        if frames < max(self.min_decoded, self.stack + 1):
+            raise Reject("few_frames", f"{name}: {frames} frames")
+
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """uint8 [T, 2 * stack, size, size]: u and v at the chosen positions, u1, v1, u2, v2, ...
 
@@ -188,12 +187,12 @@ def solver(name: str) -> Solver:
 def read_clip(path: Path, spec: "Flow") -> Clip:
     """The frames whose flow `spec` wants; raises `Reject` (see `Flow.extract`)."""
     track = load_track(path)
-    if track.sound:
+    if track.complete:
         try:
             return _choose(path, track, track.times, spec)
         except Unexpected:
-            pass  # what decodes tells what there is
-    # The rule of the frames themselves: both are kept, or neither.
+            pass
+    # By the same rule as for video, so that a clip keeps both modalities or loses both.
     found = salvage(path, track, float("inf"))
     try:
         return _choose(path, track, found.times, spec, found.flags, [])
@@ -209,14 +208,13 @@ def _choose(
     flags: tuple[str, ...] = (),
     losses: list[str] | None = None,
 ) -> Clip:
-    """At each position the frame shown and the `stack` next ones that the decoder gives.
+    """At each position the frame shown there and the next `stack` ones.
 
     Where too few follow, at the end of a clip, the position moves to the last frame that has them.
-    Frames are counted, which is why decoding starts at the first: many of UCF-101's clips pack two
-    frames into one packet (DivX's "packed B-frames"), and the times that the decoder then tells go
-    back and forth, while the order of its frames is right.
+    Decoding starts at the first frame and counts: many clips of UCF-101 pack two frames into one
+    packet (DivX's "packed B-frames"), so that their order is right and their times are not.
     """
-    _check_count(path.name, len(times), spec)
+    spec.check_count(path.name, len(times))
     duration, allowed = span(times, track.tick), times[: -spec.stack]
     seconds = sample_times(Video(positions=spec.positions), duration)
     starts = [bisect_right(allowed, times[0] + second / track.tick) - 1 for second in seconds]
@@ -229,11 +227,6 @@ def _choose(
             grey = cv2.resize(grey, first.shape[::-1], interpolation=cv2.INTER_AREA)
         frames[n] = grey
     return Clip(frames, starts, flags, float(duration), len(times))
-
-
-def _check_count(name: str, frames: int, spec: "Flow") -> None:
-    if frames < max(spec.min_decoded, spec.stack + 1):
-        raise Reject("few_frames", f"{name}: {frames} frames")
 
 
 # Pictures -----------------------------------------------------------------------------------------
@@ -256,68 +249,3 @@ def compute(clip: Clip, spec: "Flow") -> list[bytes]:
         levels = quantise(flow, spec.bound)
         pictures[n] = [to_jpeg(levels[:, :, c], spec.quality) for c in (0, 1)]
     return [picture for n in pairs for picture in pictures[n]]
-
-
-# Precomputed --------------------------------------------------------------------------------------
-
-
-def read_precomputed(paths: Sequence[Path], spec: "Flow") -> Extracted:
-    """The pictures of the folders of u and v that lie nearest to each position, bytes unchanged.
-
-    Picture n of N - 1 is the motion from frame n to n + 1 of N, counted from 1. Frame rate and
-    bound are those of whoever made the set; files of other names in the folders are passed over.
-    `n_frames` is the number of frames that the pictures speak of.
-
-    Where another algorithm than "precomputed" is the spec's, the tree is the official release's,
-    which uses all pictures: all places of a folder are stored, or `of_folder` spread ones.
-    """
-    release = spec.algorithm != "precomputed"
-    u, v = (_pictures(path) for path in paths)
-    both, either = u.keys() & v.keys(), u.keys() | v.keys()
-    starts = sorted(n for n in both if all(n + k in both for k in range(spec.stack)))
-    name = paths[0].name
-    if not either:
-        raise Reject("no_flow", f"{name}: no frame%06d.jpg or frame%05d.jpg")
-    if release and len(both) < FEWEST:
-        raise Reject("few_frames", f"{name}: {len(both)} pictures of u and v")
-    if not release:
-        _check_count(name, len(both) + 1, spec)
-    if not starts:
-        raise Reject("few_frames", f"{name}: no {spec.stack} pairs of u and v in succession")
-    if release:
-        chosen = [starts[k] for k in spread(len(starts), min(len(starts), spec.of_folder))]
-    else:
-        times = sample_times(Video(positions=spec.positions), Fraction(max(either) + 1))
-        chosen = [starts[max(0, bisect_right(starts, 1 + int(t)) - 1)] for t in times]
-    pairs = [start + k for start in chosen for k in range(spec.stack)]
-    stored = {path: _read(path) for n in sorted(set(pairs)) for path in (u[n], v[n])}
-    if len({size for _, size in stored.values()}) > 1:
-        raise Reject("bad_image", f"{name}: pictures of different sizes")
-    payload = [stored[path][0] for n in pairs for path in (u[n], v[n])]
-    flags = ("unpaired_flow",) * (both != either) + ("precomputed_flow",) * release
-    return Extracted(payload, flags, 0.0, len(both) + 1, True)
-
-
-def _pictures(folder: Path) -> dict[int, Path]:
-    """number -> picture of a folder; raises `Reject` ("no_flow") where there is none.
-
-    Of two names with one number the one with six digits counts.
-    """
-    try:
-        found = [(PICTURE.fullmatch(path.name), path) for path in sorted(folder.iterdir())]
-    except (FileNotFoundError, NotADirectoryError):
-        raise Reject("no_flow", f"no folder {folder.parent.name}/{folder.name}") from None
-    return {int(match[1]): path for match, path in reversed(found) if match}
-
-
-def _read(path: Path) -> tuple[bytes, tuple[int, ...]]:
-    """A picture's bytes, up to a JPEG's end, and its [H, W].
-
-    Raises `Reject` where it is none, or damaged.
-    """
-    check_listed(path)
-    if path.exists() and path.stat().st_size > LARGEST_PICTURE:
-        raise Reject("bad_image", f"{path.name}: more than {LARGEST_PICTURE} bytes")
-    size, data = read_picture(path, WHOLE).shape[:2], path.read_bytes()
-    end = data.rfind(b"\xff\xd9") + 2 if data.startswith(b"\xff\xd8") else 0
-    return data[: end if end > 2 else None], size

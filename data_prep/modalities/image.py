@@ -1,4 +1,4 @@
-"""Image: one picture, stored as a JPEG."""
+"""Image: a single image, stored as a JPEG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ GREY_SIDE = 256  # pixels, of the picture that stands in for a missing one
 
 @dataclass(frozen=True)
 class Image(Modality):
-    """One stored picture, RGB, a JPEG whose shorter side is at most `short_side`, turned upright.
+    """A stored RGB image, a JPEG whose shorter side is at most `short_side`, turned upright.
 
-    Alpha and palettes are laid on white; of an animation the first frame counts.
+    Transparent parts become white; only the first frame of an animation is used.
     """
 
     short_side: int = 256

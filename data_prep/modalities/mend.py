@@ -1,7 +1,7 @@
-"""Repairs picture files that fail only for parts outside the image.
+"""Repairs image files that fail to decode only because of data outside the image.
 
-Large or damaged text and colour profiles of a PNG, line ends before a file, and a JPEG that lacks
-nothing but its end marker. Only asked once a file did not decode as it is.
+Large or damaged text chunks and colour profiles of a PNG, line ends before the file, and a missing
+end marker of a JPEG. Called only for a file that did not decode as it is.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""Picture files: decoded whole, turned upright, laid on white, scaled down; and JPEGs.
+"""Image files: decoded, turned upright, put on white, scaled down; and JPEGs.
 
 The content decides the format, not the name: web collections hold PNG, GIF and WebP files, and
-error pages, under .jpg. What a file claims is checked before any of it is decoded.
+error pages, under .jpg. The size in the header is checked before anything is decoded.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from data_prep.media import is_lfs_pointer
 from data_prep.modalities.mend import mended
 from data_prep.reasons import Reject
 
-# Pillow's names of what is read; its many other decoders stay shut to files from the web.
+# Pillow's names of the formats that are read; its other decoders are not exposed to web files.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 MAX_BYTES = 1 << 29  # an uncompressed picture of 100 million pixels, with alpha, has 400 MB
 MENDED_BYTES = 1 << 26  # of a file that is looked through for what is not picture
@@ -161,8 +161,8 @@ def _orientation(picture: PIL.Image.Image) -> int:
 def on_white(picture: PIL.Image.Image) -> np.ndarray:
     """RGB uint8 [H, W, 3] of a decoded picture; what is transparent shows white.
 
-    16-bit values keep their high byte. CMYK is converted without colour profiles, as the field's
-    loaders do it.
+    16-bit values keep their high byte. CMYK is converted without colour profiles, as torchvision's
+    loaders do.
     """
     if picture.mode == "I;16":  # Pillow would clip it; it takes the high byte of 16-bit colours
         values = np.asarray(picture)

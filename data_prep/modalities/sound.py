@@ -19,12 +19,12 @@ import torchaudio.transforms
 from data_prep.media import demux, open_container
 from data_prep.reasons import Reject
 
-LOG_FLOOR = 1e-7  # inside the logarithm; the field's scripts. Silence is ln(1e-7) = -16.118
+LOG_FLOOR = 1e-7  # added before the logarithm, as public scripts do: silence is -16.118
 SILENT_RMS = 1e-4  # our choice
 SILENT_ZEROS = 0.99  # share of samples that are exactly zero; our choice
 CANCELLED = 0.1  # share of the power of independent channels that their mix keeps; our choice
-SHIFT = 0.1  # seconds; the priming of encoders and rounding are less
-MOST_SHIFT = 60.0  # seconds; a header that tells more is not believed. Our choice
+SHIFT = 0.1  # seconds; encoder priming and rounding are shorter
+MOST_SHIFT = 60.0  # seconds; a larger offset in a header is taken for damage. Our choice
 MOST_CHANNELS = 8
 MOST_TRACKS = 8
 PLACEHOLDER = 1_900_000_000  # bytes of sound, about 3 hours of CD quality; our choice
@@ -32,7 +32,7 @@ SAMPLE_BYTES = {
     "PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
     "ULAW": 1, "ALAW": 1,
 }  # bytes of a sample  # fmt: skip
-RATES = range(1000, 768_001)  # Hz; a header that tells others is not believed. Our choice
+RATES = range(1000, 768_001)  # Hz; other rates in a header are refused. Our choice
 LARGEST_FILTER = 1 << 24  # values; rates in use need up to 14 million (22,254 Hz to 22,050)
 WINDOW = 25  # milliseconds of a filter bank's window
 
@@ -40,8 +40,7 @@ WINDOW = 25  # milliseconds of a filter bank's window
 class Sound(NamedTuple):
     """A decoded track: `wave` float32 [channels, n], `rate` in Hz, whether all of it decoded.
 
-    `flags`: "other_track" where it is not the first one, "shifted" where it was aligned with the
-    picture.
+    `flags`: "other_track" if it is not the first one, "shifted" if it was aligned with the video.
     """
 
     wave: torch.Tensor
@@ -51,16 +50,16 @@ class Sound(NamedTuple):
 
 
 def read(path: Path, max_seconds: float | None = None) -> Sound:
-    """The file's first audio track that is not silent, in its own rate and channels.
+    """The file's first audio track that is not silent, with its own rate and channels.
 
-    A damaged file gives what decodes. Raises `Reject` where nothing does: "no_audio", "unreadable",
+    Of a damaged file, what decodes. Raises `Reject` where nothing does: "no_audio", "unreadable",
     "truncated" or "missing_file".
     """
     sound = None
     if path.suffix.lower() in (".wav", ".flac"):
         sound = _read_soundfile(path, max_seconds)
     if sound is None or not sound.wave.shape[1]:
-        # A .wav that is none, as many a download has it, or one whose header tells no length.
+        # The file has the wrong extension, or its header gives no length.
         try:
             sound = _read_container(path, max_seconds)
         except Reject:
@@ -87,9 +86,9 @@ def _read_soundfile(path: Path, max_seconds: float | None) -> Sound | None:
 
 
 def _lost_bytes(path: Path) -> int:
-    """How many bytes of sound a WAV's header announces and the file does not have.
+    """How many bytes of audio data a WAV header announces beyond the end of the file.
 
-    0 for lengths of about 2 or 4 GB: programs that write into a pipe put them there.
+    0 for lengths of about 2 or 4 GB, which programs write when their output is a pipe.
     """
     with open(path, "rb") as handle:
         size, at = handle.seek(0, 2), 12
@@ -177,11 +176,11 @@ def _decode_packets(container, stream, rate: int, limit: float) -> tuple[list[np
             break
         try:
             frames = packet.decode()
-        except av.error.FFmpegError:  # a broken packet: later ones may be sound
+        except av.error.FFmpegError:  # later packets may be intact
             complete = False
             continue
         for frame in frames:
-            # More channels are what a damaged header claims, and PyAV 18 reads beyond them.
+            # A damaged header may claim more channels; PyAV 18 then reads out of bounds.
             odd = frame.sample_rate != rate or frame.layout.nb_channels > MOST_CHANNELS
             if frame.is_corrupt or odd:
                 complete = False
@@ -194,7 +193,7 @@ def _decode_packets(container, stream, rate: int, limit: float) -> tuple[list[np
 def _to_float(frame: av.AudioFrame) -> np.ndarray:
     """float32 [channels, n] in [-1, 1] of any sample format.
 
-    Scaled here, and mixed by `mono`: FFmpeg's own mix of float stereo to mono is louder by sqrt(2).
+    Scaled here and mixed by `mono`, as FFmpeg's mix of float stereo to mono is sqrt(2) too loud.
     """
     values = frame.to_ndarray()
     if not frame.format.is_planar:  # [1, n * channels], interleaved
@@ -214,8 +213,8 @@ def mono(wave: torch.Tensor) -> torch.Tensor:
 def resample(wave: torch.Tensor, source: int, target: int) -> torch.Tensor:
     """[..., n] at `source` Hz -> [..., ceil(n * target / source)] at `target` Hz.
 
-    torchaudio's filter has as many values as the two reduced rates multiply to: 8 GB for 44,099 Hz
-    to 22,050. Where that is too large, the nearest ratio of smaller numbers stands in: here 2,
+    torchaudio's filter has as many values as the product of the two reduced rates: 8 GB for 44,099
+    to 22,050 Hz. Where that is too large, the nearest ratio of smaller numbers is used: here 2,
     which shifts the pitch by 0.002 %.
     """
     ratio = Fraction(source, target)
@@ -228,20 +227,15 @@ def resample(wave: torch.Tensor, source: int, target: int) -> torch.Tensor:
 
 @functools.lru_cache(4)
 def _resampler(source: int, target: int) -> torchaudio.transforms.Resample:
-    """Its filter is made once for a pair of rates; with `dtype` it has torchaudio's own bits."""
+    """Keeps the filter of a pair of rates; `dtype` makes it equal to `functional.resample`'s."""
     return torchaudio.transforms.Resample(source, target, dtype=torch.float32)
-
-
-def tile_or_cut(wave: torch.Tensor, n: int) -> torch.Tensor:
-    """[m] -> [n]: repeated from its start while too short, then cut. `m` is at least 1."""
-    return wave.repeat(-(-n // wave.shape[0]))[:n]
 
 
 def log_stft(wave: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
     """ln(|STFT| + 1e-7), float32 [n_fft // 2 + 1, n // hop + 1] of a wave [n].
 
-    Periodic Hann window, centred. Padded with zeros as librosa does since 0.10; torch's own default
-    would mirror the wave.
+    Periodic Hann window, centred, padded with zeros as librosa does since 0.10 (torch's default
+    reflects the wave).
     """
     window = torch.hann_window(n_fft, periodic=True)
     spectrum = torch.stft(
@@ -253,9 +247,9 @@ def log_stft(wave: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
 def fbank(wave: torch.Tensor, rate: int, mels: int, frames: int) -> torch.Tensor:
     """Kaldi's log-mel energies, float32 [mels, frames] of a wave [n], as in the official release.
 
-    Rows of zeros pad the logarithms, before any normalisation: they become 0.438 in the network's
-    input. Normalising is the model's affair. A wave below one window of 25 ms is padded to one
-    (our choice; the release stops there).
+    Padding is stored as 0. The release normalises after padding, so padded frames reach the network
+    as 0.438; the model's input layer reproduces that. A wave shorter than one window of 25 ms is
+    padded to one (our choice; the release raises an error).
     """
     wave = wave - wave.mean()
     wave = torch.nn.functional.pad(wave, (0, max(0, WINDOW * rate // 1000 - wave.shape[0])))
@@ -268,10 +262,10 @@ def fbank(wave: torch.Tensor, rate: int, mels: int, frames: int) -> torch.Tensor
 
 
 def cancels(wave: torch.Tensor, mix: torch.Tensor) -> bool:
-    """Whether channels [channels, n] of opposite phase extinguish each other in their `mix` [n].
+    """Whether channels [channels, n] of opposite phase cancel each other in their `mix` [n].
 
-    Independent channels, or one with silent neighbours, have a mix of their powers' sum over the
-    square of their number; less than `CANCELLED` of it is what opposite phases leave.
+    The mix of independent channels has the sum of their powers divided by the square of their
+    number; opposite phases leave less than `CANCELLED` of that.
     """
     powers = wave.square().mean(1)
     independent = powers.sum() / len(wave) ** 2
@@ -279,7 +273,7 @@ def cancels(wave: torch.Tensor, mix: torch.Tensor) -> bool:
 
 
 def is_silent(wave: torch.Tensor) -> bool:
-    """Whether a wave holds no sound worth the name."""
+    """Whether a wave is empty, nearly zero, or exactly zero almost everywhere."""
     if not wave.shape[0]:
         return True
     rms = wave.square().mean().sqrt().item()

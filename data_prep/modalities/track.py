@@ -1,13 +1,12 @@
-"""The video track of a file: its presentation times without decoding, and decoding in part.
+"""The video track of a file: presentation times without decoding, and partial decoding.
 
-`load_track` reads the compressed packets and with them every presentation time. Frame rates in
-headers are often nonsense and many clips have a variable one, so nothing here relies on a rate.
-`plan` chooses where decoding starts: at the latest keyframe before each wanted frame, or it goes on
-from where it stands if no later keyframe comes between. The frames are those of a full decoding.
+`load_track` reads the compressed packets and their presentation times. Nothing relies on the frame
+rate of a header: it is often wrong, and many clips have a variable one. `plan` chooses where
+decoding starts: at the latest keyframe before each wanted frame, unless the decoder is past it
+already. The frames are those of a full decoding.
 
-Neither packets nor frames are kept: each decoding opens the file anew and lets go of a packet as
-soon as it is decoded, so the size of a file does not matter. It also gives each a fresh decoder:
-after damage one keeps traces that a flush leaves, and does not decode again what it did before.
+Every decoding opens the file anew and keeps neither packets nor frames, so the size of a file does
+not matter. It also gets a fresh decoder: after damage, a flush does not restore the old one.
 """
 
 from collections import deque
@@ -22,34 +21,32 @@ import av
 from data_prep.media import demux, open_container
 from data_prep.reasons import Reject
 
-LAST = 0.1  # seconds that a last packet may last whose duration is not told
-REORDERING = 32  # frames read beyond the last wanted time; H.264 and HEVC reorder within 16
-# A header that claims larger pictures is not believed: 8K video has 33,177,600 pixels. Our choice.
-MOST_PIXELS = 1 << 25
-# Decoders that leave out a picture on which no other depends and give all others unchanged. AV1's
-# leaves out more; those of other formats ignore the wish.
+LAST = 0.1  # seconds that a last packet of unknown duration may last
+MOST_PIXELS = 1 << 25  # of a frame; 8K video has 33,177,600. Our choice
+# Decoders that can skip frames on which no other depends and leave all others unchanged. AV1's
+# skips more; those of other formats ignore the setting.
 CAN_SKIP = ("h264", "hevc", "mpeg4", "mpeg2video")
-VOP = b"\0\0\1\xb6"  # begins each coded picture of MPEG-4 Part 2, and stands nowhere else
+VOP = b"\0\0\1\xb6"  # starts each coded frame of MPEG-4 Part 2, and occurs nowhere else
 
 
 class Unexpected(Exception):
-    """The decoder does not deliver what the packets promise."""
+    """The decoder does not return the frames that the packets promise."""
 
 
 def time_of(item: av.Packet | av.VideoFrame) -> int | None:
-    """The time at which it is shown, or failing that at which it is decoded."""
+    """The presentation time, or the decoding time where there is none."""
     return item.dts if item.pts is None else item.pts
 
 
 @dataclass
 class Track:
-    """What the packets of a video track tell.
+    """What the packets of a video track contain.
 
-    `timeless` if one has no time; `packed` if one holds several pictures (DivX's "packed B-frames":
-    the order of the decoded frames is right, the times that they bear go back and forth). `times`:
-    presentation times of all frames that are shown, in units of `tick` seconds, ascending. `where`:
-    number of the packet of each time; `keys`: (packet, time) of each keyframe. `nominal`: the
-    duration in seconds that the container announces, 0 if unknown.
+    `timeless`: a packet has no time. `packed`: a packet holds several frames (DivX's "packed
+    B-frames"): they are decoded in the right order, but their times go back and forth. `times`: of
+    all frames that are shown, ascending, in units of `tick` seconds. `where`: time -> number of its
+    packet. `keys`: (packet, time) of each keyframe. `nominal`: the container's duration in seconds,
+    0 if unknown.
     """
 
     tick: Fraction
@@ -63,14 +60,14 @@ class Track:
     keys: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, packet: av.Packet, mpeg4: bool) -> None:
-        """Takes the next packet of the stream."""
+        """Adds the next packet of the stream."""
         self.damaged |= packet.is_corrupt
         self.packed |= mpeg4 and not self.packed and bytes(packet).count(VOP) > 1
         time = time_of(packet)
         if time is None:
             self.timeless = True
         else:
-            if not packet.is_discard:  # what an edit list hides is decoded and not shown
+            if not packet.is_discard:  # an edit list may hide a frame that is decoded
                 self.times.append(time)
             self.where[time] = self.count
             if packet.is_keyframe:
@@ -78,20 +75,16 @@ class Track:
         self.count += 1
 
     @property
-    def sound(self) -> bool:
-        """Whether the packets tell which frames there are."""
+    def complete(self) -> bool:
+        """Whether `times` are those of all frames."""
         return bool(self.times) and not self.damaged and not self.timeless
-
-    def start_for(self, time: int) -> int:
-        """The packet from which the frame of `time` can be decoded."""
-        return max((index for index, shown in self.keys if shown <= time), default=0)
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream that is no cover picture, ready to decode on one thread.
+    """The first video stream that is no cover picture, set up to decode on one thread.
 
-    Raises `Reject`: "no_video", or "unreadable" where no decoder knows the track, its pictures are
-    too large, or its times have no unit.
+    Raises `Reject`: "no_video", or "unreadable" for an unknown codec, frames that are too large,
+    and times without a unit.
     """
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
@@ -123,22 +116,16 @@ def load_track(path: Path) -> Track:
         own = float((stream.duration or 0) * stream.time_base) or whole
         counted = stream.frames / stream.average_rate if stream.average_rate else 0
         track = Track(stream.time_base, nominal=max(own, float(counted), 0.0))
-        expected = _expected(container, stream)
+        expected = 0.9 * stream.frames
+        if "mov" in container.format.name:  # an mp4 has an index of its packets
+            listed = stream.index_entries
+            # A packet has at least one byte: an index that claims more is not counted through.
+            bogus = len(listed) > container.size
+            expected = len(listed) if bogus else sum(entry.size > 0 for entry in listed)
         end = _read_packets(container, stream, track)
     track.damaged |= track.count < expected or end < 0.9 * whole - LAST
     track.times.sort()
     return track
-
-
-def _expected(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """The number of packets below which a file is held for damaged."""
-    if "mov" not in container.format.name:
-        return 0.9 * stream.frames
-    # An mp4 lists its packets when it is opened, less what is cut out.
-    listed = stream.index_entries
-    if len(listed) > container.size:  # each has a byte at least; do not count what is not there
-        return len(listed)
-    return sum(entry.size > 0 for entry in listed)
 
 
 def _read_packets(
@@ -159,14 +146,8 @@ def _read_packets(
                 track.add(packet, mpeg4)
     except av.error.FFmpegError:
         track.damaged = True
-    end = max(
-        (
-            float(ends[each.index] * each.time_base)
-            for each in container.streams
-            if each.index in ends and each.time_base
-        ),
-        default=0.0,
-    )
+    units = {each.index: each.time_base for each in container.streams if each.time_base}
+    end = max((float(ends[k] * unit) for k, unit in units.items() if k in ends), default=0.0)
     return end - (container.start_time or 0) / av.time_base
 
 
@@ -177,14 +158,14 @@ def span(times: Sequence[int], tick: Fraction) -> Fraction:
 
 
 def plan(track: Track, wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
-    """Runs of decoding that give the wanted times: the packet to start from, and the times.
+    """Runs of decoding that give the wanted times: (packet to start from, times).
 
-    A run begins only at a keyframe that the run before does not reach, so no plan decodes more
-    packets than going through the file once does.
+    A run starts at a keyframe that the previous run does not reach, so no plan decodes more packets
+    than one pass through the file.
     """
     runs: list[tuple[int, list[int]]] = []
     for time in sorted(set(wanted)):
-        start = track.start_for(time)
+        start = max((packet for packet, shown in track.keys if shown <= time), default=0)
         if runs and start <= track.where[runs[-1][1][-1]]:
             runs[-1][1].append(time)
         else:
@@ -193,11 +174,11 @@ def plan(track: Track, wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
 
 
 class Decoding:
-    """One way through the video track of an open file, forwards.
+    """One pass through the video track of an open file.
 
-    With a list `losses`, what does not decode is passed over and added to it; without one it raises
-    `Unexpected`. With `wanted` times, pictures of other times may be left out where none of the
-    wanted ones depends on them; damage that is confined to such a picture is not seen.
+    Decoding errors are appended to `losses`, or raise `Unexpected` without such a list. With
+    `wanted` times, frames of other times may be skipped where no wanted frame depends on them;
+    damage confined to a skipped frame goes unnoticed.
     """
 
     def __init__(
@@ -215,10 +196,9 @@ class Decoding:
         self.ready: deque[tuple[int, av.VideoFrame]] = deque()
 
     def frames(self, start: int = 0) -> Iterator[tuple[int, av.VideoFrame]]:
-        """(time, frame) in the decoder's order, from the packet `start` on.
+        """(time, frame) in the decoder's order, from the packet `start` on or from the current one.
 
-        What lies between is skipped; if reading has passed `start` already, it goes on from where
-        it stands. A frame put back into `ready` comes again.
+        A frame put back into `ready` comes again.
         """
         if start > self.read:
             while self.read < start and next(self.packets, None):
@@ -244,7 +224,7 @@ class Decoding:
             self._lose(error.strerror)
 
     def _decode(self, packet: av.Packet | None) -> None:
-        """Puts the frames that a packet gives, at the end (None) those held back, into `ready`."""
+        """Appends the frames of a packet to `ready`; None gives those that were held back."""
         if self.skips:
             needed = packet is None or time_of(packet) in self.wanted
             self.stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
@@ -261,40 +241,6 @@ class Decoding:
                 self.ready.append((time, frame))
 
     def _lose(self, what: str | None) -> None:
-        what = what or "decoding error"
         if self.losses is None:
             raise Unexpected(what)
-        self.losses.append(what)
-
-
-def survey(path: Path, limit: float, tick: Fraction) -> tuple[list[int], list[str]]:
-    """The times of all frames that decode, ascending, and what went wrong, by a full decoding.
-
-    It ends `REORDERING` frames beyond the first `limit` seconds.
-    """
-    times, losses, late = [], [], 0
-    with open_container(path) as container:
-        for time, _ in Decoding(container, losses).frames():
-            times.append(time)
-            late += (time - times[0]) * tick > limit
-            if late > REORDERING:
-                break
-    return sorted(times), losses
-
-
-def numbered(
-    path: Path, wanted: set[int], losses: list[str] | None = None
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(number, frame) of the frames with the `wanted` numbers, counted as the decoder gives them.
-
-    Raises `Unexpected` where one does not appear, and without `losses` where a part does not decode
-    before it.
-    """
-    last = max(wanted)
-    with open_container(path) as container:
-        for n, (_, frame) in enumerate(Decoding(container, losses).frames()):
-            if n in wanted:
-                yield n, frame
-            if n == last:
-                return
-    raise Unexpected("a frame does not appear")
+        self.losses.append(what or "decoding error")

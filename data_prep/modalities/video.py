@@ -18,8 +18,8 @@ from data_prep.reasons import Reject
 if TYPE_CHECKING:
     from torch import Tensor
 
-DARK = 16  # of 255, the highest value of a frame that is called black; our choice
-BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips of which nothing decodes
+DARK = 16  # of 255: a frame without a higher value is black; our choice
+BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips without any frame that decodes
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Video(Modality):
     """Stored frames, RGB, picked by presentation time, each JPEG or raw uint8 [H, W, 3].
 
     With `fps`, the frames shown at (k + 0.5) / fps seconds, at most `max_frames`; with `positions`,
-    the frames shown at (j + 0.5) / positions of the duration; with `first`, the first so many
-    frames. The frame of a time is the latest one that is not after it. Of a candidate whose
-    `inline` holds [start, end] for this modality, only times in these seconds count, and the
-    duration is theirs. A folder of pictures may stand in place of a file (`folders.py`).
+    the frames shown at (j + 0.5) / positions of the duration; with `first`, that many frames from
+    the start. The frame shown at a time is the latest one that is not after it. If a candidate's
+    `inline` holds [start, end] for this modality, only that part of the clip is used. A folder of
+    images may replace the file (`folders.py`).
 
-    The model sees `frames` of them, by the rule `choice` of `views.choose_frames`, with the
-    augmentation `augment` of `views.augmented`.
+    The model sees `frames` of them, chosen by the rule `choice` of `views.choose_frames` and
+    augmented by `augment` of `views.augmented`.
     """
 
     fps: float | None = None
@@ -60,8 +60,8 @@ class Video(Modality):
 
         Flags: "truncated" (a part does not decode, and at least 3 s or half of the nominal duration
         does), "repeated_frames" (the last one, up to `min_frames`), "black" and "still" (see
-        `blank_flags`), "cut" (longer than `max_frames` tell), and with `missing="fill"` "no_video"
-        for the black frames that stand in for a missing track.
+        `blank_flags`), "cut" (longer than `max_frames` cover), and with `missing="fill"` "no_video"
+        (black frames replace a missing track).
         Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file".
         """
         try:
@@ -76,7 +76,7 @@ class Video(Modality):
         flags = clip.flags + (blank_flags(clip.images) if clip.found else ())
         every = not (self.first or self.positions or inline)  # frames are taken at a rate
         flags += ("cut",) * (every and clip.duration > (self.max_frames + 0.5) / self.fps)
-        size = clip.images[0].shape[1::-1]  # of all: a stream may change its size half-way
+        size = clip.images[0].shape[1::-1]  # of all frames: a stream may change its size
         images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in clip.images]
         stored = [self.pack(image) for image in images]
         return self._extracted(stored, flags, clip.duration, clip.found)
@@ -125,7 +125,7 @@ class Video(Modality):
 
 
 def blank_flags(images: list[np.ndarray]) -> tuple[str, ...]:
-    """The flag "black" of frames that show nothing, "still" of several that are the same."""
+    """("black",) if all frames are black, ("still",) if several are all equal, else ()."""
     if all(image.max() <= DARK for image in images):
         return ("black",)
     first = images[0]

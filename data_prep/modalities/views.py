@@ -1,7 +1,7 @@
-"""How stored pictures become a model's input: which of them, crop, rotation, flip, size.
+"""From stored images to a model's input: choice of frames, crop, rotation, flip, resizing.
 
-Shared by the modalities that are made of pictures. Training draws from a sample's own generator;
-without one the result is the deterministic view of evaluation.
+Shared by image, video and flow. Training draws from the sample's own random generator; without one
+the result is the deterministic view of evaluation.
 """
 
 import cv2
@@ -76,9 +76,9 @@ def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """The image as [size, size, ...], its aspect not kept: Pillow's bilinear with antialiasing.
+    """The image as [size, size, ...], aspect not kept: Pillow's bilinear with antialiasing.
 
-    The field's transforms resize so; OpenCV's filters differ from it by up to 8 of 255 levels.
+    torchvision's transforms resize this way; OpenCV's filters differ by up to 8 of 255 levels.
     """
     if image.shape[:2] == (size, size):
         return image

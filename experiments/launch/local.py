@@ -1,7 +1,4 @@
-"""Runs many `train.py` side by side on this machine: one a device, or several on the CPU.
-
-What is skipped, shown and reported is in `sweep.py`, what a child is in `tasks.py`.
-"""
+"""Runs many `train.py` side by side on this machine: one a device, or several on the CPU."""
 
 import signal
 import subprocess
@@ -29,20 +26,20 @@ class Child:
     begun: float = field(default_factory=time.monotonic)
 
 
-class LocalCrew:
+class LocalPool:
     """The slots of this machine; `slots` are their devices.
 
-    A child's threads depend on the number of slots and not of runs: a run that a later launch goes
-    on with then has the threads it had, and its last digits stay the same.
+    The number of threads of a child depends on the slots and not on how many runs there are, so
+    that a run which a later launch resumes keeps its threads, and with them its last digits.
     """
 
     def __init__(self, results: Path, slots: Sequence[str], script: Path = TRAIN):
         self.results, self.slots, self.script = results, list(slots), script
         self.threads = max(1, cores() // len(slots))
         self.running: dict[Child, Task] = {}
-        self.busy: list[Task] = []  # another process is at these runs
+        self.busy: list[Task] = []  # runs that another process is working on
         self.most = len(slots)  # fewer once the memory was short
-        self.put_off: set[Child] = set()  # told to stop for want of memory
+        self.put_off: set[Child] = set()  # stopped for want of memory
         self.about = (
             f"devices {','.join(sorted(set(slots)))}, {len(slots)} at a time,"
             f" {self.threads} CPU threads each"
@@ -53,10 +50,10 @@ class LocalCrew:
         return len(self.running) < self.most
 
     def start(self, task: Task) -> None:
-        """Starts a child in a free slot, unless another process is at that run."""
+        """Starts a child in a free slot, unless another process is working on that run."""
         taken = {child.slot for child in self.running}
         slot = next(place for place in range(len(self.slots)) if place not in taken)
-        log = open_log(task.log_path(self.results), task.runs.folder(self.results, task.seed))
+        log = open_log(task.log_path(self.results), task.folder(self.results))
         if log is None:
             self.busy.append(task)
             return
@@ -72,9 +69,8 @@ class LocalCrew:
             yield self.busy.pop(), BUSY
         for child in [c for c in self.running if c.process.poll() is not None]:
             task, status = self.running.pop(child), child.process.returncode
-            folder = task.runs.folder(self.results, task.seed)
-            seconds = time.monotonic() - child.begun
-            found = how_it_ended(folder, task.log_path(self.results), status, seconds)
+            log, seconds = task.log_path(self.results), time.monotonic() - child.begun
+            found = how_it_ended(task.folder(self.results), log, status, seconds)
             if child in self.put_off and isinstance(found, Ended) and not found.done:
                 found = f"memory is short, so at most {self.most} at a time from now on"
             yield task, found
@@ -86,7 +82,7 @@ class LocalCrew:
         last epoch once another has ended.
         """
         if self.put_off & self.running.keys():
-            return  # what it holds is not free yet
+            return  # its memory is not free yet
         if len(self.running) > 1 and free_memory() < SPARE:
             youngest = max(self.running, key=lambda child: child.begun)
             self.put_off.add(youngest)
@@ -135,4 +131,4 @@ def launch(
     reader: Reader, tasks: Sequence[Task], slots: Sequence[str], script: Path = TRAIN
 ) -> int:
     """Makes the runs that are not done; returns 0, 1 if any failed, 128 + n after signal n."""
-    return sweep(reader, tasks, LocalCrew(reader.results, slots, script))
+    return sweep(reader, tasks, LocalPool(reader.results, slots, script))

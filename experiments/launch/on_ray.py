@@ -2,7 +2,7 @@
 
 Each run is one task of the cluster: a child like the local launcher's, in this working directory
 and with this Python. Data, results and project must stand under the same paths on all machines. Ray
-never tries a run twice: what stopped goes on when the same command is given again.
+never retries a run; the same command, given again, resumes what stopped.
 """
 
 import math
@@ -29,15 +29,15 @@ from experiments.report.reader import Reader
 from experiments.run.folder import RunFolder
 
 POLL_S = 0.1
-PATIENCE_S = 60.0  # for a child that was told to stop: it does so between two steps
+PATIENCE_S = 60.0  # for a child that is to stop: it does so between two steps
 
 
 def make_run(script: str, words: list[str], here: str, folder: str, log: str) -> Ended | str:
-    """On whatever machine: makes one run and tells how it ended, or why it has to wait.
+    """On any machine of the cluster: makes a run; returns how it ended, or why it has to wait.
 
-    The end is judged here and not by the launcher, to whose machine a shared file system may show
-    a new file late. `ray.cancel` arrives as a KeyboardInterrupt, the end of the launcher as SIGTERM
-    or, from the kernel, as the child's.
+    The end is found out here and not by the launcher, to whose machine a shared file system may
+    show a new file late. `ray.cancel` arrives as a KeyboardInterrupt, the end of the launcher as
+    SIGTERM or, from the kernel, as the child's.
     """
     handle, begun = open_log(Path(log), RunFolder(Path(folder))), time.monotonic()
     if handle is None:
@@ -64,7 +64,7 @@ def end_child(child: subprocess.Popen) -> None:
             child.wait()
 
 
-class RayCrew:
+class RayPool:
     """The machines of a cluster; `jobs` is how many runs it is given at a time, None: all.
 
     With GPUs each run has one (or, with more jobs than GPUs, a share of one) and its part of the
@@ -98,7 +98,7 @@ class RayCrew:
             str(self.script),
             task.words(self.device, self.threads),
             str(Path.cwd()),
-            str(task.runs.folder(self.results, task.seed).path),
+            str(task.folder(self.results).path),
             str(task.log_path(self.results)),
         )
         self.running[ref], self.begun[ref] = task, time.monotonic()
@@ -125,9 +125,8 @@ class RayCrew:
             why = str(error).strip().splitlines()[-1]
         else:
             why = f"its worker died ({type(error).__name__})"
-        folder, log = task.runs.folder(self.results, task.seed), task.log_path(self.results)
-        done = folder.state == "done"
-        return Ended(done, why, seconds, () if done else tail(log))
+        done = task.folder(self.results).state == "done"
+        return Ended(done, why, seconds, () if done else tail(task.log_path(self.results)))
 
     def stop(self, number: int) -> None:
         """Cancels everything: children stop between two steps, at the second call at once.
@@ -159,6 +158,6 @@ def launch(
     jobs: int | None = None,
     script: Path = TRAIN,
 ) -> int:
-    """Like `launch.launch`, on the cluster at `address`; `cpu` leaves its GPUs alone."""
+    """Like `local.launch`, on the cluster at `address`; `cpu` leaves its GPUs alone."""
     with connected(address) as ray:
-        return sweep(reader, tasks, RayCrew(ray, reader.results, cpu, jobs, script))
+        return sweep(reader, tasks, RayPool(ray, reader.results, cpu, jobs, script))

@@ -2,10 +2,8 @@
 
 A child is the plain `train.py` command that anybody could type. Its output goes to
 <results>/launch/<dataset>-<method>-<variant>-seed<k>.log. The run's folder is locked while it
-works: whoever wants to make the same run meanwhile waits for it instead of failing on it.
-
-When the process that started it dies without a word (SIGKILL), the child must not train on unseen:
-it looks after its launcher, and ends as at SIGTERM.
+works: whoever wants to make the same run meanwhile waits instead of failing. A child whose launcher
+is killed (SIGKILL) ends as at SIGTERM: it must not train on unseen.
 """
 
 import os
@@ -18,18 +16,19 @@ from typing import IO
 
 from common.files import Busy
 from common.stop import PARENT
-from experiments.paper.kinds import Runs
+from experiments.paper.kinds import RunSet
 from experiments.run.folder import RunFolder
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 TAIL_LINES = 5
+BUSY = "another process is working on it"
 
 
 @dataclass(frozen=True)
 class Task:
     """One run to be made; `flags` are further flags of its command: places, not settings."""
 
-    runs: Runs
+    runs: RunSet
     seed: int
     flags: tuple[str, ...] = ()
 
@@ -37,6 +36,10 @@ class Task:
     def name(self) -> str:
         """<dataset>/<method>/<variant>/seed<k>."""
         return f"{self.runs.name}/seed{self.seed}"
+
+    def folder(self, results: Path) -> RunFolder:
+        """The run's folder."""
+        return self.runs.folder(results, self.seed)
 
     def log_path(self, results: Path) -> Path:
         """Where the child's output goes: not into the run's folder, which is train.py's alone."""
@@ -52,28 +55,13 @@ class Task:
 class Ended:
     """How a child ended: what counts is its result, which is written last.
 
-    `why` is empty for exit status 0; `seconds` is how long it worked.
+    `why` is empty for exit status 0; `seconds` is how long it worked; `tail` ends its log.
     """
 
     done: bool
     why: str
     seconds: float
     tail: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A task that did not end well, and what is known of it."""
-
-    task: Task
-    why: str
-    details: tuple[str, ...] = ()
-
-    def text(self) -> str:
-        """For the end of the launch."""
-        return "\n".join(
-            [f"FAILED {self.task.name}: {self.why}", *(f"    {d}" for d in self.details)]
-        )
 
 
 def open_log(path: Path, folder: RunFolder) -> IO[bytes] | None:
@@ -92,9 +80,9 @@ def start_child(
     It has a process group of its own: Ctrl-C reaches it once, through us.
     """
     if os.name == "nt":
-        apart: dict[str, int] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        own_group: dict[str, int] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     else:
-        apart = {"process_group": 0}
+        own_group = {"process_group": 0}
     return subprocess.Popen(
         [sys.executable, str(script), *words],
         stdin=subprocess.DEVNULL,
@@ -102,11 +90,8 @@ def start_child(
         stderr=subprocess.STDOUT,
         cwd=folder,
         env=os.environ | {PARENT: str(os.getpid())},
-        **apart,
+        **own_group,
     )
-
-
-BUSY = "another process is working on it"
 
 
 def how_it_ended(folder: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:

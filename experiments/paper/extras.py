@@ -1,43 +1,44 @@
-"""Tables that the paper lacks and its readers ask for: no number of the paper stands in them."""
+"""Tables that the paper lacks and its readers ask for; none repeats a number of the paper."""
 
-from experiments.paper.kinds import Cell, Column, Row, Runs, Table
+from functools import partial
+
+from experiments.paper.kinds import Cell, Column, Row, RunSet, Table
 from experiments.paper.rows import (
-    F1_NOTE,
+    FOUR,
+    LABELS,
     LR_NOTE,
     METHODS,
+    NAMES,
     OURS,
     TAKEN_BACK,
-    score_columns,
-    score_row,
+    Scores,
+    method_scores,
+    midas,
+    score_table,
 )
-from experiments.paper.tables import FOUR, LABELS, NAMES, blocks, midas
 from experiments.run.recipe import MIDAS
 
 
-def control_row(method: str) -> Row:
-    """A method with its defaults."""
-    runs = {d: Runs(d, method) for d in FOUR}
-    return score_row(LABELS.get(method, method), runs, ours=method in OURS)
+def late(dataset: str) -> RunSet | None:
+    """Joint with MIDAS's decay of the learning rate; on Food-101 both have the same."""
+    return None if dataset == "food101" else RunSet(dataset, "Joint", (("lr_step", 60),))
 
 
-LATE = {d: None if d == "food101" else Runs(d, "Joint", (("lr_step", 60),)) for d in FOUR}
-CONTROLS = Table(
+CONTROLS = score_table(
     "extra-controls",
     "Controls: what the unimodal losses do alone (JointUni), what a later decay of the learning"
     " rate does (lr_step 60), and methods of the field that the paper does not have, test part.",
-    score_columns(blocks(FOUR)),
-    (
-        control_row("Joint"),
-        score_row("Joint, lr_step 60", LATE, ours=True),
-        *map(control_row, ("JointUni", "OGM", "ARL", "GMM", "Midas")),
-    ),
-    (
-        F1_NOTE,
-        LR_NOTE,
-        "On Food-101 all methods' learning rates fall after epoch 15 of 30.",
-        "JointUni is Joint plus the unimodal losses that MIDAS has too. GMM is our formulation of"
-        " what its paper's abstract says.",
-    ),
+    FOUR,
+    [
+        *method_scores("Joint"),
+        Scores("Joint, lr_step 60", late, ours=True),
+        *method_scores("JointUni", "OGM", "ARL", "GMM", "Midas"),
+    ],
+    LR_NOTE,
+    "On Food-101 all methods' learning rates fall after epoch 15 of 30.",
+    "JointUni is Joint plus the unimodal losses that MIDAS has too. GMM is our formulation of"
+    " what its paper's abstract says.",
+    repeats=False,
 )
 
 # heading -> what is set
@@ -58,7 +59,7 @@ SPLIT_COLUMNS = [
 
 def split_row(method: str) -> Row:
     """A method under each of the splits."""
-    cells = [Cell(Runs(d, method, SPLITS[heading]), "test/acc") for d, heading in SPLIT_COLUMNS]
+    cells = [Cell(RunSet(d, method, SPLITS[heading]), "test/acc") for d, heading in SPLIT_COLUMNS]
     return Row(LABELS.get(method, method), tuple(cells), ours=method in OURS)
 
 
@@ -78,25 +79,22 @@ EXTRA_SPLITS = Table(
     ),
 )
 
-WARMUPS = {"cremad": (0, 5, 10, 20), "kinetics": (0, 5, 10, 20)}
-WARMUP = Table(
+
+def warmed(dataset: str, epochs: int) -> RunSet:
+    """MIDAS after a warm-up of that many epochs."""
+    return midas(dataset) if epochs == 10 else midas(dataset, warmup_epochs=epochs)
+
+
+WARMUP = score_table(
     "extra-warmup",
     "MIDAS after other lengths of warm-up, in epochs, test part. The paper does not state its own;"
     " the authors' release has 10 on both sets.",
-    score_columns(blocks(tuple(WARMUPS))),
-    tuple(
-        score_row(
-            f"{epochs} epochs",
-            {d: midas(d) if epochs == 10 else midas(d, warmup_epochs=epochs) for d in WARMUPS},
-        )
-        for epochs in (0, 5, 10, 20)
-    ),
-    (
-        F1_NOTE,
-        "10 of 70 epochs is the default; 0 is Table 2's WM + HS. The learning rate falls 50 epochs"
-        " after the warm-up's end, so after 20 epochs of it not at all.",
-    ),
+    ("cremad", "kinetics"),
+    [Scores(f"{epochs} epochs", partial(warmed, epochs=epochs)) for epochs in (0, 5, 10, 20)],
+    "10 of 70 epochs is the default; 0 is Table 2's WM + HS. The learning rate falls 50 epochs"
+    " after the warm-up's end, so after 20 epochs of it not at all.",
     first="warm-up",
+    repeats=False,
 )
 
 COST = Table(
@@ -112,7 +110,7 @@ COST = Table(
         Row(
             LABELS.get(method, method),
             tuple(
-                Cell(Runs("cremad", method), key)
+                Cell(RunSet("cremad", method), key)
                 for key in ("time/train_min", "time/step_min", "count/seen_million")
             ),
             ours=method in OURS,
@@ -123,36 +121,34 @@ COST = Table(
 )
 
 
-def recipe_runs(dataset: str, *back: tuple[str, str]) -> Runs | None:
-    """MIDAS by the preset with (switch, value) taken back; None where the preset has it so."""
-    own = MIDAS[dataset]
-    if any(own[key] == value for key, value in back):
+def recipe_runs(dataset: str, back: tuple[str, str] | None = None) -> RunSet | None:
+    """MIDAS by the preset, one (switch, value) taken back; None where the preset has it so."""
+    if back and MIDAS[dataset][back[0]] == back[1]:
         return None
-    return Runs(dataset, "Midas", tuple(sorted({"recipe": "official", **dict(back)}.items())))
+    changed = {"recipe": "official"} | (dict([back]) if back else {})
+    return RunSet(dataset, "Midas", tuple(sorted(changed.items())))
 
 
-RECIPE = Table(
+RECIPE = score_table(
     "extra-recipe",
     "MIDAS by the paper's letter, by the authors' release, and by the release with one difference"
     " taken back at a time, test part.",
-    score_columns(blocks(FOUR)),
-    (
-        score_row("the paper (defaults)", {d: midas(d) for d in FOUR}),
-        score_row("the release (--recipe official)", {d: recipe_runs(d) for d in FOUR}, ours=True),
+    FOUR,
+    [
+        Scores("the paper (defaults)", midas),
+        Scores("the release (--recipe official)", recipe_runs, ours=True),
         *(
-            score_row(f"the release, but {name}", {d: recipe_runs(d, b) for d in FOUR}, ours=True)
-            for name, b in TAKEN_BACK.items()
+            Scores(f"the release, but {name}", partial(recipe_runs, back=back), ours=True)
+            for name, back in TAKEN_BACK.items()
         ),
-    ),
-    (
-        F1_NOTE,
-        "The release differs from the first row in its split's draw as well, and on Kinetics-Sounds"
-        " and UCF-101 in the choice of frames, on UCF-101 also in mirroring (docs/recipe.md has all"
-        " of it). On Kinetics-Sounds, CREMA-D and UCF-101 the first row counts the decay from the"
-        " warm-up's end as well, since the paper is silent: only the last row counts it from the"
-        " start. On Food-101 all rows do. On Kinetics-Sounds, alpha by shares has no cap.",
-    ),
+    ],
+    "The release differs from the first row in its split's draw as well, and on Kinetics-Sounds"
+    " and UCF-101 in the choice of frames, on UCF-101 also in mirroring (docs/recipe.md has all"
+    " of it). On Kinetics-Sounds, CREMA-D and UCF-101 the first row counts the decay from the"
+    " warm-up's end as well, since the paper is silent: only the last row counts it from the"
+    " start. On Food-101 all rows do. On Kinetics-Sounds, alpha by shares has no cap.",
     first="recipe",
+    repeats=False,
 )
 
 ARTIFACTS = (CONTROLS, EXTRA_SPLITS, WARMUP, COST, RECIPE)

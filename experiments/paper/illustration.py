@@ -1,30 +1,27 @@
 """The demo set's tables and figures, as data."""
 
-from experiments.paper.kinds import Cell, Column, Figure, Panel, Row, Runs, Table
+from collections.abc import Mapping
+
+from experiments.paper.figures import BARS, CONFIDENCES, PAIRS, SHARES, WEIGHTS
+from experiments.paper.kinds import Cell, Column, Figure, Panel, Row, RunSet, Table
 from experiments.paper.rows import (
-    LABELS,
-    LOOKS,
     METHODS,
+    NO_PAPER_READ,
     OURS,
     TAKEN_BACK,
     TOP_TWO,
-    accuracy_bars,
-    alpha_curve,
+    bar_panels,
     bars,
-    confidence_bars,
     confidence_curves,
-    share_curves,
+    share_panels,
+    weight_panel,
 )
 
-JOINT = Runs("demo", "Joint")
-JOINT_UNI = Runs("demo", "JointUni")
-MIDAS = Runs("demo", "Midas")
-MIDAS_UNWEIGHTED = Runs("demo", "Midas", (("weak_modality", False),))
-
-TWO = {"Joint": JOINT, "Midas": MIDAS}
-THREE = {"Joint": JOINT, "JointUni": JOINT_UNI, "Midas": MIDAS}
+JOINT = RunSet("demo", "Joint")
+JOINT_UNI = RunSet("demo", "JointUni")
+MIDAS = RunSet("demo", "Midas")
+MIDAS_UNWEIGHTED = RunSet("demo", "Midas", (("weak_modality", False),))
 LETTERS = {"audio": "A", "video": "V"}
-PAIRS = "misaligned pairs of the validation part"
 COLUMNS = {
     "accuracy %": "test/acc",
     "F1, batches %": "test/f1_batch64",
@@ -33,115 +30,7 @@ COLUMNS = {
     "audio alone %": "test/acc_zero/audio",
     "video alone %": "test/acc_zero/video",
 }
-
-
-def rows(runs: dict[str, Runs], columns: dict[str, str]) -> tuple[Row, ...]:
-    """For each label a row of the columns' keys."""
-    return tuple(
-        Row(label, tuple(Cell(one, key) for key in columns.values()), one.method in OURS)
-        for label, one in runs.items()
-    )
-
-
-def columns(headers: dict[str, str], lower: bool | None = False) -> tuple[Column, ...]:
-    """Columns of one decimal."""
-    return tuple(Column(header, digits=1, lower=lower) for header in headers)
-
-
-DEMO_TABLE = Table(
-    "demo-table",
-    "The demo set, test part, in the form of the paper's Table 1. Accuracy; F1 as the authors'"
-    " release has it (mean over batches of 64) and over the whole part; of misaligned pairs, the"
-    f" {TOP_TWO}; accuracy with one modality alone, the other's features zero.",
-    columns(COLUMNS),
-    rows(THREE, COLUMNS),
-    (
-        "The demo set illustrates; it is no evidence for the method. JointUni is Joint plus the"
-        " unimodal losses that MIDAS has too: it is not in the paper, and shows what they do"
-        " alone.",
-    ),
-)
-
-MISALIGNED = Panel(
-    "misaligned accuracy", "accuracy (%)", bars(THREE, "val/acc_mis"), ("demo",), percent=True
-)
-ALPHA = Panel(
-    "weight of the weak modality",
-    "alpha",
-    (alpha_curve("Midas", MIDAS, tuple(LETTERS), LOOKS.index("Midas")),),
-    y_low=None,
-    warmup=MIDAS,
-)
-
-
-def demo_figure(number: int, caption: str, kind: str, *panels: Panel) -> Figure:
-    """The demo set's counterpart of one of the paper's figures."""
-    text = f"The demo set's counterpart of the paper's Figure {number}: {caption}"
-    return Figure(f"demo-figure{number}", text, kind, panels)
-
-
-SHORT = (
-    DEMO_TABLE,
-    demo_figure(
-        1,
-        "validation part, best epoch. (a) Accuracy, and of misaligned pairs the "
-        f"{TOP_TWO}. (b) Mean probability of each modality's own label on misaligned pairs.",
-        "bars",
-        accuracy_bars("(a) aligned and misaligned accuracy", TWO),
-        confidence_bars("(b) confidence on misaligned pairs", TWO, tuple(LETTERS)),
-    ),
-    demo_figure(
-        3,
-        "training part, misaligned samples, epoch means. Share of each modality's own label in the"
-        " unimodal heads (Uni) and in the fused output (Multi); A audio, V video.",
-        "curves",
-        share_curves("(a) without weak-modality weighting", MIDAS_UNWEIGHTED, LETTERS),
-        share_curves("(b) Midas", MIDAS, LETTERS),
-    ),
-    demo_figure(
-        4,
-        "training part. The weight alpha of the weak modality at the end of each epoch, the largest"
-        " of the modalities'; 1 during the warm-up.",
-        "curves",
-        ALPHA,
-    ),
-    demo_figure(
-        5,
-        f"{PAIRS}. Mean probability of each modality's own label; A audio, V video.",
-        "curves",
-        confidence_curves("confidence on misaligned pairs", JOINT, MIDAS, LETTERS),
-    ),
-    demo_figure(
-        6, f"{PAIRS}, best epoch. Of these, the {TOP_TWO}; JointUni is ours.", "bars", MISALIGNED
-    ),
-)
-
-ALONE = {f"{m} alone": Runs("demo", "Unimodal", (("modality", m),)) for m in LETTERS}
-ALONE_COLUMNS = {"accuracy %": "test/acc", "F1 %": "test/f1_macro"}
-DEMO_ALONE = Table(
-    "demo-alone",
-    "The demo set, test part: each modality trained alone, with the same encoder and recipe.",
-    columns(ALONE_COLUMNS),
-    rows(ALONE, ALONE_COLUMNS),
-)
-
-# Every method -------------------------------------------------------------------------------------
-
-DEMO_METHODS = Table(
-    "demo-methods",
-    "The demo set, test part: every method with its defaults, under one recipe. Columns as in the"
-    " demo table.",
-    columns(COLUMNS),
-    rows({LABELS.get(m, m): Runs("demo", m) for m in METHODS}, COLUMNS),
-    (
-        "The demo set illustrates; it is no evidence for or against a method. PowMix is a"
-        " reconstruction from its abstract, GMM our own formulation of what its paper's abstract"
-        " says; AMCo follows public code, since its paper could not be read in full.",
-    ),
-)
-
-# Paper and release --------------------------------------------------------------------------------
-
+# MIDAS with the four switches of the authors' release, which has no demo set itself.
 RELEASE = {
     "alpha_rule": "ratio",
     "lr_from": "main",
@@ -150,28 +39,98 @@ RELEASE = {
 }
 
 
-def switched(*back: str) -> Runs:
+def demo_table(
+    name: str,
+    caption: str,
+    runs: Mapping[str, RunSet],
+    *notes: str,
+    keys: Mapping[str, str] = COLUMNS,
+    lower: bool | None = False,
+    first: str = "method",
+) -> Table:
+    """A table of one row for each of the `runs`, and one column of one decimal for each key."""
+    columns = tuple(Column(header, digits=1, lower=lower) for header in keys)
+    rows = tuple(
+        Row(label, tuple(Cell(one, key) for key in keys.values()), one.method in OURS)
+        for label, one in runs.items()
+    )
+    return Table(name, f"The demo set, test part{caption}", columns, rows, notes, first)
+
+
+def demo_figure(number: int, caption: str, kind: str, *panels: Panel) -> Figure:
+    """The demo set's counterpart of one of the paper's figures."""
+    text = f"The demo set's counterpart of the paper's Figure {number}: {caption}"
+    return Figure(f"demo-figure{number}", text, kind, panels)
+
+
+def switched(*back: str) -> RunSet:
     """MIDAS with the release's switches but those taken back."""
-    return Runs("demo", "Midas", tuple(item for item in RELEASE.items() if item[0] not in back))
+    return RunSet("demo", "Midas", tuple(item for item in RELEASE.items() if item[0] not in back))
 
 
-DEMO_RECIPE = Table(
-    "demo-recipe",
-    "The demo set, test part: MIDAS by the paper's letter, with the four switches of the authors'"
-    " release (uni_reduce=mean, pairing=permutation, alpha_rule=ratio, lr_from=main), and with one"
-    " of them taken back at a time. Columns as in the demo table.",
-    columns(COLUMNS, lower=None),
-    rows(
+THREE = {"Joint": JOINT, "JointUni": JOINT_UNI, "Midas": MIDAS}
+DEMO_TABLE = demo_table(
+    "demo-table",
+    ", in the form of the paper's Table 1. Accuracy; F1 as the authors' release has it (mean over"
+    f" batches of 64) and over the whole part; of misaligned pairs, the {TOP_TWO}; accuracy with"
+    " one modality alone, the other's features zero.",
+    THREE,
+    "The demo set illustrates; it is no evidence for the method. JointUni is Joint plus the"
+    " unimodal losses that MIDAS has too: it is not in the paper, and shows what they do alone.",
+)
+SHORT = (
+    DEMO_TABLE,
+    demo_figure(1, BARS, "bars", *bar_panels({"Joint": JOINT, "Midas": MIDAS}, ("audio", "video"))),
+    demo_figure(3, SHARES, "curves", *share_panels(MIDAS_UNWEIGHTED, MIDAS, LETTERS)),
+    demo_figure(4, WEIGHTS, "curves", weight_panel({"Midas": MIDAS}, {"demo": LETTERS})),
+    demo_figure(
+        5,
+        f"{CONFIDENCES}.",
+        "curves",
+        confidence_curves("confidence on misaligned pairs", JOINT, MIDAS, LETTERS),
+    ),
+    demo_figure(
+        6,
+        f"{PAIRS}, best epoch. Of these, the {TOP_TWO}; JointUni is ours.",
+        "bars",
+        Panel(
+            "misaligned accuracy",
+            "accuracy (%)",
+            bars(THREE, "val/acc_mis"),
+            ("demo",),
+            percent=True,
+        ),
+    ),
+)
+ALONE = {f"{m} alone": RunSet("demo", "Unimodal", (("modality", m),)) for m in LETTERS}
+ARTIFACTS = (
+    *SHORT,
+    demo_table(
+        "demo-alone",
+        ": each modality trained alone, with the same encoder and recipe.",
+        ALONE,
+        keys={"accuracy %": "test/acc", "F1 %": "test/f1_macro"},
+    ),
+    demo_table(
+        "demo-methods",
+        ": every method with its defaults, under one recipe. Columns as in the demo table.",
+        {NO_PAPER_READ.get(m, m): RunSet("demo", m) for m in METHODS},
+        "The demo set illustrates; it is no evidence for or against a method. PowMix is a"
+        " reconstruction from its abstract, GMM our own formulation of what its paper's abstract"
+        " says; AMCo follows public code, since its paper could not be read in full.",
+    ),
+    demo_table(
+        "demo-recipe",
+        ": MIDAS by the paper's letter, with the four switches of the authors' release"
+        " (uni_reduce=mean, pairing=permutation, alpha_rule=ratio, lr_from=main), and with one of"
+        " them taken back at a time. Columns as in the demo table.",
         {"the paper (defaults)": MIDAS, "the release's switches": switched()}
         | {f"the release's, but {name}": switched(key) for name, (key, _) in TAKEN_BACK.items()},
-        COLUMNS,
-    ),
-    (
         "The demo set illustrates; it is no evidence for or against a recipe. The release has no"
         " demo set, so --recipe official is refused here and its switches are spelled out; data,"
         " split and evaluation are the same in all rows.",
+        lower=None,
+        first="recipe",
     ),
-    first="recipe",
 )
-
-ARTIFACTS = (*SHORT, DEMO_ALONE, DEMO_METHODS, DEMO_RECIPE)
+DEMO_RECIPE = ARTIFACTS[-1]

@@ -1,6 +1,6 @@
 """What a table or figure is made of: the kinds of entry that the experiments are written in.
 
-    Runs      a data set, a method and the settings that are not the defaults; a seed makes it a run
+    RunSet    a data set, a method and the settings that are not the defaults; a seed makes it a run
     Table     rows x columns of cells: runs and a key of result.json, or a text
     Figure    panels of bars at the best epoch, or of curves over epochs (keys of log.jsonl)
 
@@ -19,15 +19,15 @@ from common.options import format_value
 from experiments.run.folder import RunFolder, run_path, variant_name
 
 SEEDS = (1, 2, 3)
-Change = Callable[["Runs", str], tuple["Runs", str]]  # runs and a key -> others
+Change = Callable[["RunSet", str], tuple["RunSet", str]]  # runs and a key -> others
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunSet:
     """Runs that differ in their seed only.
 
-    `overrides` are (flag, value) pairs and must be what `train.py` would call differing: a setting
-    at its default would name another folder (a test resolves every entry of the registry).
+    `overrides` are (flag, value) pairs of settings that differ from their defaults. A setting at
+    its default must not be among them: its folder would not be the one that `train.py` uses.
     """
 
     dataset: str
@@ -70,18 +70,18 @@ class Cell:
     """A number of runs: `key` of result.json, and which number of the paper it repeats.
 
     A key that begins with val/ is read from the log, at the epoch that was chosen. The number of
-    other runs, `minus`, is taken off seed by seed. `paper` is (table, dataset, method, variant,
-    metric) of paper_results.csv, by table and cell and never by run, because the paper gives one
-    run several numbers.
+    other runs, `minus`, is subtracted seed by seed. `paper` is (table, dataset, method, variant,
+    metric) of paper_results.csv; it names a cell and not a run, because the paper gives one run
+    several numbers.
     """
 
-    runs: Runs
+    runs: RunSet
     key: str
     paper: tuple[str, str, str, str, str] | None = None
-    minus: Runs | None = None
+    minus: RunSet | None = None
 
     @property
-    def operands(self) -> tuple[Runs, ...]:
+    def operands(self) -> tuple[RunSet, ...]:
         """All runs that the number needs."""
         return (self.runs, self.minus) if self.minus else (self.runs,)
 
@@ -96,7 +96,7 @@ class Column:
     """A table's column; neighbours of one `block` share a heading.
 
     `lower`: the smaller number is the better one; None: neither is, and nothing is marked.
-    `counts`: whole numbers, which agree with the paper's or do not.
+    `counts`: whole numbers, which equal the paper's or do not.
     """
 
     header: str
@@ -114,10 +114,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: one cell or text a column, None where there is none.
-
-    `ours`: the paper has no such row.
-    """
+    """A row: a cell, a text or None for each column; `ours` marks one that the paper lacks."""
 
     label: str
     cells: tuple[Cell | str | None, ...]
@@ -128,8 +125,8 @@ class Row:
 class Table:
     """A table; a cell is mean ± sample standard deviation over `seeds`.
 
-    `first` heads the rows' labels; `notes` are footnotes; `changed` are the settings that all runs
-    were given beside the paper's.
+    `first` heads the rows' labels; `notes` are footnotes; `changed` are the settings in which all
+    runs differ from the paper's.
     """
 
     id: str
@@ -148,7 +145,7 @@ class Table:
                 if isinstance(cell, Cell):
                     yield row, column, cell
 
-    def runs(self) -> list[Runs]:
+    def runs(self) -> list[RunSet]:
         """Each set of runs that the table needs, once."""
         return list(dict.fromkeys(runs for _, _, cell in self.cells() for runs in cell.operands))
 
@@ -176,22 +173,23 @@ class Table:
 
 @dataclass(frozen=True)
 class Value:
-    """What is plotted of a run: the largest of the log's `keys`, in the epochs that have them."""
+    """A plotted value of a run: the largest of the log's `keys`, at each epoch that has any."""
 
-    runs: Runs
+    runs: RunSet
     keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Series:
-    """A curve (one value), or bars of one look (one value for each of the panel's groups).
+    """A curve (one value), or a method's bars (one value for each of the panel's groups).
 
-    `look` chooses colour, dash and hatch; None: its place in the panel.
+    The method decides the colour; `dash` and `shade` distinguish curves of one method.
     """
 
     label: str
     values: tuple[Value, ...]
-    look: int | None = None
+    dash: int = 0
+    shade: int = 0
 
 
 @dataclass(frozen=True)
@@ -204,14 +202,14 @@ class Panel:
     groups: tuple[str, ...] = ()
     percent: bool = False
     y_low: float | None = 0.0
-    warmup: Runs | None = None
+    warmup: RunSet | None = None
 
 
 @dataclass(frozen=True)
 class Figure:
     """A figure of "bars" (each run's best epoch), "curves" (all epochs), or a "schematic".
 
-    A schematic has no panels and needs no run.
+    A schematic has no panels and needs no run: `file` is its drawing, without the ending.
     """
 
     id: str
@@ -220,8 +218,9 @@ class Figure:
     panels: tuple[Panel, ...] = ()
     seeds: tuple[int, ...] = SEEDS
     changed: tuple[tuple[str, str], ...] = ()
+    file: str = ""
 
-    def runs(self) -> list[Runs]:
+    def runs(self) -> list[RunSet]:
         """Each set of runs that the figure needs, once."""
         found = [v.runs for panel in self.panels for series in panel.series for v in series.values]
         return list(dict.fromkeys(found + [p.warmup for p in self.panels if p.warmup]))
@@ -250,15 +249,15 @@ Artifact = Table | Figure
 
 def with_settings(artifact: Artifact, given: Mapping[str, str]) -> Artifact:
     """The table or figure of runs with these settings, under a name of its own."""
-    name, told = told_settings(artifact.id, given)
-    caption, changed = f"{artifact.caption} {told}", tuple(sorted(given.items()))
-    return replace(artifact, id=name, caption=caption, changed=changed)
+    changed = tuple(sorted(given.items()))
+    caption = f"{artifact.caption} All runs with {', '.join(f'{k}={v}' for k, v in changed)}."
+    return replace(artifact, id=artifact.id + suffix_of(given), caption=caption, changed=changed)
 
 
-def told_settings(name: str, given: Mapping[str, str]) -> tuple[str, str]:
-    """The name of an artifact whose runs have these settings, and the sentence that says so."""
+def suffix_of(given: Mapping[str, str]) -> str:
+    """The ending of an artifact's name that spells out the settings of its runs."""
     words = [f"{key}={value}" for key, value in sorted(given.items())]
     safe = re.sub(r"[^A-Za-z0-9_=.,+-]+", "-", ",".join(words))
     if len(safe) > 80:  # as a part of a file's name
         safe = f"{safe[:64]}~{digest(words)}"
-    return f"{name}-{safe}", f"All runs with {', '.join(words)}."
+    return f"-{safe}" if safe else ""

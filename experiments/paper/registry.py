@@ -1,4 +1,4 @@
-"""Which runs make which table or figure: all entries, found by name.
+"""The registry: every table and figure, found by name.
 
 An entry (`experiments/paper/kinds.py` has their kinds) is all that `make_tables.py` and `python -m
 experiments` know of an artifact, and two artifacts that name the same runs share them.
@@ -12,16 +12,16 @@ from experiments.paper import figures as paper_figures
 from experiments.paper import illustration as demo
 from experiments.paper import tables as paper_tables
 from experiments.paper import text as text_tables
-from experiments.paper.kinds import Artifact, Runs
+from experiments.paper.kinds import Artifact, RunSet
 
 # Several entries under one name.
 GROUPS: dict[str, tuple[Artifact, ...]] = {
     "paper": (*paper_tables.ARTIFACTS, *text_tables.ARTIFACTS, *paper_figures.ARTIFACTS),
     "extra": extra_tables.ARTIFACTS,
-    "demo": demo.ARTIFACTS,
-    "demo-short": demo.SHORT,
+    "demo": (paper_figures.FIGURE_2, *demo.ARTIFACTS),
+    "demo-short": (paper_figures.FIGURE_2, *demo.SHORT),
 }
-ARTIFACTS: list[Artifact] = [*GROUPS["paper"], *GROUPS["extra"], *GROUPS["demo"]]
+ARTIFACTS: list[Artifact] = [*GROUPS["paper"], *GROUPS["extra"], *demo.ARTIFACTS]
 
 
 def find(name: str) -> list[Artifact]:
@@ -41,7 +41,7 @@ def select(names: Iterable[str]) -> list[Artifact]:
 
 def needed(
     artifacts: Iterable[Artifact], seeds: Iterable[int] | None = None
-) -> Iterator[tuple[Runs, int]]:
+) -> Iterator[tuple[RunSet, int]]:
     """Each (runs, seed) that the artifacts need, once; `seeds` replaces their own."""
     given = None if seeds is None else tuple(seeds)
     pairs = (

@@ -1,44 +1,46 @@
 """The numbers of the paper's text and of Figure 1a, as tables."""
 
-from experiments.paper.kinds import Cell, Column, Row, Runs, Table
-from experiments.paper.rows import F1_NOTE, LR_NOTE, TOP_TWO, score_columns, score_row
-from experiments.paper.tables import NAMES, ONE_RUN, blocks, methods_table, midas
+from functools import partial
 
-TEXT_MOSI = methods_table(
+from experiments.paper.kinds import Cell, Column, Row, RunSet, Table
+from experiments.paper.rows import (
+    LR_NOTE,
+    NAMES,
+    ONE_RUN,
+    TOP_TWO,
+    Scores,
+    method_scores,
+    midas,
+    score_table,
+)
+
+TEXT_MOSI = score_table(
     "text-mosi",
     "CMU-MOSI, three modalities (Sec. 4.5), test part.",
     ("mosi",),
-    ("Joint", "Midas"),
+    method_scores("Joint", "Midas"),
     ONE_RUN,
 )
 
-TEXT_CONFUSION = Table(
+TEXT_CONFUSION = score_table(
     "text-confusion",
     "CREMA-D: partners drawn at random, and among each sample's two likeliest classes (Sec. A.4),"
     " test part.",
-    score_columns(blocks(("cremad",))),
-    (
-        score_row(
-            "Confusion-based",
-            {"cremad": midas("cremad", pairing="confusion")},
-            "text_confusion",
-            "pair=confusion_top2",
-        ),
-        score_row("Random", {"cremad": midas("cremad")}, "text_confusion", "pair=random"),
-    ),
-    (
-        F1_NOTE,
-        ONE_RUN,
-        "The paper does not say which partner is taken where several qualify, or none does: ours"
-        " draws among them, and where none qualifies among all of another class.",
-    ),
+    ("cremad",),
+    [
+        Scores("Confusion-based", partial(midas, pairing="confusion"), "pair=confusion_top2"),
+        Scores("Random", midas, "pair=random"),
+    ],
+    ONE_RUN,
+    "The paper does not say which partner is taken where several qualify, or none does: ours"
+    " draws among them, and where none qualifies among all of another class.",
     first="pairing",
 )
 
 
 def zero_row(label: str, method: str) -> Row:
     """Both modalities, then each alone, the other's features zero; then Shapley values."""
-    runs = Runs("cremad", method)
+    runs = RunSet("cremad", method)
     table = "text_zero_vector"
     cells = [Cell(runs, "test/acc", (table, "cremad", method, "overall", "acc"))]
     for m in ("audio", "video"):
@@ -52,7 +54,7 @@ def alone_row() -> Row:
     """Models of one modality, each trained alone."""
     cells = [None]
     for m in ("audio", "video"):
-        runs = Runs("cremad", "Unimodal", (("modality", m),))
+        runs = RunSet("cremad", "Unimodal", (("modality", m),))
         cells.append(Cell(runs, "test/acc", ("text_zero_vector", "cremad", "Unimodal", m, "acc")))
     return Row("Unimodal", (*cells, None, None))
 
@@ -78,7 +80,7 @@ TEXT_ZERO = Table(
 )
 
 
-def figure1_row(label: str, runs: Runs, *names: str) -> Row:
+def figure1_row(label: str, runs: RunSet, *names: str) -> Row:
     """Both accuracies of the validation part; `names` are the paper's of those that it states."""
     places = [("fig1a", runs.dataset, runs.method, name, "acc") for name in names] or [None] * 2
     keys = ("val/acc", "val/acc_mis")
@@ -93,7 +95,7 @@ TEXT_FIGURE_1 = Table(
     (
         figure1_row(
             "Joint training",
-            Runs("kinetics", "Joint"),
+            RunSet("kinetics", "Joint"),
             "val_aligned_top1",
             "val_misaligned_top2both",
         ),
@@ -116,7 +118,7 @@ TEXT_GAINS = Table(
                     midas(d),
                     "test/acc",
                     ("text_4.2", d, "Midas", "gain_over_best_baseline", "acc_points"),
-                    minus=Runs(d, "MCR"),
+                    minus=RunSet(d, "MCR"),
                 )
                 for d in GAINED
             ),

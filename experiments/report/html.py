@@ -1,244 +1,210 @@
-"""The report's page: markup that cannot be unescaped by mistake, its style and its script.
+"""The report: tables, figures and the runs behind them in one HTML file that loads nothing.
 
-`tag` escapes every text that is not `Html`, so only this module's callers' own tags are markup.
-The page loads nothing: its policy forbids it, and all it needs stands in it.
+`report.html.j2` is the page; here is what it is filled with. Equal runs give equal bytes. The page
+is readable without its script, which only sorts the lists of cells.
 """
 
-import html
+import base64
 import re
-from collections.abc import Iterable
+import shlex
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
 
-VOID = ("br", "img", "link", "meta")
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
+
+from experiments.launch.estimate import Estimator, duration, time_left
+from experiments.paper.kinds import Artifact, Cell, RunSet, suffix_of
+from experiments.paper.registry import needed
+from experiments.report.compare import FOOTNOTE, verdict_counts, why_not_comparable
+from experiments.report.evaluate import NOT_THERE, EvaluatedCell, EvaluatedTable, blocks
+from experiments.report.figures import EvaluatedFigure
+from experiments.report.finding import finding, leading_table
+from experiments.report.provenance import HASH_DIGITS, PLUS_MINUS, SELECTION, hashes_in, provenance
+from experiments.report.reader import HINTS, Reader
+from experiments.report.statistics import Summary, exact
+
+STATES = {
+    "new": "not begun",
+    "partial": "begun and not finished",
+    "failed": "stopped with an error",
+    "unusable": "damaged or another run's",
+}
+Wanted = Sequence[tuple[RunSet, int]]
 
 
-class Html(str):
-    """Markup; any other text is escaped where it enters the page."""
+def report(
+    tables: Sequence[EvaluatedTable],
+    figures: Sequence[EvaluatedFigure],
+    pictures: Mapping[str, Sequence[bytes]],
+    reader: Reader,
+    notes: str,
+) -> str:
+    """The page; `pictures` has the PNG of each panel of each drawn figure, by the figure's id.
 
-    __slots__ = ()
-
-
-def markup(*children: str) -> Html:
-    """The children one after another, escaped where they are plain text."""
-    return Html(
-        "".join(c if isinstance(c, Html) else html.escape(c, quote=False) for c in children)
+    `notes` is the path of docs/paper-notes.md as seen from the page.
+    """
+    artifacts = [*(t.table for t in tables), *(f.figure for f in figures)]
+    behind = RunsBehind(reader)
+    return template().render(
+        finding=finding(tables),
+        main_table=leading_table(tables),
+        main_figure=main_figure(figures),
+        tables=tables,
+        figures=figures,
+        pictures=pictures,
+        comparisons=[comparison for table in tables for comparison in table.comparisons],
+        behind=behind,
+        counted=behind.counted(artifacts),
+        missing=reader.missing(artifacts),
+        notes=notes,
+        selection=SELECTION,
+        plus_minus=PLUS_MINUS,
+        footnote=FOOTNOTE,
+        not_there=NOT_THERE,
     )
 
 
-def tag(name: str, /, *children: str, **attributes: str) -> Html:
-    """An element; `class_` and `aria_label` stand for class and aria-label."""
-    said = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"'
-        for key, value in attributes.items()
+def template() -> Template:
+    """The page with the functions that it formats with."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
-    if name in VOID:
-        return Html(f"<{name}{said}>")
-    return Html(f"<{name}{said}>{markup(*children)}</{name}>")
+    environment.filters |= {
+        "blocks": blocks,
+        "counts": verdict_counts,
+        "data_uri": data_uri,
+        "exact": exact,
+        "marked": lambda cell: Markup(cell.enclosed(escape(cell.text), "html")),
+        "probability": probability,
+        "prose": prose,
+        "provenance": provenance,
+        "size": png_size,
+        "spread": plain_spread,
+        "why": why_not_comparable,
+    }
+    environment.tests["number"] = lambda entry: isinstance(entry, EvaluatedCell)
+    return environment.get_template("report.html.j2")
 
 
-def prose(text: str) -> Html:
+def main_figure(figures: Sequence[EvaluatedFigure]) -> EvaluatedFigure | None:
+    """The first figure of one panel of bars, else the first that is drawn: it heads the page."""
+    drawn = [figure for figure in figures if figure.points]
+    small = (f for f in drawn if f.figure.kind == "bars" and len(f.drawn_panels) == 1)
+    return next(small, drawn[0] if drawn else None)
+
+
+class RunsBehind:
+    """What the page shows of runs: commands, folders, environments, and what is missing."""
+
+    def __init__(self, reader: Reader):
+        self.reader = reader
+        self.seconds = cache(Estimator(reader).seconds)
+
+    def counted(self, artifacts: Sequence[Artifact]) -> str:
+        """How many of all runs there are, and in what state the others are."""
+        wanted = list(needed(artifacts))
+        states = Counter(self.reader.run(runs, seed)[1] for runs, seed in wanted)
+        rest = [f"{states[state]} {words}" for state, words in STATES.items() if states[state]]
+        return "; ".join([f"{states['done']} of {len(wanted)} are there", *rest])
+
+    def cost(self, wanted: Wanted) -> str:
+        """How many runs, and how long they take one after another."""
+        count = "1 run" if len(wanted) == 1 else f"{len(wanted)} runs"
+        rest = time_left(self.seconds(runs, seed) for runs, seed in wanted)
+        return f"{count}, {rest}" if rest else count
+
+    def of_cell(self, seeds: Sequence[int], cell: EvaluatedCell) -> Iterator[dict[str, Any]]:
+        """For each run of a cell its value, command and folder, or why it is missing."""
+        scale = 100.0 if cell.column.percent else 1.0
+        for runs, seed in product(cell.cell.operands, seeds):
+            if self.reader.run(runs, seed)[1] != "done":
+                yield self.missing_run(runs, seed)
+                continue
+            value = self.reader.values(runs, [seed], cell.cell.key).get(seed)
+            yield {
+                "seed": seed,
+                "value": "no such number" if value is None else exact(value * scale),
+                "command": self.reader.commands(runs, [seed]),
+                "folder": runs.folder(Path(), seed).path.as_posix(),
+            }
+
+    def missing_run(self, runs: RunSet, seed: int) -> dict[str, Any]:
+        """The command that makes a run, why it is not there, and how long it will take."""
+        state, seconds = self.reader.run(runs, seed)[1], self.seconds(runs, seed)
+        time = "no estimate" if seconds is None else f"about {duration(seconds)} left"
+        why = f"{HINTS.get(state, STATES[state])}; {time}"
+        return {"seed": seed, "command": self.reader.commands(runs, [seed]), "why": why}
+
+    def environments(self, seeds: Sequence[int], cell: Cell) -> list[str]:
+        """A line for each environment among the runs' starts, with the seeds that had it."""
+        found: dict[str, list[int]] = {}
+        for runs in cell.operands:
+            for run in self.reader.finished(runs, seeds):
+                for text in map(environment_text, run.starts):
+                    if run.seed not in found.setdefault(text, []):
+                        found[text].append(run.seed)
+        return [
+            f"Seed{'s' * (len(own) > 1)} {', '.join(map(str, own))}: {text}."
+            for text, own in found.items()
+        ]
+
+    def damaged(self, wanted: Wanted) -> bool:
+        """Whether a folder must be given up, which the launcher does not do by itself."""
+        return any(self.reader.run(runs, seed)[1] == "unusable" for runs, seed in wanted)
+
+    def launch_command(self, artifact: Artifact) -> str:
+        """What makes all that the artifact lacks."""
+        name = artifact.id.removesuffix(suffix_of(dict(artifact.changed)))
+        words = ["python", "-m", "experiments", "run", name]
+        if artifact.changed:
+            words += ["--set", *(f"{key}={value}" for key, value in artifact.changed)]
+        if self.reader.results != Path("results"):
+            words += ["--results_dir", str(self.reader.results)]
+        return shlex.join(words)
+
+
+def environment_text(start: dict) -> str:
+    """Machine, version and hashes of a start."""
+    parts = [f"{k} {start.get(k, 'unknown')}" for k in ("device", "threads", "torch", "commit")]
+    hashes = {"spec": str(start.get("spec_hash", "unknown"))[:HASH_DIGITS]} | hashes_in(start)
+    return ", ".join(parts + [f"{key} {value}" for key, value in sorted(hashes.items())])
+
+
+def prose(text: str) -> Markup:
     """A sentence of ours, in which `backticks` mark code."""
     parts = re.split(r"`([^`]*)`", text)
-    return markup(*(tag("code", part) if k % 2 else part for k, part in enumerate(parts)))
+    marked = (Markup("<code>{}</code>").format(p) if k % 2 else p for k, p in enumerate(parts))
+    return Markup("").join(map(escape, marked))
 
 
-def listing(items: Iterable[str], **attributes: str) -> Html:
-    """A list."""
-    return tag("ul", *(tag("li", item) for item in items), **attributes)
+def data_uri(png: bytes) -> str:
+    """The picture as a data address, so that the page loads nothing."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def scroller(inner: str, label: str, class_: str = "scroll") -> Html:
-    """A box of its own for what may be wider than the page; the keyboard reaches it."""
-    return tag("section", inner, class_=class_, aria_label=label, tabindex="0")
+def png_size(png: bytes) -> tuple[int, int]:
+    """Width and height, from the header that comes first in a PNG."""
+    return struct.unpack(">II", png[16:24])
 
 
-def page(title: str, navigation: str, main: str) -> str:
-    """The whole file."""
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        "\n",
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        "\n",
-        tag("meta", name="color-scheme", content="light dark"),
-        "\n",
-        tag("title", title),
-        "\n",
-        Html(f"<style>{STYLE}</style>\n"),
-    )
-    skip = tag("a", "Skip to the contents", href="#overview", class_="skip")
-    body = tag("body", skip, "\n", navigation, "\n", main, "\n", Html(f"<script>{SCRIPT}</script>"))
-    return f'<!DOCTYPE html>\n<html lang="en">\n{head}\n{body}\n</html>\n'
+def plain_spread(summary: Summary, digits: int) -> str:
+    """The paper's number; over how many runs is said once, among the definitions."""
+    spread = "" if summary.std is None else f" ± {summary.std:.{digits}f}"
+    return f"{summary.mean:.{digits}f}{spread}"
 
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-
-STYLE = """
-:root {
-  color-scheme: light dark;
-  --paper: #fff; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --back: #f6f8fa;
-  --link: #0a58ca; --hit: #fff5cc; --good: #1a6b34; --up: #0b5394; --down: #9a3412;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #14171b; --ink: #e4e7eb; --soft: #a0a9b4; --line: #363d46; --back: #1d2228;
-    --link: #7fb2ff; --hit: #453c12; --good: #74d391; --up: #86b9f5; --down: #f5a97f;
-  }
-}
-* { box-sizing: border-box; }
-html { scroll-padding-top: 1rem; }
-body {
-  margin: 0; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
-}
-a { color: var(--link); }
-:focus-visible { outline: 3px solid var(--link); outline-offset: 1px; }
-.skip { position: absolute; left: -99rem; }
-.skip:focus { left: 0; z-index: 9; padding: .5rem 1rem; background: var(--paper); }
-main, nav { padding: 1rem; min-width: 0; }
-main { max-width: 76rem; }
-nav { border-bottom: 1px solid var(--line); background: var(--back); font-size: .875rem; }
-nav p { margin: .6rem 0 .2rem; font-weight: 600; }
-nav ul { display: flex; flex-wrap: wrap; gap: 0 .9rem; list-style: none; margin: 0; padding: 0; }
-nav a { display: inline-block; padding: .2rem 0; text-decoration: none; white-space: nowrap; }
-nav a:hover { text-decoration: underline; }
-nav small { color: var(--soft); }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem; }
-h2 { font-size: 1.35rem; margin: 3rem 0 .5rem; border-bottom: 2px solid var(--line); }
-h3 { font-size: 1.1rem; margin: 2.5rem 0 .3rem; }
-h4 { font-size: 1rem; margin: 1.4rem 0 .3rem; }
-p, li, dd { overflow-wrap: anywhere; max-width: 70rem; }
-p { margin: .5rem 0; }
-code { font: .8125rem/1.5 ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
-.small { font-size: .8125rem; color: var(--soft); }
-dl.facts {
-  display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.2rem; margin: 1rem 0;
-}
-dl.facts dt { font-weight: 600; }
-dl.facts dd { margin: 0; }
-.scroll, .tall { overflow-x: auto; max-width: 100%; margin: .6rem 0; }
-.tall { overflow-y: auto; max-height: 34rem; border: 1px solid var(--line); border-radius: 4px; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; vertical-align: baseline; }
-th { font-weight: 600; }
-thead th { text-align: center; border-bottom: 1px solid var(--soft); }
-th[scope=row], .text { text-align: left; }
-thead tr:first-child th:first-child { text-align: left; }
-table.grid { border-top: 2px solid var(--ink); border-bottom: 2px solid var(--ink); }
-table.grid tbody + tbody { border-top: 1px solid var(--soft); }
-table.grid thead th[scope=colgroup] { border-bottom-width: 0; text-decoration: none; }
-table.grid .first { border-left: 1px solid var(--line); }
-table.grid td a { color: inherit; text-decoration: none; }
-table.grid td a:hover { background: var(--hit); }
-table.grid u { text-underline-offset: .2em; }
-table.grid tbody th { position: sticky; left: 0; background: var(--paper); }
-table.cells { width: 100%; font-size: .8125rem; }
-table.few { width: auto; min-width: 34rem; }
-.tall:has(.few) { width: fit-content; }
-table.cells th, table.cells td { padding: .25rem .4rem; }
-table.cells thead th { text-align: right; }
-table.cells thead th:nth-child(-n+2), table.cells thead th:nth-child(9) { text-align: left; }
-table.cells thead th { position: sticky; top: 0; background: var(--back); z-index: 1; }
-table.cells thead button {
-  font: inherit; color: inherit; background: none; border: 0; padding: .1rem; cursor: pointer;
-}
-table.cells thead button::after { content: " \\2195"; color: var(--soft); }
-table.cells th[aria-sort=ascending] button::after { content: " \\2191"; }
-table.cells th[aria-sort=descending] button::after { content: " \\2193"; }
-table.cells tbody { border-bottom: 1px solid var(--line); scroll-margin-top: 3rem; }
-table.cells tbody:target { background: var(--hit); }
-table.cells td.runs { padding-top: 0; white-space: normal; text-align: left; color: var(--soft); }
-td.runs ul { margin: .3rem 0; padding-left: 1.1rem; }
-td.runs details[open] { padding-bottom: .4rem; }
-summary { cursor: pointer; }
-td.runs summary { font-size: .75rem; }
-.verdict { white-space: nowrap; }
-.agrees { color: var(--good); } .higher { color: var(--up); } .lower { color: var(--down); }
-.higher, .lower { font-weight: 600; }
-.missing, .untestable, .none { color: var(--soft); font-style: italic; }
-figure { margin: .6rem 0; }
-figure img {
-  display: block; max-width: min(100%, 56rem); height: auto; padding: 6px; background: #fff;
-}
-figcaption { margin-top: .4rem; max-width: 56rem; }
-ul.plain { padding-left: 1.2rem; }
-ul.plain li { margin: .25rem 0; }
-ol.paper > li { margin: .8rem 0; }
-@media (min-width: 70rem) {
-  body { display: grid; grid-template-columns: 13rem minmax(0, 1fr); }
-  nav {
-    position: sticky; top: 0; height: 100vh; overflow-y: auto;
-    border-right: 1px solid var(--line); border-bottom: 0;
-  }
-  nav ul { display: block; }
-  main { padding: 1.5rem; }
-}
-@media (max-width: 40rem) {
-  dl.facts { display: block; }
-  dl.facts dd { margin-bottom: .6rem; }
-  .tall { max-height: 26rem; }
-  table.few { min-width: 100%; }
-  td.runs details { position: sticky; left: .4rem; width: calc(100vw - 3.5rem); }
-  th, td { padding: .2rem .4rem; }
-}
-@media print {
-  @page { margin: 12mm; }
-  :root {
-    --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --back: #fff;
-    --link: #000; --good: #000; --up: #000; --down: #000;
-  }
-  body { display: block; font-size: 9pt; }
-  nav, .skip { display: none; }
-  main { max-width: none; padding: 0; }
-  .scroll, .tall { overflow: visible; max-height: none; border: 0; }
-  table, table.cells { font-size: 6.5pt; }
-  table.grid { font-size: 5pt; }
-  table.cells thead th { position: static; }
-  th, td { padding: 1pt 2pt; }
-  td.runs details:not([open]) { display: none; }
-  td.runs details { width: auto; }
-  table.cells thead button::after { content: none; }
-  tr, figure, li { break-inside: avoid; }
-  h2, h3, h4 { break-after: avoid; }
-}
-"""
-
-# A click sorts upwards, a second one downwards, a third puts back the table's own order. Cells
-# without a value come last both ways. A link to a cell opens the runs behind it.
-SCRIPT = """
-"use strict";
-for (const table of document.querySelectorAll("table.cells")) {
-  const heads = [...table.tHead.rows[0].cells], own = [...table.tBodies];
-  const value = (body, place) => {
-    const cell = body.rows[0].cells[place];
-    if (!("v" in cell.dataset)) return cell.textContent;
-    return cell.dataset.v === "" ? null : Number(cell.dataset.v);
-  };
-  heads.forEach((head, place) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
-    button.addEventListener("click", () => {
-      const after = { ascending: "descending", descending: "" };
-      const order = after[head.getAttribute("aria-sort")] ?? "ascending";
-      heads.forEach(other => other.removeAttribute("aria-sort"));
-      if (order) head.setAttribute("aria-sort", order);
-      const sign = order === "descending" ? -1 : 1;
-      const compare = (a, b) => {
-        const x = value(a, place), y = value(b, place);
-        if (x === null || y === null) return (x === null) - (y === null);
-        return sign * (x < y ? -1 : x > y ? 1 : 0);
-      };
-      table.append(...(order ? [...own].sort(compare) : own));
-    });
-  });
-}
-const show = () => {
-  const target = document.getElementById(location.hash.slice(1));
-  const runs = target && target.matches("table.cells tbody") && target.querySelector("details");
-  if (runs) runs.open = true;
-};
-addEventListener("hashchange", show);
-show();
-"""
+def probability(p: float | None) -> str:
+    """A p-value of three decimals."""
+    if p is None:
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,4 +1,4 @@
-"""Which runs count: done, whole, and what the registry asked for.
+"""Which runs count: finished, undamaged, and those that the registry asks for.
 
 Tables, figures, the report and the launcher read runs through `Reader` alone. A folder that is
 damaged, half-written or another run's is named on stderr, treated as missing, and the rest goes on.
@@ -14,7 +14,7 @@ from typing import Any
 
 from common.files import shown
 from common.options import UsageError
-from experiments.paper.kinds import Artifact, Runs
+from experiments.paper.kinds import Artifact, RunSet
 from experiments.paper.registry import needed
 from experiments.run.folder import RunFolder
 
@@ -30,7 +30,7 @@ HINTS = {
 class Finished:
     """What a done run left."""
 
-    runs: Runs
+    runs: RunSet
     seed: int
     config: dict
     starts: list[dict]
@@ -40,7 +40,7 @@ class Finished:
 
     @cached_property
     def log(self) -> list[dict]:
-        """One line an epoch; read when it is asked for, unless it had to be looked through."""
+        """One line an epoch; read on demand, unless it had to be checked line by line."""
         return self.folder.read_log() if self.lines is None else self.lines
 
     @property
@@ -54,10 +54,10 @@ class Reader:
 
     def __init__(self, results: Path):
         self.results = Path(results)
-        self._read: dict[tuple[Runs, int], tuple[Finished | None, str]] = {}
-        self._values: dict[tuple[Runs, int, str], float | None] = {}
+        self._read: dict[tuple[RunSet, int], tuple[Finished | None, str]] = {}
+        self._values: dict[tuple[RunSet, int, str], float | None] = {}
 
-    def run(self, runs: Runs, seed: int) -> tuple[Finished | None, str]:
+    def run(self, runs: RunSet, seed: int) -> tuple[Finished | None, str]:
         """The run if it can be used, and its state: new, partial, failed, done or unusable."""
         if (runs, seed) not in self._read:
             folder = runs.folder(self.results, seed)
@@ -71,12 +71,12 @@ class Reader:
             self._read[runs, seed] = finished, state
         return self._read[runs, seed]
 
-    def finished(self, runs: Runs, seeds: Iterable[int]) -> list[Finished]:
+    def finished(self, runs: RunSet, seeds: Iterable[int]) -> list[Finished]:
         """The usable runs among the seeds, in their order."""
         found = (self.run(runs, seed)[0] for seed in seeds)
         return [run for run in found if run is not None]
 
-    def values(self, runs: Runs, seeds: Iterable[int], key: str) -> dict[int, float]:
+    def values(self, runs: RunSet, seeds: Iterable[int], key: str) -> dict[int, float]:
         """Seed -> number of result.json; a run that lacks it is named once on stderr.
 
         Keys that begin with val/ are the log's, at the epoch that was chosen.
@@ -89,27 +89,39 @@ class Reader:
         found = {seed: self._values.get((runs, seed, key)) for seed in seeds}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def missing(self, artifacts: Iterable[Artifact]) -> list[tuple[Runs, int]]:
+    def missing(self, artifacts: Iterable[Artifact]) -> list[tuple[RunSet, int]]:
         """The (runs, seed) that the artifacts need and that cannot be used yet."""
         return [(r, s) for r, s in needed(artifacts) if self.run(r, s)[1] != "done"]
 
-    def command(self, runs: Runs, seed: int) -> str:
-        """The exact command that makes the run; an unusable folder must be given up for it."""
-        return self.commands(runs, [seed])
+    def to_fill(self, artifacts: Iterable[Artifact]) -> list[tuple[str, str]]:
+        """(command, why the runs do not count yet or "") for the missing runs.
 
-    def commands(self, runs: Runs, seeds: Sequence[int]) -> str:
-        """One line of shell that makes the runs of these seeds, all in the state of the first."""
+        Runs that differ in their seed alone, and are in the same state, are one command.
+        """
+        groups: dict[tuple[RunSet, str], list[int]] = {}
+        for runs, seed in self.missing(artifacts):
+            groups.setdefault((runs, self.run(runs, seed)[1]), []).append(seed)
+        return [
+            (self.commands(runs, seeds), HINTS.get(state, ""))
+            for (runs, state), seeds in groups.items()
+        ]
+
+    def commands(self, runs: RunSet, seeds: Sequence[int]) -> str:
+        """One line of shell that makes the runs of these seeds, all in the state of the first.
+
+        It has `--overwrite` where a folder cannot be used and must be given up.
+        """
         extra = [] if self.results == Path("results") else ["--results_dir", str(self.results)]
         if self.run(runs, seeds[0])[1] == "unusable":
             extra.append("--overwrite")
         return runs.commands(seeds, extra)
 
 
-def read_config(folder: RunFolder, runs: Runs, seed: int) -> dict:
+def read_config(folder: RunFolder, runs: RunSet, seed: int) -> dict:
     """The run's configuration; raises `UsageError` when it is another run's or not whole."""
     if not folder.file("config.json").exists():
         raise UsageError("it holds a result and no config.json: move the folder away")
-    config = as_dict(folder.read_json("config.json"), "config.json")
+    config = folder.read_json("config.json")
     asked = {
         "dataset": runs.dataset,
         "method": runs.method,
@@ -125,12 +137,12 @@ def read_config(folder: RunFolder, runs: Runs, seed: int) -> dict:
     return config
 
 
-def read_finished(folder: RunFolder, runs: Runs, seed: int, config: dict) -> Finished:
+def read_finished(folder: RunFolder, runs: RunSet, seed: int, config: dict) -> Finished:
     """A done run's files; raises `UsageError` when one of them is not whole."""
-    starts = as_dict(folder.read_json("env.json"), "env.json").get("starts")
+    starts = folder.read_json("env.json").get("starts")
     if not starts or not isinstance(starts, list):
         raise UsageError("env.json is damaged: it has no list of starts")
-    result = as_dict(folder.read_json("result.json"), "result.json")
+    result = folder.read_json("result.json")
     best, epochs = result.get("best_epoch"), config["settings"].get("max_epochs", 1)
     for name, value in (("best_epoch", best), ("max_epochs", epochs)):
         if not isinstance(value, int) or not 1 <= value < 10**9:
@@ -153,7 +165,7 @@ def checked_log(folder: RunFolder, known: str | None, epochs: int) -> list[dict]
     if known and not damaged and plain and text.count(b"\n") >= epochs:
         return None
     log = folder.read_log()
-    numbers = [line.get("epoch") if isinstance(line, dict) else None for line in log]
+    numbers = [line.get("epoch") for line in log]
     if damaged or numbers != list(range(1, len(log) + 1)) or len(log) < epochs:
         raise UsageError(f"log.jsonl is damaged: {epochs} epochs expected, {len(log)} whole lines")
     for line in log:
@@ -175,7 +187,7 @@ def as_dict(value: Any, what: str) -> dict:
     return value
 
 
-def number(value: Any, runs: Runs, seed: int, key: str) -> float | None:
+def number(value: Any, runs: RunSet, seed: int, key: str) -> float | None:
     """A measured value as a float; None, and a line on stderr, when the run has no such number."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)

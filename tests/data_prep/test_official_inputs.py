@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from clips import rejection, write_clip
+from clips import extract, refused, write_clip
 from official import cases
 
 from common.files import file_digest, write_json
 from data_prep import datasets
-from data_prep.modalities import audio, flow, video
-from data_prep.modalities.transforms import choose_frames, frame_bytes, make_input
+from data_prep.modalities.base import Draw
+from data_prep.modalities.video import Video
+from data_prep.modalities.views import choose_frames
 from data_prep.shards import ShardWriter, schema, shard_name
-from data_prep.spec import Flow, Listed, Video, spec_hash, spec_json
+from data_prep.spec import Listed, spec_hash, spec_json
 from data_prep.split import PARTS
 from data_prep.store import Prepared, write_pool
 from experiments.run.resolve import resolve
@@ -47,9 +48,9 @@ def wave_of(formula):
     return (loud * sweep.astype(np.float32) + share * noise).astype(np.float32), rate
 
 
-def inputs_of(spec, constants):
+def inputs_of(modality):
     """The first layer of the encoder of a modality."""
-    return build_encoder(stream_of(spec, constants), Choice("small")).inputs
+    return build_encoder(stream_of(modality, modality.normalise), Choice("small")).inputs
 
 
 @cases("fbank")
@@ -58,13 +59,12 @@ def test_the_filter_bank(variant, given, expect, tmp_path):
     soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
     for name in variant.split():
         layout = datasets.load(name)
-        settings = layout.Settings()
-        spec = layout.spec(settings)["audio"]
-        bank = audio.feature(torch.from_numpy(wave), spec)  # frequency first
-        stored = torch.from_numpy(audio.extract([tmp_path / "a.wav"], spec).payload)
-        assert (stored.float() - bank).abs().max() < 0.01  # float16 from -16 to 16
+        audio = layout.spec(layout.Settings())["audio"]
+        bank = audio.spectrogram(torch.from_numpy(wave))  # frequency first
+        stored = audio.to_input(extract(audio, tmp_path / "a.wav").payload, Draw())
+        assert np.abs(stored - bank.numpy()).max() < 0.01  # float16 from -16 to 16
         bank, kept = bank.T.double(), expect["kept"]
-        x = inputs_of(spec, layout.normalise(settings)["audio"])(bank.T[None, None])[0][0].mT
+        x = inputs_of(audio)(bank.T[None, None])[0][0].mT
         assert list(x.shape) == expect["shape"]
         windows, padding = bank[:kept], x[0, kept:]
         assert (bank[kept:] == 0).all() and (windows != 0).any(1).all()
@@ -94,27 +94,22 @@ def between(places):
 def test_the_frames_of_a_view(variant, given, expect, tmp_path):
     """The rules are those of the views of `--recipe official`."""
     run, _ = resolve(["--dataset", variant, "--method", "Joint", "--recipe", "official"], "")
-    rules = {m: v.choice for m, v in run.layout.views(run.prep).items() if m != "audio"}
     for count in map(int, next(iter(given.values()))):
         wanted = expect[str(count)]
-        if variant == "ucf101" and wanted["val"] is None:
-            clip = write_clip(tmp_path / f"{count}.mp4", count + 1)
-            assert rejection(flow.extract, [clip], run.spec["flow"]) == "few_frames"
-        elif variant == "ucf101":
-            for modality, stored, name in (("video", 6, "rgb"), ("flow", count, "flow")):
-                rule = rules[modality]
-                train = [[k + 1 for k in places] for places in reachable(stored, rule)]
-                assert train == [between(w) for w in wanted["train"][name]], count
-                places = choose_frames(stored, 3, None, rule)
-                assert [k + 1 for k in places] == wanted["val"][name], count
-        elif wanted is None:
-            clip = write_clip(tmp_path / f"{count}.mp4", count)
+        if wanted is None or wanted["val"] is None:
+            clip = write_clip(tmp_path / f"{count}.mp4", count + (variant == "ucf101"))
             settings = run.layout.Settings(**({"keep_all": False} if variant == "cremad" else {}))
-            spec = run.layout.spec(settings)["video"]
-            assert rejection(video.extract, [clip], spec) == "few_frames"
-        else:
-            assert reachable(count, rules["video"]) == [between(w) for w in wanted["train"]], count
-            assert choose_frames(count, 3, None, rules["video"]) == wanted["val"], count
+            (name, *_) = (m for m in ("flow", "video") if m in run.spec)
+            assert refused(run.layout.spec(settings)[name], clip) == "few_frames"
+            continue
+        flat = variant != "ucf101"  # else frames are counted from 1, and there are those of flow
+        for name, stored, key in (("video", count if flat else 6, "rgb"), ("flow", count, "flow")):
+            if name in run.spec:
+                train, val = (wanted[k] if flat else wanted[k][key] for k in ("train", "val"))
+                rule, first = run.spec[name].choice, 0 if flat else 1
+                found = [[k + first for k in places] for places in reachable(stored, rule)]
+                assert found == [between(places) for places in train], count
+                assert [k + first for k in choose_frames(stored, 3, None, rule)] == val, count
 
 
 def picture_of(formula):
@@ -128,18 +123,15 @@ def picture_of(formula):
 @cases("picture")
 def test_the_evaluation_view_of_a_picture(variant, given, expect):
     picture = picture_of(given["picture"])
-    kind = Video(codec="raw", short_side=None)
-    stored, name = [frame_bytes(picture, kind)], None
-    if picture.shape[2] == 2:
-        kind, name = Flow(), "flow"
-        stored = [cv2.imencode(".png", picture[:, :, c])[1].tobytes() for c in (0, 1)]
+    motion = picture.shape[2] == 2
+    planes = [picture[:, :, 0], picture[:, :, 1]] if motion else [picture[:, :, ::-1]]
+    stored = [cv2.imencode(".png", plane)[1].tobytes() for plane in planes]
     for dataset in variant.split():
         layout = datasets.load(dataset)
-        settings, views = layout.Settings(), layout.views(layout.Settings())
-        of = name or ("video" if "video" in views else "image")
-        clip = torch.from_numpy(make_input(stored, kind, views[of], 224, None))
-        constants = layout.normalise(settings)[of]
-        out, _ = inputs_of(kind, constants)(clip[None])
+        spec = layout.spec(layout.Settings())
+        modality = spec["flow" if motion else "video" if "video" in spec else "image"]
+        clip = torch.from_numpy(modality.to_input(stored, Draw(224)))
+        out, _ = inputs_of(modality)(clip[None, :1])
         assert list(out[0].shape) == expect["shape"]
         assert out[0].mean().item() == pytest.approx(expect["mean"], abs=1e-4)
         assert out[0].std(correction=0).item() == pytest.approx(expect["std"], abs=1e-4)
@@ -147,9 +139,8 @@ def test_the_evaluation_view_of_a_picture(variant, given, expect):
             assert out[0, channel, row, column].item() == pytest.approx(value, abs=1e-4)
         if "no_motion" in expect:
             still = torch.full((1, 1, 2, 4, 4), 128, dtype=torch.uint8)
-            assert inputs_of(kind, constants)(still)[0].mean().item() == pytest.approx(
-                expect["no_motion"], abs=1e-4
-            )
+            mean = inputs_of(modality)(still)[0].mean().item()
+            assert mean == pytest.approx(expect["no_motion"], abs=1e-4)
 
 
 # Splits -------------------------------------------------------------------------------------------
@@ -177,7 +168,8 @@ def prepared_pool(folder, dataset, labels, lost):
     write_pool(
         folder / "pool.csv", [Listed(*row, k in lost) for k, row in enumerate(zip(ids, labels))]
     )
-    meta = {"complete": True, "shards": {shard_name(0): file_digest(folder / shard_name(0))}}
+    sums = {name: {name: file_digest(folder / name)} for name in (shard_name(0), "pool.csv")}
+    meta = {"complete": True, "shards": sums[shard_name(0)], "tables": sums["pool.csv"]}
     meta |= {"samples": len(ids), "spec_hash": spec_hash(dataset, spec)}
     meta |= {"label_names": sorted(map(str, set(labels))), "split_second": layout.SPLIT_SECOND}
     meta["release_cut"] = getattr(layout, "RELEASE_CUT", "test")

@@ -1,119 +1,111 @@
-"""Sound: waves as they are in the files, and the field's spectrograms of them."""
+"""Sound: waves as they are in the files, spectrograms of them, and what is odd or damaged."""
 
 import math
+import struct
+from fractions import Fraction
 
+import av
 import librosa
 import numpy as np
 import pytest
 import soundfile
 import torch
 import torchaudio.compliance.kaldi
-from clips import cut, noise, rejection, write_clip
+import torchaudio.functional
+from clips import cut, extract, noise, refused, rejection, write_clip
 
-from data_prep.modalities import audio, video
-from data_prep.modalities.extracted import extract_sample
-from data_prep.spec import Audio, Candidate, Video
+from data_prep.modalities import sound
+from data_prep.modalities.audio import Audio
+from data_prep.modalities.base import Draw
+from data_prep.modalities.video import Video
 
 SILENCE = math.log(1e-7)
 BANK = Audio("fbank", 16000, 10.255)  # 1,024 windows
+RATE = 16000
+SHORT = Audio("stft", sample_rate=RATE, seconds=2.0, n_fft=512, hop=256)
+TONE = 0.4 * np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / RATE)
+PCM = (TONE * 32767).astype("<i2")
+
+
+def spectrogram(audio, path):
+    """The stored values, [F, T]."""
+    return audio.to_input(extract(audio, path).payload, Draw())[0]
+
+
+def written(path, wave, rate=44100, **more):
+    soundfile.write(path, wave, rate, **more)
+    return path
 
 
 # --- spectrograms ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n,n_fft,hop,shape", [
-    (22050 * 3, 512, 353, (257, 188)), (22050 * 20, 512, 353, (257, 1250)),
-    (16000 * 5, 256, 128, (129, 626)), (44100 * 10, 512, 440, (257, 1003)),
-    (16000 * 10, 256, 128, (129, 1251)),
+@pytest.mark.parametrize("rate,seconds,n_fft,hop,shape", [
+    (22050, 3, 512, 353, (257, 188)), (16000, 10, 256, 128, (129, 1251)),
+    (22050, 20, 512, 353, (257, 1250)),
 ])  # fmt: skip
-def test_stft_shape_and_silence(n, n_fft, hop, shape):
-    values = audio.log_stft(torch.zeros(n), n_fft, hop)
-    assert tuple(values.shape) == shape and values.dtype == torch.float32
-    assert torch.allclose(values, torch.full_like(values, SILENCE), atol=1e-6)
-
-
-@pytest.mark.parametrize("rate,seconds,n_fft,hop", [(22050, 3, 512, 353), (16000, 10, 256, 128)])
-def test_stft_agrees_with_librosa(rate, seconds, n_fft, hop):
+def test_stft_agrees_with_librosa(rate, seconds, n_fft, hop, shape):
     wave = noise(seconds, 1, rate)[0]
     magnitude = np.abs(librosa.stft(wave, n_fft=n_fft, hop_length=hop))
-    ours = audio.log_stft(torch.from_numpy(wave), n_fft, hop).numpy()
+    ours = sound.log_stft(torch.from_numpy(wave), n_fft, hop).numpy()
+    assert ours.shape == shape and ours.dtype == np.float32
     assert np.abs(np.exp(ours) - 1e-7 - magnitude).max() < 1e-4
     assert np.abs(ours - np.log(magnitude + 1e-7)).max() < 1e-2
 
 
-def test_fbank_is_padded_before_normalisation():
-    wave = torch.from_numpy(noise(10, 1, 16000))[0] + 0.1
-    bank = audio.fbank(wave, 16000, 128, 1024)
-    assert tuple(bank.shape) == (128, 1024)
-    assert (bank[:, 998:] == 0).all() and (bank[:, 997] != 0).any()
-    assert (0 + 4.503877) / 10.282552 == pytest.approx(0.438, abs=1e-3)
-    oracle = torchaudio.compliance.kaldi.fbank(
-        (wave - wave.mean())[None], htk_compat=True, sample_frequency=16000, use_energy=False,
-        window_type="hanning", num_mel_bins=128, dither=0.0, frame_shift=10,
-    )  # fmt: skip
-    assert torch.equal(bank[:, :998], oracle.T)
-    assert torch.equal(audio.fbank(wave, 16000, 128, 500), oracle.T[:, :500])
-
-
-def test_tile_or_cut():
-    wave = torch.tensor([1.0, 2, 3])
-    assert audio.tile_or_cut(wave, 7).tolist() == [1, 2, 3, 1, 2, 3, 1]
-    assert audio.tile_or_cut(wave, 2).tolist() == [1, 2]
-
-
-def test_resample_keeps_a_tone():
-    times = np.arange(44100) / 44100
-    tone = torch.from_numpy(np.sin(2 * np.pi * 440 * times).astype(np.float32))
-    out = audio.resample(tone, 44100, 16000)
-    expected = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
-    assert out.shape == (16000,) and np.abs(out.numpy() - expected)[200:-200].max() < 2e-3
-
-
-# --- sound files ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("subtype,tolerance", [("PCM_16", 4e-5), ("PCM_24", 1e-6), ("FLOAT", 0)])
-def test_wav_is_native(tmp_path, subtype, tolerance):
-    wave = noise(0.5, 2, 8000)
-    soundfile.write(tmp_path / "a.wav", wave.T, 8000, subtype=subtype)
-    decoded, rate, *_ = audio.read(tmp_path / "a.wav")
-    assert rate == 8000 and np.abs(decoded.numpy() - wave).max() <= tolerance
-
-
-@pytest.mark.parametrize("sound,tolerance", [
-    ("pcm_s16le", 4e-5), ("pcm_u8", 1e-2), ("pcm_f32le", 0),
+@pytest.mark.parametrize("source,target,slack", [
+    (44100, 16000, 2e-3), (44099, 22050, 0.07),  # taken for a rate near it: 22 us late after 1 s
 ])  # fmt: skip
-def test_container_sample_formats_and_mean_of_channels(tmp_path, sound, tolerance):
+def test_resampling_keeps_a_tone_in_little_memory(source, target, slack, monkeypatch):
+    used, made = [], sound._resampler
+    monkeypatch.setattr(sound, "_resampler", lambda *rates: used.append(rates) or made(*rates))
+    tone, expected = (
+        torch.sin(torch.arange(rate) * (2 * math.pi * 440 / rate)) for rate in (source, target)
+    )
+    found = sound.resample(tone, source, target)
+    assert found.shape == (target,) and (found - expected)[500:-550].abs().max() < slack
+    assert math.prod(used[0]) <= sound.LARGEST_FILTER < 44099 * 22050
+    if source == 44100:
+        assert torch.equal(found, torchaudio.functional.resample(tone, source, target))
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind,tolerance", [
+    ("PCM_16", 4e-5), ("PCM_24", 1e-6), ("FLOAT", 0), ("pcm_s16le", 4e-5), ("pcm_u8", 1e-2),
+    ("pcm_f32le", 0),
+])  # fmt: skip
+def test_sample_formats_and_mean_of_channels(tmp_path, kind, tolerance):
     wave = noise(0.5)
-    decoded, rate, *_ = audio.read(write_clip(tmp_path / "a.mkv", 5, wave=wave, sound=sound))
+    if kind.startswith("pcm"):
+        path = write_clip(tmp_path / "a.mkv", 5, wave=wave, sound=kind)
+    else:
+        path = written(tmp_path / "a.wav", wave.T, subtype=kind)
+    decoded, rate, *_ = sound.read(path)
     assert rate == 44100 and decoded.shape == wave.shape
     assert np.abs(decoded.numpy() - wave).max() <= tolerance
     # FFmpeg's own mix of float channels would be louder by sqrt(2).
-    assert np.abs(audio.mono(decoded).numpy() - wave.mean(axis=0)).max() <= tolerance + 1e-7
+    assert np.abs(sound.mono(decoded).numpy() - wave.mean(axis=0)).max() <= tolerance + 1e-7
 
 
-@pytest.mark.parametrize("name,sound", [("a.mp4", "aac"), ("a.flv", "libmp3lame")])
-def test_lossy_sound_keeps_its_loudness(tmp_path, name, sound):
-    times = np.arange(44100) / 44100
-    wave = np.stack([0.1 * np.sin(2 * np.pi * f * times) for f in (440, 1000)]).astype(np.float32)
-    codec = "flv" if name.endswith("flv") else "libx264"
-    path = write_clip(tmp_path / name, 10, codec=codec, wave=wave, sound=sound)
-    decoded, rate, *_ = audio.read(path)
-    middle = audio.mono(decoded)[rate // 4 : rate // 2]
+@pytest.mark.parametrize("name,codec,kind", [
+    ("a.mp4", "libx264", "aac"), ("a.flv", "flv", "libmp3lame"),
+])  # fmt: skip
+def test_lossy_sound_keeps_its_loudness(tmp_path, name, codec, kind):
+    waves = [0.1 * np.sin(2 * np.pi * f * np.arange(44100) / 44100) for f in (440, 1000)]
+    wave, path = np.stack(waves).astype(np.float32), tmp_path / name
+    found = sound.read(write_clip(path, 10, codec=codec, wave=wave, sound=kind)).wave
+    middle = sound.mono(found)[11025:22050]
     assert middle.square().mean().sqrt() == pytest.approx(0.05, rel=0.06)
 
 
-def test_decoding_stops_early(tmp_path):
-    soundfile.write(tmp_path / "a.wav", noise(2).T, 44100)
-    path = write_clip(tmp_path / "a.mkv", 20, wave=noise(2), sound="pcm_s16le")
-    for file in (tmp_path / "a.wav", path):
-        assert audio.read(file, 0.5)[0].shape == (2, 22050)
-
-
-def test_content_counts_not_the_extension(tmp_path):
-    path = write_clip(tmp_path / "a.mp4", 10, wave=noise(1))
-    path.rename(tmp_path / "a.wav")
-    assert audio.read(tmp_path / "a.wav")[1] == 44100
+def test_decoding_stops_early_and_what_is_left_is_flagged(tmp_path):
+    first = written(tmp_path / "a.wav", noise(5).T)
+    second = write_clip(tmp_path / "a.mkv", 20, wave=noise(5), sound="pcm_s16le")
+    for file in (first, second):
+        assert sound.read(file, 0.5)[0].shape == (2, 22050)
+        assert extract(Audio(), file).flags == ("cut",)
 
 
 @pytest.mark.parametrize("content,reason", [
@@ -123,99 +115,190 @@ def test_content_counts_not_the_extension(tmp_path):
 @pytest.mark.parametrize("name", ["a.mp4", "a.wav", "-a:b.mp4"])
 def test_files_that_do_not_open(tmp_path, content, reason, name):
     (tmp_path / name).write_bytes(content)
-    assert rejection(audio.read, tmp_path / name) == reason
-    assert rejection(video.extract, [tmp_path / name], Video(fps=1.0)) == reason
+    assert refused(Audio(), tmp_path / name) == reason
+    assert refused(Video(fps=1.0), tmp_path / name) == reason
 
 
 def test_missing_and_empty_sound(tmp_path):
-    assert rejection(audio.read, tmp_path / "a.wav") == "missing_file"
-    assert rejection(audio.read, write_clip(tmp_path / "a.mp4")) == "no_audio"
-    soundfile.write(tmp_path / "b.wav", np.zeros((0, 1)), 16000)
-    assert rejection(audio.read, tmp_path / "b.wav") == "no_audio"
+    assert refused(Audio()) == "no_audio"
+    assert refused(Audio(), tmp_path / "a.wav") == "missing_file"
+    assert refused(Audio(), write_clip(tmp_path / "a.mp4")) == "no_audio"
+    assert refused(Audio(), written(tmp_path / "b.wav", np.zeros((0, 1)), 16000)) == "no_audio"
+    clip = write_clip(tmp_path / "b.mp4", 10, wave=noise(1))
+    assert sound.read(clip.rename(tmp_path / "c.wav"))[1] == 44100  # the content decides
 
 
-def test_extract_stft_tiles_and_clips(tmp_path):
-    wave = noise(0.75, 1, 22050)[0] * 20  # beyond [-1, 1]
-    soundfile.write(tmp_path / "a.wav", wave, 22050, subtype="FLOAT")
-    found = audio.extract([tmp_path / "a.wav"], Audio())
-    expected = audio.log_stft(torch.from_numpy(np.tile(wave, 5)[:66150].clip(-1, 1)), 512, 353)
-    assert found.payload.shape == (257, 188) and found.payload.dtype == np.float16
-    assert np.abs(found.payload - expected.numpy()).max() < 0.01
-    assert (found.flags, found.n_frames) == (("clipped",), 47)
-    assert found.duration_s == pytest.approx(0.75, abs=1e-4)
+# --- what is stored -------------------------------------------------------------------------------
+
+
+def test_stft_tiles_and_clips_and_fbank_pads_with_zeros(tmp_path):
+    wave = noise(0.75, 1, 16000)[0] * 20  # beyond [-1, 1]
+    path, stft = written(tmp_path / "a.wav", wave, 16000, subtype="FLOAT"), Audio(sample_rate=16000)
+    expected = sound.log_stft(torch.from_numpy(np.tile(wave, 4).clip(-1, 1)), 512, 353)
+    found, values = extract(stft, path), spectrogram(stft, path)
+    assert values.dtype == np.float16 and np.abs(values - expected.numpy()).max() < 0.01
+    assert found.flags == ("clipped",) and found.duration_s == pytest.approx(0.75, abs=1e-4)
+    values = spectrogram(BANK, path)
+    assert (
+        np.abs(values - sound.fbank(torch.from_numpy(wave), 16000, 128, 1024).numpy()).max() < 0.01
+    )
+    assert (values[:, 73:] == 0).all() and (values[:, :73] != 0).any(0).all()
+    # The mean of what is cut off is not taken off: each window loses its own in any case.
+    long = torch.from_numpy(noise(12, 1, 16000)[0])
+    whole = sound.fbank(long, 16000, 128, 2000)
+    assert torch.allclose(BANK.spectrogram(long), whole[:, :1024], atol=1e-3)
 
 
 @pytest.mark.parametrize("samples", [1, 10, 100000])
-@pytest.mark.parametrize("spec", [
-    Audio(), BANK, Audio("stft", 16000, 10.0, 256, 128),
-])  # fmt: skip
-def test_extract_of_any_length(tmp_path, samples, spec):
-    soundfile.write(tmp_path / "a.wav", np.full(samples, 0.1), 11025)
-    assert audio.extract([tmp_path / "a.wav"], spec).payload.shape == spec.shape
+@pytest.mark.parametrize("audio", [Audio(), BANK, Audio("stft", 16000, 10.0, 256, 128)])
+def test_any_length_gives_the_same_shape(tmp_path, samples, audio):
+    path = written(tmp_path / "a.wav", np.full(samples, 0.1), 11025)
+    assert spectrogram(audio, path).shape == audio.shape
 
 
-def test_extract_fbank_pads_with_zeros_and_neither_tiles_nor_clips(tmp_path):
-    wave = noise(0.75, 1, 16000)[0] * 20  # beyond [-1, 1]
-    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
-    found = audio.extract([tmp_path / "a.wav"], BANK)
-    expected = audio.fbank(torch.from_numpy(wave), 16000, 128, 1024)
-    assert np.abs(found.payload - expected.numpy()).max() < 0.01
-    assert (found.payload[:, 73:] == 0).all() and (found.payload[:, :73] != 0).any(0).all()
-    assert (found.n_frames, found.duration_s) == (75, 0.75)
-
-
-def test_of_a_long_wave_the_first_1024_windows_are_kept(tmp_path):
-    wave = torch.from_numpy(noise(12, 1, 16000)[0])
-    whole = audio.fbank(wave, 16000, 128, 2000)
-    # The mean of what is cut off is not taken off: each window loses its own in any case.
-    assert torch.allclose(audio.feature(wave, BANK), whole[:, :1024], atol=1e-3)
+def test_a_window_of_the_columns_is_seen(tmp_path):
+    audio = Audio(window=100)
+    stored = np.arange(257 * 188, dtype=np.float16).tobytes()
+    values = Audio().to_input(stored, Draw())
+    assert np.array_equal(audio.to_input(stored, Draw()), values[:, :, 44:144])
+    starts = {
+        audio.to_input(stored, Draw(rng=np.random.default_rng(k))).tobytes() for k in range(9)
+    }
+    assert len(starts) > 3
 
 
 def test_silence(tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
-    found = audio.extract([tmp_path / "a.wav"], Audio())
-    assert found.flags == ("silent",) and np.allclose(found.payload, SILENCE, atol=0.01)
-    assert rejection(audio.extract, [tmp_path / "a.wav"], Audio(drop_silent=True)) == "silent"
-    click = np.zeros(16000)
-    click[:100] = 0.5
-    soundfile.write(tmp_path / "b.wav", click, 16000)
-    assert audio.extract([tmp_path / "b.wav"], Audio()).flags == ("silent",)
-
-
-def test_sources_in_order(tmp_path):
-    def candidate(*names):
-        return Candidate("a", 0, {"audio": names})
-
-    spec = {"audio": Audio()}
-    (tmp_path / "a.wav").write_bytes(b"")
-    flv = write_clip(tmp_path / "a.flv", codec="flv", wave=noise(3), sound="libmp3lame")
-    found = extract_sample(tmp_path, candidate("a.wav", flv.name), spec)["audio"]
-    assert (found.flags, found.used) == (("source=flv",), 1)
-    write_clip(tmp_path / "b.flv", codec="flv")
-    assert rejection(extract_sample, tmp_path, candidate("a.wav", "b.flv"), spec) == "unreadable"
-    assert rejection(audio.extract, [], Audio()) == "no_audio"
+    path = written(tmp_path / "a.wav", np.zeros(16000), 16000)
+    assert extract(Audio(), path).flags == ("silent",)
+    assert np.allclose(spectrogram(Audio(), path), SILENCE, atol=0.01)
+    assert refused(Audio(drop_silent=True), path) == "silent"
+    click = np.concatenate([np.full(100, 0.5), np.zeros(15900)])
+    assert extract(Audio(), written(tmp_path / "b.wav", click, 16000)).flags == ("silent",)
 
 
 def test_missing_sound_is_filled_when_asked(tmp_path):
     path = write_clip(tmp_path / "a.mp4")
-    found = audio.extract([path], Audio(missing="fill"))
-    assert found.flags == ("no_audio", "silent") and found.n_frames == 0
-    assert np.allclose(found.payload, SILENCE, atol=0.01)
-    bank = audio.extract([path], Audio("fbank", 16000, 10.255, missing="fill"))
-    assert bank.payload.shape == (128, 1024) and (bank.payload < -15).all()
-    assert rejection(audio.extract, [path], Audio(missing="fill", drop_silent=True)) == "silent"
+    for audio in (Audio(missing="fill"), Audio("fbank", 16000, 10.255, missing="fill")):
+        found = extract(audio, path)
+        assert found.flags == ("no_audio", "silent") and not found.found
+        assert (spectrogram(audio, path) < -15).all()
+    assert refused(Audio(missing="fill", drop_silent=True), path) == "silent"
 
 
-def test_values_that_are_not_finite(tmp_path):
+# --- damage and oddities --------------------------------------------------------------------------
+
+
+def test_cut_sound_gives_what_decodes_if_it_is_finite(tmp_path):
     wave = noise(1, 1)[0]
+    path = written(tmp_path / "a.wav", wave)
+    assert sound.read(cut(path, 0.5))[0].shape[1] == pytest.approx(22050, abs=50)
     wave[100] = np.nan
-    soundfile.write(tmp_path / "a.wav", wave, 44100, subtype="FLOAT")
-    assert rejection(audio.extract, [tmp_path / "a.wav"], Audio()) == "bad_values"
-
-
-def test_cut_sound_gives_what_decodes(tmp_path):
-    soundfile.write(tmp_path / "a.wav", noise(1, 1)[0], 44100)
-    assert audio.read(cut(tmp_path / "a.wav", 0.5))[0].shape[1] == pytest.approx(22050, abs=50)
+    assert refused(Audio(), written(tmp_path / "b.wav", wave, subtype="FLOAT")) == "bad_values"
     path = write_clip(tmp_path / "a.mp4", wave=noise(3), container={"movflags": "faststart"})
-    found = audio.extract([cut(path, 0.6)], Audio())
-    assert 1 < found.duration_s < 2.5
+    found = extract(Audio(), cut(path, 0.6))
+    assert 1 < found.duration_s < 2.5 and found.flags == ("truncated",)
+
+
+def wav(path, payload, size=None, channels=1, tag=1, bits=16):
+    """A WAV file whose header announces `size` bytes of sound."""
+    block = channels * bits // 8
+    fmt = struct.pack("<HHIIHH", tag, channels, RATE, RATE * block, block, bits)
+    size = len(payload) if size is None else size
+    body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", size)
+    path.write_bytes(b"RIFF" + struct.pack("<I", min(len(body) + size, 2**32 - 1)) + body + payload)
+    return path
+
+
+@pytest.mark.parametrize(("size", "flags"), [
+    (0, ()), (0xFFFFFFFF, ()), (2_000_000_000, ()), (2 * len(PCM) + 4000, ("truncated",)),
+])  # fmt: skip
+def test_a_length_that_the_header_has_wrong(tmp_path, size, flags):
+    found = extract(SHORT, wav(tmp_path / "a.wav", PCM.tobytes(), size))
+    plain = extract(SHORT, wav(tmp_path / "b.wav", PCM.tobytes()))
+    assert found.flags == flags and found.payload == plain.payload
+
+
+@pytest.mark.parametrize(("subtype", "endian"), [
+    ("PCM_16", "LITTLE"), ("PCM_16", "BIG"), ("MS_ADPCM", "LITTLE"), ("IMA_ADPCM", "LITTLE"),
+])  # fmt: skip
+@pytest.mark.parametrize(("share", "flags"), [(1.0, ()), (0.6, ("truncated",))])
+def test_wav_of_every_form_is_known_to_be_cut(tmp_path, subtype, endian, share, flags):
+    path = written(tmp_path / "a.wav", PCM, RATE, subtype=subtype, endian=endian, format="WAV")
+    assert extract(SHORT, cut(path, share)).flags == flags
+
+
+def hiss(level):
+    return np.random.default_rng(0).normal(0, level, len(PCM))
+
+
+@pytest.mark.parametrize(("second", "flags"), [
+    (-PCM, ("one_channel",)),
+    # As two microphones, or a lossy codec, leave them: what remains of the mix is no sound.
+    (-0.98 * PCM, ("one_channel",)), (-np.roll(PCM, 1), ("one_channel",)),
+    (hiss(100) - PCM, ("one_channel",)), (0 * PCM, ()), (PCM, ()), (hiss(8000), ()),
+])  # fmt: skip
+def test_channels_that_cancel_give_way_to_the_loudest(tmp_path, second, flags):
+    both = np.stack([PCM, np.clip(second, -32768, 32767)], 1).astype("<i2")
+    path = wav(tmp_path / "a.wav", both.tobytes(), channels=2)
+    assert extract(SHORT, path).flags == flags
+    if flags:
+        plain = spectrogram(SHORT, wav(tmp_path / "b.wav", PCM.tobytes()))
+        assert np.corrcoef(spectrogram(SHORT, path).ravel(), plain.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(("wave", "flags"), [(PCM, ("clipped",)), (TONE / 0.4, ())])
+def test_floats_in_16_bit_units_are_flagged(tmp_path, wave, flags):
+    path = wav(tmp_path / "a.wav", wave.astype("<f4").tobytes(), tag=3, bits=32)
+    assert extract(SHORT, path).flags == flags
+
+
+def tracks(path, *waves, start=0.0, picture=False):
+    """An mkv of AAC tracks that begin at `start` seconds, beside a picture from 0 on."""
+    with av.open(str(path), "w") as out:
+        shown = out.add_stream("libx264", rate=10, pix_fmt="yuv420p") if picture else None
+        streams = [out.add_stream("aac", rate=RATE, layout="mono") for _ in waves]
+        frames = [
+            av.VideoFrame.from_ndarray(np.full((480, 640, 3), k, np.uint8)) for k in range(20)
+        ]
+        for frame in [*frames, None] if picture else []:
+            out.mux(shown.encode(frame))
+        for stream, wave in zip(streams, waves):
+            values = np.ascontiguousarray(wave[None].astype(np.float32))
+            frame = av.AudioFrame.from_ndarray(values, "fltp", "mono")
+            frame.sample_rate, frame.time_base, frame.pts = (
+                RATE,
+                Fraction(1, RATE),
+                int(start * RATE),
+            )
+            out.mux(stream.encode(frame) + stream.encode(None))
+    return path
+
+
+def test_a_silent_first_track_gives_way_to_one_with_sound(tmp_path):
+    found = sound.read(tracks(tmp_path / "a.mkv", 0 * TONE, TONE), 2.0)
+    assert found.flags == ("other_track",) and float(found.wave.abs().max()) > 0.3
+    assert sound.read(tracks(tmp_path / "b.mkv", TONE, 0 * TONE)).flags == ()
+    assert extract(SHORT, tracks(tmp_path / "c.mkv", 0 * TONE, 0 * TONE)).flags == ("silent",)
+
+
+@pytest.mark.parametrize("start,flags", [(0.0, ()), (0.05, ()), (0.5, ("shifted",))])
+def test_a_track_that_begins_after_the_picture_is_shifted(tmp_path, start, flags):
+    found = sound.read(tracks(tmp_path / "a.mkv", TONE, start=start, picture=True))
+    first = float(np.flatnonzero(found.wave[0].abs().numpy() > 0.05)[0]) / RATE
+    assert found.flags == flags and first == pytest.approx(start if flags else 0, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.avi"])
+@pytest.mark.parametrize("rate,kept", [
+    (999, False), (1000, True), (44099, True), (768_000, True), (768_001, False),
+    (2**24 - 1, False), (2**31 - 1, False),
+])  # fmt: skip
+def test_sample_rates_that_a_header_may_tell(tmp_path, name, rate, kept):
+    path = write_clip(tmp_path / name, 0, wave=noise(0.5), sound="pcm_s16le")
+    old, new = ((r * 4).to_bytes(4, "little") for r in (44100, rate % 2**30))
+    data = path.read_bytes().replace((44100).to_bytes(4, "little"), rate.to_bytes(4, "little"))
+    path.write_bytes(data.replace(old, new))
+    if kept:
+        assert spectrogram(Audio(), path).shape == Audio().shape
+    else:
+        assert rejection(Audio().extract, [path], None, None) == "unreadable"

@@ -5,11 +5,13 @@ import math
 import pytest
 from fake_runs import fake_run
 
-from experiments.paper.kinds import Cell, Column, Row, Runs, Table, with_settings
+from experiments.paper import registry
+from experiments.paper.kinds import Cell, Column, Row, RunSet, Table, with_settings
 from experiments.report import compare as module
-from experiments.report.compare import Comparison, compare, counts, differing, paper_results
+from experiments.report.compare import paper_results, verdict_counts, why_not_comparable
+from experiments.report.evaluate import evaluate
 from experiments.report.reader import Reader
-from experiments.report.statistics import Summary, holm, welch
+from experiments.report.statistics import Summary, holm, summarise, welch
 
 
 def test_welch_of_two_summaries_by_hand():
@@ -25,28 +27,16 @@ def test_welch_agrees_with_the_same_test_on_samples():
     from scipy import stats
 
     a, b = [1.0, 2.0, 4.0], [3.0, 3.5, 6.0, 9.0]
-    from experiments.report.statistics import summarise
-
     found, oracle = welch(summarise(a), summarise(b)), stats.ttest_ind(a, b, equal_var=False)
     assert found.p == pytest.approx(oracle.pvalue)
     interval = oracle.confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (Summary(1.0, None, 1), Summary(2.0, 1.0, 3)),
-        (Summary(1.0, 1.0, 3), Summary(2.0, None, 1)),
-        (Summary(1.0, 0.0, 3), Summary(2.0, 0.0, 3)),
-    ],
-)
-def test_what_has_no_spread_is_untestable(first, second):
-    assert welch(first, second) is None
-
-
-def test_one_deviation_of_zero_is_enough_of_the_other():
-    assert welch(Summary(1.0, 0.0, 3), Summary(2.0, 1.0, 3)).p < 1
+def test_what_has_no_spread_is_untestable():
+    single, exact, spread = Summary(1.0, None, 1), Summary(1.0, 0.0, 3), Summary(2.0, 1.0, 3)
+    assert welch(single, spread) is welch(spread, single) is welch(exact, exact) is None
+    assert welch(exact, spread).p < 1  # one deviation is enough
 
 
 def test_holm_by_hand():
@@ -55,16 +45,23 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
-JOINT, MIDAS = Runs("cremad", "Joint"), Runs("cremad", "Midas")
+JOINT, MIDAS = RunSet("cremad", "Joint"), RunSet("cremad", "Midas")
+ACC = Column("Acc")
 
 
-def table(column=None, *cells):
-    cells = cells or (
-        Cell(JOINT, "test/acc", ("t", "cremad", "Joint", "", "acc")),
-        Cell(MIDAS, "test/acc", ("t", "cremad", "Midas", "", "acc")),
+def table(column=ACC, places=((JOINT, "acc"), (MIDAS, "acc"))):
+    """A row for each of the runs, beside the paper's number of that metric."""
+    rows = tuple(
+        Row(runs.method, (Cell(runs, "test/acc", ("t", "cremad", runs.method, "", metric)),))
+        for runs, metric in places
     )
-    rows = tuple(Row(cell.runs.method, (cell,)) for cell in cells)
-    return Table("t", "T.", (column or Column("Acc"),), rows)
+    return Table("t", "T.", (column,), rows)
+
+
+def three_runs(results, *several, **more):
+    for runs in several:
+        for seed, acc in ((1, 0.74), (2, 0.75), (3, 0.76)):
+            fake_run(results, runs, seed, acc=acc, **more)
 
 
 @pytest.fixture
@@ -80,18 +77,20 @@ def paper(tmp_path, monkeypatch):
     return replace
 
 
+def compared(table, results):
+    return evaluate(table, Reader(results)).comparisons
+
+
 def verdicts(table, results):
-    return [c.verdict for c in compare(table, Reader(results))]
+    return [comparison.verdict for comparison in compared(table, results)]
 
 
 def test_verdicts_are_corrected_over_the_family(tmp_path, paper):
     """p = 0.031562 for each: alone lower than 0.05, of two not."""
-    for seed, acc in ((1, 0.74), (2, 0.75), (3, 0.76)):
-        fake_run(tmp_path, JOINT, seed, acc=acc)
-        fake_run(tmp_path, MIDAS, seed, acc=acc)
+    three_runs(tmp_path, JOINT, MIDAS)
     paper("t,cremad,Joint,,acc,70.0,2.0", "t,cremad,Midas,,acc,80.0,2.0")
     assert verdicts(table(), tmp_path) == ["agrees", "agrees"]
-    first, second = compare(table(), Reader(tmp_path))
+    first, second = compared(table(), tmp_path)
     assert (first.test.p, first.p_holm) == pytest.approx((0.031562, 0.063124), abs=2e-6)
     assert (first.difference, second.difference) == pytest.approx((5.0, -5.0))
     paper("t,cremad,Joint,,acc,70.0,1.0", "t,cremad,Midas,,acc,80.0,1.0")
@@ -99,24 +98,19 @@ def test_verdicts_are_corrected_over_the_family(tmp_path, paper):
 
 
 def test_metrics_are_families_of_their_own(tmp_path, paper):
-    for seed, acc in ((1, 0.74), (2, 0.75), (3, 0.76)):
-        fake_run(tmp_path, JOINT, seed, acc=acc)
+    three_runs(tmp_path, JOINT)
     paper("t,cremad,Joint,,acc,70.0,2.0", "t,cremad,Joint,,f1,70.0,2.0")
-    both = table(
-        None,
-        Cell(JOINT, "test/acc", ("t", "cremad", "Joint", "", "acc")),
-        Cell(JOINT, "test/acc", ("t", "cremad", "Joint", "", "f1")),
-    )
+    both = table(places=((JOINT, "acc"), (JOINT, "f1")))
     assert verdicts(both, tmp_path) == ["higher", "higher"]
 
 
-def test_no_spread_or_no_run_is_told_as_such(tmp_path, paper):
+def test_no_spread_and_no_run_have_verdicts_of_their_own(tmp_path, paper):
     fake_run(tmp_path, JOINT, 1, acc=0.7)
     paper("t,cremad,Joint,,acc,70.0,2.0", "t,cremad,Midas,,acc,80.0,")
-    found = compare(table(), Reader(tmp_path))
+    found = compared(table(), tmp_path)
     assert [c.verdict for c in found] == ["untestable", "missing"]
     assert found[0].difference == pytest.approx(0.0) and found[1].difference is None
-    assert counts(found) == {"untestable": 1, "missing": 1}
+    assert verdict_counts(found) == {"untestable": 1, "missing": 1}
 
 
 def test_counts_agree_or_do_not(tmp_path, paper):
@@ -127,41 +121,55 @@ def test_counts_agree_or_do_not(tmp_path, paper):
     assert verdicts(table(column), tmp_path) == ["agrees", "lower"]
 
 
-def test_the_papers_file_is_read_with_its_gaps():
+def test_the_papers_file_is_read_with_its_gaps_and_each_place_once(tmp_path):
     found = paper_results()
     assert found["table1", "kinetics", "Joint", "", "acc"] == Summary(63.92, 0.23, 3)
     assert found["table6", "cremad", "Midas", "lambda=2", "f1"] == Summary(73.31, None, 1)
     assert ("table6", "food101", "Midas", "lambda=10", "acc") not in found  # n/a
-
-
-def test_a_place_that_stands_twice_is_refused(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("table,dataset,method,variant,metric,mean,std\n" + "t,d,m,,acc,1,\n" * 2)
     with pytest.raises(Exception, match="line 3: .* stands there twice"):
         paper_results(path)
 
 
-def test_a_missing_comparison_has_no_difference():
-    cell = Cell(JOINT, "test/acc", ("t", "cremad", "Joint", "", "acc"))
-    one = Comparison(Row("x", (cell,)), Column("Acc"), cell, None, Summary(1.0, None, 1))
-    assert one.difference is None
-
-
 def test_runs_of_few_samples_or_other_settings_are_not_comparable(tmp_path, paper):
-    """Issue F, 20: no verdict from 24 of 7,442 samples, nor from three epochs."""
-    for seed, acc in ((1, 0.74), (2, 0.75), (3, 0.76)):
-        fake_run(tmp_path, JOINT, seed, acc=acc, samples=24)
-        fake_run(tmp_path, MIDAS, seed, acc=acc, samples=7400)
+    """No verdict from 24 of 7,442 samples, nor from three epochs."""
+    three_runs(tmp_path, JOINT, samples=24)
+    three_runs(tmp_path, MIDAS, samples=7400)
     paper("t,cremad,Joint,,acc,70.0,1.0", "t,cremad,Midas,,acc,80.0,1.0")
-    first, second = compare(table(), Reader(tmp_path))
+    first, second = compared(table(), tmp_path)
     assert (first.verdict, first.differs) == ("not comparable", "24 of 7,442 samples of cremad")
     assert first.test is None and first.difference == pytest.approx(5.0)
     assert (second.verdict, second.differs) == ("lower", "")
     changed = with_settings(table(), {"max_epochs": "3"})
     assert (changed.id, changed.caption) == ("t-max_epochs=3", "T. All runs with max_epochs=3.")
-    found = compare(changed, Reader(tmp_path))
+    found = compared(changed, tmp_path)
     assert {c.verdict for c in found} == {"not comparable"}
-    told = differing(found)
-    assert "max_epochs=3, 24 of 7,442" in told and told.endswith(" ")
+    assert "max_epochs=3, 24 of 7,442" in why_not_comparable(found)
     official = with_settings(table(), {"recipe": "official"})
-    assert compare(official, Reader(tmp_path))[1].verdict == "lower"
+    assert compared(official, tmp_path)[1].verdict == "lower"
+
+
+def test_each_number_of_the_paper_belongs_to_one_cell_of_the_papers_tables():
+    tables = [a for a in registry.ARTIFACTS if isinstance(a, Table)]
+    used = [cell.paper for one in tables for _, _, cell in one.cells() if cell.paper]
+    assert len(used) == len(set(used)) and set(used) == set(paper_results())
+    others = [*registry.GROUPS["extra"], *registry.GROUPS["demo"]]
+    assert not any(one.repeats for one in others if isinstance(one, Table))
+
+
+def test_what_the_notes_on_the_paper_compute_is_right():
+    """The gains over other baselines, and the bound on F1 that classes of equal size allow."""
+    paper = paper_results()
+    gains = {("kinetics", "MCR"): 3.13, ("cremad", "MCR"): 4.08}
+    gains |= {("kinetics", "OPM"): 7.53, ("cremad", "AMCo"): 5.08}
+    for (dataset, method), gain in gains.items():
+        first, second = (paper["table1", dataset, m, "", "acc"].mean for m in ("Midas", method))
+        assert first - second == pytest.approx(gain)
+    below = [
+        paper[*place[:4], "f1"].mean < 100 * 2 * (one.mean / 100) ** 2 / (1 + one.mean / 100)
+        for place, one in paper.items()
+        if place[0] == "table1" and place[1] in ("ucf101", "food101") and place[4] == "acc"
+    ]
+    assert below == [True] * 14
+    assert 100 * 2 * 0.9135**2 / 1.9135 == pytest.approx(87.22, abs=0.005)

@@ -5,15 +5,12 @@ from conftest import ROOT, program
 
 from common.options import UsageError
 from experiments.paper import extras as extra_tables
-from experiments.paper import figures as paper_figures
 from experiments.paper import illustration as demo
 from experiments.paper import tables as paper_tables
 from experiments.paper.adapt import RELEASE_PAIRS, adapted, read_settings
-from experiments.paper.kinds import Runs, Table
-from experiments.paper.registry import ARTIFACTS, find, needed
+from experiments.paper.kinds import RunSet, Table
+from experiments.paper.registry import ARTIFACTS, find, needed, select
 from experiments.paper.rows import TAKEN_BACK
-from experiments.paper.tables import midas
-from experiments.report.compare import cells_of_the_paper, paper_results
 from experiments.run import recipe
 from experiments.run.resolve import resolve, run_from_config
 
@@ -36,13 +33,21 @@ def test_the_tables_and_figures_of_the_paper_are_all_there():
     assert [n for n in names if n.startswith("figure")] == [f"figure{k}" for k in range(1, 8)]
     assert len(set(names)) == len(names)
     for artifact in ARTIFACTS:
-        assert artifact in find(artifact.id)
+        assert find(artifact.id.upper()) == [artifact]
+        for panel in getattr(artifact, "panels", ()):
+            wanted = len(panel.groups) if artifact.kind == "bars" else 1
+            assert all(len(series.values) == wanted for series in panel.series)
+    assert [a.id for a in find("Demo")] == ["figure2", *(n for n in names if n[:5] == "demo-")]
+    assert [a.id for a in select(["demo-figure6", "table1"])] == ["table1", "demo-figure6"]
 
 
-def test_each_number_of_the_paper_has_its_cell_and_each_cell_its_number():
-    used = list(cells_of_the_paper(TABLES))
-    assert set(used) == set(paper_results())
-    assert len(used) == len(set(used))
+def test_overrides_become_flags_and_a_folder(tmp_path):
+    runs = RunSet("demo", "Midas", (("weak_modality", False), ("lam", 5.0)))
+    assert runs.command(2) == (
+        "python train.py --dataset demo --method Midas --seed 2 --weak_modality off --lam 5"
+    )
+    folder = runs.folder(tmp_path, 2).path.relative_to(tmp_path)
+    assert str(folder) == "runs/demo/Midas/lam=5,weak_modality=off/seed2"
 
 
 def test_a_cell_stands_beside_the_papers_number_of_the_same_thing():
@@ -71,9 +76,6 @@ def test_a_cell_stands_beside_the_papers_number_of_the_same_thing():
 
 def test_runs_are_shared_between_tables():
     table1, table2 = (find(name)[0] for name in ("table1", "table2"))
-    assert set(table2.rows[-1].cells[k].runs for k in range(0, 12, 3)) == {
-        Runs(d, "Midas") for d in paper_tables.FOUR
-    }
     assert {c.runs for c in table2.rows[-1].cells} == {c.runs for c in table1.rows[-1].cells}
 
 
@@ -111,12 +113,6 @@ def test_the_demos_recipe_is_the_releases_but_for_what_differs_between_its_sets(
     assert [set(own) - set(dict(one)) for one in taken] == [{k} for k, _ in TAKEN_BACK.values()]
 
 
-def test_a_default_lambda_names_the_default_runs():
-    assert midas("kinetics", lam=5.0) == Runs("kinetics", "Midas")
-    assert midas("cremad", lam=1.0) == Runs("cremad", "Midas")
-    assert midas("kinetics", lam=1.0) == Runs("kinetics", "Midas", (("lam", 1.0),))
-
-
 def test_all_runs_take_other_settings_where_they_have_them():
     chosen = [a for a in ARTIFACTS if a.id in ("table1", "figure4", "figure2")]
     given = {"max_epochs": "3", "size": "32", "vocabulary": "build", "weights": "none"}
@@ -145,13 +141,10 @@ def test_settings_that_cannot_be_set_are_refused(name, given, words):
         adapted(find(name), given)
 
 
-@pytest.mark.parametrize("words", [["size"], ["=3"], ["size=3", "size=4"]])
-def test_settings_of_another_form_are_refused(words):
-    with pytest.raises(UsageError, match="--set takes KEY=VALUE"):
-        read_settings(words)
-
-
-def test_settings_are_read_with_their_values_as_they_stand():
+def test_settings_of_another_form_are_refused():
+    for words in (["size"], ["=3"], ["size=3", "size=4"]):
+        with pytest.raises(UsageError, match="--set takes KEY=VALUE"):
+            read_settings(words)
     assert read_settings(["--size=32", "weights=/a=b"]) == {"size": "32", "weights": "/a=b"}
 
 
@@ -175,12 +168,6 @@ def test_the_page_of_both_recipes_is_what_the_command_prints():
     assert (made.returncode, made.stderr) == (0, "")
     assert (ROOT / "docs" / "recipe.md").read_text("utf-8") == made.stdout
     assert "| **`alpha_cap`** | **0** | **10** |" in made.stdout
-
-
-def test_no_entry_beside_the_papers_compares_with_it():
-    others = [*extra_tables.ARTIFACTS, *find("demo")]
-    assert list(cells_of_the_paper([t for t in others if isinstance(t, Table)])) == []
-    assert all(not figure.seeds == () for figure in paper_figures.ARTIFACTS)
 
 
 def test_an_entry_that_varies_a_setting_is_left_out_where_others_take_it(capsys):

@@ -9,7 +9,7 @@ def test_tables_and_plotted_numbers_are_those_stored(tmp_path):
     wanted = {
         p.relative_to(STORED / "made"): p.read_text("utf-8") for p in STORED.rglob("made/*/*")
     }
-    assert len(wanted) == 70  # 17 tables, 13 beside the paper, 6 figures
+    assert len(wanted) == 84  # 17 tables, 13 beside the paper, 6 figures, 7 captions twice
     for name, text in wanted.items():
         stem, *ends = name.name.split(".")
         made = tmp_path / "made" / name.parent / ".".join([stem + SUFFIX, *ends])

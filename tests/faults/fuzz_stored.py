@@ -23,7 +23,7 @@ from data_prep.modalities.image import Image
 from data_prep.shards import FACTS, Shard, ShardWriter, schema
 from data_prep.spec import Rejection, spec_hash, spec_json
 from data_prep.store import Prepared, read_pool
-from experiments.paper.kinds import Runs
+from experiments.paper.kinds import RunSet
 from experiments.report.reader import Reader
 from experiments.run.folder import RunFolder
 from experiments.run.resolve import resolve, run_from_config
@@ -43,7 +43,7 @@ def without_checksum(data: bytes) -> bytes:
 
 SPEC = {"audio": Audio(seconds=0.05, n_fft=16, hop=400), "image": Image(), "array": Array()}
 SAMPLES = 12
-RUNS = Runs("demo", "Midas")
+RUNS = RunSet("demo", "Midas")
 
 
 def write_prepared(folder: Path) -> Path:

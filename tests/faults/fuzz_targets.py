@@ -15,7 +15,8 @@ from common.files import csv_text, read_object, read_table, write_text
 from data_prep import datasets
 from data_prep.datasets.lists import read_records
 from data_prep.datasets.manifest import Manifest
-from data_prep.modalities.text import Text, place_vocabulary, text_spec
+from data_prep.modalities.text import Text, text_spec
+from data_prep.modalities.vocabulary import place_vocabulary
 from data_prep.prepare import scan_root
 from data_prep.spec import Scan
 
@@ -218,7 +219,7 @@ def _vocabulary(folder: Path) -> Read:
         (folder / "vocab.txt").write_bytes(data)
         spec = text_spec(str(folder), 12, pair=True)
         (placed / "vocab.txt").unlink(missing_ok=True)
-        place_vocabulary(placed / "vocab.txt", spec, str(folder))
+        place_vocabulary(placed / "vocab.txt", spec.vocabulary, str(folder))
         return spec.extract([], ["The abba !", "[PAD] a"], placed)
 
     return feed

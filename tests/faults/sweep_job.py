@@ -4,10 +4,10 @@ from pathlib import Path
 
 from experiments.launch.local import launch
 from experiments.launch.tasks import Task
-from experiments.paper.kinds import Runs
+from experiments.paper.kinds import RunSet
 from experiments.report.reader import Reader
 
-JOINT = Runs("demo", "Joint", (("batch_size", 16), ("max_epochs", 1)))
+JOINT = RunSet("demo", "Joint", (("batch_size", 16), ("max_epochs", 1)))
 
 
 def main(argv: list[str]) -> int:

@@ -21,7 +21,7 @@ import make_tables  # noqa: E402, F401
 import train  # noqa: E402, F401
 from common.program import run  # noqa: E402
 from data_prep import pool, prepare, sample  # noqa: E402
-from experiments.report import page as report  # noqa: E402, F401
+from experiments.report import draw, html  # noqa: E402, F401
 
 SMALL_SHARD = 20  # samples: several shards of a small set
 

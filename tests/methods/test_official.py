@@ -17,7 +17,7 @@ from experiments.run.resolve import resolve
 from methods import midas
 from methods.ops import true_probability
 from models.classifier import Classifier
-from train import epochs_to_run, run_epoch
+from train import epochs_to_run, train_epoch
 
 # Steps and trajectories ---------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ def test_a_trajectory(variant, given, expect, seen):
     for epoch, _, optimizers, schedulers in epochs_to_run(session, None, None):
         # As `train.train`, whose validation needs a prepared part.
         begun, looked = len(seen.misaligned_loss), len(steps)
-        record = run_epoch(session, epoch, optimizers, SimpleNamespace(check=lambda: None))
+        record = train_epoch(session, epoch, optimizers, SimpleNamespace(check=lambda: None))
         rates += [optimizers[0].param_groups[0]["lr"]] * (len(steps) - looked)
         for scheduler in schedulers if method.counts_for_decay(epoch) else ():
             scheduler.step()

@@ -37,7 +37,7 @@ def test_a_methods_help_lists_its_flags_with_defaults_and_sources():
         "--lam V",
         "default 1; Sec. A.3",
         "--warmup_epochs V",
-        "one of cosine, l2, l2_norm",
+        "one of cosine, l2",
     ):
         assert words in text
 
@@ -48,7 +48,7 @@ REFUSED = [
     (["--lamb", "3"], "Did you mean '--lam'?"),
     (["--lam", "-1"], "--lam -1 is refused: it takes at least 0"),
     (["--lam", "much"], "--lam takes a number, not 'much'"),
-    (["--similarity", "euclid"], "one of cosine, l2, l2_norm"),
+    (["--similarity", "euclid"], "one of cosine, l2"),
     (["--weak_modality", "perhaps"], "takes on or off"),
     (["--max_epochs", "3", "--warmup_epochs", "3"], "leaves no epoch"),
     (["--max_epochs", "0"], "at least 1"),

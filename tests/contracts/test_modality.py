@@ -1,0 +1,58 @@
+"""A modality of one's own is one file and one line: from a column of a csv to a trained model."""
+
+import sys
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+import train
+from common.files import read_object, write_table
+from data_prep import modalities
+from data_prep.datasets.manifest import Settings
+from data_prep.modalities.base import Extracted, Modality, the_file, view
+from data_prep.modalities.views import augmented, resize
+from data_prep.prepare import prepare
+
+
+@dataclass(frozen=True)
+class Depth(Modality):
+    """A PNG of 16 bits, stored as one of 8: 255 is `far` millimetres."""
+
+    far: int = 8000
+    normalise: str = view("train")
+
+    def extract(self, paths, inline, folder):
+        depth = cv2.imread(str(the_file(paths, "missing_file")), cv2.IMREAD_UNCHANGED)
+        levels = np.rint(np.minimum(depth / self.far, 1) * 255).astype(np.uint8)
+        return Extracted([cv2.imencode(".png", levels)[1].tobytes()], (), 0.0, 1, True)
+
+    def to_input(self, stored, draw):
+        image = cv2.imdecode(np.frombuffer(stored[0], np.uint8), cv2.IMREAD_GRAYSCALE)
+        (image,) = augmented([image], "flip", draw.rng, draw.flip)
+        return resize(np.ascontiguousarray(image), draw.size)[None, None]
+
+    def stream(self):
+        return {"kind": "depth", "channels": 1}
+
+    def values(self, batch):
+        return batch / 255, (0, 1, 2, 3, 4), 1
+
+
+def test_depth_is_prepared_loaded_and_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(modalities.KINDS, "depth", "Depth")  # the one line
+    monkeypatch.setitem(sys.modules, "data_prep.modalities.depth", sys.modules[__name__])
+    draw, rows = np.random.default_rng(0), []
+    for k in range(40):
+        rows.append((k, "near far".split()[k % 2], f"{k}.png", f"{k}.npy"))
+        np.save(tmp_path / f"{k}.npy", draw.normal(k % 2, 1, (3, 4)))
+        cv2.imwrite(str(tmp_path / f"{k}.png"), np.full((40, 60), 1000 + 3000 * (k % 2), np.uint16))
+    own, data, run = (tmp_path / name for name in ("rooms.csv", "data", "run"))
+    write_table(own, ("id", "label", "depth", "array"), rows)
+    folder = prepare(str(own), None, data, Settings(), workers=1)
+    stored = read_object(folder / "meta.json")["modalities"]["depth"]
+    assert stored == {"kind": "depth", "far": 8000}
+    words = f"--dataset {own} --data_dir {data} --output_dir {run} --devices cpu --method Midas"
+    more = " --encoder small --size 32 --max_epochs 1 --warmup_epochs 0"
+    assert train.main((words + more).split()) == 0
+    assert 0 <= read_object(run / "result.json")["test/acc_zero/depth"] <= 1
