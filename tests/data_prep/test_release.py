@@ -153,11 +153,9 @@ def test_duplicates_and_unknown_classes(tmp_path, dataset):
     write_release(dataset, tmp_path / "first", 3, 2)
     first = (tmp_path / "first" / next(iter(LISTS[dataset]))).read_bytes().splitlines(True)[1]
     strange = {
-        "cremad": b"a,JOY,JOY\n",
-        "ucf101": b"Yoga/v_Yoga_g01_c01.avi 102\n",
-        "food101": b'{"img": "a.jpg", "text": "", "label": 101}\n',
-        "kinetics": b"a 0 1 31\n",
-    }
+        "cremad": b"a,JOY,JOY\n", "ucf101": b"Yoga/v_Yoga_g01_c01.avi 102\n",
+        "food101": b'{"img": "a.jpg", "text": "", "label": 101}\n', "kinetics": b"a 0 1 31\n",
+    }  # fmt: skip
     found = with_lines(dataset, tmp_path / "second", first, strange[dataset])
     assert [r.reason for r in found.rejected] == ["duplicate", "no_label"]
     assert "is none of the" in found.rejected[1].detail and len(found.pool) == 8
@@ -328,10 +326,10 @@ def test_damage_of_each_kind(tmp_path, dataset):
     assert verify(folder, dataset) == []
 
 
-SMALL = {"max_epochs": 2, "size": 16, "encoder": "small", "weights": "none", "batch_size": 32}
+SMALL = "--max_epochs 2 --size 16 --encoder small --weights none --batch_size 32".split()
 MORE = {
-    "cremad": {"spec_pool": 8}, "kinetics": {"spec_pool": 8}, "ucf101": {},
-    "food101": {"vocabulary": "build", "text_model": "tiny", "max_tokens": 16},
+    "cremad": ["--spec_pool", "8"], "kinetics": ["--spec_pool", "8"], "ucf101": [],
+    "food101": "--vocabulary build --text_model tiny --max_tokens 16".split(),
 }  # fmt: skip
 
 
@@ -341,9 +339,8 @@ MORE = {
 def test_the_commands_of_the_official_readme(tmp_path, dataset, recipe):
     write_release(dataset, tmp_path / "raw", 10)  # fewer of a class, and the release cannot draw
     official = ["--dataset", dataset, "--dataset_root", tmp_path / "raw", "--devices", "0"]
-    small = [w for name, v in (SMALL | MORE[dataset]).items() for w in (f"--{name}", v)]
     where = ["--data_dir", tmp_path / "data", "--results_dir", tmp_path / "results"]
-    done = program("train.py", *official, *small, *where, *recipe)
+    done = program("train.py", *official, *SMALL, *MORE[dataset], *where, *recipe)
     assert done.returncode == 0, done.stderr[-2000:]
     (config,) = (tmp_path / "results").rglob("config.json")
     run = RunFolder(config.parent)
