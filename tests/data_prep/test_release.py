@@ -193,9 +193,7 @@ def test_the_list_s_label_column_decides_the_draw_and_the_second_the_class(tmp_p
     ("food101", "test.jsonl", '"label": 1', '"label": 7', 7),
     ("ucf101", "testlist01_new.txt", "ApplyLipstick/", "YoYo/", 100),
 ])  # fmt: skip
-def test_a_class_that_the_name_contradicts_is_noted_and_the_list_wins(
-    tmp_path, dataset, file, old, new, label
-):
+def test_the_list_s_class_wins_over_the_name_s(tmp_path, dataset, file, old, new, label):
     write_release(dataset, tmp_path, 10, 2)
     (tmp_path / file).write_text((tmp_path / file).read_text().replace(old, new))
     found = scan(dataset, tmp_path)
