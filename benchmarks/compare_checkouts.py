@@ -144,7 +144,7 @@ def main(before: str, after: str) -> int:
     place = Path(tempfile.mkdtemp())
     for dataset, (flags, _) in SETS.items():
         given = ("--dataset", dataset, "--out", place / "raw" / dataset)
-        small = ("--profile", "tiny", "--per_class", "12", "--corrupt", "1", *flags)
+        small = ("--per_class", "12", "--corrupt", "1", *flags)
         run(checkouts["after"], "tests/write_tree.py", *given, *small)
     run(checkouts["after"], "-m", "data_prep", "--dataset", "demo", "--data_dir", place / "demo")
     for name in checkouts:

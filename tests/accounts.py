@@ -1,10 +1,9 @@
-"""What a raw tree holds, and what a scan or a preparation tells of it."""
+"""What a raw tree holds, and which of it a scan or a preparation names."""
 
 import os
 from pathlib import Path
 
-from common.files import read_table
-from data_prep.datasets.walk import is_ignored
+from common.files import is_ignored
 from data_prep.prepare import printable
 
 
@@ -18,17 +17,11 @@ def raw_files(root: Path) -> set[str]:
     return {printable(path) for path in found}
 
 
-def told_of(sources: list[str]) -> set[str]:
-    """The paths that lines name: several divided by ";", which may also stand in a name."""
+def paths_in(sources: list[str]) -> set[str]:
+    """The paths that sources name: several are divided by ";", which may also be in a name."""
     return {path for source in sources for path in (source, *source.split(";"))}
 
 
-def told_in(folder: Path) -> set[str]:
-    """The paths that a prepared folder's manifest.csv and rejected.csv name."""
-    sources = [row["sources"] for row in read_table(folder / "manifest.csv")]
-    return told_of(sources + [row["source"] for row in read_table(folder / "rejected.csv")])
-
-
 def hidden(paths: set[str]) -> set[str]:
-    """Those of the paths that no scan may tell of."""
+    """Those of the paths that no scan may name."""
     return {path for path in paths if any(map(is_ignored, path.split("/")))}

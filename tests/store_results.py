@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from small_trees import WRITERS  # noqa: E402
+from small_trees import SMALL_TREES  # noqa: E402
 from test_configurations import CHOSEN, SMALL, prepared_for_all  # noqa: E402
 
 import train  # noqa: E402
@@ -92,7 +92,7 @@ def main() -> int:
     """Trains, stores, and makes the tables and plotted numbers."""
     with tempfile.TemporaryDirectory() as place:
         results, lines = Path(place) / "results", []
-        for dataset in WRITERS:
+        for dataset in SMALL_TREES:
             data = prepared_for_all(Path(place), dataset)
             flags = ["--data_dir", str(data), "--results_dir", str(results), "--devices", "cpu"]
             for runs, seed in [one for one in runs_to_store() if one[0].dataset == dataset]:

@@ -10,7 +10,7 @@ Such a module defines
 * `scan(root, settings) -> Scan`: the raw tree as candidates; it reads names and lists, no media;
 * `detect(root)`: optional, the defaults of settings that follow from what the root holds;
 * `SPLIT_SECOND`: the share of the held-out samples that becomes the test part;
-* `SPLIT_RULE`: optional, the rule by which training splits unless told otherwise, "paper" without;
+* `SPLIT_RULE`: optional, the rule by which training splits by default, "paper" without it;
 * `RELEASE_CUT`: optional, `cut` of `split.split_release`; "test" without it;
 * `SOURCE`: where the download comes from, and what the root must hold, for error messages.
 

@@ -3,7 +3,7 @@
     Category&VideoID&Quality&StartTime&EndTime
 
 Annotations.txt has every row; trainSet.txt, valSet.txt and testSet.txt have those of the official
-parts. A header may stand in any of them (the download has one in Annotations.txt; the copy in the
+parts. Any of them may have a header (the download has one in Annotations.txt; the copy in the
 authors' repository, YapengTian/AVE-ECCV18, has none). Sound and frames are prepared as those of
 Kinetics-Sounds in its "stft" form.
 
@@ -13,14 +13,14 @@ Frames are taken inside the event, as by ARL (shicaiwei123/ICCV2025-ARL), sound 
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from common.options import UsageError, option
 from data_prep.datasets import kinetics
-from data_prep.datasets.lines import read_lines
-from data_prep.datasets.walk import walk
+from data_prep.datasets.lists import read_lines
+from data_prep.datasets.tree import RawTree, find_base
 from data_prep.spec import Candidate, Rejection, Scan, Spec
 
 # The category names of YapengTian/AVE-ECCV18: data/Annotations.txt, in alphabetical order, which is
@@ -56,7 +56,7 @@ class Settings:
         False,
         "a sample for each row of the lists: those of a video with several are <video>_<k>, in one"
         " group (off: the first row of a video alone)",
-        source="our choice; the field counts all rows",
+        source="our choice; published numbers count all rows",
     )
 
 
@@ -78,7 +78,7 @@ def spec(settings: Settings) -> Spec:
 
 
 class Row(NamedTuple):
-    """A line of a list: `place` says where it stands, `part` which part that list is of."""
+    """A row of a list: `place` is the list's name and line, `part` the part that the list is of."""
 
     source: str
     place: str
@@ -90,118 +90,85 @@ class Row(NamedTuple):
 
     @property
     def event(self) -> tuple:
-        """What equal rows of two lists share, 9 and 9.0 seconds among them."""
+        """What equal rows of two lists share; 9 and 9.0 seconds are equal."""
         times = (self.start, self.end)
-        seconds = map(float, times) if _has_length(*times) else times
-        return self.youtube, self.category.casefold(), *seconds
+        return self.youtube, self.category.casefold(), *(self.seconds or times)
+
+    @property
+    def seconds(self) -> list[float] | None:
+        """[start, end], or None unless these are two times of which the second is later."""
+        try:
+            start, end = float(self.start), float(self.end)
+        except ValueError:
+            return None
+        return [start, end] if 0 <= start < end < math.inf else None
+
+    def __str__(self) -> str:
+        words = (self.category, self.start, self.end)
+        return "{} from {} to {}".format(*(repr(word[:MAX_SHOWN]) for word in words))
+
+    def rejection(self, reason: str, detail: str) -> Rejection:
+        """The row as a line of rejected.csv."""
+        return Rejection(self.youtube, self.source, reason, f"{self.place}: {detail}")
 
 
-@dataclass
-class _Events:
-    """What the lists tell: the usable rows of each video, and those that cannot be used."""
-
-    taken: dict[str, list[Row]] = field(default_factory=dict)
-    places: dict[tuple[str, ...], str] = field(default_factory=dict)  # of the events that are taken
-    refused: list[Rejection] = field(default_factory=list)
+Events = dict[str, dict[tuple, Row]]  # YouTube id -> event -> the usable rows of the video
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """The listed clips under `root`; raises `UsageError` where it holds no lists or no clip."""
-    base = _find_base(root)
-    clips, rejected = _find_clips(root, base)
+    """The listed clips under `root`; raises `UsageError` if it holds no lists or no clip."""
+    tree = RawTree(root, find_base(root, f"list named {' or '.join(LISTS)}", _is_base, SOURCE))
+    lists = [tree.path(name) for name in LISTS if (root / tree.base / name).is_file()]
+    clips = tree.index((path for path in tree.walk() if path not in lists), _youtube_id)
     if not clips:
         raise UsageError(f"{root} holds no clip of AVE. {SOURCE}")
-    events = _read_events(root, base)
-    warnings = [] if settings.every_event else _only_first(events)
+    events, refused = _read_events(tree, lists)
+    if not settings.every_event:
+        tree.warnings += _keep_first(events, refused)
     candidates = []
-    for youtube, paths in sorted(clips.items()):
-        rows = events.taken.get(youtube, [])
-        if not rows:
-            rejected.append(_without_event(youtube, paths[0], events.refused))
-        for number, row in enumerate(rows, 1):
+    for youtube, paths in clips.items():
+        rows = events.get(youtube, {})
+        for number, row in enumerate(rows.values(), 1):
             name = youtube if len(rows) == 1 else f"{youtube}_{number}"
-            sources = {"audio": paths, "video": paths}
-            label = IDS[row.category.casefold()]
-            window = {"video": [float(row.start), float(row.end)]}
+            sources, label = {"audio": paths, "video": paths}, IDS[row.category.casefold()]
+            window = {"video": row.seconds}
             candidates.append(Candidate(name, label, sources, youtube, row.part, window))
-    # Of a clip without any event the line above tells it all.
-    rejected += [r for r in events.refused if r.id in events.taken or r.id not in clips]
-    rejected += [
-        Rejection(youtube, row.source, "missing_file", f"{row.place}: {row.category}")
-        for youtube, rows in events.taken.items()
-        if youtube not in clips
-        for row in rows
-    ]
-    candidates.sort(key=lambda candidate: candidate.id)
-    return Scan(LABELS, candidates, rejected, warnings + _warnings(candidates))
+    _reject_unmatched(tree, clips, events, refused)
+    tree.warnings += _without_part(candidates)
+    return tree.scan(LABELS, candidates)
 
 
-def _only_first(events: _Events) -> list[str]:
-    """Leaves the first row of each video, and says how many rows that costs."""
-    rows = Counter(row.part for same in events.taken.values() for row in same)
-    for same in events.taken.values():
-        for row in same[1:]:
-            detail = f"{row.place}: {_event(row)}; {same[0].place} was taken"
-            events.refused.append(Rejection(row.youtube, row.source, "duplicate", detail))
-        del same[1:]
-    kept = Counter(same[0].part for same in events.taken.values())
-    if kept == rows:
-        return []
-    parts = [part for part in ("train", "val", "test", "") if rows[part]]
-    counts = ", ".join(f"{kept[part]} of {rows[part]} {part or 'unassigned'}" for part in parts)
-    return [
-        f"{rows.total() - kept.total()} rows of videos with several events are left out ({counts}"
-        " rows stay); --every_event on makes each a sample, as the field counts them"
-    ]
+def _is_base(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in LISTS)
 
 
-def _find_base(root: Path) -> str:
-    """The folder with the lists, relative to `root`: itself, or the first folder in it that is."""
-    for base in ["", *sorted(path.name for path in root.glob("*") if path.is_dir())]:
-        if any((root / base / name).is_file() for name in LISTS):
-            return base
-    names = ", ".join(LISTS)
-    raise UsageError(f"{root} holds none of {names}, nor does a folder in it. {SOURCE}")
+def _youtube_id(path: PurePosixPath) -> str | None:
+    parsed = kinetics.parse_name(path.name)
+    return parsed[0] if parsed else None
 
 
-def _find_clips(root: Path, base: str) -> tuple[dict[str, tuple[str, ...]], list[Rejection]]:
-    """The clips' paths relative to `root` by YouTube id, and the files that are no first clip."""
-    clips: dict[str, tuple[str, ...]] = {}
-    rejected = []
-    for inside in walk(root / base):
-        if inside in LISTS and (root / base / inside).is_file():
-            continue
-        path = str(PurePosixPath(base, inside))
-        name = PurePosixPath(path)
-        parsed = kinetics.parse_name(name.name)
-        if parsed is None:
-            rejected.append(Rejection(name.stem, path, "unknown_name"))
-            continue
-        same = clips.get(parsed[0], ())
-        if same:
-            rejected.append(Rejection(parsed[0], path, "second_file", same[0]))
-        clips[parsed[0]] = (*same, path)
-    return clips, rejected
+def _read_events(tree: RawTree, lists: list[str]) -> tuple[Events, list[Rejection]]:
+    """The usable rows of all lists, each event of a video once, and the lines that are not usable.
 
-
-def _read_events(root: Path, base: str) -> _Events:
-    """The rows of all lists, each event of a video once.
-
-    Annotations.txt repeats the rows of the parts: those are not looked at again.
+    Annotations.txt repeats the rows of the parts: those are not taken again.
     """
-    events, seen = _Events(), set()
-    for name in LISTS:
-        if not (root / base / name).is_file():
-            continue
-        for row in _rows(root, str(PurePosixPath(base, name)), events.refused):
+    events: Events = {}
+    refused: list[Rejection] = []
+    seen = set()
+    for source in lists:
+        for row in _rows(tree.root, source, refused):
             if row.event not in seen or row.part:
-                _judge(row, events)
+                same = events.get(row.youtube, {}).get(row.event)
+                if fault := _fault(row, same):
+                    refused.append(row.rejection(*fault))
+                else:
+                    events.setdefault(row.youtube, {})[row.event] = row
             seen.add(row.event)
-    return events
+    return events, refused
 
 
 def _rows(root: Path, source: str, refused: list[Rejection]) -> Iterator[Row]:
-    """The rows of one list; lines that are none go to `refused`. Raises `UsageError`."""
+    """The rows of one list; lines that are none go to `refused`."""
     name = PurePosixPath(source).name
     for number, line in read_lines(root / source):
         place = f"{name}, line {number}"
@@ -209,7 +176,7 @@ def _rows(root: Path, source: str, refused: list[Rejection]) -> Iterator[Row]:
             what = f"{place}: not UTF-8, or longer than any row"
             refused.append(Rejection(place, source, "bad_line", what))
             continue
-        # From the right: a category may hold whatever its author likes.
+        # From the right: a category may contain the separator.
         fields = [" ".join(value.split()) for value in line.rsplit("&", len(HEADER) - 1)]
         if tuple(value.casefold() for value in fields) == HEADER or not line.strip():
             continue
@@ -222,51 +189,59 @@ def _rows(root: Path, source: str, refused: list[Rejection]) -> Iterator[Row]:
             refused.append(Rejection(youtube, source, "bad_line", what))
 
 
-def _judge(row: Row, events: _Events) -> None:
-    """Takes the row as an event of its video, or finds why not."""
-    reason = detail = ""
+def _fault(row: Row, same: Row | None) -> tuple[str, str] | None:
+    """(reason, detail) if the row cannot be used; `same` is the row that was taken of its event."""
     if row.category.casefold() not in IDS:
         category = repr(row.category[:MAX_SHOWN])
-        reason, detail = "no_label", f"{category} is none of the {len(LABELS)} classes"
-    elif not _has_length(row.start, row.end):
-        reason, detail = "empty_event", _event(row)
-    elif earlier := events.places.get(row.event):
-        reason, detail = "duplicate", f"{_event(row)}; {earlier} was taken"
-    if reason:
-        events.refused.append(Rejection(row.youtube, row.source, reason, f"{row.place}: {detail}"))
-    else:
-        events.taken.setdefault(row.youtube, []).append(row)
-        events.places[row.event] = row.place
+        return "no_label", f"{category} is none of the {len(LABELS)} classes"
+    if not row.seconds:
+        return "empty_event", str(row)
+    return ("duplicate", f"{row}; {same.place} was taken") if same else None
 
 
-def _event(row: Row) -> str:
-    category, start, end = (repr(word[:MAX_SHOWN]) for word in (row.category, row.start, row.end))
-    return f"{category} from {start} to {end}"
+def _keep_first(events: Events, refused: list[Rejection]) -> list[str]:
+    """Leaves the first row of each video, and says how many rows that costs."""
+    before = Counter(row.part for rows in events.values() for row in rows.values())
+    for youtube, rows in events.items():
+        first, *others = rows.values()
+        refused += [r.rejection("duplicate", f"{r}; {first.place} was taken") for r in others]
+        events[youtube] = {first.event: first}
+    kept = Counter(row.part for rows in events.values() for row in rows.values())
+    if kept == before:
+        return []
+    parts = [part for part in ("train", "val", "test", "") if before[part]]
+    counts = ", ".join(f"{kept[part]} of {before[part]} {part or 'unassigned'}" for part in parts)
+    return [
+        f"{before.total() - kept.total()} rows of videos with several events are left out ({counts}"
+        " rows stay); --every_event on makes each a sample, as published numbers do"
+    ]
 
 
-def _has_length(start: str, end: str) -> bool:
-    """Whether these are two times of which the second is the later one."""
-    try:
-        first, last = float(start), float(end)
-    except ValueError:
-        return False
-    return 0 <= first < last < math.inf
+def _reject_unmatched(
+    tree: RawTree, clips: dict[str, tuple[str, ...]], events: Events, refused: list[Rejection]
+) -> None:
+    """Rejects clips without an event, unusable rows, and rows without a clip.
+
+    A clip without an event is rejected for what is wrong with its first row, in one line for both.
+    """
+    first_fault = {row.id: row for row in reversed(refused)}
+    for youtube, paths in clips.items():
+        if youtube not in events:
+            row = first_fault.get(youtube)
+            fault = (row.reason, row.detail) if row else ("no_label", "no list names it")
+            tree.reject(youtube, paths[0], *fault)
+    tree.rejected += [r for r in refused if r.id in events or r.id not in clips]
+    for youtube, rows in events.items():
+        if youtube not in clips:
+            tree.rejected += [r.rejection("missing_file", r.category) for r in rows.values()]
 
 
-def _without_event(youtube: str, path: str, refused: list[Rejection]) -> Rejection:
-    """Why a clip has no event: what is wrong with the first of its rows, or that it has none."""
-    for row in refused:
-        if row.id == youtube:
-            return Rejection(youtube, path, row.reason, row.detail)
-    return Rejection(youtube, path, "no_label", "no list names it")
-
-
-def _warnings(candidates: list[Candidate]) -> list[str]:
-    """A line where the official parts are not known of every sample."""
+def _without_part(candidates: list[Candidate]) -> list[str]:
+    """A warning if the official part of a sample is unknown."""
     without = [candidate.id for candidate in candidates if not candidate.part]
     if not without:
         return []
     return [
-        f"{len(without)} of {len(candidates)} samples stand in none of trainSet.txt, valSet.txt"
-        f" and testSet.txt ({without[0]}, for example): --split_rule official will be refused"
+        f"{len(without)} of {len(candidates)} samples are in none of trainSet.txt, valSet.txt"
+        f" and testSet.txt ({min(without)}, for example): --split_rule official will be refused"
     ]

@@ -4,19 +4,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from common.options import UsageError, option
-from data_prep.datasets.options import (
-    CROPS,
-    FBANK,
-    FBANK_CONSTANTS,
-    FOLDER_FRAMES,
-    audio_feature_option,
-    crop_option,
-    frame_choice_option,
-)
-from data_prep.datasets.release_lists import release_scan
-from data_prep.datasets.walk import count_warnings, walk
-from data_prep.spec import Candidate, Rejection, Scan, Spec
+from common.options import option
+from data_prep.datasets import options
+from data_prep.datasets.lists import csv_fields
+from data_prep.datasets.release import ReleaseTree, find_release
+from data_prep.datasets.tree import RawTree, find_base
+from data_prep.spec import Candidate, Scan, Spec
 
 # The order of ids of OGM-GE, LFM, ARL and BalanceBenchmark.
 LABELS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
@@ -29,6 +22,8 @@ SOURCE = (
 FOLDERS = {"AudioWAV": ".wav", "VideoFlash": ".flv"}
 # Actor, sentence, emotion, level. Older copies hold one clip whose level is a single X.
 NAME = re.compile(r"(1\d{3})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX|X)", re.ASCII)
+RELEASE_LISTS = {"train_split.csv": "train", "val.csv": "val", "test.csv": "test"}
+FEWEST_FRAMES = 3  # the release's loader leaves out folders of fewer
 
 
 @dataclass(frozen=True)
@@ -40,10 +35,10 @@ class Settings:
         source="our choice: Table 5 counts all 7,442 clips, though the official release's loader"
         " leaves out those without a wav file or with fewer than 3 frames",
     )  # fmt: skip
-    audio_feature: str = audio_feature_option()
+    audio_feature: str = options.audio_feature_option()
     frame_codec: str = option("jpeg", "how frames are stored", choices=("jpeg", "raw"))
-    frame_choice: str = frame_choice_option("release")
-    crop: str = crop_option()
+    frame_choice: str = options.frame_choice_option("release")
+    crop: str = options.crop_option()
 
 
 def spec(settings: Settings) -> Spec:
@@ -58,7 +53,7 @@ def spec(settings: Settings) -> Spec:
 
     missing = "fill" if settings.keep_all else "reject"
     if settings.audio_feature == "fbank":
-        audio = Audio(**FBANK, missing=missing, normalise=FBANK_CONSTANTS)
+        audio = Audio(**options.FBANK, missing=missing, normalise=options.FBANK_CONSTANTS)
     else:
         audio = Audio("stft", 22050, seconds=3.0, n_fft=512, hop=353, missing=missing)
     video = Video(
@@ -67,8 +62,8 @@ def spec(settings: Settings) -> Spec:
         min_frames=3,
         codec=settings.frame_codec,
         missing=missing,
-        of_folder=FOLDER_FRAMES,
-        augment=CROPS[settings.crop],
+        of_folder=options.FOLDER_FRAMES,
+        augment=options.CROPS[settings.crop],
         choice="cremad" if settings.frame_choice == "release" else "segments",
     )
     return {"audio": audio, "video": video}
@@ -76,45 +71,70 @@ def spec(settings: Settings) -> Spec:
 
 def scan(root: Path, settings: Settings) -> Scan:
     """Pairs of files by clip name, grouped by actor; raises `UsageError` for another tree."""
-    if (found := release_scan(root, "cremad")) is not None:
-        return found
-    base = _find_base(root)
-    files: dict[str, dict[str, tuple[str, ...]]] = {}
-    rejected = []
+    if release := find_release(root, "cremad", LABELS):
+        return scan_release(release)
+    what = f"folders {' and '.join(FOLDERS)}"
+    tree = RawTree(root, find_base(root, what, _is_base, SOURCE))
+    files = {}
     for folder, suffix in FOLDERS.items():
-        # The regular spelling first: it is the one read where both stand.
-        for path in sorted(walk(root / base / folder), key=lambda path: ("_X." in path, path)):
-            source = str(PurePosixPath(base, folder, path))
-            name = PurePosixPath(path)
-            match = NAME.fullmatch(name.stem)
-            if not match or name.suffix.lower() != suffix:
-                rejected.append(Rejection(name.stem, source, "unknown_name"))
-                continue
-            clip = re.sub("_X$", "_XX", name.stem)
-            same = files.setdefault(clip, {}).get(suffix, ())
-            if same:
-                rejected.append(Rejection(clip, source, "second_file", same[0]))
-            files[clip][suffix] = (*same, source)
-    candidates = [_candidate(base, clip, files[clip]) for clip in sorted(files)]
-    return Scan(LABELS, candidates, rejected, count_warnings("cremad", len(candidates)))
+        # The regular spelling first: it is read where both are there.
+        paths = sorted(tree.walk(folder), key=lambda path: (_is_single_x(path), path))
+        files[suffix] = tree.index(paths, lambda path, suffix=suffix: _clip(path, suffix))
+    clips = files[".wav"].keys() | files[".flv"].keys()
+    tree.warn_of_count("cremad", len(clips))
+    return tree.scan(LABELS, [_candidate(tree, clip, files) for clip in clips])
 
 
-def _find_base(root: Path) -> str:
-    """The CREMA-D folder relative to `root`: itself, or the first folder in it that is one."""
-    bases = ["", *sorted(path.name for path in root.glob("*") if path.is_dir())]
-    for base in bases:
-        if all((root / base / folder).is_dir() for folder in FOLDERS):
-            return base
-    names = " and ".join(FOLDERS)
-    raise UsageError(f"{root} holds no folders {names}, nor does a folder in it. {SOURCE}")
+def _is_base(folder: Path) -> bool:
+    return all((folder / name).is_dir() for name in FOLDERS)
 
 
-def _candidate(base: str, clip: str, found: dict[str, tuple[str, ...]]) -> Candidate:
-    """Names both files even where one is missing: that the other stands in for it is noted then."""
+def _is_single_x(path: str) -> bool:
+    return "_X." in path
+
+
+def _clip(path: PurePosixPath, suffix: str) -> str | None:
+    """The clip that a file belongs to, in the regular spelling."""
+    if not NAME.fullmatch(path.stem) or path.suffix.lower() != suffix:
+        return None
+    return re.sub("_X$", "_XX", path.stem)
+
+
+def _candidate(tree: RawTree, clip: str, files: dict[str, dict[str, tuple[str, ...]]]) -> Candidate:
+    """A clip with both files, even if one is missing: extraction flags the one it reads instead."""
     actor, _, emotion, _ = NAME.fullmatch(clip).groups()
     wav, flv = (
-        found.get(suffix, (str(PurePosixPath(base, folder, clip + suffix)),))
+        files[suffix].get(clip, (tree.path(folder, clip + suffix),))
         for folder, suffix in FOLDERS.items()
     )
     sources = {"audio": (*wav, *flv), "video": flv}
     return Candidate(clip, LABELS.index(emotion), sources, group=actor)
+
+
+def scan_release(tree: ReleaseTree) -> Scan:
+    """AudioWAV/<clip>.wav and visual_frames/<clip>/ of the clips of three lists."""
+    tree.check_classes("stat.csv", 0, LABELS)
+    clips = set()
+    for name, part in RELEASE_LISTS.items():
+        for row in tree.rows(name, csv_fields, 2):
+            clip, emotion = row.fields[:2]
+            clips.add(clip)
+            sample = re.sub("_X$", "_XX", clip)  # as in the download
+            wav, folder = tree.path("AudioWAV", f"{clip}.wav"), tree.path("visual_frames", clip)
+            known, named = emotion in LABELS, NAME.fullmatch(sample)
+            label = LABELS.index(emotion) if known else -1
+            sources = {"audio": (wav,), "video": (folder,)}
+            other = named and named[3] != emotion
+            tree.add(
+                row,
+                Candidate(sample, label, sources, named[1] if named else "", part),
+                name=clip,
+                unknown_class="" if known else emotion,
+                files=[wav],
+                folders=[folder],
+                fewest=FEWEST_FRAMES,
+                conflict=f"list: {emotion}, name: {named[3]}" if other else "",
+            )
+    tree.reject_others("AudioWAV", {f"{clip}.wav" for clip in clips}, ".wav")
+    tree.reject_others("visual_frames", clips)
+    return tree.result()

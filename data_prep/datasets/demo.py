@@ -5,7 +5,8 @@ from pathlib import Path
 
 from common.files import is_ignored, read_table
 from common.options import UsageError
-from data_prep.spec import Candidate, Rejection, Scan, Spec
+from data_prep.datasets.tree import RawTree
+from data_prep.spec import Candidate, Scan, Spec
 
 LABELS = tuple("0123456789")
 SPLIT_SECOND = 2 / 3
@@ -37,37 +38,30 @@ def spec(settings: Settings) -> Spec:
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """The rows of labels.csv in the order of their ids; raises `UsageError` where it is missing."""
+    """The rows of labels.csv; raises `UsageError` if it is missing."""
     table = root / "labels.csv"
     if not table.is_file():
         raise UsageError(f"{root} is not AV-Digits: it has no labels.csv. `{WRITE}` writes the set")
-    listed = read_table(table, ("id", "label"))
-    rows = [(row["id"].strip(), row["label"].strip()) for row in listed]
-    names = {path.name for path in (root / "clips").glob("*") if not is_ignored(path.name)}
-    candidates, rejected = {}, []
-    for name, label in rows:
-        sources = {modality: f"clips/{name}{ending}" for modality, ending in ENDINGS.items()}
-        missing = [path for path in sources.values() if path.removeprefix("clips/") not in names]
+    listed = [(r["id"].strip(), r["label"].strip()) for r in read_table(table, ("id", "label"))]
+    there = {path.name for path in (root / "clips").glob("*") if not is_ignored(path.name)}
+    tree, candidates = RawTree(root), {}
+    for name, label in listed:
+        files = {modality: f"{name}{ending}" for modality, ending in ENDINGS.items()}
+        missing = [f"clips/{file}" for file in files.values() if file not in there]
         if name in candidates:
-            rejected.append(Rejection(name, "labels.csv", "duplicate", f"label {label!r}"))
+            tree.reject(name, "labels.csv", "duplicate", f"label {label!r}")
         elif label not in LABELS:
-            rejected.append(Rejection(name, "labels.csv", "no_label", f"{label!r} is no digit"))
+            tree.reject(name, "labels.csv", "no_label", f"{label!r} is no digit")
         elif missing:
-            rejected.append(Rejection(name, " ".join(missing), "missing_file"))
+            tree.reject(name, " ".join(missing), "missing_file")
         else:
-            files = {modality: (path,) for modality, path in sources.items()}
-            candidates[name] = Candidate(name, LABELS.index(label), files)
-    rejected += _unlisted(names, {name for name, _ in rows})
-    return Scan(LABELS, [candidates[name] for name in sorted(candidates)], rejected)
-
-
-def _unlisted(names: set[str], listed: set[str]) -> list[Rejection]:
-    """The files in clips/ that labels.csv does not name."""
-    rejected = []
-    for name in sorted(names):
-        stem, ending = Path(name).stem, Path(name).suffix
-        if ending not in ENDINGS.values():
-            rejected.append(Rejection(stem, f"clips/{name}", "unknown_name"))
-        elif stem not in listed:
-            rejected.append(Rejection(stem, f"clips/{name}", "no_label", "not in labels.csv"))
-    return rejected
+            sources = {modality: (f"clips/{file}",) for modality, file in files.items()}
+            candidates[name] = Candidate(name, LABELS.index(label), sources)
+    names = {name for name, _ in listed}
+    for file in sorted(there):
+        path = Path(file)
+        if path.suffix not in ENDINGS.values():
+            tree.reject_unknown(f"clips/{file}")
+        elif path.stem not in names:
+            tree.reject(path.stem, f"clips/{file}", "no_label", "not in labels.csv")
+    return tree.scan(LABELS, candidates.values())

@@ -12,38 +12,38 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from common.files import is_ignored
 from common.options import UsageError
-from data_prep.datasets.csv_rows import read_records, refuse_line
+from data_prep.datasets.lists import read_records, refuse_line
 from data_prep.datasets.options import max_tokens_option, text_clean_option, vocabulary_option
-from data_prep.datasets.release_lists import release_scan
-from data_prep.datasets.walk import count_warnings, walk
+from data_prep.datasets.release import ReleaseTree, find_release
+from data_prep.datasets.release import Row as ReleaseRow
+from data_prep.datasets.tree import RawTree, find_base, walk
 from data_prep.spec import Candidate, Listed, Rejection, Scan, Spec
 
-# In the order of sorted folder names, which is that of the field's ids.
-LABELS = (
-    "apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare", "beet_salad",
-    "beignets", "bibimbap", "bread_pudding", "breakfast_burrito", "bruschetta", "caesar_salad",
-    "cannoli", "caprese_salad", "carrot_cake", "ceviche", "cheese_plate", "cheesecake",
-    "chicken_curry", "chicken_quesadilla", "chicken_wings", "chocolate_cake", "chocolate_mousse",
-    "churros", "clam_chowder", "club_sandwich", "crab_cakes", "creme_brulee", "croque_madame",
-    "cup_cakes", "deviled_eggs", "donuts", "dumplings", "edamame", "eggs_benedict", "escargots",
-    "falafel", "filet_mignon", "fish_and_chips", "foie_gras", "french_fries", "french_onion_soup",
-    "french_toast", "fried_calamari", "fried_rice", "frozen_yogurt", "garlic_bread", "gnocchi",
-    "greek_salad", "grilled_cheese_sandwich", "grilled_salmon", "guacamole", "gyoza", "hamburger",
-    "hot_and_sour_soup", "hot_dog", "huevos_rancheros", "hummus", "ice_cream", "lasagna",
-    "lobster_bisque", "lobster_roll_sandwich", "macaroni_and_cheese", "macarons", "miso_soup",
-    "mussels", "nachos", "omelette", "onion_rings", "oysters", "pad_thai", "paella", "pancakes",
-    "panna_cotta", "peking_duck", "pho", "pizza", "pork_chop", "poutine", "prime_rib",
-    "pulled_pork_sandwich", "ramen", "ravioli", "red_velvet_cake", "risotto", "samosa", "sashimi",
-    "scallops", "seaweed_salad", "shrimp_and_grits", "spaghetti_bolognese", "spaghetti_carbonara",
-    "spring_rolls", "steak", "strawberry_shortcake", "sushi", "tacos", "takoyaki", "tiramisu",
-    "tuna_tartare", "waffles",
-)  # fmt: skip
+# In the order of sorted folder names, which is that of the ids in published lists.
+LABELS = tuple(
+    """
+apple_pie baby_back_ribs baklava beef_carpaccio beef_tartare beet_salad beignets bibimbap
+bread_pudding breakfast_burrito bruschetta caesar_salad cannoli caprese_salad carrot_cake ceviche
+cheese_plate cheesecake chicken_curry chicken_quesadilla chicken_wings chocolate_cake
+chocolate_mousse churros clam_chowder club_sandwich crab_cakes creme_brulee croque_madame cup_cakes
+deviled_eggs donuts dumplings edamame eggs_benedict escargots falafel filet_mignon fish_and_chips
+foie_gras french_fries french_onion_soup french_toast fried_calamari fried_rice frozen_yogurt
+garlic_bread gnocchi greek_salad grilled_cheese_sandwich grilled_salmon guacamole gyoza hamburger
+hot_and_sour_soup hot_dog huevos_rancheros hummus ice_cream lasagna lobster_bisque
+lobster_roll_sandwich macaroni_and_cheese macarons miso_soup mussels nachos omelette onion_rings
+oysters pad_thai paella pancakes panna_cotta peking_duck pho pizza pork_chop poutine prime_rib
+pulled_pork_sandwich ramen ravioli red_velvet_cake risotto samosa sashimi scallops seaweed_salad
+shrimp_and_grits spaghetti_bolognese spaghetti_carbonara spring_rolls steak strawberry_shortcake
+sushi tacos takoyaki tiramisu tuna_tartare waffles
+    """.split()
+)
 IDS = {name: index for index, name in enumerate(LABELS)}
+NUMBERS = {str(number) for number in range(len(LABELS))}
 SPLIT_SECOND = 2 / 3
 RELEASE_CUT = "train"  # the release gives scikit-learn the share of train
 PARTS = ("train", "test")
+LISTS = {part: f"texts/{part}_titles.csv" for part in PARTS}
 VAL_SHARE = 10  # one of so many training samples of a class is the official rule's val part
 SOURCE = (
     "UPMC Food-101 has titles beside its pictures (ETH's Food-101 has none), a copy is at"
@@ -52,8 +52,13 @@ SOURCE = (
     " A tree made for the official MIDAS code does as well."
 )
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
-TEXT = ".txt"  # in some published lists rows name a text file that stands for the picture
-# The names that the three columns bear in lists with a header.
+# Part, class and name of a picture below images. Names that are not UTF-8 cannot be written.
+PICTURE = (
+    r"/(train|test)/([^/\udc80-\udcff]+)/([^/\udc80-\udcff]+(?i:\.(?:jpe?g|png|gif|webp|bmp)))"
+)
+TEXT = ".txt"  # in some published lists rows name a text file instead of the picture
+PUBLISHED = (0, 1, 2)  # the columns of picture, title and class in the lists as published
+# The names of the three columns in lists with a header.
 COLUMNS = {
     "image": ("image_path", "image_name", "image", "img", "filename", "file"),
     "text": ("text", "title"),
@@ -83,7 +88,7 @@ def spec(settings: Settings) -> Spec:
 
 
 class Row(NamedTuple):
-    """A line of a list: `label` in the spelling of `canonical`, `source` relative to the root."""
+    """A row of a list: `label` in the spelling of `canonical`, `source` relative to the root."""
 
     part: str
     name: str
@@ -93,8 +98,7 @@ class Row(NamedTuple):
     line: int
 
 
-# (part, file name) -> class folder -> the files of that picture, relative to the root
-Pictures = dict[tuple[str, str], dict[str, tuple[str, ...]]]
+Pictures = dict[str, tuple[str, ...]]  # part/class folder/name -> the files of that picture
 
 
 def canonical(name: str) -> str:
@@ -104,72 +108,53 @@ def canonical(name: str) -> str:
 
 def scan(root: Path, settings: Settings) -> Scan:
     """The rows of the lists with their pictures; raises `UsageError` for another tree."""
-    if (found := release_scan(root, "food101")) is not None:
-        return replace(found, candidates=_with_val(found.candidates))
-    base = _find_base(root)
-    lists = {part: str(PurePosixPath(base, _list_name(part))) for part in PARTS}
-    pictures, rejected = _read_tree(root, base, set(lists.values()))
-    rows: list[Row] = []
-    for part, source in lists.items():
-        listed, unread = read_titles(root, source, part)
-        rows += listed
-        rejected += unread
-    candidates, unmatched, samples = _match(rows, pictures, lists)
-    candidates = _with_val(sorted(candidates, key=lambda candidate: candidate.id))
-    warnings = count_warnings("food101", len(candidates))
+    if release := find_release(root, "food101", LABELS):
+        return scan_release(release)
+    what = "images/ with " + " and ".join(LISTS.values())
+    tree = RawTree(root, find_base(root, what, _is_base, SOURCE))
+    lists = {part: tree.path(name) for part, name in LISTS.items()}
+    others = (path for path in walk(root) if path not in lists.values())
+    pattern = re.compile(re.escape(tree.path("images")) + PICTURE)
+    pictures = tree.index(others, lambda path: _picture(path, pattern))
+    rows = [row for part, source in lists.items() for row in read_titles(tree, source, part)]
+    rows = _with_pictures(rows, pictures)
+    candidates, pool = _match(tree, rows, pictures)
+    for picture, paths in pictures.items():
+        if picture not in candidates:
+            part = picture.split("/")[0]
+            tree.reject(picture, paths[0], "no_text", f"not in {lists[part]}")
+    candidates = _with_val([candidate for candidate in candidates.values() if candidate])
+    tree.warn_of_count("food101", len(candidates))
     if marred := sum("\ufffd" in row.title for row in rows):
-        warnings.append(f"{marred} titles hold bytes that are not UTF-8: U+FFFD in their place")
-    pool = [Listed(sample, IDS[label]) for sample, label in samples if label in IDS]
-    return Scan(LABELS, candidates, rejected + unmatched, warnings, pool)
+        tree.warnings.append(
+            f"{marred} titles hold bytes that are not UTF-8: U+FFFD in their place"
+        )
+    return tree.scan(LABELS, candidates, pool)
 
 
-def _list_name(part: str) -> str:
-    return f"texts/{part}_titles.csv"
+def _is_base(folder: Path) -> bool:
+    lists = [folder / name for name in LISTS.values()]
+    return (folder / "images").is_dir() and all(path.is_file() for path in lists)
 
 
-def _find_base(root: Path) -> str:
-    """The Food-101 folder relative to `root`: itself, or the first folder in it that is one."""
-    inside = [path.name for path in root.glob("*") if path.is_dir() and not is_ignored(path.name)]
-    for base in ["", *sorted(inside)]:
-        lists = [root / base / _list_name(part) for part in PARTS]
-        if (root / base / "images").is_dir() and all(path.is_file() for path in lists):
-            return base
-    names = " and ".join(_list_name(part) for part in PARTS)
-    raise UsageError(f"{root} holds no images/ with {names}, nor does a folder in it. {SOURCE}")
-
-
-def _read_tree(root: Path, base: str, lists: set[str]) -> tuple[Pictures, list[Rejection]]:
-    """The pictures, and what is neither a picture at its place nor a list."""
-    pictures: Pictures = {}
-    rejected = []
-    for path in walk(root):
-        # A name that is not UTF-8 cannot stand in the files that are written.
-        readable = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        file = PurePosixPath(path)
-        *place, part, folder = ("", "", *file.parts)[:-1]
-        at_home = PurePosixPath(*place) == PurePosixPath(base, "images") and part in PARTS
-        if at_home and file.suffix.lower() in SUFFIXES and readable == path:
-            same, label = pictures.setdefault((part, file.name), {}), canonical(folder)
-            if label in same:
-                sample = f"{part}/{label}/{file.name}"
-                rejected.append(Rejection(sample, path, "second_file", same[label][0]))
-            same[label] = (*same.get(label, ()), path)
-        elif path not in lists:
-            rejected.append(Rejection(PurePosixPath(readable).stem, readable, "unknown_name"))
-    return pictures, rejected
+def _picture(path: PurePosixPath, pattern: re.Pattern) -> str | None:
+    """part/class/name of a picture at its place; None for another file."""
+    match = pattern.fullmatch(str(path))
+    return f"{match[1]}/{canonical(match[2])}/{match[3]}" if match else None
 
 
 # The lists ----------------------------------------------------------------------------------------
 
 
-def read_titles(root: Path, source: str, part: str) -> tuple[list[Row], list[Rejection]]:
-    """The rows of the list root/source in either form, and what is wrong with its lines.
+def read_titles(tree: RawTree, source: str, part: str) -> list[Row]:
+    """The rows of a list in either form.
 
     Commas of a title that nobody quoted are understood; bytes that are not UTF-8 become U+FFFD.
     Raises `UsageError` for a file that is no such list.
     """
-    rows, rejected, places, width = [], [], None, 3
-    published = 0, 1, 2
+    rows: list[Row] = []
+    rejected: list[Rejection] = []
+    places, width = None, 3
 
     def is_row(cells: list[str]) -> bool:
         return any(_is_picture(cell) for cell in cells)
@@ -177,27 +162,27 @@ def read_titles(root: Path, source: str, part: str) -> tuple[list[Row], list[Rej
     def is_first(cells: list[str]) -> bool:
         return len(cells) >= width and (_is_picture(cells[0]) or None not in _places(cells))
 
-    for record in read_records(root / source, is_first, is_row, replace=True):
+    for record in read_records(tree.root / source, is_first, is_row, replace=True):
         cells, fault = record.cells, record.fault
         if places is None and cells:
-            places = published
             if not _is_picture(cells[0]):
-                places, width = _columns(cells, root / source), len(cells)
+                places, width = _columns(cells, tree.root / source), len(cells)
                 continue
+            places = PUBLISHED
         if cells and len(cells) < width:
             counts = f"{len(cells)} cells where {width} are due"
-            fault = f"{counts}; {fault}" if fault else counts
-            cells = []
+            cells, fault = [], f"{counts}; {fault}" if fault else counts
         if cells:
             name, title, label = _three(cells, places, width)
             # Some lists hold whole paths, of whatever system.
             name = name.replace("\\", "/").rsplit("/", 1)[-1].strip()
             rows.append(Row(part, name, title, canonical(label), source, record.line))
         if fault:
-            sample, detail = f"{part}, line {record.line}", f"line {record.line}: {fault}"
-            reason = "open_quote" if cells else "bad_line"
-            refuse_line(rejected, Rejection(sample, source, reason, detail))
-    return rows, rejected
+            place, reason = f"line {record.line}", "open_quote" if cells else "bad_line"
+            line = Rejection(f"{part}, {place}", source, reason, f"{place}: {fault}")
+            refuse_line(rejected, line)
+    tree.rejected += rejected
+    return rows
 
 
 def _is_picture(cell: str) -> bool:
@@ -214,7 +199,7 @@ def _places(header: list[str]) -> list[int | None]:
 
 
 def _columns(header: list[str], path: Path) -> tuple[int, ...]:
-    """`_places` of a header; raises `UsageError` where it lacks one."""
+    """`_places` of a header; raises `UsageError` if it lacks one."""
     places = _places(header)
     if None in places:
         column = list(COLUMNS)[places.index(None)]
@@ -225,62 +210,21 @@ def _columns(header: list[str], path: Path) -> tuple[int, ...]:
     return tuple(places)
 
 
-def _three(fields: list[str], places: tuple[int, ...], width: int) -> tuple[str, ...]:
-    """(picture, title, class) of a record; more fields than columns belong to the title."""
-    text, more = places[1], len(fields) - width
-    title = ",".join(fields[text : text + more + 1])
-    fields = [*fields[:text], title, *fields[text + more + 1 :]]
-    return tuple(fields[place] for place in places)
+def _three(cells: list[str], places: tuple[int, ...], width: int) -> tuple[str, ...]:
+    """(picture, title, class) of a row; more cells than columns belong to the title."""
+    text, end = places[1], places[1] + len(cells) - width + 1
+    cells = [*cells[:text], ",".join(cells[text:end]), *cells[end:]]
+    return tuple(cells[place] for place in places)
 
 
 # Rows and pictures --------------------------------------------------------------------------------
 
 
-def _match(
-    rows: list[Row], pictures: Pictures, lists: dict[str, str]
-) -> tuple[list[Candidate], list[Rejection], list[tuple[str, str]]]:
-    """The samples, the rows and pictures that make none, and (sample, class) of each row in order.
-
-    A row whose picture is not in its class's folder has it in another one, if exactly one holds
-    that name and no other row has taken it.
-    """
-    taken: dict[tuple[str, ...], Candidate | None] = {}
-    rejected, astray = [], []
-    rows = _with_pictures(rows, pictures)
-    folders_of = {}  # row -> the folder of its picture, where that is another than the row says
-    for row in rows:
-        found = pictures.get((row.part, row.name), {})
-        if row.label in found:
-            _take(row, row.label, found[row.label], taken, rejected)
-        else:
-            astray.append(row)
-    for row in astray:
-        found = pictures.get((row.part, row.name), {})
-        free = [folder for folder, paths in found.items() if paths not in taken]
-        if len(free) == 1:
-            folders_of[row] = free[0]
-            _take(row, free[0], found[free[0]], taken, rejected)
-        else:
-            sample, line = f"{row.part}/{row.label}/{row.name}", f"line {row.line}"
-            rejected.append(Rejection(sample, row.source, "missing_file", line))
-    for (part, name), folders in pictures.items():
-        for folder, paths in folders.items():
-            if paths not in taken:
-                sample, detail = f"{part}/{folder}/{name}", f"not in {lists[part]}"
-                rejected.append(Rejection(sample, paths[0], "no_text", detail))
-    samples = []
-    for row in rows:
-        folder = folders_of.get(row, row.label)
-        samples.append((f"{row.part}/{folder}/{row.name}", row.label or folder))
-    return [candidate for candidate in taken.values() if candidate], rejected, samples
-
-
 def _with_pictures(rows: list[Row], pictures: Pictures) -> list[Row]:
-    """The rows, those that name a .txt with the one picture of that stem in its place."""
-    if not any(row.name.lower().endswith(TEXT) for row in rows):
-        return rows
+    """The rows; one that names a .txt gets the only picture of that stem instead."""
     stems = defaultdict(set)
-    for part, name in pictures:
+    for picture in pictures:
+        part, _, name = picture.split("/")
         stems[part, PurePosixPath(name).stem].add(name)
     named = []
     for row in rows:
@@ -290,34 +234,71 @@ def _with_pictures(rows: list[Row], pictures: Pictures) -> list[Row]:
     return named
 
 
+def _match(
+    tree: RawTree, rows: list[Row], pictures: Pictures
+) -> tuple[dict[str, Candidate | None], list[Listed]]:
+    """The pictures that rows took, with their samples (None: it cannot be one), and the pool.
+
+    A row whose picture is not in the folder of its class has it in another one, if exactly one
+    holds that name and no other row has taken it.
+    """
+    taken: dict[str, Candidate | None] = {}
+    folders_of: dict[Row, str] = {}  # the folder of a row's picture, if not the one it names
+    folders_with = defaultdict(list)
+    for picture in pictures:
+        part, folder, name = picture.split("/")
+        folders_with[part, name].append(folder)
+    astray = []
+    for row in rows:
+        if f"{row.part}/{row.label}/{row.name}" in pictures:
+            _take(tree, row, row.label, pictures, taken)
+        else:
+            astray.append(row)
+    for row in astray:
+        folders = folders_with.get((row.part, row.name), [])
+        free = [folder for folder in folders if f"{row.part}/{folder}/{row.name}" not in taken]
+        if len(free) == 1:
+            folders_of[row] = free[0]
+            _take(tree, row, free[0], pictures, taken)
+        else:
+            sample = f"{row.part}/{row.label}/{row.name}"
+            tree.reject(sample, row.source, "missing_file", f"line {row.line}")
+    pool = []
+    for row in rows:
+        folder = folders_of.get(row, row.label)
+        if (label := IDS.get(row.label or folder)) is not None:
+            pool.append(Listed(f"{row.part}/{folder}/{row.name}", label))
+    return taken, pool
+
+
 def _take(
+    tree: RawTree,
     row: Row,
     folder: str,
-    paths: tuple[str, ...],
-    taken: dict[tuple[str, ...], Candidate | None],
-    rejected: list[Rejection],
+    pictures: Pictures,
+    taken: dict[str, Candidate | None],
 ) -> None:
-    """Makes a row and its picture a sample, or finds why not. The list's class goes first."""
+    """Makes a row and its picture a sample, or finds why not. The list's class counts."""
     sample, label = f"{row.part}/{folder}/{row.name}", row.label or folder
-    if paths in taken:
-        rejected.append(Rejection(sample, paths[0], "duplicate", f"{row.source}, line {row.line}"))
+    paths, classes = pictures[sample], f"list: {row.label or 'none'}, folder: {folder}"
+    if sample in taken:
+        tree.reject(sample, paths[0], "duplicate", f"{row.source}, line {row.line}")
         return
-    taken[paths] = None
-    told = f"list: {row.label or 'none'}, folder: {folder}"
+    taken[sample] = None
     if label not in IDS:
-        rejected.append(Rejection(sample, paths[0], "no_label", told))
+        tree.reject(sample, paths[0], "no_label", classes)
         return
     if label != folder:
-        rejected.append(Rejection(sample, paths[0], "label_conflict", told))
+        tree.reject(sample, paths[0], "label_conflict", classes)
     inline = {"text": row.title}
-    taken[paths] = Candidate(sample, IDS[label], {"image": paths}, "", row.part, inline)
+    taken[sample] = Candidate(sample, IDS[label], {"image": paths}, "", row.part, inline)
 
 
 def _with_val(candidates: list[Candidate]) -> list[Candidate]:
     """The samples with a val part, which the raw data lack: a tenth of each class's train part.
 
-    Those whose ids have the smallest SHA-256, at least one of two. Our choice: without it the
-    official test part, on which the field compares, could not be used.
+    It has those whose ids have the smallest SHA-256, at least one of two. Our choice: without it
+    the official test part, on which results are compared, could not be used.
     """
     classes = defaultdict(list)
     for candidate in candidates:
@@ -328,3 +309,39 @@ def _with_val(candidates: list[Candidate]) -> list[Candidate]:
         ids.sort(key=lambda sample: hashlib.sha256(sample.encode()).hexdigest())
         val.update(ids[: -(-len(ids) // VAL_SHARE)] if len(ids) > 1 else ())
     return [replace(c, part="val") if c.id in val else c for c in candidates]
+
+
+def scan_release(tree: ReleaseTree) -> Scan:
+    """images/<part>/<img> with the text of each line of <part>.jsonl.
+
+    A label is a class's number in our order, which is that of the sorted names, or its name.
+    """
+    for part in PARTS:
+        used = set()
+        for row in tree.objects(f"{part}.jsonl"):
+            used.add(row.fields[0])
+            _add_release(tree, row, part)
+        for path in tree.walk(f"images/{part}"):
+            name = PurePosixPath(path).relative_to(tree.path("images", part))
+            if str(name) not in used:
+                reason = "no_text" if name.suffix.lower() in SUFFIXES else "unknown_name"
+                tree.reject(name.stem, path, reason, f"not in {part}.jsonl")
+    tree.reject_others("images", PARTS)
+    found = tree.result()
+    return replace(found, candidates=_with_val(found.candidates))
+
+
+def _add_release(tree: ReleaseTree, row: ReleaseRow, part: str) -> None:
+    name, text = row.fields
+    number = int(row.key) if row.key in NUMBERS else IDS.get(canonical(row.key))
+    path, folder = tree.path("images", part, name), canonical(PurePosixPath(name).parent.name)
+    is_other = number is not None and folder in IDS and IDS[folder] != number
+    inline, sources = {"text": text}, {"image": (path,)}
+    tree.add(
+        row,
+        Candidate(f"{part}/{name}", -1 if number is None else number, sources, "", part, inline),
+        name=name,
+        unknown_class=row.key if number is None else "",
+        files=[path],
+        conflict=f"list: {LABELS[number]}, folder: {folder}" if is_other else "",
+    )

@@ -3,7 +3,7 @@
 Columns: `id`, `label`, optionally `split` (train, val, test) and `group` (what a group split keeps
 together), and one a modality: `audio`, `video`, `image`, `flow` hold a file's path relative to the
 manifest, `array` a .npy file, `text` the text itself. At least one modality; MIDAS and most others
-need two. Modalities are taken in the order of the columns; other columns are passed over.
+need two. Modalities are taken in the order of the columns; other columns are ignored.
 
 --dataset_root names another folder for the files. Then links may lead out of that folder; without
 it they may not. Absolute paths must lie below the folder in either case.
@@ -15,18 +15,17 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from common.files import shown
 from common.options import UsageError, option
-from data_prep.datasets.csv_rows import Record, columns_wrong, read_records, refuse_line
 from data_prep.datasets.options import max_tokens_option, vocabulary_option
-from data_prep.datasets.own_files import Files
+from data_prep.datasets.own_files import Files, Table
+from data_prep.datasets.tree import RawTree
 from data_prep.modalities import KINDS, Modality, load
-from data_prep.spec import Candidate, Rejection, Scan, Spec
+from data_prep.spec import Candidate, Scan, Spec
 
 PLAIN = ("id", "label", "split", "group")
 PARTS = {
@@ -55,7 +54,7 @@ class Settings:
 
 
 class Manifest:
-    """The layout of one manifest; `order` replaces its columns where the file is not to be read."""
+    """The data set of one manifest; `order` replaces its columns if the file is not to be read."""
 
     Settings = Settings
     SPLIT_SECOND = 2 / 3
@@ -64,18 +63,21 @@ class Manifest:
         self.path, self._order = Path(path), order
         # True: links may lead out of the root (set by raw_root if the user gave --dataset_root).
         self.anywhere = False
-        self.SOURCE = f"The files stand where {self.path} says, relative to its folder."
+        self.SOURCE = f"The files are where {self.path} says, relative to its folder."
+
+    def _table(self, files: Files | None = None) -> Table:
+        return Table(self.path, "--dataset", (*PLAIN, *KINDS), PLAIN[:2], files)
 
     @property
     def columns(self) -> list[str]:
         """The columns that count; raises `UsageError` for a manifest that cannot be one."""
-        header = read_table(self.path, "--dataset", (*PLAIN, *KINDS), PLAIN[:2], []).columns
-        if not set(header) - set(PLAIN):
+        columns = self._table().columns
+        if not set(columns) - set(PLAIN):
             raise UsageError(
-                f"{self.path} has the columns {', '.join(header)}; it needs one or more of"
+                f"{self.path} has the columns {', '.join(columns)}; it needs one or more of"
                 f" {', '.join(KINDS)} beside id and label"
             )
-        return header
+        return columns
 
     @property
     def order(self) -> list[str]:
@@ -86,7 +88,7 @@ class Manifest:
 
     @property
     def SPLIT_RULE(self) -> str:
-        """The manifest's own split, where it has one."""
+        """The manifest's own split, if it has one."""
         return "official" if "split" in self.columns else "paper"
 
     @property
@@ -95,72 +97,64 @@ class Manifest:
         return {"split_rule": "official"} if self.SPLIT_RULE == "official" else {}
 
     def spec(self, settings: Settings) -> Spec:
-        """The stored form of each modality."""
-        return {m: stored_form(m, settings) for m in self.order}
+        """The modalities of the columns."""
+        return {m: modality_of(m, settings) for m in self.order}
 
     def scan(self, root: Path, settings: Settings) -> Scan:
         """The rows as candidates; raises `UsageError` for a path that leaves the root.
 
         A row without a label, with an id that came before, with a missing file or with more or
-        fewer cells than the header is listed as rejected.
+        fewer cells than the header is rejected.
         """
-        files, rejected = Files(root, self.anywhere), []
-        table = read_table(self.path, "--dataset", (*PLAIN, *KINDS), PLAIN[:2], rejected, files)
+        tree, table = RawTree(root), self._table(Files(root, self.anywhere))
         found: dict[str, Candidate] = {}
-        labels: dict[str, int] = {}  # in the order of the rows, at first
-        for line, row in table.rows:
-            candidate, why = self._candidate(row, line, files, labels)
-            if not why and candidate.id in found:
-                why = "duplicate", f"id {candidate.id!r}"
-            if why:
+        numbers: dict[str, int] = {}  # of the labels, in the order of the rows
+        for line, row in table.rows(tree.rejected):
+            candidate, reason, detail = self._candidate(row, line, table, numbers)
+            if not reason and candidate.id in found:
+                reason, detail = "duplicate", f"id {candidate.id!r}"
+            if reason:
                 where = f"{self.path.name}, line {line}"
-                rejected.append(Rejection(row["id"].strip(), where, *why))
+                tree.reject(row["id"].strip(), where, reason, detail)
             else:
                 found[candidate.id] = candidate
-        names = tuple(sorted(labels))
+        names = tuple(sorted(numbers))
         if len(names) < 2:
             raise UsageError(
                 f"{self.path} has {len(names)} label(s); two or more classes are needed"
             )
-        order = {name: k for k, name in enumerate(names)}
-        place = [order[label] for label in labels]
-        candidates = [found.pop(name) for name in sorted(found)]
-        for k, candidate in enumerate(candidates):
-            candidates[k] = replace(candidate, label=place[candidate.label])
-        warnings = [*table.notes, *_alike(names)]
-        return Scan(names, candidates, rejected, warnings, listed=len(candidates) + len(rejected))
+        sorted_place = {name: k for k, name in enumerate(names)}
+        label_of = [sorted_place[name] for name in numbers]
+        tree.warnings += [*table.notes, *_alike(names)]
+        scan = tree.scan(names, (found.pop(name) for name in sorted(found)))
+        for k, candidate in enumerate(scan.candidates):
+            scan.candidates[k] = replace(candidate, label=label_of[candidate.label])
+        return replace(scan, listed=len(scan.candidates) + len(scan.rejected))
 
     def _candidate(
-        self, row: dict[str, str], line: int, files: Files, labels: dict[str, int]
-    ) -> tuple[Candidate | None, tuple[str, str] | None]:
-        """The sample of a row, or (reason, detail) why it is none."""
+        self, row: dict[str, str], line: int, table: Table, numbers: dict[str, int]
+    ) -> tuple[Candidate | None, str, str]:
+        """(sample, "", "") of a row, or (None, reason, detail) if it is none."""
         name, label = row["id"].strip(), row["label"].strip()
         if not name or not label:
-            return None, ("no_label", "no label" if name else "no id")
+            return None, "no_label", "no label" if name else "no id"
         split = row.get("split", "").strip()
         if split.casefold() not in PARTS:
             raise UsageError(
                 f"{self.path}, line {line}: split {split[:80]!r} is none of"
                 " train, val (valid, validation, dev), test"
             )
-        number, sources = labels.setdefault(label, len(labels)), {}
+        number, sources, inline = numbers.setdefault(label, len(numbers)), {}, {}
         for m in self.order:
-            if not load(m).inline:
-                path, why = find(files, self.path, line, row[m])
-                if why:
-                    return None, ("missing_file", f"{m}: {why}")
-                sources[m] = (path,)
-        inline = {m: row[m] for m in self.order if load(m).inline} or NOTHING
+            if load(m).inline:
+                inline[m] = row[m]
+                continue
+            path, why = table.find(line, row[m])
+            if why:
+                return None, "missing_file", f"{m}: {why}"
+            sources[m] = (path,)
         group, part = sys.intern(row.get("group", "").strip()), PARTS[split.casefold()]
-        return Candidate(name, number, sources, group, part, inline), None
-
-
-def find(files: Files, table: Path, line: int, text: str) -> tuple[str, str]:
-    """`files.find`, with the line in its error."""
-    try:
-        return files.find(text.strip())
-    except UsageError as error:
-        raise UsageError(f"{table}, line {line}: {error}") from None
+        return Candidate(name, number, sources, group, part, inline or NOTHING), "", ""
 
 
 def _alike(names: Sequence[str]) -> list[str]:
@@ -184,79 +178,7 @@ def _alike(names: Sequence[str]) -> list[str]:
     return [f"the classes {pairs[0]}{more} differ only in how they are written"]
 
 
-class Table(NamedTuple):
-    """A user's csv file: the known columns in their order, (line, row) pairs, and what to note."""
-
-    columns: list[str]
-    rows: Iterator[tuple[int, dict[str, str]]]
-    notes: list[str]
-
-
-def read_table(
-    path: Path,
-    flag: str,
-    known: Sequence[str],
-    needed: Sequence[str],
-    rejected: list[Rejection],
-    files: Files | None = None,
-) -> Table:
-    """The file that `flag` names, by its columns in lower case; unknown ones are passed over.
-
-    While the rows are read, those with more or fewer cells than the header go to `rejected`. Raises
-    `UsageError` for what is no such file, and for a quote that nothing closes: with `files`, a line
-    that names one of them is a row of its own, and no part of a text over several lines.
-    """
-
-    def is_header(cells: list[str]) -> bool:
-        return set(needed) <= {cell.strip().casefold() for cell in cells}
-
-    header: list[str] = []
-
-    def is_row(cells: list[str]) -> bool:
-        if len(cells) != len(header):
-            return False
-        paths = [c for n, c in zip(header, cells) if n in KINDS and not load(n).inline]
-        if files and paths:
-            return any(files.is_there(path) for path in paths)
-        return bool(cells[header.index("id")].strip().isalnum())
-
-    try:
-        records = read_records(path, is_header, is_row)
-        first = next(records, Record(1, []))
-    except OSError as error:
-        raise UsageError(f"{flag} {path} cannot be read: {error.strerror}") from None
-    if first.fault:
-        raise UsageError(f"{path}, line {first.line}: {first.fault}")
-    header += [cell.strip().casefold() for cell in first.cells]
-    told = [name for name in header if name in known]
-    missing = [name for name in needed if name not in header]
-    twice = next((name for name in told if told.count(name) > 1), "")
-    if missing or twice:
-        what = f"the column {twice} twice" if twice else f"no column {missing[0]}"
-        raise UsageError(
-            f"{path} has {what} (its columns: {shown(', '.join(header)) or 'none'}); it needs"
-            f" {', '.join(needed)}"
-        )
-    passed = [name or "one without a name" for name in header if name not in known]
-    notes = [f"{path.name}: columns passed over: {shown(', '.join(passed))}"] if passed else []
-    return Table(told, _rows(path, header, records, rejected), notes)
-
-
-def _rows(
-    path: Path, header: list[str], records: Iterator[Record], rejected: list[Rejection]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    for record in records:
-        if record.fault:
-            raise UsageError(f"{path}, line {record.line}: {record.fault}")
-        wrong = columns_wrong(record, len(header))
-        if wrong:
-            where = f"{path.name}, line {record.line}"
-            refuse_line(rejected, Rejection("", where, "bad_line", wrong))
-        else:
-            yield record.line, dict(zip(header, record.cells))
-
-
-def stored_form(kind: str, s: Settings) -> Modality:
+def modality_of(kind: str, s: Settings) -> Modality:
     """The modality of a column.
 
     Audio and arrays are normalised by the training part, pictures by ImageNet's constants. A crop

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from common.files import is_ignored
 from common.options import UsageError, option
-from data_prep.datasets.walk import count_warnings
-from data_prep.spec import Candidate, Rejection, Scan, Spec
+from data_prep.datasets.tree import RawTree
+from data_prep.spec import Candidate, Scan, Spec
 
 LABELS = ("negative", "positive")
 SPLIT_SECOND = 2 / 3  # for --split_rule paper; the paper has the official parts
@@ -99,55 +98,55 @@ def spec(settings: Settings) -> Spec:
 def scan(root: Path, settings: Settings) -> Scan:
     """The rows of the pickle as candidates; raises `UsageError` for another or a damaged file.
 
-    Other files in the pickle's folder are listed as rejected, but for those of the other variants.
+    Other files in the pickle's folder are rejected, except for those of the other variants.
     """
-    # Not at the top: layouts are imported for --help, numpy takes a while.
+    # Imported here: data sets are imported for --help, and numpy takes a while.
     from data_prep.modalities.unpickle import load
 
-    variant = VARIANTS[settings.feature_files]
+    variant, tree = VARIANTS[settings.feature_files], RawTree(root)
     source = _find_file(root, variant.file)
     content = load(root / source)
     counts = _check(content, root / source, variant)
-    found: dict[str, Candidate] = {}
-    rejected, warnings = _others(root, source)
+    _tell_others(tree, PurePosixPath(source))
     of_videos = _names_videos(row for part in counts for row in content[part]["id"])
+    found: dict[str, Candidate] = {}
     for part, count in counts.items():
-        ids, ratings = content[part]["id"], content[part][variant.ratings]
         for row in range(count):
-            name, group = _name(ids[row])
+            where, identity = f"{part}/{row}", content[part]["id"][row]
+            name, group = _name(identity)
             if of_videos and name:
-                name, group = _with_times(name, ids[row]), name
-            where, rating = f"{part}/{row}", _rating(ratings[row])
+                name, group = _with_times(name, identity), name
+            rating = _rating(content[part][variant.ratings][row])
             label, why = _label(rating, settings.label_rule)
             if not name:
-                rejected.append(Rejection(where, source, "unknown_name", f"id of {where}"))
+                tree.reject(where, source, "unknown_name", f"id of {where}")
             elif label is None:
-                rejected.append(Rejection(name, source, "no_label", f"{where}: {why}"))
+                tree.reject(name, source, "no_label", f"{where}: {why}")
             elif name in found:
-                rejected.append(Rejection(name, source, "duplicate", where))
+                tree.reject(name, source, "duplicate", where)
             else:
                 rows = {m: f"{part}/{key}/{row}" for m, key in ARRAYS.items()}
-                files = dict.fromkeys(ARRAYS, (source,))
-                found[name] = Candidate(name, label, files, group, PARTS[part], rows)
-    warnings += count_warnings("mosi", len(found))
-    return Scan(LABELS, [found[name] for name in sorted(found)], rejected, warnings)
+                sources = dict.fromkeys(ARRAYS, (source,))
+                found[name] = Candidate(name, label, sources, group, PARTS[part], rows)
+    tree.warn_of_count("mosi", len(found))
+    return tree.scan(LABELS, found.values())
 
 
 def detect(root: Path) -> dict[str, str]:
-    """The settings that follow from the root: the variant whose file alone is there."""
+    """The variant whose file alone is there."""
     there = [name for name in VARIANTS if root.is_dir() and _places(root, VARIANTS[name].file)]
     return {"feature_files": there[0]} if len(there) == 1 else {}
 
 
 def _places(root: Path, name: str) -> list[str]:
-    """Where a file of that name stands, relative to the root."""
+    """Where there is a file of that name, relative to the root."""
     folders = [path.name for path in root.iterdir() if "mosi" in path.name.casefold()]
     places = [Path(base, inner) for base in ("", *sorted(folders)) for inner in ("", "Processed")]
     return [str(PurePosixPath(p / name)) for p in places if (root / p / name).is_file()]
 
 
 def _find_file(root: Path, name: str) -> str:
-    """Where the file stands, relative to the root; raises `UsageError` if it does not."""
+    """The file, relative to the root; raises `UsageError` if there is none."""
     if places := _places(root, name):
         return places[0]
     there = [
@@ -157,6 +156,16 @@ def _find_file(root: Path, name: str) -> str:
     ]
     hint = f"; what it holds is for {' or '.join(there)}" if there else ""
     raise UsageError(f"{root} holds no {name}{hint}. {SOURCE}")
+
+
+def _tell_others(tree: RawTree, source: PurePosixPath) -> None:
+    """Rejects unknown files beside the pickle, and warns of those of other variants."""
+    names = {variant.file: name for name, variant in VARIANTS.items()}
+    for file, name in sorted(names.items()):
+        path = tree.root / source.with_name(file)
+        if file != source.name and os.path.lexists(path) and not path.is_dir():
+            tree.warnings.append(f"{file} is there as well; --feature_files {name} takes it")
+    tree.reject_beside(str(source.parent), lambda path: path.name in names)
 
 
 def _check(content: Any, path: Path, variant: Variant) -> dict[str, int]:
@@ -190,32 +199,18 @@ def _length(value: Any) -> int:
     return len(value) if isinstance(value, list) or getattr(value, "shape", ()) else -1
 
 
-def _others(root: Path, source: str) -> tuple[list[Rejection], list[str]]:
-    """What stands beside the file: unknown ones as rejected, other variants as a line."""
-    folder, chosen = (root / source).parent, Path(source).name
-    names = {variant.file: name for name, variant in VARIANTS.items()}
-    rejected, warnings = [], []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if is_ignored(entry.name) or entry.is_dir() or entry.name == chosen:
-            continue
-        if entry.name in names:
-            flag = f"--feature_files {names[entry.name]}"
-            warnings.append(f"{entry.name} is there as well; {flag} takes it")
-        else:
-            path = str(PurePosixPath(source).with_name(entry.name))
-            rejected.append(Rejection(Path(entry.name).stem, path, "unknown_name"))
-    return rejected, warnings
+# Clips --------------------------------------------------------------------------------------------
 
 
 def _name(value: Any) -> tuple[str, str]:
-    """(id, video) of a clip, or two empty strings where it has none."""
+    """(id, video) of a clip, or two empty strings if it has none."""
     # MulT's rows are (b"video_clip", start, end) [seconds].
     whole = isinstance(value, (str, bytes))
     try:
         value = value if whole else value[0]
         name = str(value, "utf-8") if isinstance(value, bytes) else value
         name = str(name).strip() if isinstance(name, str) else ""
-        name.encode()  # half a surrogate pair is no text
+        name.encode()  # half of a surrogate pair is no text
     except (TypeError, ValueError, IndexError):
         return "", ""
     if "$_$" in name:
@@ -225,7 +220,7 @@ def _name(value: Any) -> tuple[str, str]:
 
 
 def _with_times(name: str, row: Any) -> str:
-    """<name>_<start>_<end> of a row (name, start, end); the name alone where it has no times."""
+    """<name>_<start>_<end> of a row (name, start, end); the name alone if it has no times."""
     if isinstance(row, (str, bytes)):
         return name
     try:
@@ -247,7 +242,7 @@ def _names_videos(rows: Iterable[Any]) -> bool:
 
 
 def _rating(value: Any) -> float:
-    """The rating of a clip: a number, or an array [1] or [1, 1] of one; NaN where it is none."""
+    """The rating of a clip: a number, or an array [1] or [1, 1] of one; NaN if it is none."""
     try:
         return float(value if isinstance(value, (int, float)) else value.reshape(()))
     except (AttributeError, TypeError, ValueError):

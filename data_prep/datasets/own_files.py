@@ -1,22 +1,99 @@
-"""The files that an own manifest names, as people write their paths.
+"""A user's own csv table, and the files that it names, as people write them.
 
-`\\` counts as `/` in a relative path, `file://` as an absolute one, and a name's Unicode form (an
-accent as a character of its own, as in archives made on macOS) does not matter.
+In a relative path `\\` counts as `/`, `file://` begins an absolute one, and the Unicode form of a
+name (an accent as a character of its own, as in archives made on macOS) does not matter.
 """
 
 import os
 import unicodedata
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from common.files import shown
 from common.options import UsageError
+from data_prep.datasets.lists import Record, read_records, refuse_line
+from data_prep.modalities import KINDS, load
+from data_prep.spec import Rejection
+
+
+class Table:
+    """The csv file that `flag` names, by its columns in lower case; only `known` ones count.
+
+    With `files`, a line that names one of them is a row of its own, and no part of a text over
+    several lines. Raises `UsageError` for what is no such file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        flag: str,
+        known: Sequence[str],
+        needed: Sequence[str],
+        files: "Files | None" = None,
+    ):
+        self.path, self._needed, self._files = path, needed, files
+        self._header: list[str] = []
+        try:
+            self._records = read_records(path, self._is_header, self._is_row)
+            first = next(self._records, Record(1, []))
+        except OSError as error:
+            raise UsageError(f"{flag} {path} cannot be read: {error.strerror}") from None
+        if first.fault:
+            raise UsageError(f"{path}, line {first.line}: {first.fault}")
+        self._header = [cell.strip().casefold() for cell in first.cells]
+        self.columns = [name for name in self._header if name in known]
+        missing = [name for name in needed if name not in self._header]
+        twice = next((name for name in self.columns if self.columns.count(name) > 1), "")
+        if missing or twice:
+            what = f"the column {twice} twice" if twice else f"no column {missing[0]}"
+            columns = shown(", ".join(self._header)) or "none"
+            raise UsageError(
+                f"{path} has {what} (its columns: {columns}); it needs {', '.join(needed)}"
+            )
+        others = [name or "one without a name" for name in self._header if name not in known]
+        passed = f"{path.name}: columns passed over: {shown(', '.join(others))}"
+        self.notes = [passed] if others else []
+
+    def rows(self, rejected: list[Rejection]) -> Iterator[tuple[int, dict[str, str]]]:
+        """(line, cells by column) of each row; those with more or fewer cells go to `rejected`.
+
+        Raises `UsageError` for a quote that is never closed.
+        """
+        for record in self._records:
+            if record.fault:
+                raise UsageError(f"{self.path}, line {record.line}: {record.fault}")
+            if wrong := record.wrong(len(self._header)):
+                where = f"{self.path.name}, line {record.line}"
+                refuse_line(rejected, Rejection("", where, "bad_line", wrong))
+            else:
+                yield record.line, dict(zip(self._header, record.cells))
+
+    def find(self, line: int, text: str) -> tuple[str, str]:
+        """`Files.find` for a cell; its error names the line."""
+        try:
+            return self._files.find(text.strip())
+        except UsageError as error:
+            raise UsageError(f"{self.path}, line {line}: {error}") from None
+
+    def _is_header(self, cells: list[str]) -> bool:
+        return set(self._needed) <= {cell.strip().casefold() for cell in cells}
+
+    def _is_row(self, cells: list[str]) -> bool:
+        if len(cells) != len(self._header):
+            return False
+        named = zip(self._header, cells)
+        paths = [cell for name, cell in named if name in KINDS and not load(name).inline]
+        if self._files and paths:
+            return any(map(self._files.is_there, paths))
+        return cells[self._header.index("id")].strip().isalnum()
 
 
 class Files:
     """Finds files under `root`.
 
-    `anywhere`: links may lead out of `root` (the user gave --dataset_root).
+    `anywhere`: links may lead out of `root`, since the user gave --dataset_root.
     """
 
     def __init__(self, root: Path, anywhere: bool):
@@ -25,7 +102,7 @@ class Files:
         self._names = lru_cache(64)(self._list)  # of a folder; its files mostly come together
 
     def find(self, text: str) -> tuple[str, str]:
-        """(path relative to the root, why there is no such file: a reason or "").
+        """(path relative to the root, why there is no such file, or "").
 
         Raises `UsageError` for a path that leaves the root; its message says what to do.
         """
@@ -60,7 +137,7 @@ class Files:
             return True
 
     def _relative(self, path: str) -> str:
-        """An absolute path relative to the root; raises `UsageError` where it lies elsewhere."""
+        """An absolute path relative to the root; raises `UsageError` if it is not below it."""
         for root in (os.path.abspath(self.root), str(self._real)):
             if PurePosixPath(os.path.normpath(path)).is_relative_to(root):
                 return os.path.relpath(path, root)

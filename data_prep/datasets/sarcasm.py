@@ -12,23 +12,15 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from common.files import is_ignored
 from common.options import UsageError
-from data_prep.datasets.lines import (
-    PICTURES,
-    bases,
-    index_pictures,
-    read_lines,
-    unlisted,
-    well_formed,
-)
+from data_prep.datasets.lists import read_lines
 from data_prep.datasets.options import max_tokens_option, vocabulary_option
-from data_prep.datasets.walk import count_warnings
-from data_prep.spec import Candidate, Rejection, Scan, Spec
+from data_prep.datasets.tree import RawTree, bases, key_by_name
+from data_prep.spec import Candidate, Scan, Spec
 
 LABELS = ("not sarcastic", "sarcastic")
 SPLIT_SECOND = 2 / 3
@@ -39,11 +31,11 @@ SOURCE = (
 )
 LISTS = {"train.txt": "train", "valid2.txt": "val", "test2.txt": "test"}
 IMAGES = "dataset_image"
-IMAGE = re.compile(rf"(\d{{1,20}}){PICTURES}", re.ASCII | re.IGNORECASE)
+IMAGE = re.compile(r"(\d{1,20})\.(?:jpg|jpeg|png)", re.ASCII | re.IGNORECASE)
 FILTER = frozenset(
     "sarcasm sarcastic reposting <url> joke humour humor jokes irony ironic exgag".split()
 )
-# A list of two strings and one or two numbers: what fits holds no other syntax, however it is read.
+# A list of two strings and one or two numbers. Nothing else can be in a line that matches.
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 LINE = re.compile(
     rf"\s*\[\s*{_STRING}\s*,\s*{_STRING}\s*(?:,\s*-?\d{{1,9}}\s*){{1,2}}\]\s*", re.ASCII
@@ -73,47 +65,44 @@ def spec(settings: Settings) -> Spec:
 
 
 class Row(NamedTuple):
-    """A line that could be read: `where` names it for the list of rejects."""
+    """A line that could be read; `place` is its list and number."""
 
     id: str
     text: str
     label: int
     part: str
-    where: str
-
-
-@dataclass
-class _Findings:
-    """What becomes of the lines, while they are gone through."""
-
-    candidates: dict[str, Candidate] = field(default_factory=dict)
-    rejected: list[Rejection] = field(default_factory=list)
-    named: set[str] = field(default_factory=set)  # ids in any line that could be read
+    place: str
 
 
 def scan(root: Path, settings: Settings) -> Scan:
     """The lines of the three lists with their pictures; raises `UsageError` for another tree."""
-    folder, images = find_base(root)
-    pictures, rejected = index_pictures(root, images, IMAGE)
-    findings = _Findings(rejected=rejected)
+    folder, images = find_folders(root)
+    tree = RawTree(root)
+    pictures = tree.index(tree.walk(images), key_by_name(IMAGE))
+    candidates: dict[str, Candidate] = {}
+    named = set()
     for name, part in LISTS.items():
-        source = str(PurePosixPath(folder, name))
-        for row in _read_list(root, source, part, findings.rejected):
-            expected = pictures.get(row.id, (f"{images}/{row.id}.jpg",))
-            _judge(row, expected, row.id in pictures, findings)
-    findings.rejected += unlisted(pictures, findings.named)
-    for path in sorted((root / folder).iterdir()):
-        if not path.is_dir() and path.name not in LISTS and not is_ignored(path.name):
-            source = str(PurePosixPath(folder, path.name))
-            findings.rejected.append(Rejection(path.stem, source, "unknown_name"))
-    candidates = [findings.candidates[key] for key in sorted(findings.candidates)]
-    return Scan(LABELS, candidates, findings.rejected, count_warnings("sarcasm", len(candidates)))
+        for row in _read_list(tree, f"{folder}/{name}", part):
+            named.add(row.id)
+            paths = pictures.get(row.id, (f"{images}/{row.id}.jpg",))
+            reason, detail = _fault(row, row.id in candidates, row.id in pictures)
+            if reason:
+                tree.reject(row.id, paths[0], reason, detail)
+            else:
+                inline, sources = {"text": row.text}, {"image": paths}
+                candidates[row.id] = Candidate(
+                    row.id, row.label, sources, part=row.part, inline=inline
+                )
+    tree.reject_unlisted(pictures, named)
+    tree.reject_beside(folder, lambda path: path.name in LISTS)
+    tree.warn_of_count("sarcasm", len(candidates))
+    return tree.scan(LABELS, candidates.values())
 
 
-def find_base(root: Path) -> tuple[str, str]:
+def find_folders(root: Path) -> tuple[str, str]:
     """The folders of the lists and of the pictures, relative to `root`.
 
-    Both stand in the root or in a folder of it. The authors' repository also has a train.txt and a
+    Both are in the root or in a folder of it. The authors' repository also has a train.txt and a
     test.txt of another form at its top: only the three names together are the lists.
     """
     for base in bases(root):
@@ -128,10 +117,10 @@ def find_base(root: Path) -> tuple[str, str]:
 
 
 def parse_line(line: str) -> tuple[str, str, int] | None:
-    """(id, text, last element) of a line, or None where it is no list of two strings and numbers.
+    """(id, text, last element) of a line, or None if it is no list of two strings and numbers.
 
-    The line is checked before Python's reader of literals sees it, which nested brackets could
-    crash.
+    Only lines that match `LINE` are passed to Python's parser of literals: nested brackets could
+    crash it.
     """
     if not LINE.fullmatch(line):
         return None
@@ -144,35 +133,30 @@ def parse_line(line: str) -> tuple[str, str, int] | None:
     return well_formed(name), well_formed(text), labels[-1]
 
 
-def _read_list(root: Path, source: str, part: str, rejected: list[Rejection]) -> Iterator[Row]:
-    """The readable lines of a list; what is wrong with the others goes to `rejected`."""
-    for number, line in read_lines(root / source):
-        where = f"line {number}"
+def well_formed(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates as U+FFFD, so that it is UTF-8."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _read_list(tree: RawTree, source: str, part: str) -> Iterator[Row]:
+    """The readable lines of a list; the others are rejected."""
+    for number, line in read_lines(tree.root / source):
         if line is not None and not line.strip():
             continue
         parsed = parse_line(line) if line is not None else None
         if parsed is None or not IMAGE.fullmatch(f"{parsed[0]}.jpg"):
-            rejected.append(Rejection(f"{part}-{number:05d}", source, "bad_line", where))
-            continue
-        yield Row(*parsed, part, f"{source} {where}")
+            tree.reject(f"{part}-{number:05d}", source, "bad_line", f"line {number}")
+        else:
+            yield Row(*parsed, part, f"{source} line {number}")
 
 
-def _judge(row: Row, paths: tuple[str, ...], is_there: bool, findings: _Findings) -> None:
-    """Makes a line a candidate or finds why not, in the order of the authors' loader."""
-    findings.named.add(row.id)
+def _fault(row: Row, is_known: bool, has_picture: bool) -> tuple[str, str]:
+    """(reason, detail) if the row is no sample, in the order of the authors' loader."""
     words = sorted(FILTER.intersection(row.text.split()))
-    reason, detail = "", row.where
     if words:
-        reason, detail = "filtered", f"{row.where}: {' '.join(words)}"
-    elif row.label not in (0, 1):
-        reason, detail = "no_label", f"{row.where}: {row.label}"
-    elif row.id in findings.candidates:
-        reason = "duplicate"
-    elif not is_there:
-        reason = "missing_file"
-    if reason:
-        findings.rejected.append(Rejection(row.id, paths[0], reason, detail))
-        return
-    findings.candidates[row.id] = Candidate(
-        row.id, row.label, {"image": paths}, part=row.part, inline={"text": row.text}
-    )
+        return "filtered", f"{row.place}: {' '.join(words)}"
+    if row.label not in (0, 1):
+        return "no_label", f"{row.place}: {row.label}"
+    if is_known:
+        return "duplicate", row.place
+    return ("", "") if has_picture else ("missing_file", row.place)

@@ -1,13 +1,13 @@
 """Twitter2015 (Yu and Jiang 2019): tweets with a picture, and the sentiment towards one target.
 
 {train,dev,test}.tsv or .txt, and twitter2015_images/<image>, as in jefferyYu/TomBERT. A tweet with
-several targets stands there once for each, with "$T$" in the target's place: the text is stored as
-the pair (tweet with $T$, target), since without either mark those samples would be the same (how
-the paper joins them is not known; this is TomBERT's way).
+several targets is there once for each, with "$T$" in the target's place: the text is stored as the
+pair (tweet with $T$, target), since otherwise those samples would be the same (how the paper joins
+them is not known; TomBERT does it like this).
 
 A .tsv has five columns (index, label 0..2, image, text, target), although the header of test.tsv
 names four; nothing in it is quoted. A .txt has four lines a sample (text, target, polarity -1..1,
-image). Where both stand, the .tsv is read and the .txt compared with it.
+image). If both are there, the .tsv is read and the .txt compared with it.
 """
 
 import re
@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from common.files import is_ignored
 from common.options import UsageError, option
-from data_prep.datasets.lines import PICTURES, bases, index_pictures, read_lines, unlisted
+from data_prep.datasets.lists import read_lines
 from data_prep.datasets.options import max_tokens_option, vocabulary_option
-from data_prep.datasets.walk import count_warnings
+from data_prep.datasets.tree import RawTree, bases, key_by_name
 from data_prep.spec import Candidate, Rejection, Scan, Spec
 
 LABELS = ("negative", "neutral", "positive")
@@ -34,7 +33,8 @@ SOURCE = (
 PARTS = {"train": "train", "dev": "val", "test": "test"}
 FOLDERS = ("absa_data/twitter2015", "twitter2015", "")
 IMAGES = "twitter2015_images"
-IMAGE = re.compile(rf"([A-Za-z0-9_-]{{1,100}}{PICTURES})", re.ASCII | re.IGNORECASE)
+IMAGE = re.compile(r"([A-Za-z0-9_-]{1,100}\.(?:jpg|jpeg|png))", re.ASCII | re.IGNORECASE)
+SUFFIXES = (".tsv", ".txt")
 TSV_LABELS = {"0": 0, "1": 1, "2": 2}
 TXT_LABELS = {"-1": 0, "0": 1, "1": 2}
 
@@ -66,7 +66,7 @@ def spec(settings: Settings) -> Spec:
 
 
 class Row(NamedTuple):
-    """A sample of a list; `label` is None where it is no polarity."""
+    """A sample of a list; `label` is None if it is no polarity."""
 
     id: str
     text: str
@@ -77,38 +77,34 @@ class Row(NamedTuple):
 
 def scan(root: Path, settings: Settings) -> Scan:
     """The samples of the three lists; raises `UsageError` for another tree."""
-    folder, images = find_base(root)
-    pictures, rejected = index_pictures(root, images, IMAGE)
-    warnings, candidates, named = [], [], set()
+    folder, images = find_folders(root)
+    tree = RawTree(root)
+    pictures = tree.index(tree.walk(images), key_by_name(IMAGE))
+    candidates, named = [], set()
     for name, part in PARTS.items():
-        source, rows, notes = _read_part(root, folder, name, rejected)
-        warnings += notes
+        source, rows = _read_part(tree, folder, name)
         for row in rows:
             named.add(row.image)
             paths = pictures.get(row.image, (f"{images}/{row.image}",))
             if row.label is None:
                 detail = f"its label in {source} is no polarity"
-                rejected.append(Rejection(row.id, paths[0], "no_label", detail))
+                tree.reject(row.id, paths[0], "no_label", detail)
             elif settings.drop_missing and row.image not in pictures:
-                rejected.append(Rejection(row.id, paths[0], "missing_file", source))
+                tree.reject(row.id, paths[0], "missing_file", source)
             else:
-                candidates.append(_candidate(row, paths, part))
-    rejected += unlisted(pictures, named)
-    for path in sorted((root / folder).iterdir()):
-        known = path.stem in PARTS and path.suffix in (".tsv", ".txt") and path.is_file()
-        if not path.is_dir() and not known and not is_ignored(path.name):
-            source = str(PurePosixPath(folder, path.name))
-            rejected.append(Rejection(path.stem, source, "unknown_name"))
-    candidates.sort(key=lambda candidate: candidate.id)
-    warnings += count_warnings("twitter2015", len(candidates))
-    return Scan(LABELS, candidates, rejected, warnings)
+                inline, sources = {"text": [row.text, row.target]}, {"image": paths}
+                candidates.append(Candidate(row.id, row.label, sources, row.image, part, inline))
+    tree.reject_unlisted(pictures, named)
+    tree.reject_beside(folder, lambda path: path.is_file() and _is_list(path))
+    tree.warn_of_count("twitter2015", len(candidates))
+    return tree.scan(LABELS, candidates)
 
 
-def find_base(root: Path) -> tuple[str, str]:
+def find_folders(root: Path) -> tuple[str, str]:
     """The folders of the lists and of the pictures, relative to `root`.
 
-    The pictures stand beside the lists or in a folder above them, up to the root, which may also be
-    a folder's only content.
+    The pictures are beside the lists or in a folder above them, up to the root. All may be in a
+    folder of the root.
     """
     for base in bases(root):
         for folder in (PurePosixPath(base, name) for name in FOLDERS):
@@ -123,41 +119,34 @@ def find_base(root: Path) -> tuple[str, str]:
     )
 
 
+def _is_list(path: Path) -> bool:
+    return path.stem in PARTS and path.suffix in SUFFIXES
+
+
 def _lists(root: Path, folder: PurePosixPath | str, name: str) -> list[str]:
     """The list of a part in its one or two forms, relative to the root, the one to read first."""
-    paths = [str(PurePosixPath(folder, name + suffix)) for suffix in (".tsv", ".txt")]
+    paths = [str(PurePosixPath(folder, name + suffix)) for suffix in SUFFIXES]
     return [path for path in paths if (root / path).is_file()]
 
 
-def _candidate(row: Row, paths: tuple[str, ...], part: str) -> Candidate:
-    return Candidate(
-        row.id,
-        row.label,
-        {"image": paths},
-        group=row.image,
-        part=part,
-        inline={"text": [row.text, row.target]},
-    )
-
-
-def _read_part(
-    root: Path, folder: str, name: str, rejected: list[Rejection]
-) -> tuple[str, list[Row], list[str]]:
-    """The list that was read, its samples, and what to note about them."""
-    source, *second = _lists(root, folder, name)
+def _read_part(tree: RawTree, folder: str, name: str) -> tuple[str, list[Row]]:
+    """The list that was read, and its samples; warns if it has another form that differs."""
+    source, *second = _lists(tree.root, folder, name)
     read = _read_tsv if source.endswith(".tsv") else _read_txt
-    rows = list(read(root, source, name, rejected))
+    rows = list(read(tree.root, source, name, tree.rejected))
     if not second:
-        return source, rows, []
+        return source, rows
     try:
-        others = list(_read_txt(root, second[0], name, []))
+        others = list(_read_txt(tree.root, second[0], name, []))
     except UsageError as error:
-        return source, rows, [f"{error}; {source} was taken"]
-    if Counter(row[1:] for row in rows) == Counter(row[1:] for row in others):
-        return source, rows, []
-    counts = f"({len(rows)} and {len(others)})"
-    note = f"{source} and {second[0]} hold different samples {counts}; the first was taken"
-    return source, rows, [note]
+        tree.warnings.append(f"{error}; {source} was taken")
+        return source, rows
+    if Counter(row[1:] for row in rows) != Counter(row[1:] for row in others):
+        counts = f"({len(rows)} and {len(others)})"
+        tree.warnings.append(
+            f"{source} and {second[0]} hold different samples {counts}; the first was taken"
+        )
+    return source, rows
 
 
 def _read_tsv(root: Path, source: str, name: str, rejected: list[Rejection]) -> Iterator[Row]:

@@ -1,8 +1,8 @@
 """UCF-101: <Class>/v_<Class>_gXX_cYY.avi, optionally the official lists and precomputed flow.
 
-A clip's class is its folder's, or its name's where the folder is no class: the files of
+A clip's class is its folder's, or its name's if the folder is no class: the files of
 HandstandPushups are called v_HandStandPushups_..., so names are compared without regard to case.
-Where the folders of classes lie below the root does not matter, nor whether a copy was converted
+The folders of classes may be anywhere below the root, and clips may be converted
 (.mp4, .mkv, .webm, .mov). `ucfTrainTestlist` holds classInd.txt, trainlist01.txt to 03 and
 testlist01.txt to 03; `tvl1_flow/u` and `tvl1_flow/v` hold a folder of pictures a clip.
 
@@ -15,37 +15,36 @@ import os
 import posixpath
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from common.files import is_ignored
 from common.options import UsageError, option
-from data_prep.datasets.lines import read_lines
+from data_prep.datasets.lists import read_lines
 from data_prep.datasets.options import FOLDER_FRAMES, frame_choice_option
-from data_prep.datasets.release_lists import release_scan
-from data_prep.datasets.walk import count_warnings, walk
-from data_prep.spec import Candidate, Listed, Rejection, Scan, Spec
+from data_prep.datasets.release import ReleaseTree, Row, find_release
+from data_prep.datasets.tree import RawTree, walk
+from data_prep.spec import Candidate, Listed, Scan, Spec
 
 # In the order of classInd.txt, which is the alphabet's without regard to case.
-LABELS = (
-    "ApplyEyeMakeup", "ApplyLipstick", "Archery", "BabyCrawling", "BalanceBeam", "BandMarching",
-    "BaseballPitch", "Basketball", "BasketballDunk", "BenchPress", "Biking", "Billiards",
-    "BlowDryHair", "BlowingCandles", "BodyWeightSquats", "Bowling", "BoxingPunchingBag",
-    "BoxingSpeedBag", "BreastStroke", "BrushingTeeth", "CleanAndJerk", "CliffDiving",
-    "CricketBowling", "CricketShot", "CuttingInKitchen", "Diving", "Drumming", "Fencing",
-    "FieldHockeyPenalty", "FloorGymnastics", "FrisbeeCatch", "FrontCrawl", "GolfSwing", "Haircut",
-    "Hammering", "HammerThrow", "HandstandPushups", "HandstandWalking", "HeadMassage", "HighJump",
-    "HorseRace", "HorseRiding", "HulaHoop", "IceDancing", "JavelinThrow", "JugglingBalls",
-    "JumpingJack", "JumpRope", "Kayaking", "Knitting", "LongJump", "Lunges", "MilitaryParade",
-    "Mixing", "MoppingFloor", "Nunchucks", "ParallelBars", "PizzaTossing", "PlayingCello",
-    "PlayingDaf", "PlayingDhol", "PlayingFlute", "PlayingGuitar", "PlayingPiano", "PlayingSitar",
-    "PlayingTabla", "PlayingViolin", "PoleVault", "PommelHorse", "PullUps", "Punch", "PushUps",
-    "Rafting", "RockClimbingIndoor", "RopeClimbing", "Rowing", "SalsaSpin", "ShavingBeard",
-    "Shotput", "SkateBoarding", "Skiing", "Skijet", "SkyDiving", "SoccerJuggling",
-    "SoccerPenalty", "StillRings", "SumoWrestling", "Surfing", "Swing", "TableTennisShot",
-    "TaiChi", "TennisSwing", "ThrowDiscus", "TrampolineJumping", "Typing", "UnevenBars",
-    "VolleyballSpiking", "WalkingWithDog", "WallPushups", "WritingOnBoard", "YoYo",
-)  # fmt: skip
+LABELS = tuple(
+    """
+ApplyEyeMakeup ApplyLipstick Archery BabyCrawling BalanceBeam BandMarching BaseballPitch Basketball
+BasketballDunk BenchPress Biking Billiards BlowDryHair BlowingCandles BodyWeightSquats Bowling
+BoxingPunchingBag BoxingSpeedBag BreastStroke BrushingTeeth CleanAndJerk CliffDiving CricketBowling
+CricketShot CuttingInKitchen Diving Drumming Fencing FieldHockeyPenalty FloorGymnastics FrisbeeCatch
+FrontCrawl GolfSwing Haircut Hammering HammerThrow HandstandPushups HandstandWalking HeadMassage
+HighJump HorseRace HorseRiding HulaHoop IceDancing JavelinThrow JugglingBalls JumpingJack JumpRope
+Kayaking Knitting LongJump Lunges MilitaryParade Mixing MoppingFloor Nunchucks ParallelBars
+PizzaTossing PlayingCello PlayingDaf PlayingDhol PlayingFlute PlayingGuitar PlayingPiano
+PlayingSitar PlayingTabla PlayingViolin PoleVault PommelHorse PullUps Punch PushUps Rafting
+RockClimbingIndoor RopeClimbing Rowing SalsaSpin ShavingBeard Shotput SkateBoarding Skiing Skijet
+SkyDiving SoccerJuggling SoccerPenalty StillRings SumoWrestling Surfing Swing TableTennisShot TaiChi
+TennisSwing ThrowDiscus TrampolineJumping Typing UnevenBars VolleyballSpiking WalkingWithDog
+WallPushups WritingOnBoard YoYo
+    """.split()
+)
 IDS = {name.casefold(): index for index, name in enumerate(LABELS)}
 SPLIT_SECOND = 2 / 3
 RELEASE_CUT = "train"  # the release gives scikit-learn the share of train
@@ -59,8 +58,9 @@ LIST = re.compile(r"(train|test)list0([123])\.txt", re.ASCII)
 ROW = re.compile(r"(?:[^/\\\s]+[/\\])*(v_[A-Za-z]+_g\d\d_c\d\d)\.[a-z0-9]+(?:\s+\d+)?", re.ASCII)
 SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")  # the download's, and converted copies
 LISTS = 3
+RELEASE_FOLDERS = ("frames_rgb", "flows_u", "flows_v")
 VAL_GROUPS = ("23", "24", "25")
-BOUND = 20.0  # pixels, as in the precomputed set of the field
+BOUND = 20.0  # pixels, as in the precomputed set
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Settings:
     """How UCF-101 is prepared, and how its samples become inputs."""
 
     flow_algo: str = option(
-        "dis", "optical flow: computed, or the field's pictures from flow_root",
+        "dis", "optical flow: computed, or precomputed pictures from flow_root",
         choices=("dis", "farneback", "tvl1", "precomputed"),
-        source="our choice; the field's set is TV-L1",
+        source="our choice; the set that is shared on the web is TV-L1",
     )  # fmt: skip
     flow_root: str = option(
         "tvl1_flow", "the folder that holds u and v of precomputed flow, relative to the raw root"
@@ -132,191 +132,215 @@ def spec(settings: Settings) -> Spec:
 
 
 @dataclass
-class _Findings:
-    """What becomes of the files, while they are gone through; clips by name in lower case."""
+class Lists:
+    """The rows of the official lists, by clip in lower case."""
 
-    clips: dict[str, Candidate] = field(default_factory=dict)
-    seen: set[str] = field(default_factory=set)  # names of clips, usable or not
-    rejected: list[Rejection] = field(default_factory=list)
-    rows: dict[str, tuple[str, str]] = field(default_factory=dict)  # clip -> (its name, a list)
-    parts: dict[str, list[str]] = field(default_factory=dict)  # clip -> its part in each list
-    first: dict[str, dict[str, None]] = field(  # part -> the clips of the first list, in its order
-        default_factory=lambda: {"train": {}, "test": {}}
-    )
+    names: dict[str, tuple[str, str]] = field(default_factory=dict)  # -> (its name, a list)
+    parts: dict[str, list[str]] = field(default_factory=dict)  # -> its part in each list, or ""
+    first: dict[str, str] = field(default_factory=dict)  # those of the first list -> their part
+
+    def read(self, tree: RawTree, path: str, part: str, number: int) -> None:
+        """Takes the rows of list `number`, from 0; raises `UsageError` for a clip in both parts.
+
+        The number of a class, which training lists add, is not used: the folder gives the class.
+        """
+        for line_number, line in read_lines(tree.root / path):
+            match = ROW.fullmatch((line or "").strip())
+            if match:
+                key = match[1].casefold()
+                self.names.setdefault(key, (match[1], path))
+                parts = self.parts.setdefault(key, [""] * LISTS)
+                if parts[number] not in ("", part):
+                    raise UsageError(
+                        f"{tree.root / path} names {match[1]}, which the other list has, too"
+                    )
+                parts[number] = part
+                if number == 0:
+                    self.first[key] = part
+            elif line is None or line.strip():
+                tree.reject(f"line {line_number}", path, "bad_line", (line or "")[:80])
+
+    def part_of(self, key: str, group: str) -> str:
+        """The parts of a clip in the three lists, divided by "/"."""
+        parts = self.parts.get(key, [])
+        if group in VAL_GROUPS:
+            parts = ["val" if part == "train" else part for part in parts]
+        return "/".join(parts).rstrip("/")
+
+    def pool(self, clips: dict[str, Candidate]) -> list[Listed] | None:
+        """The rows of the first list, train then test; None if they lack a clip.
+
+        A class is its number in our order, as in the official lists.
+        """
+        if not clips.keys() <= self.first.keys():
+            return None
+        pool = []
+        for key in sorted(self.first, key=lambda key: self.first[key] != "train"):
+            clip, name = clips.get(key), self.names[key][0]
+            label = clip.label if clip else IDS.get(CLIP.fullmatch(name)[1].casefold())
+            if label is not None:
+                pool.append(Listed(clip.id if clip else name, label))
+        return pool
+
+    def warnings(self, clips: Collection[str]) -> list[str]:
+        """A line for each official split that will be refused."""
+        warnings = []
+        for number in range(LISTS):
+            without = sum(not self.parts.get(key, [""] * LISTS)[number] for key in clips)
+            if without:
+                rule = f"official{number + 1 if number else ''}"
+                warnings.append(
+                    f"{without} of {len(clips)} clips are in no official list {number + 1}:"
+                    f" --split_rule {rule} will be refused"
+                )
+        return warnings
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """All clips of the 101 classes under `root`; raises `UsageError` where it holds none."""
-    if (found := release_scan(root, "ucf101")) is not None:
-        return found
+    """All clips of the 101 classes under `root`; raises `UsageError` if it holds none."""
+    if release := find_release(root, "ucf101", LABELS):
+        return scan_release(release)
     flow_root = posixpath.normpath(settings.flow_root)
     if posixpath.isabs(flow_root):
         raise UsageError(f"--flow_root {flow_root} must be relative to the raw root {root}")
     pictures = [posixpath.normpath(posixpath.join(flow_root, axis)) for axis in "uv"]
-    findings = _Findings()
-    others = _sort_files(root, _files(root, "", set(pictures)), settings, findings)
-    if not findings.clips:
+    tree, lists = RawTree(root), Lists()
+    files = walk(root, skip=pictures)  # precomputed flow has five million files
+    clips = _read_tree(tree, files, lists)
+    if not any(clips.values()):
         raise UsageError(f"{root} holds no clip of UCF-101. {SOURCE}")
-    findings.rejected += _told_by_folder(others)
-    findings.rejected += [
-        Rejection(name, path, "missing_file")
-        for key, (name, path) in findings.rows.items()
-        if key not in findings.seen
-    ]
-    warnings = count_warnings("ucf101", len(findings.clips)) + _part_warnings(findings)
+    for key, (name, path) in lists.names.items():
+        if key not in clips:
+            tree.reject(name, path, "missing_file")
+    clips = {key: clip for key, clip in clips.items() if clip}
+    for key, clip in clips.items():
+        clips[key] = replace(clip, part=lists.part_of(key, CLIP.fullmatch(clip.id)[2]))
+    tree.warn_of_count("ucf101", len(clips))
+    tree.warnings += lists.warnings(clips)
     if settings.flow_algo == "precomputed":
-        _use_pictures(root, pictures, findings)
+        clips = _with_pictures(tree, pictures, clips)
     elif any((root / path).is_dir() for path in pictures):
-        warnings.append(f"{flow_root} is left unread; --flow_algo precomputed takes its flow")
+        tree.warnings.append(f"{flow_root} is left unread; --flow_algo precomputed takes its flow")
     if settings.flow_algo == "tvl1":
         pairs = settings.flow_positions * settings.flow_stack
-        warnings.append(f"TV-L1 may take {pairs} times 1.5 s a clip: see --limit_s")
-    candidates = sorted(findings.clips.values(), key=lambda candidate: candidate.id)
-    return Scan(LABELS, candidates, findings.rejected, warnings, _pool(findings))
+        tree.warnings.append(f"TV-L1 may take {pairs} times 1.5 s a clip: see --limit_s")
+    return tree.scan(LABELS, clips.values(), lists.pool(clips))
 
 
-def _pool(findings: _Findings) -> list[Listed] | None:
-    """The rows of the first official lists, train then test; None where they lack a clip.
-
-    A class is its number in our order, as in the official lists.
-    """
-    listed = [*findings.first["train"], *findings.first["test"]]
-    if not findings.clips.keys() <= set(listed):
-        return None
-    pool = []
-    for key in listed:
-        clip, name = findings.clips.get(key), findings.rows[key][0]
-        label = clip.label if clip else IDS.get(CLIP.fullmatch(name)[1].casefold())
-        if label is not None:
-            pool.append(Listed(clip.id if clip else name, label))
-    return pool
-
-
-def _files(root: Path, folder: str, apart: set[str]) -> list[str]:
-    """`walk` without the folders `apart`: precomputed flow has five million files."""
-    if not any(path.startswith(f"{folder}/" if folder else "") for path in apart):
-        return [posixpath.join(folder, path) for path in walk(root / folder)]
-    found = []
-    for name in sorted(os.listdir(root / folder)):
-        path = posixpath.join(folder, name)
-        if is_ignored(name) or path in apart:
-            continue
-        found += _files(root, path, apart) if (root / path).is_dir() else [path]
-    return sorted(found)
-
-
-def _sort_files(root: Path, files: list[str], settings: Settings, findings: _Findings) -> list[str]:
-    """Fills `findings` and returns the files that are neither clips nor lists."""
+def _read_tree(tree: RawTree, files: list[str], lists: Lists) -> dict[str, Candidate | None]:
+    """The clips by name in lower case, None for one that cannot be used; fills `lists`."""
+    clips: dict[str, Candidate | None] = {}
     others = []
-    for path in files:
-        name = PurePosixPath(path)
-        listed = LIST.fullmatch(name.name.lower())
-        match = CLIP.fullmatch(name.stem)
+    for path in map(PurePosixPath, files):
+        listed, match = LIST.fullmatch(path.name.lower()), CLIP.fullmatch(path.stem)
         if listed:
-            _read_list(root, path, listed[1], int(listed[2]) - 1, findings)
-        elif match and name.suffix.lower() in SUFFIXES:
-            _judge(path, name, match, findings)
-        elif name.name.lower() != "classind.txt":  # it tells nothing that the folders do not
+            lists.read(tree, str(path), listed[1], int(listed[2]) - 1)
+        elif match and path.suffix.lower() in SUFFIXES:
+            key = path.stem.casefold()
+            clips[key] = _clip(tree, path, match, clips.get(key))
+        elif path.name.lower() != "classind.txt":  # the folders give the classes
             others.append(path)
-    for key, clip in findings.clips.items():
-        parts = findings.parts.get(key, [])
-        if CLIP.fullmatch(clip.id)[2] in VAL_GROUPS:
-            parts = ["val" if part == "train" else part for part in parts]
-        findings.clips[key] = replace(clip, part="/".join(parts).rstrip("/"))
-    return others
+    _reject_others(tree, others)
+    return clips
 
 
-def _judge(path: str, name: PurePosixPath, match: re.Match, findings: _Findings) -> None:
-    """Makes a clip a candidate or finds why not."""
-    folder, key = name.parent.name.strip(), name.stem.casefold()
+def _clip(
+    tree: RawTree, path: PurePosixPath, match: re.Match, before: Candidate | None
+) -> Candidate | None:
+    """The clip with one more file; `before` as it was if the file cannot be used."""
+    folder, word = path.parent.name.strip(), match[1]
     in_class = folder.casefold() in IDS
-    label = IDS.get(folder.casefold() if in_class else match[1].casefold())
-    findings.seen.add(key)
+    label = IDS.get(folder.casefold() if in_class else word.casefold())
     if label is None:
-        reason, detail = (
-            "no_label",
-            f"neither {folder!r} nor {match[1]!r} is a class of the set",
-        )
-    elif in_class and match[1].casefold() != folder.casefold():
-        reason, detail = "unknown_name", f"a clip of {match[1]} in the folder {folder}"
-    else:
-        before = findings.clips.get(key)
-        paths = (*(before.sources["video"] if before else ()), path)
-        sources = {"flow": paths, "video": paths}
-        group = f"{LABELS[label]}_g{match[2]}"
-        clip = before.id if before else name.stem
-        findings.clips[key] = Candidate(clip, label, sources, group)
-        if not before:
-            return
-        reason, detail = "second_file", paths[0]
-    findings.rejected.append(Rejection(name.stem, path, reason, detail))
+        what = f"neither {folder!r} nor {word!r} is a class of the set"
+        tree.reject(path.stem, str(path), "no_label", what)
+        return before
+    if in_class and word.casefold() != folder.casefold():
+        what = f"a clip of {word} in the folder {folder}"
+        tree.reject(path.stem, str(path), "unknown_name", what)
+        return before
+    paths = (*(before.sources["video"] if before else ()), str(path))
+    if before:
+        tree.reject(path.stem, str(path), "second_file", paths[0])
+    name = before.id if before else path.stem
+    sources = {"flow": paths, "video": paths}
+    return Candidate(name, label, sources, f"{LABELS[label]}_g{match[2]}")
 
 
-def _read_list(root: Path, path: str, part: str, number: int, findings: _Findings) -> None:
-    """Takes the rows of list `number`, counted from 0; raises `UsageError` for a clip in both.
-
-    The number of a class, which training lists add, is passed over: the folder tells it.
-    """
-    for row, line in read_lines(root / path):
-        match = ROW.fullmatch((line or "").strip())
-        if match:
-            key = match[1].casefold()
-            findings.rows.setdefault(key, (match[1], path))
-            parts = findings.parts.setdefault(key, [""] * LISTS)
-            if parts[number] not in ("", part):
-                raise UsageError(f"{root / path} names {match[1]}, which the other list has, too")
-            parts[number] = part
-            if number == 0:
-                findings.first[part][key] = None
-        elif line is None or line.strip():
-            findings.rejected.append(Rejection(f"line {row}", path, "bad_line", (line or "")[:80]))
-
-
-def _told_by_folder(paths: list[str]) -> list[Rejection]:
-    """Files that are nothing of this data set; extracted frames as one line a clip's folder."""
-    counts = Counter(posixpath.dirname(path) for path in paths)
-    rejected = []
+def _reject_others(tree: RawTree, paths: list[PurePosixPath]) -> None:
+    """Rejects files that are nothing of this data set; extracted frames as one line a clip."""
+    counts = Counter(path.parent for path in paths)
     for path in paths:
-        folder = posixpath.dirname(path)
-        if not CLIP.fullmatch(posixpath.basename(folder)):
-            rejected.append(Rejection(PurePosixPath(path).stem, path, "unknown_name"))
-        elif count := counts.pop(folder, 0):
-            name, detail = posixpath.basename(folder), f"{count} files"
-            rejected.append(Rejection(name, folder, "unknown_name", detail))
-    return rejected
+        if not CLIP.fullmatch(path.parent.name):
+            tree.reject_unknown(str(path))
+        elif count := counts.pop(path.parent, 0):
+            name = path.parent.name
+            tree.reject(name, str(path.parent), "unknown_name", f"{count} files")
 
 
-def _part_warnings(findings: _Findings) -> list[str]:
-    """A line for each official split that will be refused."""
-    warnings = []
-    for number in range(LISTS):
-        without = sum(not findings.parts.get(key, [""] * LISTS)[number] for key in findings.clips)
-        if without:
-            rule = f"official{number + 1 if number else ''}"
-            warnings.append(
-                f"{without} of {len(findings.clips)} clips stand in no official list {number + 1}:"
-                f" --split_rule {rule} will be refused"
-            )
-    return warnings
-
-
-def _use_pictures(root: Path, pictures: list[str], findings: _Findings) -> None:
-    """Makes the folders of u and v the clips' flow, and tells of those without a clip."""
+def _with_pictures(
+    tree: RawTree, pictures: list[str], clips: dict[str, Candidate]
+) -> dict[str, Candidate]:
+    """The clips with their folders of u and v as flow; folders without a clip are rejected."""
     found = []
     for path in pictures:
-        if not (root / path).is_dir():
+        if not (tree.root / path).is_dir():
             raise UsageError(
-                f"--flow_algo precomputed: {root} has no folder {path}; --flow_root names the"
+                f"--flow_algo precomputed: {tree.root} has no folder {path}; --flow_root names the"
                 " folder that holds u and v, relative to it"
             )
-        names = sorted(name for name in os.listdir(root / path) if not is_ignored(name))
+        names = sorted(name for name in os.listdir(tree.root / path) if not is_ignored(name))
         # The shared set calls v_HandStandPushups_... v_HandstandPushups_...
         found.append({name.casefold(): f"{path}/{name}" for name in names})
-        findings.rejected += [
-            Rejection(name, f"{path}/{name}", "missing_file", "no clip of this name")
-            for name in names
-            if name.casefold() not in findings.clips
-        ]
-    for key, clip in findings.clips.items():
+        for name in names:
+            if name.casefold() not in clips:
+                tree.reject(name, f"{path}/{name}", "missing_file", "no clip of this name")
+    with_flow = {}
+    for key, clip in clips.items():
         flow = tuple(there.get(key, f"{path}/{clip.id}") for there, path in zip(found, pictures))
-        findings.clips[key] = replace(clip, sources={**clip.sources, "flow": flow})
+        with_flow[key] = replace(clip, sources={**clip.sources, "flow": flow})
+    return with_flow
+
+
+def scan_release(tree: ReleaseTree) -> Scan:
+    """frames_rgb/<clip>/, flows_u/<clip>/ and flows_v/<clip>/ of the clips of two lists.
+
+    Names are compared without regard to case, as in the download.
+    """
+    tree.check_classes("classInd.txt", -1, LABELS)
+    there = {f: {name.casefold(): name for name in tree.names(f)[::-1]} for f in RELEASE_FOLDERS}
+    used: dict[str, set[str]] = {folder: set() for folder in RELEASE_FOLDERS}
+    for part in ("train", "test"):
+        for row in tree.rows(f"{part}list01_new.txt", str.split, 2):
+            clip = PurePosixPath(row.fields[0]).stem
+            names = {f: found.get(clip.casefold(), clip) for f, found in there.items()}
+            for folder, name in names.items():
+                used[folder].add(name)
+            _add_release(tree, row, part, [tree.path(f, name) for f, name in names.items()])
+    for folder, names in used.items():
+        tree.reject_others(folder, names)
+    found = tree.result()
+    found.warnings.append("optical flow is that of flows_u and flows_v, whatever --flow_algo says")
+    return found
+
+
+def _add_release(tree: ReleaseTree, row: Row, part: str, folders: list[str]) -> None:
+    """Adds the clip of a row, with its folders of frames, u and v."""
+    name = row.fields[0]
+    place, sample = PurePosixPath(name), PurePosixPath(name).stem or name
+    word, named = place.parent.name, CLIP.fullmatch(sample)
+    label = IDS.get(word.casefold(), -1)
+    has_form = len(place.parts) == 2 and place.suffix.lower() == ".avi"
+    if named and named[2] in VAL_GROUPS and part == "train":
+        part = "val"
+    sources = {"flow": tuple(folders[1:]), "video": (folders[0],)}
+    group = f"{LABELS[label]}_g{named[2]}" if named else ""
+    tree.add(
+        row,
+        Candidate(sample, label, sources, group, part),
+        name=name,
+        fault="" if has_form else "unknown_name",
+        unknown_class="" if label >= 0 else word,
+        folders=folders,
+        conflict=f"list: {name}" if named and named[1].casefold() != word.casefold() else "",
+    )

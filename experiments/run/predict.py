@@ -19,8 +19,7 @@ import torch
 import methods
 from common.files import without_formulas, write_table
 from common.options import UsageError, number
-from data_prep.datasets.manifest import find, read_table
-from data_prep.datasets.own_files import Files
+from data_prep.datasets.own_files import Files, Table
 from data_prep.modalities.base import Draw
 from data_prep.pool import DONE
 from data_prep.sample import make_pool
@@ -42,8 +41,8 @@ def read_manifest(
     """
     needed = ["id", *(column for m, kind in spec.items() for column in kind.columns(m))]
     files, rejected = Files(root or path.parent, root is not None), []
-    table = read_table(path, "--predict", needed, needed, rejected, files)
-    candidates = [candidate_of(row, line, path, spec, files) for line, row in table.rows]
+    table = Table(path, "--predict", needed, needed, files)
+    candidates = [candidate_of(row, line, table, spec) for line, row in table.rows(rejected)]
     if not candidates and not rejected:
         raise UsageError(f"--predict {path} has no rows; it needs {', '.join(needed)}")
     for note in table.notes:
@@ -51,20 +50,18 @@ def read_manifest(
     return candidates, [(r.source, f"{r.reason}: {r.detail}") for r in rejected]
 
 
-def candidate_of(
-    row: dict[str, str], line: int, table: Path, spec: Spec, files: Files
-) -> Candidate:
+def candidate_of(row: dict[str, str], line: int, table: Table, spec: Spec) -> Candidate:
     """One row as a candidate without a label."""
     sources, inline = {}, {}
     for m, modality in spec.items():
         try:
             paths, content = modality.from_row(m, row)
         except ValueError as error:
-            raise UsageError(f"--predict {table}: {m} of {row['id']!r} {error}") from None
+            raise UsageError(f"--predict {table.path}: {m} of {row['id']!r} {error}") from None
         if content is not None:
             inline[m] = content
         # What is not there is named once the row is read.
-        found = tuple(find(files, table, line, path)[0] for path in paths)
+        found = tuple(table.find(line, path)[0] for path in paths)
         sources |= {m: found} if found else {}
     return Candidate(row["id"], 0, sources, inline=inline)
 

@@ -24,7 +24,7 @@ from data_prep.modalities.pictures import Limits, from_jpeg, read_picture
 from data_prep.reasons import Reject
 from data_prep.sample import extract_sample
 from data_prep.spec import Candidate
-from fixtures.food_tree import zero_png
+from fixtures.pictures import zero_png
 
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
 FILL = Image(missing="fill")

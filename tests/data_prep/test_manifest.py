@@ -4,19 +4,21 @@ import csv
 import shutil
 import unicodedata
 
-import numpy as np
 import pytest
-from conftest import program
 
 from common.files import file_digest, read_table
 from common.options import UsageError
 from data_prep import datasets
 from data_prep.datasets.manifest import Manifest, Settings
-from data_prep.prepare import scan_root
-from data_prep.spec import Array, Audio, Flow, Image, Text, Video
-from experiments.run.folder import RunFolder
+from data_prep.modalities.flow import Flow
+from data_prep.modalities.image import Image
+from data_prep.modalities.text import Text
+from data_prep.prepare import prepare, scan_root
 from experiments.run.predict import read_manifest
 from experiments.run.resolve import resolve
+from fixtures.pictures import zero_png
+
+HEADER = ("id", "label", "audio", "text")
 
 
 def write(path, header, rows):
@@ -27,17 +29,16 @@ def write(path, header, rows):
 
 @pytest.fixture
 def pets(tmp_path):
-    """(folder, write): the files of six pets, and a function that writes their manifest."""
+    """A function that writes the manifest of six pets, whose files are beside it."""
     for k in range(6):
         (tmp_path / f"{k}.wav").write_bytes(b"x")
 
-    def manifest(header=("id", "label", "audio", "text"), change=None):
+    def manifest(header=HEADER, change=lambda rows: None):
         rows = [[f"p{k}", "cat" if k % 2 else "dog", f"{k}.wav", f"a text, {k}"] for k in range(6)]
-        if change:
-            change(rows)
+        change(rows)
         return write(tmp_path / "pets.csv", header, rows)
 
-    return tmp_path, manifest
+    return manifest
 
 
 def scan(path, root=None):
@@ -46,43 +47,47 @@ def scan(path, root=None):
     return scan_root(layout, "pets", root or path.parent, Settings(vocabulary="build"))
 
 
+def put(row, column, value):
+    """A change of one cell."""
+    return lambda rows: rows[row].__setitem__(column, value)
+
+
+def audio(found):
+    return [c.sources["audio"][0] for c in found.candidates]
+
+
+# Columns and rows ---------------------------------------------------------------------------------
+
+
 def test_rows_become_candidates_in_id_order_with_sorted_classes(pets):
-    folder, manifest = pets
-    found = scan(manifest())
+    found = scan(pets())
     assert found.label_names == ("cat", "dog") and not found.rejected
     assert [c.id for c in found.candidates] == [f"p{k}" for k in range(6)]
     first = found.candidates[0]
-    assert (first.label, first.sources, first.inline) == (
-        1,
-        {"audio": ("0.wav",)},
-        {"text": "a text, 0"},
-    )
+    assert (first.label, first.sources) == (1, {"audio": ("0.wav",)})
+    assert first.inline == {"text": "a text, 0"}
 
 
-def test_the_columns_decide_modalities_and_their_order(tmp_path):
-    header = ("id", "label", "array", "split", "video", "audio", "group")
+def test_the_columns_decide_modalities_their_order_and_the_split(tmp_path):
+    header = ("id", "label", "array", "split", "video", "audio", "group", "text")
     layout = Manifest(write(tmp_path / "a.csv", header, []))
-    spec = layout.spec(Settings())
-    assert [type(kind) for kind in spec.values()] == [Array, Video, Audio]
-    assert list(layout.views(Settings())) == list(layout.normalise(Settings())) == list(spec)
-    assert layout.defaults == {"split_rule": "official"}
+    spec = layout.spec(Settings(vocabulary="build", max_tokens=9, frames=2, flip=False))
+    assert {m: kind.kind for m, kind in spec.items()} == {
+        m: m for m in ("array", "video", "audio", "text")
+    }
+    assert (spec["text"].vocabulary, spec["text"].max_tokens) == ("build", 9)
+    assert (spec["video"].frames, spec["video"].augment) == (2, "none")
+    assert spec["audio"].normalise == spec["array"].normalise == "train"
+    assert layout.SPLIT_RULE == "official" and layout.defaults == {"split_rule": "official"}
+    assert Manifest(write(tmp_path / "b.csv", HEADER, [])).defaults == {}
 
 
-def test_texts_are_prepared_with_the_vocabulary_asked_for(tmp_path):
-    layout = Manifest(write(tmp_path / "a.csv", ("id", "label", "text"), []))
-    kind = layout.spec(Settings(vocabulary="build", max_tokens=9))["text"]
-    assert isinstance(kind, Text) and (kind.vocabulary, kind.max_tokens) == ("build", 9)
-
-
-@pytest.mark.parametrize(
-    ("header", "words"),
-    [
-        (("id", "audio"), "no column label .* it needs id, label"),
-        (("id", "label", "sound"), "one or more of audio, video"),
-        (("id", "label", "audio", "Audio"), "the column audio twice"),
-        (("id", "label"), "one or more of audio, video"),
-    ],
-)
+@pytest.mark.parametrize(("header", "words"), [
+    (("id", "audio"), "no column label .* it needs id, label"),
+    (("id", "label", "sound"), "one or more of audio, video"),
+    (("id", "label", "audio", "Audio"), "the column audio twice"),
+    (("id", "label"), "one or more of audio, video"),
+])  # fmt: skip
 def test_a_header_that_cannot_be_one_is_refused(tmp_path, header, words):
     with pytest.raises(UsageError, match=words):
         Manifest(write(tmp_path / "a.csv", header, [])).spec(Settings())
@@ -92,108 +97,16 @@ def test_what_cannot_be_a_sample_is_listed_with_its_line(pets):
     def damage(rows):
         rows[0][2], rows[1][1], rows[3][0] = "gone.wav", "", "p2"
 
-    found = scan(pets[1](change=damage))
-    listed = {(r.source, r.reason) for r in found.rejected}
-    assert listed == {
-        ("pets.csv, line 2", "missing_file"),
-        ("pets.csv, line 3", "no_label"),
+    found = scan(pets(change=damage))
+    assert {(r.source, r.reason) for r in found.rejected} == {
+        ("pets.csv, line 2", "missing_file"), ("pets.csv, line 3", "no_label"),
         ("pets.csv, line 5", "duplicate"),
-    }
-    assert len(found.candidates) == 3
-
-
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [
-        ("../secret.wav", "leaves the folder"),
-        ("/etc/hostname", "is not under .*: give --dataset_root a folder that holds all"),
-        ("a/../../b.wav", "leaves the folder"),
-        ("link/hostname", "is a link that leads out of .* with --dataset_root .* anywhere"),
-    ],
-)
-def test_a_path_outside_is_refused_with_the_way_out(pets, path, words):
-    folder, manifest = pets
-    (folder / "link").symlink_to("/etc")
-    with pytest.raises(UsageError, match=f"line 2: .*{words}"):
-        scan(manifest(change=lambda rows: rows[0].__setitem__(2, path)))
-
-
-def test_absolute_paths_and_links_work_where_the_user_names_the_root(pets, tmp_path_factory):
-    folder, manifest = pets
-    scratch = tmp_path_factory.mktemp("scratch")
-    shutil.move(folder / "0.wav", scratch / "0.wav")
-    (folder / "link").symlink_to(scratch)
-
-    def change(rows):
-        rows[0][2], rows[1][2] = "link/0.wav", str(folder / "1.wav")
-        rows[2][2] = (folder / "2.wav").as_uri()
-
-    found = scan(manifest(change=change), root=folder)
-    assert [c.sources["audio"][0] for c in found.candidates[:3]] == ["link/0.wav", "1.wav", "2.wav"]
-
-    def elsewhere(rows):
-        for row in rows:
-            row[2] = str(scratch / "0.wav")
-
-    assert len(scan(manifest(change=elsewhere), root=scratch).candidates) == 6
-
-
-def test_paths_as_other_systems_write_them(pets):
-    folder, manifest = pets
-    composed = unicodedata.normalize("NFC", "chât.wav")
-    (folder / "a").mkdir()
-    (folder / "a" / unicodedata.normalize("NFD", composed)).write_bytes(b"x")
-    (folder / "b\\c.wav").write_bytes(b"x")  # a name of its own here, and no path
-
-    def change(rows):
-        rows[0][2], rows[1][2], rows[2][2] = f"a\\{composed}", "b\\c.wav", "./3.wav"
-
-    found = scan(manifest(change=change))
-    sources = [c.sources["audio"][0] for c in found.candidates[:3]]
-    assert sources == [f"a/{unicodedata.normalize('NFD', composed)}", "b\\c.wav", "3.wav"]
-
-
-def test_no_sample_at_all_is_explained(pets):
-    path = pets[1](
-        change=lambda rows: [row.__setitem__(2, f"{k}.WAV") for k, row in enumerate(rows)]
-    )
-    with pytest.raises(UsageError) as error:
-        scan(path)
-    told = str(error.value)
-    assert "6 missing_file (pets.csv, line 2: audio: '0.WAV' is not there; there is '0.wav'" in told
-    assert "line 3" in told and "line 4" not in told
-
-
-def test_a_cell_of_ten_million_characters_is_refused(pets):
-    path = pets[1](change=lambda rows: rows[0].__setitem__(3, "x" * 10_000_000))
-    with pytest.raises(UsageError, match="line 2: it has more than 100000 characters"):
-        scan(path)
-
-
-@pytest.mark.parametrize("closed", ["", "closed"])
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 1, 3, 2)])
-def test_an_open_quote_is_an_error_that_names_its_line(pets, order, closed):
-    def change(rows):
-        rows[5][3] = "5 inches" if closed else rows[5][3]
-        rows[:] = [[row[k] for k in order] for row in rows]
-
-    header = ("id", "label", "audio", "text")
-    path = pets[1](tuple(header[k] for k in order), change)
-    text = path.read_text().replace('"a text, 2"', '"a text, 2')
-    text = text.replace("5 inches", '5 inches"') if closed else text.replace('"a text, 5"', "b")
-    path.write_text(text)
-    with pytest.raises(UsageError, match=r"pets.csv, line 4: it opens a quote that nothing closes"):
-        scan(path)
-
-
-def test_a_text_may_stand_on_several_lines(pets):
-    text = 'First line, with commas, and,\na "second", one\r\n\nlast'
-    found = scan(pets[1](change=lambda rows: rows[2].__setitem__(3, text)))
-    assert found.candidates[2].inline["text"] == text and len(found.candidates) == 6
+    }  # fmt: skip
+    assert len(found.candidates) == 3 and found.listed == 6
 
 
 def test_rows_with_more_or_fewer_cells_are_refused_with_both_counts(pets):
-    path = pets[1]()
+    path = pets()
     text = path.read_text().replace('"a text, 2"', "a text, 2").replace(',"a text, 3"', "")
     path.write_text(text)
     found = scan(path)
@@ -204,10 +117,36 @@ def test_rows_with_more_or_fewer_cells_are_refused_with_both_counts(pets):
     assert len(found.candidates) == 4 and found.listed == 6
 
 
+def test_a_text_may_go_on_over_several_lines(pets):
+    text = 'First line, with commas, and,\na "second", one\r\n\nlast'
+    found = scan(pets(change=put(2, 3, text)))
+    assert found.candidates[2].inline["text"] == text and len(found.candidates) == 6
+
+
+@pytest.mark.parametrize("closed", ["", "closed"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 1, 3, 2)])
+def test_an_open_quote_is_an_error_that_names_its_line(pets, order, closed):
+    def change(rows):
+        rows[5][3] = "5 inches" if closed else rows[5][3]
+        rows[:] = [[row[k] for k in order] for row in rows]
+
+    path = pets(tuple(HEADER[k] for k in order), change)
+    text = path.read_text().replace('"a text, 2"', '"a text, 2')
+    text = text.replace("5 inches", '5 inches"') if closed else text.replace('"a text, 5"', "b")
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"pets.csv, line 4: it opens a quote that nothing closes"):
+        scan(path)
+
+
+def test_a_cell_of_ten_million_characters_is_refused(pets):
+    with pytest.raises(UsageError, match="line 2: it has more than 100000 characters"):
+        scan(pets(change=put(0, 3, "x" * 10_000_000)))
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_files_of_spreadsheets_and_of_pandas_are_read(pets, separator, encoding):
-    path = pets[1](("ID", " Label", "AUDIO", "Text"))
+    path = pets(("ID", " Label", "AUDIO", "Text"))
     with open(path, newline="") as handle:
         rows = list(csv.reader(handle))
     with open(path, "w", newline="", encoding=encoding) as handle:
@@ -219,83 +158,173 @@ def test_files_of_spreadsheets_and_of_pandas_are_read(pets, separator, encoding)
     assert found.warnings == ["pets.csv: columns passed over: one without a name, speaker"]
 
 
+# Labels and splits --------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("labels", [
     ("cat", "Cat"), ("0", "0.0"), ("1", "01"), ("caf\u00e9", "cafe\u0301"),
     ("hot dog", "hot\u00a0dog"), ("hot dog", "hot  dog"), ("dog", "do\u200bg"),
+    ("0", "0.0", "cat", "Cat", "CAT"),
 ])  # fmt: skip
 def test_classes_that_are_written_in_two_ways_are_noted(pets, labels):
     def change(rows):
-        rows[0][1], rows[1][1] = labels
-
-    (note,) = scan(pets[1](change=change)).warnings
-    assert all(repr(label) in note for label in labels)
-
-
-def test_further_classes_written_in_two_ways_are_counted(pets):
-    def change(rows):
-        for row, label in zip(rows, ("0", "0.0", "cat", "Cat", "CAT")):
+        for row, label in zip(rows, labels):
             row[1] = label
 
-    (note,) = scan(pets[1](change=change)).warnings
-    assert (
-        note == "the classes '0' and '0.0' (and 2 more pairs) differ only in how they are written"
-    )
+    (note,) = scan(pets(change=change)).warnings
+    assert all(repr(label) in note for label in labels[:2])
+    assert (" (and 2 more pairs) differ only" in note) == (len(labels) == 5)
 
 
-def test_splits_by_several_names_and_none_other(pets):
-    header = ("id", "label", "audio", "text", "split")
-
-    def parts(*names):
-        return lambda rows: [row.append(name) for row, name in zip(rows, names)]
-
-    found = scan(pets[1](header, parts("train", "train", "valid", "dev", "test", "test")))
-    assert [c.part for c in found.candidates] == ["train", "train", "val", "val", "test", "test"]
-    upper = scan(pets[1](header, parts("Train", "TRAINING", "Validation", "DEV", "Test", "")))
-    assert [c.part for c in upper.candidates] == ["train", "train", "val", "val", "test", ""]
+@pytest.mark.parametrize(("names", "parts"), [
+    (("train", "train", "valid", "dev", "test", "test"), "train train val val test test"),
+    (("Train", "TRAINING", "Validation", "DEV", "Test", "val"), "train train val val test val"),
+])  # fmt: skip
+def test_splits_by_several_names(pets, names, parts):
+    path = pets((*HEADER, "split"), lambda rows: [r.append(n) for r, n in zip(rows, names)])
+    assert [c.part for c in scan(path).candidates] == parts.split()
+    path.write_text(path.read_text().replace(names[0], "third", 1))
     with pytest.raises(UsageError, match="line 2: split 'third' is none of"):
-        scan(pets[1](header, parts("third", *["train"] * 5)))
+        scan(path)
 
 
 def test_one_class_alone_is_refused(pets):
     with pytest.raises(UsageError, match="has 1 label"):
-        scan(pets[1](change=lambda rows: [row.__setitem__(1, "cat") for row in rows]))
+        scan(pets(change=lambda rows: [row.__setitem__(1, "cat") for row in rows]))
 
 
-def test_a_run_is_named_after_the_manifests_file(pets):
-    path = pets[1]()
+def test_the_data_set_s_name_is_of_its_file_and_its_content(pets):
+    path = pets()
     run, _ = resolve(["--dataset", str(path), "--method", "joint", "--vocabulary", "build"], "")
-    assert (run.dataset, run.manifest) == (f"pets-{file_digest(path)[:8]}", str(path))
+    name = f"pets-{file_digest(path)[:8]}"
+    assert (run.dataset, run.manifest) == (name, str(path))
+    assert datasets.public_name(str(pets(change=put(0, 1, "cat")))) != name
     (path.parent / "my pets!.csv").write_text("id")
     assert datasets.public_name(str(path.parent / "my pets!.csv")).startswith("my_pets_-")
-
-
-def test_other_rows_are_another_data_set(pets):
-    first = datasets.public_name(str(pets[1]()))
-    second = datasets.public_name(str(pets[1](change=lambda rows: rows[0].__setitem__(1, "cat"))))
-    assert first != second and first.startswith("pets-") and second.startswith("pets-")
     with pytest.raises(UsageError, match="gone.csv cannot be read: No such file"):
-        datasets.public_name(str(pets[0] / "gone.csv"))
+        datasets.public_name(str(path.parent / "gone.csv"))
 
 
-def test_new_texts_in_pairs_have_two_columns(tmp_path):
-    spec = {"image": Image(), "text": Text(pair=True)}
-    new = write(tmp_path / "new.csv", ("id", "image", "text", "target"), [("a", "a.jpg", "x", "y")])
-    (candidate,), _ = read_manifest(new, spec)
+# Paths --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "words"), [
+    ("../secret.wav", "leaves the folder"), ("a/../../b.wav", "leaves the folder"),
+    ("/etc/hostname", "is not under .*: give --dataset_root a folder that holds all"),
+    ("link/hostname", "is a link that leads out of .* with --dataset_root .* anywhere"),
+])  # fmt: skip
+def test_a_path_outside_is_refused_with_the_way_out(pets, tmp_path, path, words):
+    (tmp_path / "link").symlink_to("/etc")
+    with pytest.raises(UsageError, match=f"line 2: .*{words}"):
+        scan(pets(change=put(0, 2, path)))
+
+
+def test_absolute_paths_and_links_work_where_the_user_names_the_root(pets, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    shutil.move(tmp_path / "0.wav", scratch / "0.wav")
+    (tmp_path / "link").symlink_to(scratch)
+
+    def change(rows):
+        rows[0][2], rows[1][2] = "link/0.wav", str(tmp_path / "1.wav")
+        rows[2][2] = (tmp_path / "2.wav").as_uri()
+
+    assert audio(scan(pets(change=change), tmp_path))[:3] == ["link/0.wav", "1.wav", "2.wav"]
+
+    def elsewhere(rows):
+        for row in rows:
+            row[2] = str(scratch / "0.wav")
+
+    assert len(scan(pets(change=elsewhere), scratch).candidates) == 6
+
+
+def test_paths_as_other_systems_write_them(pets, tmp_path):
+    composed, apart = (unicodedata.normalize(form, "chât.wav") for form in ("NFC", "NFD"))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / apart).write_bytes(b"x")
+    (tmp_path / "b\\c.wav").write_bytes(b"x")  # a name of its own here, and no path
+
+    def change(rows):
+        rows[0][2], rows[1][2], rows[2][2] = f"a\\{composed}", "b\\c.wav", "./3.wav"
+
+    assert audio(scan(pets(change=change)))[:3] == [f"a/{apart}", "b\\c.wav", "3.wav"]
+
+
+@pytest.mark.parametrize("value", [
+    "file:/etc/hostname", "http://127.0.0.1:9/a.wav", "pipe:0", "-", ".",
+    "concat:0.wav|/etc/hostname", "data:audio/wav;base64,UklGRg==", "~/a.wav", "$HOME/a.wav",
+    "`id`", "a" * 5000, "self.wav", "\\\\host\\share\\a.wav", "0.wav\n", "a\r\nb", "\u202evaw.a",
+])  # fmt: skip
+def test_a_path_that_other_programs_would_follow_is_a_name(pets, tmp_path, value):
+    """It names a file of the manifest's folder, or none."""
+    (tmp_path / "self.wav").symlink_to("self.wav")
+    found = scan(pets(change=put(5, 2, value)))
+    if value.strip() == "0.wav":
+        assert audio(found)[5] == "0.wav"
+    else:
+        assert [r.reason for r in found.rejected] == ["missing_file"]
+
+
+@pytest.mark.parametrize("column", range(4))
+def test_a_nul_in_a_manifest_is_a_row_like_others_or_a_reject(pets, column):
+    found = scan(pets(change=lambda rows: put(0, column, rows[0][column] + "\0x")(rows)))
+    assert len(found.candidates) + len(found.rejected) == 6
+    assert len(found.rejected) == (column == 2)
+
+
+def test_no_sample_at_all_is_explained(pets):
+    def change(rows):
+        for k, row in enumerate(rows):
+            row[2] = f"{k}.WAV"
+
+    with pytest.raises(UsageError) as error:
+        scan(pets(change=change))
+    message = str(error.value)
+    assert (
+        "6 missing_file (pets.csv, line 2: audio: '0.WAV' is not there; there is '0.wav'" in message
+    )
+    assert "line 3" in message and "line 4" not in message
+
+
+def test_a_bomb_among_the_pictures_costs_itself_alone(tmp_path):
+    for k in range(6):
+        (tmp_path / f"{k}.png").write_bytes(zero_png(*((30_000, 30_000) if k == 0 else (20, 10))))
+    rows = [[f"p{k}", "ab"[k % 2], f"{k}.png", f"text {k}"] for k in range(6)]
+    path = write(tmp_path / "own.csv", ("id", "label", "image", "text"), rows)
+    settings = Settings(vocabulary="build")
+    folder = prepare(str(path), tmp_path, tmp_path / "data", settings, workers=1, max_bad=0.5)
+    (line,) = read_table(folder / "rejected.csv")
+    assert (line["id"], line["reason"]) == ("p0", "bad_image") and "900000000" in line["detail"]
+
+
+# New files ----------------------------------------------------------------------------------------
+
+
+def test_new_files_have_the_columns_of_the_run_s_modalities(tmp_path):
+    new, pair = tmp_path / "new.csv", {"image": Image(), "text": Text(pair=True)}
+    write(new, ("id", "image", "text", "target"), [("a", "a.jpg", "x", "y")])
+    (candidate,), _ = read_manifest(new, pair)
     assert candidate.inline == {"text": ["x", "y"]} and candidate.sources == {"image": ("a.jpg",)}
     write(new, ("id", "image", "text"), [("a", "a.jpg", "x")])
-    with pytest.raises(
-        UsageError, match="has no column target .* it needs id, image, text, target"
-    ):
-        read_manifest(new, spec)
+    words = "has no column target .* it needs id, image, text, target"
+    with pytest.raises(UsageError, match=words):
+        read_manifest(new, pair)
 
 
-def test_new_precomputed_flow_is_two_folders(tmp_path):
-    spec = {"flow": Flow("precomputed")}
-    new = write(tmp_path / "new.csv", ("id", "flow"), [("a", "u/a;v/a")])
-    assert read_manifest(new, spec)[0][0].sources == {"flow": ("u/a", "v/a")}
-    for cell, words in (("u/a", "not two folders"), ("u/a;../a", "line 2: .* leaves the folder")):
-        with pytest.raises(UsageError, match=words):
-            read_manifest(write(new, ("id", "flow"), [("a", cell)]), spec)
+@pytest.mark.parametrize(("spec", "cell", "due"), [
+    (Flow("precomputed"), "u/a;v/a", ("u/a", "v/a")),
+    (Flow("precomputed"), "u/a", "not two folders"),
+    (Flow("precomputed"), "u/a;../a", "line 2: .* leaves the folder"),
+    (Flow("dis", of_folder=30), "u/a;v/a", ("u/a", "v/a")),  # as in trees of the official code
+    (Flow("dis", of_folder=30), "a.avi", ("a.avi",)),
+])  # fmt: skip
+def test_new_flow_is_two_folders_or_a_video(tmp_path, spec, cell, due):
+    new = write(tmp_path / "new.csv", ("id", "flow"), [("a", cell)])
+    if isinstance(due, tuple):
+        assert read_manifest(new, {"flow": spec})[0][0].sources == {"flow": due}
+    else:
+        with pytest.raises(UsageError, match=due):
+            read_manifest(new, {"flow": spec})
 
 
 @pytest.mark.parametrize("content", [b"id,text\na,\xff\n", b"id,text\na," + b"x" * 10_000_000])
@@ -303,50 +332,3 @@ def test_a_list_of_new_files_that_cannot_be_read_is_refused(tmp_path, content):
     (tmp_path / "new.csv").write_bytes(content)
     with pytest.raises(UsageError, match="new.csv, line 2: it (is not UTF-8|has more than)"):
         read_manifest(tmp_path / "new.csv", {"text": Text()})
-
-
-@pytest.mark.slow
-def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path):
-    """Sound, video, text and feature vectors; the run's folder alone serves new files."""
-    root, own = demo_data[0], tmp_path / "own"
-    own.mkdir()
-    rng, rows = np.random.default_rng(0), []
-    for row in read_table(root / "labels.csv")[:120]:
-        name = row["id"]
-        for end in ("wav", "avi"):
-            shutil.copy(root / "clips" / f"{name}.{end}", own)
-        vectors = rng.standard_normal((int(rng.integers(2, 6)), 4)).astype(np.float32)
-        np.save(own / f"{name}.npy", vectors)
-        text = f"a {'round' if row['label'] in '0689' else 'straight'} digit"
-        text += " indeed" * (len(rows) % 4)
-        rows.append([name, row["label"], f"{name}.wav", f"{name}.avi", text, f"{name}.npy"])
-    path = write(own / "digits.csv", ("id", "label", "audio", "video", "text", "array"), rows)
-    small = ("--encoder", "small", "--size", "32", "--text_model", "tiny", "--vocabulary", "build")
-    cut = ("--seconds", "1.2", "--fps", "3", "--max_length", "4", "--max_epochs", "2")
-    places = ("--data_dir", tmp_path / "data", "--output_dir", tmp_path / "run")
-    run = ("--dataset", path, "--method", "Midas", "--devices", "cpu", "--threads", "1")
-    done = program("train.py", *run, *places, *small, *cut, "--batch_size", "16")
-    assert done.returncode == 0, done.stderr
-    log = RunFolder(tmp_path / "run").read_log()
-    assert log[-1]["train/n_valid"] > 0 and "val/acc_zero/array" in log[-1]
-
-    tested = {row["id"]: row for row in read_table(tmp_path / "run" / "predictions.csv")}
-    rows = [row for row in rows if row[0] in tested]
-    shutil.rmtree(tmp_path / "data")
-    np.save(own / "wide.npy", np.ones((3, 5), np.float32))
-    wide = ["wide", *rows[0][2:5], "wide.npy"]
-    header = ("id", "audio", "video", "text", "array")
-    new = write(own / "new.csv", header, [*(r[:1] + r[2:] for r in rows[:3]), wide])
-    path.unlink()
-    out = tmp_path / "out.csv"
-    told = program(
-        "evaluate.py", tmp_path / "run", "--predict", new, "--out", out, "--devices", "cpu"
-    )
-    assert told.returncode == 3, told.stderr
-    assert "wide: array has 5 values a vector, the run's data had 4" in told.stderr
-    assert [row["id"] for row in read_table(out)] == [row[0] for row in rows[:3]]
-    assert "text/prediction" in read_table(out)[0]
-    for row in read_table(out):  # one by one, without padding, as in the test part's batches
-        for name in "0123456789":
-            expected = float(tested[row["id"]][f"p/{name}"])
-            assert abs(float(row[f"fused/p/{name}"]) - expected) < 1e-5

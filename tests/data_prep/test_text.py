@@ -20,8 +20,8 @@ from conftest import ROOT
 from official import cases
 
 from common.options import UsageError
-from data_prep.datasets.lines import well_formed
 from data_prep.datasets.manifest import Settings
+from data_prep.datasets.sarcasm import well_formed
 from data_prep.loader import Loader
 from data_prep.modalities.array import Array
 from data_prep.modalities.base import Draw

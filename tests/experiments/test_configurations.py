@@ -10,7 +10,7 @@ from dataclasses import fields
 
 import pytest
 from conftest import program
-from small_trees import WRITERS, prepared
+from small_trees import SMALL_TREES, prepared
 
 import train
 from common.program import run as run_program
@@ -54,7 +54,7 @@ def prepared_for_all(folder, dataset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dataset", WRITERS)
+@pytest.mark.parametrize("dataset", SMALL_TREES)
 def test_every_kind_of_run_trains_and_fills_its_cells(dataset, tmp_path, capsys):
     kinds = {}
     for runs, _ in needed(adapted(CHOSEN, SHORTEST), [1]):

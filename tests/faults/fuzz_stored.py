@@ -27,8 +27,9 @@ from experiments.paper.kinds import RunSet
 from experiments.report.reader import Reader
 from experiments.run.folder import RunFolder
 from experiments.run.resolve import resolve, run_from_config
-from fixtures.mosi_tree import Signal, write_mosi
+from fixtures.mosi import Look
 from fixtures.pickles import python2_pickle
+from fixtures.trees import write_tree
 
 
 def without_checksum(data: bytes) -> bytes:
@@ -209,7 +210,7 @@ def _inner(folder: Path) -> Read:
 
 # Pickles and arrays -------------------------------------------------------------------------------
 
-TINY = Signal((3, 2, 2), aligned=(2, 2, 2), unaligned=(2, 3, 4), shortest=1)
+TINY = Look((3, 2, 2), aligned=(2, 2, 2), unaligned=(2, 3, 4), shortest=1)
 
 
 def load_here(path: Path) -> Any:
@@ -243,7 +244,8 @@ def _pickle_seeds(folder: Path) -> list[bytes]:
 
 def _mosi_seeds(files: str) -> Callable[[Path], list[bytes]]:
     def seeds(folder: Path) -> list[bytes]:
-        write_mosi(folder / "r", 10, truth_path=folder / "t.csv", files=files, signal=TINY)
+        truth = folder / "t.csv"
+        write_tree("mosi", folder / "r", 10, truth_path=truth, layout=files, look=TINY)
         return [next((folder / "r").rglob(mosi.VARIANTS[files].file)).read_bytes()]
 
     return seeds

@@ -13,7 +13,7 @@ from typing import Any
 
 from common.files import csv_text, read_object, read_table, write_text
 from data_prep import datasets
-from data_prep.datasets.csv_rows import read_records
+from data_prep.datasets.lists import read_records
 from data_prep.datasets.manifest import Manifest
 from data_prep.modalities.text import Text, text_spec
 from data_prep.modalities.vocabulary import place_vocabulary

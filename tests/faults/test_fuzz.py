@@ -23,8 +23,9 @@ from common.files import read_object, read_table, write_json
 from common.options import UsageError
 from data_prep import shards
 from data_prep.datasets import ave, food101
-from data_prep.datasets.csv_rows import read_records
+from data_prep.datasets.lists import read_records
 from data_prep.datasets.manifest import Manifest
+from data_prep.datasets.tree import RawTree
 from data_prep.modalities import unpickle
 from data_prep.modalities.audio import Audio
 from data_prep.modalities.text import Text
@@ -126,7 +127,7 @@ def test_a_list_of_titles_keeps_all_rows_but_the_spoilt_one(folder, titles, spoi
     number = spoilt % len(rows)
     lines[number] = f'{number}.jpg,"{titles[number].replace(chr(34), "")},{rows[number][2]}\n'
     (folder / "t.csv").write_bytes("".join(lines).encode())
-    found, _ = food101.read_titles(folder, "t.csv", "train")
+    found = food101.read_titles(RawTree(folder), "t.csv", "train")
     kept = {(row.name, row.title, row.label) for row in found}
     assert {tuple(row) for row in rows[:number] + rows[number + 1 :]} <= kept
 
@@ -273,7 +274,8 @@ def test_bytes_that_are_no_utf8_within_a_quoted_row(tmp_path):
 def test_a_list_of_nothing_but_open_quotes_is_given_up(tmp_path):
     (tmp_path / "t.csv").write_text("a.jpg,t,waffles\n" + 'x"y,"z\n' * 20_000, encoding="utf-8")
     begun = time.process_time()
-    assert "as do many lines above" in refusal(food101.read_titles, tmp_path, "t.csv", "train")
+    words = refusal(food101.read_titles, RawTree(tmp_path), "t.csv", "train")
+    assert "as do many lines above" in words
     assert time.process_time() - begun < 20
 
 

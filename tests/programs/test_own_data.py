@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, program
 
-from common.files import read_table
+from common.files import read_table, write_table
+from experiments.run.folder import RunFolder
 
 SMALL = ("--devices", "cpu", "--threads", "1", "--max_epochs", "2", "--vocabulary", "build")
 TINY = ("--text_model", "tiny", "--batch_size", "8")
@@ -170,3 +171,51 @@ def test_the_time_left_is_told_after_the_first_epoch(own, tmp_path):
     lines = [line for line in done.stdout.splitlines() if line.startswith("epoch")]
     assert len(lines) == 3 and " left" in lines[0] and " left" in lines[1]
     assert " left" not in lines[2]
+
+
+@pytest.mark.slow
+def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path):
+    """Sound, video, text and feature vectors; the run's folder alone serves new files."""
+    root, own = demo_data[0], tmp_path / "own"
+    own.mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for row in read_table(root / "labels.csv")[:120]:
+        name = row["id"]
+        for end in ("wav", "avi"):
+            shutil.copy(root / "clips" / f"{name}.{end}", own)
+        vectors = rng.standard_normal((int(rng.integers(2, 6)), 4)).astype(np.float32)
+        np.save(own / f"{name}.npy", vectors)
+        text = f"a {'round' if row['label'] in '0689' else 'straight'} digit"
+        text += " indeed" * (len(rows) % 4)
+        rows.append([name, row["label"], f"{name}.wav", f"{name}.avi", text, f"{name}.npy"])
+    path, header = own / "digits.csv", ("id", "label", "audio", "video", "text", "array")
+    write_table(path, header, rows)
+    small = ("--encoder", "small", "--size", "32", "--text_model", "tiny", "--vocabulary", "build")
+    cut = ("--seconds", "1.2", "--fps", "3", "--max_length", "4", "--max_epochs", "2")
+    places = ("--data_dir", tmp_path / "data", "--output_dir", tmp_path / "run")
+    run = ("--dataset", path, "--method", "Midas", "--devices", "cpu", "--threads", "1")
+    done = program("train.py", *run, *places, *small, *cut, "--batch_size", "16")
+    assert done.returncode == 0, done.stderr
+    log = RunFolder(tmp_path / "run").read_log()
+    assert log[-1]["train/n_valid"] > 0 and "val/acc_zero/array" in log[-1]
+
+    tested = {row["id"]: row for row in read_table(tmp_path / "run" / "predictions.csv")}
+    rows = [row for row in rows if row[0] in tested]
+    shutil.rmtree(tmp_path / "data")
+    np.save(own / "wide.npy", np.ones((3, 5), np.float32))
+    wide = ["wide", *rows[0][2:5], "wide.npy"]
+    new = own / "new.csv"
+    write_table(new, (header[0], *header[2:]), [*(r[:1] + r[2:] for r in rows[:3]), wide])
+    path.unlink()
+    out = tmp_path / "out.csv"
+    told = program(
+        "evaluate.py", tmp_path / "run", "--predict", new, "--out", out, "--devices", "cpu"
+    )
+    assert told.returncode == 3, told.stderr
+    assert "wide: array has 5 values a vector, the run's data had 4" in told.stderr
+    assert [row["id"] for row in read_table(out)] == [row[0] for row in rows[:3]]
+    assert "text/prediction" in read_table(out)[0]
+    for row in read_table(out):  # one by one, without padding, as in the test part's batches
+        for name in "0123456789":
+            expected = float(tested[row["id"]][f"p/{name}"])
+            assert abs(float(row[f"fused/p/{name}"]) - expected) < 1e-5

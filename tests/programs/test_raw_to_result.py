@@ -1,4 +1,4 @@
-"""From a raw tree in the real layout to a trained and evaluated MIDAS run, with one command."""
+"""What a prepared CREMA-D leads to: splits a seed, the tables' cells, the official recipe."""
 
 import pytest
 import torch
@@ -6,46 +6,8 @@ from conftest import program
 from small_trees import prepared
 
 from common.files import read_table
-from experiments.run.folder import RunFolder, find_runs
+from experiments.run.folder import find_runs
 from experiments.run.metrics import f1_batch
-from fixtures.trees import write_cremad, write_kinetics
-
-
-def train(tmp_path, dataset, *more):
-    places = ("--data_dir", tmp_path / "data", "--output_dir", tmp_path / "run")
-    small = ("--size", "32", "--spec_pool", "4", "--max_epochs", "2", "--devices", "cpu")
-    raw = ("--dataset", dataset, "--dataset_root", tmp_path / "raw", "--method", "Midas")
-    done = program("train.py", *raw, *places, *small, *more)
-    assert done.returncode == 0, done.stderr
-    return done, RunFolder(tmp_path / "run")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("codec", ["jpeg", "raw"])
-def test_cremad_from_flv_and_wav(tmp_path, codec):
-    write_cremad(tmp_path / "raw", 6, truth_path=tmp_path / "truth.csv", corrupt_each=0)
-    how = ("--split_rule", "group", "--audio_norm", "zscore", "--frame_codec", codec)
-    done, run = train(tmp_path, "cremad", *how)
-    assert "36 of 36 samples prepared" in done.stderr and "pairs " in done.stdout
-    assert run.read_log()[-1]["train/n_valid"] > 0
-    parts = {}
-    for row in read_table(next((tmp_path / "data").rglob("group-seed2.csv"))):
-        parts.setdefault(row["id"].split("_")[0], set()).add(row["part"])
-    assert all(len(found) == 1 for found in parts.values())  # no actor stands in two parts
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("feature", ["fbank", "stft"])
-def test_kinetics_from_mp4_with_hostile_names(tmp_path, feature):
-    raw, truth = tmp_path / "raw", tmp_path / "truth.csv"
-    write_kinetics(raw, 3, truth_path=truth, layout="B")
-    names = [path.name for path in raw.rglob("*.mp4")]
-    assert any(name.startswith("-") for name in names) and any("--" in name for name in names)
-    done, run = train(tmp_path, "kinetics", "--audio_feature", feature, "--precision", "bf16")
-    assert run.read_json("result.json")["count/n_train"] == 65
-    assert run.read_log()[-1]["train/n_valid"] == 130  # a batch of 64, and the one that is over
-    assert run.read_json("config.json")["prep"]["audio_feature"] == feature
-
 
 SMALL = {"encoder": "small", "size": "16", "spec_pool": "8", "max_epochs": "2", "batch_size": "25"}
 
@@ -97,3 +59,13 @@ def test_the_official_recipe_trains_on_its_own_split_and_cuts_f1_in_its_order(tm
     log = run.read_log()
     assert log[1]["train/n_valid"] == 2 * result["count/n_train"] and "train/rho" in log[1]
     assert log[1]["train/n_items"] == result["count/n_train"]
+
+
+@pytest.mark.slow
+def test_a_group_split_tears_no_actor_apart(tmp_path):
+    data = prepared(tmp_path, "cremad")
+    small_run(data, tmp_path / "results", "--method", "Joint", "--split_rule", "group")
+    parts = {}
+    for row in read_table(next(data.rglob("group-seed2.csv"))):
+        parts.setdefault(row["id"].split("_")[0], set()).add(row["part"])
+    assert len(parts) > 2 and all(len(found) == 1 for found in parts.values())

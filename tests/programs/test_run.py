@@ -343,7 +343,7 @@ def test_the_vocabulary_of_a_run_that_changed_is_refused(tmp_path):
 @pytest.mark.slow
 def test_a_prediction_takes_no_stand_in_and_a_finished_run_no_other_root(tmp_path):
     """CREMA-D keeps clips with one broken modality; a mistyped name is not one of them."""
-    made = ("tests/write_tree.py", "--dataset", "cremad", "--profile", "tiny")
+    made = ("tests/write_tree.py", "--dataset", "cremad", "--per_class", "4")
     root, other = tmp_path / "raw", tmp_path / "other"
     assert program(*made, "--out", root).returncode == 0
     assert program(*made, "--out", other, "--seed", "5").returncode == 0

@@ -1,0 +1,315 @@
+"""Every data set passes the same gate: damage, wrong roots, equal bytes, and a run from a raw tree.
+
+What is peculiar to the layout of one data set is tested in its own file in tests/data_prep.
+"""
+
+import importlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+
+import pytest
+from accounts import hidden, paths_in, raw_files
+from conftest import ROOT, program
+
+from common.files import file_digest, read_table
+from common.options import UsageError, check
+from data_prep import datasets
+from data_prep.modalities.base import Modality
+from data_prep.prepare import prepare, scan_root
+from data_prep.reasons import KEPT_REASONS, REASONS
+from data_prep.store import Prepared, read_meta
+from data_prep.verify import verify
+from experiments.run.folder import RunFolder
+from experiments.run.settings import DATASET_DEFAULTS
+from fixtures.scenes import Look
+from fixtures.trees import MANY_CLASSES, TREES, write_tree
+
+FORMS = [(dataset, layout) for dataset, (_, layouts) in TREES.items() for layout in layouts]
+IDS = [f"{dataset} {layout}".strip() for dataset, layout in FORMS]
+TEXTS = {"vocabulary": "build", "max_tokens": 64}
+# Settings of the preparation, beside those that follow from the layout.
+SETTINGS = {"food101": TEXTS, "sarcasm": TEXTS, "twitter2015": TEXTS}
+LIST_ENDINGS = (".txt", ".csv", ".tsv")
+ALL = dict(workers=1, max_bad=1.0, allow_missing_classes=True)
+
+
+def settings_of(dataset, layout):
+    chosen = dict(SETTINGS.get(dataset, {}))
+    chosen |= {"feature_files": layout} if dataset == "mosi" else {}
+    chosen |= {"flow_algo": "precomputed"} if layout == "precomputed" else {}
+    return datasets.load(dataset).Settings(**chosen)
+
+
+def write(folder, dataset, layout="", per_class=2, **more):
+    """A tree of at most three classes and its truth."""
+    classes = 3 if dataset in MANY_CLASSES else None
+    per_class = 10 if dataset == "mosi" else per_class
+    root, truth = folder / "raw", folder / "truth.csv"
+    write_tree(dataset, root, per_class, truth_path=truth, layout=layout, classes=classes, **more)
+    return root, read_table(truth)
+
+
+def contents(root):
+    """The digest of every file below `root` that is not hidden."""
+    return {str(p.relative_to(root)): file_digest(p) for p in root.rglob("[!.]*") if p.is_file()}
+
+
+# Damage -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dataset", "layout"), FORMS, ids=IDS)
+def test_every_kind_of_damage_ends_as_the_truth_says(tmp_path, dataset, layout):
+    root, truth = write(tmp_path, dataset, layout, corrupt_each=1, workers=1)
+    module = importlib.import_module(f"fixtures.{TREES[dataset][0]}")
+    due = module.expected(dataset, layout) | {"": ""}
+    assert {row["corruption"]: row["expected_reason"] for row in truth} == due
+    before = contents(root)
+    folder = prepare(dataset, root, tmp_path / "data", settings_of(dataset, layout), **ALL)
+    assert contents(root) == before and verify(folder, dataset) == []
+    kept = {row["id"]: row for row in read_table(folder / "manifest.csv")}
+    rejected = read_table(folder / "rejected.csv")
+    for row in truth:
+        check_outcome(row, kept.get(row["id"]), rejected)
+    named = [row for row in truth if row["id"] in kept]
+    assert kept.keys() == {row["id"] for row in named}
+    check_accounts(root, dataset, settings_of(dataset, layout))
+
+
+def check_accounts(root, dataset, settings):
+    """A scan names every entry of the tree as a source or among the rejects, and nothing hidden."""
+    scan = scan_root(datasets.load(dataset), dataset, root, settings, allow_missing_classes=True)
+    sources = [path for c in scan.candidates for paths in c.sources.values() for path in paths]
+    named = paths_in(sources + [rejection.source for rejection in scan.rejected])
+    lists = {path for path in raw_files(root) if path.endswith(LIST_ENDINGS)}
+    # Read by its folders, or left unread with a note.
+    flow = {path for path in raw_files(root) if path.startswith("tvl1_flow/")}
+    assert raw_files(root) - lists - flow <= named and not hidden(named)
+
+
+def check_outcome(row, sample, rejected):
+    """A line of the truth against the manifest's row and the rejects."""
+    reason = row["expected_reason"]
+    assert not row["corruption"] or reason in REASONS or reason[:5] in ("", "flag:")
+    reasons = {r["reason"] for r in rejected if r["id"] == row["id"]}
+    if reason == "" or reason.startswith("flag:"):
+        flags = set(sample["flags"].split(";")) if sample else None
+        assert sample and reason[5:] in flags | {""}, (row, reasons, sample)
+        assert reason or flags <= {"", "cut"}, (row, flags)  # texts may be longer than the limit
+    elif row["id"]:
+        assert reason in reasons, (row, reasons)
+        # Of two files or rows, the first is a sample all the same; a tweet's picture has no row.
+        is_kept = reason in (*KEPT_REASONS, "duplicate")
+        assert bool(sample) == is_kept or row["corruption"] == "second_picture", (row, sample)
+    else:
+        assert any(r["reason"] == reason for r in rejected), row
+    if sample and reason != "duplicate":
+        assert sample["label_name"] == row["label"], row
+
+
+# Roots and classes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", datasets.DATASETS)
+def test_a_wrong_root_is_one_clear_error(tmp_path, dataset):
+    layout = datasets.load(dataset)
+    for name in ("photos/1.jpg", "notes.txt", "train/readme.md", "index.csv"):
+        (tmp_path / "other" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "other" / name).write_text("hello\n")
+    (tmp_path / "empty").mkdir()
+    for root in (tmp_path / "gone", tmp_path / "empty", tmp_path / "other"):
+        with pytest.raises(UsageError) as error:
+            prepare(dataset, root, tmp_path / "data", layout.Settings(), **ALL)
+        message = str(error.value)
+        assert str(root) in message and "\n" not in message
+        assert (layout.SOURCE if dataset != "demo" else "data_prep --dataset demo") in message
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("dataset", [name for name, (_, count) in datasets.DATASETS.items()
+                                     if count and name in TREES])  # fmt: skip
+def test_the_paper_s_number_of_samples_is_compared(tmp_path, dataset):
+    root, _ = write(tmp_path, dataset, per_class=1, workers=1)
+    settings = settings_of(dataset, TREES[dataset][1][0])
+    scan = scan_root(datasets.load(dataset), dataset, root, settings, allow_missing_classes=True)
+    count = len(scan.candidates)
+    due = f"{count} samples of {dataset} found; the paper has {datasets.DATASETS[dataset][1]}"
+    assert due in scan.warnings
+
+
+@pytest.mark.parametrize("dataset", ["kinetics", "food101"])
+def test_missing_classes_are_refused_unless_allowed(tmp_path, dataset):
+    root, truth = write(tmp_path, dataset, per_class=2, workers=1)
+    settings, labels = settings_of(dataset, ""), datasets.load(dataset).LABELS
+    with pytest.raises(UsageError, match=f"class '{labels[3]}' .* others.* --allow_missing"):
+        prepare(dataset, root, tmp_path / "data", settings, workers=1)
+    folder = prepare(dataset, root, tmp_path / "data", settings, **ALL)
+    assert read_meta(folder)["label_names"] == list(labels[:3])
+    rows = {row["id"]: row["label_name"] for row in read_table(folder / "manifest.csv")}
+    assert rows == {row["id"]: row["label"] for row in truth}
+
+
+# Equal bytes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", TREES)
+def test_trees_and_prepared_bytes_depend_on_no_workers_and_no_place(tmp_path, dataset):
+    layout = TREES[dataset][1][0]
+    settings, made = settings_of(dataset, layout), []
+    for place, workers, seed in (("one", 1, 0), ("two", 2, 0), ("other", 2, 1)):
+        (tmp_path / place).mkdir()
+        root, truth = write(tmp_path / place, dataset, layout, 1, workers=workers, seed=seed)
+        made.append([truth, contents(root)])
+        if not seed:
+            options = ALL | {"workers": workers}
+            folder = prepare(dataset, root, tmp_path / place / "data", settings, **options)
+            made[-1].append(contents(folder))
+            files = [path for path in folder.rglob("[!.]*") if path.is_file()]
+            assert not any(str(tmp_path).encode() in path.read_bytes() for path in files)
+    one, two, other = made
+    assert one == two and "samples-00000.arrow" in one[2] and other[1] != one[1]
+
+
+# The program with shards of 5 candidates, so that a kill leaves some finished and some not.
+SMALL_SHARDS = """
+import sys
+import data_prep.prepare
+data_prep.prepare.SHARD_SIZE = 5
+if __name__ == "__main__":
+    from data_prep.__main__ import main
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["cremad", "sarcasm"])
+def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(tmp_path, dataset):
+    root, _ = write(tmp_path, dataset, per_class=8, corrupt_each=1)
+    texts = ("--vocabulary", "build") if dataset == "sarcasm" else ()
+    command = [sys.executable, "-c", SMALL_SHARDS, "--dataset", dataset, "--dataset_root", root]
+    command += [*texts, "--max_bad", "1", "--num_workers", "1", "--data_dir"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for count in (1, 3):  # shards that are finished before the kill
+        process = subprocess.Popen([*command, killed], cwd=ROOT, stderr=subprocess.DEVNULL)
+        while len(list(killed.rglob("*.arrow"))) < count and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not list(killed.rglob("manifest.csv"))
+    for data in (killed, whole):
+        subprocess.run([*command, data], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    assert contents(killed) == contents(whole) and len(list(whole.rglob("*.arrow"))) > 4
+
+
+# Modules, names and settings ----------------------------------------------------------------------
+
+
+IMPORTS = """
+import sys
+from common.options import UsageError
+from data_prep import datasets
+for name in datasets.DATASETS:
+    datasets.load(name).Settings()
+print("data sets load", sorted({"torch", "numpy", "av", "cv2", "tokenizers"} & set(sys.modules)))
+from data_prep.__main__ import main
+for words in (["--help"], ["--dataset", "kremad"], ["--dataset", "ave", "--max_bat", "1"]):
+    try:
+        main(words)
+    except (SystemExit, UsageError) as error:
+        print(error)
+print("the program loads", sorted({"torch", "av", "cv2", "tokenizers"} & set(sys.modules)))
+"""
+
+
+def test_help_and_wrong_names_wait_for_no_heavy_module():
+    done = program("-c", IMPORTS)
+    assert "data sets load []" in done.stdout and "the program loads []" in done.stdout
+    assert "Did you mean 'cremad'?" in done.stdout and "Did you mean '--max_bad'?" in done.stdout
+
+
+@pytest.mark.parametrize("dataset", datasets.DATASETS)
+def test_a_data_set_declares_all_that_its_preparation_and_its_split_need(dataset):
+    layout = datasets.load(dataset)
+    settings = layout.Settings(**SETTINGS.get(dataset, {}))
+    check(settings)
+    spec = layout.spec(settings)
+    assert len(spec) >= 2 and all(isinstance(kind, Modality) for kind in spec.values())
+    for name, kind in spec.items():
+        assert kind.normalise is not None or kind.inline, name
+        assert name == kind.kind or (dataset, kind.kind) == ("mosi", "array")
+    assert len(set(layout.LABELS)) == len(layout.LABELS) >= 2 and layout.SOURCE
+    assert 0.5 < layout.SPLIT_SECOND < 1 and layout.Settings.__doc__
+    default = DATASET_DEFAULTS.get(dataset, {}).get("split_rule", "paper")
+    assert getattr(layout, "SPLIT_RULE", "paper") == default
+    for field in fields(settings):  # every setting is described, and wrong values are refused
+        assert field.metadata["help"] and field.metadata["source"]
+        if field.metadata["choices"]:
+            with pytest.raises(UsageError, match=f"--{field.name}"):
+                check(layout.Settings(**{field.name: "no such choice"}))
+
+
+# From a raw tree to a result ----------------------------------------------------------------------
+
+SMALL = ("--size", "32", "--encoder", "small")
+CLIPS = (*SMALL, "--spec_pool", "4")
+PAGES = (*SMALL, "--vocabulary", "build", "--text_model", "tiny", "--weights", "none")
+LOOK = Look(32, 24, 5, (1.0, 1.0))
+OFFICIAL = ("--split_rule", "official")
+# data set -> (layout, samples of each class, their look, flags)
+RUNS = {
+    "cremad": ("", 6, LOOK, (*CLIPS, "--split_rule", "group", "--frame_codec", "raw")),
+    "kinetics": ("B", 3, LOOK, (*CLIPS, "--audio_feature", "stft", "--precision", "bf16")),
+    "ave": ("", 3, LOOK, (*CLIPS, *OFFICIAL)),
+    "ucf101": ("clips", 3, LOOK, (*SMALL, *OFFICIAL, "--flow_norm", "center", "--crop", "rrc")),
+    "food101": ("plain", 5, None, PAGES),
+    "sarcasm": ("", 16, None, PAGES),
+    "twitter2015": ("both", 16, None, PAGES),
+    "mosi": ("mult_aligned", 60, None, ("--lr", "0.01", "--warmup_epochs", "1", *OFFICIAL)),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", RUNS)
+def test_one_command_leads_from_the_raw_tree_to_a_result(tmp_path, dataset):
+    layout, per_class, look, flags = RUNS[dataset]
+    root, truth = tmp_path / "raw", tmp_path / "truth.csv"
+    write_tree(dataset, root, per_class, truth_path=truth, layout=layout, look=look)
+    raw = ("--dataset", dataset, "--dataset_root", root, "--method", "Midas", "--devices", "cpu")
+    places = ("--data_dir", tmp_path / "data", "--output_dir", tmp_path / "run")
+    more = ("--feature_files", layout) if dataset == "mosi" else ()
+    done = program(
+        "train.py", *raw, *places, *flags, *more, "--max_epochs", "3", "--batch_size", "16"
+    )
+    assert done.returncode == 0, done.stderr
+    total = len(read_table(truth))
+    assert f"{total} of {total} samples prepared" in done.stderr and "pairs " in done.stdout
+    run, log = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run").read_log()
+    result = run.read_json("result.json")
+    assert 0 <= result["test/acc"] <= 1 and log[-1]["train/n_valid"] > 0
+    # Of two classes any two are the best two: misaligned samples are scored from three on.
+    assert ("test/acc_mis" in result) == (len(result["label_names"]) > 2)
+    (meta,) = (tmp_path / "data").rglob("meta.json")
+    splits = [[row["part"] for row in read_table(path)] for path in Prepared(meta.parent).splits()]
+    assert result["count/n_train"] in [parts.count("train") for parts in splits]
+    assert {len(parts) for parts in splits} == {total}
+    if dataset == "mosi":
+        assert log[-1]["train/L_uni"] < 0.95 * log[0]["train/L_uni"]
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--dataset", "kremad", "--out", "x"], "takes one of cremad, kinetics"),
+    (["--dataset", "ave"], "--out is missing"),
+    (["--dataset", "cremad", "--out", "x", "--layout", "B"], "unknown layout 'B'"),
+    (["--dataset", "cremad", "--out", "x", "--per_clas", "2"], "Did you mean '--per_class'?"),
+    (["--dataset", "cremad", "--out", "x", "--per_class", "9999"], "no names for so many"),
+    (["--dataset", "sarcasm", "--out", "x", "--classes", "2"], "--classes 2 is refused"),
+])  # fmt: skip
+def test_the_program_that_writes_trees_refuses_in_one_line(tmp_path, words, message):
+    words = [str(tmp_path / word) if word == "x" else word for word in words]
+    done = program("tests/write_tree.py", *words)
+    assert done.returncode == 2 and not list(tmp_path.glob("[!.]*"))
+    (error,) = [line for line in done.stderr.splitlines() if not re.match("write tree", line)]
+    assert message in error
