@@ -4,8 +4,9 @@ import contextlib
 import io
 import json
 import pickle
+import resource
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,18 @@ def _inner(folder: Path) -> Read:
 TINY = Look((3, 2, 2), aligned=(2, 2, 2), unaligned=(2, 3, 4), shortest=1)
 
 
+@contextlib.contextmanager
+def limited_memory(size: int) -> Iterator[None]:
+    """No more than `size` bytes on top of what this process has, as for the child."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 def load_here(path: Path) -> Any:
     """As `unpickle.load`, in this process: the child's classes, then the parent's."""
     child, folder = unpickle_child, path.parent / "out"
@@ -221,7 +234,8 @@ def load_here(path: Path) -> Any:
     child.ENCODED.clear()
     child.Writer.numbers.clear()
     try:
-        child.convert(path, folder)
+        with limited_memory(unpickle.MEMORY):
+            child.convert(path, folder)
     except Exception as error:  # the child's main block makes a line of each
         line = " ".join(f"{type(error).__name__}: {error}".split())
         raise child.Refused("".join(c if c.isprintable() else "?" for c in line)[:300]) from None
