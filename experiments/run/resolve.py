@@ -234,11 +234,7 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     if args.help:
         print(parser.format_help())
         return None, args
-    settings = build(Settings, common, collect(args, Settings))
-    if not settings.stratify and settings.split_rule != "paper":
-        raise UsageError(
-            f"--stratify off has an effect with --split_rule paper only, not {settings.split_rule}"
-        )
+    settings = training_settings(args, common)
     prep_given = collect(args, layout.Settings)
     datasets.tell_detected(args.dataset_root, found, prep_given)
     prep = build(layout.Settings, prep_defaults, prep_given)
@@ -253,9 +249,19 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     )
     seed = number("seed", args.seed, int, 0, MAX_SEED)
     manifest = source if source != dataset else ""
-    if settings.split_seed is None:  # a split a seed
+    if settings.split_seed is None:  # one split for each seed
         settings = replace(settings, split_seed=seed)
     return Run(dataset, method, seed, settings, prep, hparams, apart, manifest, layout), args
+
+
+def training_settings(args: argparse.Namespace, defaults: dict[str, Any]) -> Settings:
+    """The training settings of a command line; raises `UsageError` for those without effect."""
+    settings = build(Settings, defaults, collect(args, Settings))
+    if not settings.stratify and settings.split_rule != "paper":
+        raise UsageError(
+            f"--stratify off has an effect with --split_rule paper only, not {settings.split_rule}"
+        )
+    return settings
 
 
 def _recipe(argv: list[str]) -> str:

@@ -23,6 +23,7 @@ from data_prep.split import NoPairs
 from data_prep.store import Prepared, read_meta
 from experiments.run.metrics import Protocol
 from experiments.run.resolve import Run
+from experiments.run.settings import Settings
 from methods.base import Facts, Method
 from models.build import Choice, Stream, build_classifier
 from models.classifier import Execution
@@ -125,18 +126,7 @@ def assemble(run: Run, args: Namespace) -> Session:
     parts = prepared.split(s.split_rule, s.split_seed, s.stratify)
     hashes = {"data": digest(prepared.meta["shards"], 64)}
     hashes |= {"split": prepared.split_digest(s.split_rule, s.split_seed, s.stratify)}
-    protocols = {}
-    for part in ("val", "test"):
-        how = (s.split_rule, s.split_seed, part, modalities, s.stratify)
-        sources = release = None
-        if len(modalities) > 1:
-            try:
-                sources, hashes[f"pairs_{part}"] = prepared.pairs(*how)
-            except NoPairs as why:
-                print(f"note: no misaligned figures of the {part} part: {why}", file=sys.stderr)
-        if len(modalities) == 2 == len(prepared.modalities):
-            release, hashes[f"release_pairs_{part}"] = prepared.release_pairs(*how)
-        protocols[part] = Protocol(sources, release, s.split_rule == "release")
+    protocols = {part: protocol(prepared, s, part, modalities, hashes) for part in ("val", "test")}
     vocabulary = None
     if any(modality.inline for modality in spec.values()):
         vocabulary = prepared.vocabulary(s.split_rule, s.split_seed, s.stratify)
@@ -173,6 +163,22 @@ def assemble(run: Run, args: Namespace) -> Session:
         device,
     )
     return Session(run, prepared, modalities, loaders, ids, protocols, vocabulary, hashes, method)
+
+
+def protocol(
+    prepared: Prepared, s: Settings, part: str, modalities: list[str], hashes: dict[str, str]
+) -> Protocol:
+    """What the metrics of a part need; the hashes of its pairs go into `hashes`."""
+    how = (s.split_rule, s.split_seed, part, modalities, s.stratify)
+    sources = release = None
+    if len(modalities) > 1:
+        try:
+            sources, hashes[f"pairs_{part}"] = prepared.pairs(*how)
+        except NoPairs as why:
+            print(f"note: no misaligned figures of the {part} part: {why}", file=sys.stderr)
+    if len(modalities) == 2 == len(prepared.modalities):
+        release, hashes[f"release_pairs_{part}"] = prepared.release_pairs(*how)
+    return Protocol(sources, release, s.split_rule == "release")
 
 
 def stream_of(modality: Modality, constants: tuple | str | None) -> Stream:
