@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from common.options import Parser, UsageError, match_name, number
+from common.program import duration
 from common.program import run as run_program
 from experiments.launch import local, on_ray
-from experiments.launch.estimate import Estimator, duration, epochs_of, time_left
+from experiments.launch.estimate import Estimator, epochs_of, time_left
 from experiments.launch.tasks import Task
 from experiments.paper.adapt import adapted, read_settings
 from experiments.paper.kinds import Artifact

@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from functools import cache
 from statistics import median
 
+from common.program import duration
 from experiments.paper.kinds import RunSet
 from experiments.report.reader import Reader
 from experiments.run.folder import RunFolder
 from experiments.run.settings import DATASET_DEFAULTS, Settings
-
-UNITS = (("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 
 def epochs_of(runs: RunSet) -> int:
@@ -64,16 +63,6 @@ class Estimator:
             if seconds:
                 found.setdefault(path.parts[-4], []).append(median(seconds))
         return found
-
-
-def duration(seconds: float) -> str:
-    """A length of time in words: "40 s", "3.5 h", "12 days"."""
-    for unit, size in UNITS:
-        amount = seconds / size
-        if amount >= (1.995 if unit == "days" else 0.995) or unit == "s":
-            digits = 1 if amount < 9.95 and unit != "s" else 0
-            return f"{amount:.{digits}f} {unit}"
-    raise AssertionError("the last unit takes all")
 
 
 def time_left(estimates: Iterable[float | None]) -> str:

@@ -13,7 +13,8 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from experiments.launch.estimate import Estimator, duration, epochs_of, logged_epochs
+from common.program import duration
+from experiments.launch.estimate import Estimator, epochs_of, logged_epochs
 from experiments.launch.tasks import Ended, Task
 from experiments.report.reader import Reader
 

@@ -18,7 +18,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from experiments.launch.estimate import Estimator, duration, time_left
+from common.program import duration
+from experiments.launch.estimate import Estimator, time_left
 from experiments.paper.kinds import Artifact, Cell, RunSet, suffix_of
 from experiments.paper.registry import needed
 from experiments.report.compare import FOOTNOTE, verdict_counts, why_not_comparable

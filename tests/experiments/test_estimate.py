@@ -3,7 +3,8 @@
 import pytest
 from fake_runs import fake_run
 
-from experiments.launch.estimate import Estimator, duration, time_left
+from common.program import duration
+from experiments.launch.estimate import Estimator, time_left
 from experiments.paper.illustration import JOINT, MIDAS
 from experiments.paper.kinds import RunSet
 from experiments.report.reader import Reader
