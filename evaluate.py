@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         from experiments.run.predict import predict_files
 
         return predict_files(folder, config, Path(args.predict), args)
-    result, session = folder.read_result(), assemble(run_from_config(config), args)
+    result, session = folder.read_json("result.json"), assemble(run_from_config(config), args)
     then, now = result["hashes"], dict(session.hashes)
     if now.pop("data") != then.get("data"):
         print(

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     folder = RunFolder(Path(args.output_dir) if args.output_dir else default)
     folder.check(None if args.overwrite else run.config())
     if folder.state == "done" and not args.overwrite:
-        result = folder.read_result()
+        result = folder.read_json("result.json")
         if args.dataset_root:
             check_root(run, args, folder)
         print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite starts anew)")

@@ -8,22 +8,24 @@
         error.txt        why a run stopped with an error (removed when it goes on)
         tensorboard/     with --tensorboard       .lock            held while a process works here
 
-Reading needs neither torch nor the data, but for the checkpoints.
+Reading needs neither torch nor the data, except for the checkpoints.
 """
 
 import contextlib
 import fnmatch
 import json
 import os
+import shutil
 import sys
 import urllib.parse
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from common.files import (
     TEMPORARY,
     Busy,
+    atomic,
     digest,
     file_digest,
     locked,
@@ -34,30 +36,15 @@ from common.files import (
     write_text,
 )
 from common.options import UsageError, format_value
-from experiments.run import checkpoint
 
 LOCK = ".lock"
-# What a run writes beside config.json; a result that stands without the rest would look done.
+# What a run writes beside config.json; result.json goes first, since it means that the run is done.
 FILES = (
     "result.json", "error.txt", "last.pt", "prev.pt", "best.pt", "log.jsonl", "env.json",
     "predictions.csv", "vocab.txt",
 )  # fmt: skip
 BOARD = "tensorboard"
 ANEW = "the run's train.py command with --overwrite makes it anew"
-# What every result.json has, and programs ask for.
-RESULT = {
-    "test/acc": float, "label_names": list, "count/n_train": int, "checkpoint": str, "hashes": dict,
-}  # fmt: skip
-# What the entries of a run's "hashes" are, for messages.
-HASHED = {
-    "split": "the split's file",
-    "pairs_val": "the misaligned pairs of the val part",
-    "pairs_test": "the misaligned pairs of the test part",
-    "release_pairs_val": "the release's pairs of the val part",
-    "release_pairs_test": "the release's pairs of the test part",
-    "vocabulary": "the vocabulary",
-    "data": "the prepared samples",
-}
 
 
 def variant_name(differing: dict[str, Any]) -> str:
@@ -76,12 +63,17 @@ def run_path(
     return results / "runs" / dataset / method / variant_name(differing) / f"seed{seed}"
 
 
-def _parts(value: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def find_runs(results: Path) -> list["RunFolder"]:
+    """Every run folder under `results`, in a fixed order."""
+    return [RunFolder(p.parent) for p in sorted((results / "runs").glob("*/*/*/seed*/config.json"))]
+
+
+def _flat(value: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted keys."""
+    flat: dict[str, Any] = {}
     for key, inner in value.items():
-        flat |= (
-            _parts(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: inner}
-        )
+        name = prefix + key
+        flat |= _flat(inner, f"{name}.") if isinstance(inner, dict) else {name: inner}
     return flat
 
 
@@ -95,8 +87,8 @@ class RunFolder:
         """The path of one of the folder's files."""
         return self.path / name
 
-    def lock(self) -> Any:
-        """A context that keeps every other process off this folder; a kill frees it."""
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps every other process off this folder; ends with the process at the latest."""
         return locked(
             self.file(LOCK),
             f"another process works on {self.path}: wait, stop it, or give another --output_dir",
@@ -112,6 +104,12 @@ class RunFolder:
         except Busy:
             return True
 
+    @property
+    def state(self) -> str:
+        """new, partial, done or failed."""
+        found = {"result.json": "done", "error.txt": "failed", "config.json": "partial"}
+        return next((state for name, state in found.items() if self.file(name).exists()), "new")
+
     def read_json(self, name: str) -> dict:
         """A JSON file of the folder; raises `UsageError` when it is absent or damaged."""
         try:
@@ -123,66 +121,44 @@ class RunFolder:
                 f"{self.path} has no {name}: it is not a run's folder, or it has not begun"
             ) from None
 
-    def read_result(self) -> dict:
-        """result.json; raises `UsageError` where it lacks what a finished run has."""
-        result = self.read_json("result.json")
-        for key, kind in RESULT.items():
-            if not isinstance(result.get(key), kind):
-                raise UsageError(f"{self.file('result.json')} is damaged (no {key}); {ANEW}")
-        return result
-
     def write_json(self, name: str, value: dict) -> None:
         """Writes a JSON file of the folder atomically."""
         write_json(self.file(name), value)
 
-    @property
-    def state(self) -> str:
-        """new, partial, done or failed."""
-        if self.file("result.json").exists():
-            return "done"
-        if self.file("error.txt").exists():
-            return "failed"
-        return "partial" if self.file("config.json").exists() else "new"
+    # Beginning, and failing -----------------------------------------------------------------------
 
     def check(self, config: dict | None) -> None:
         """Raises `UsageError` if this is not a run's folder, or holds another configuration's run.
 
-        None skips the comparison of configurations. Nothing is deleted before this check has
-        passed. Temporary files left by a killed process are ignored.
+        Without `config` the configurations are not compared. Locks and temporary files of killed
+        processes do not count.
         """
-        if self.file("config.json").exists():
-            if config is None:
-                return
-            before = _parts(self.read_json("config.json"))
-            now = _parts(json.loads(json.dumps(config)))
-            changed = sorted(k for k in before | now if before.get(k) != now.get(k))
-            if changed:
-                what = ", ".join(
-                    f"{k} {shown(repr(before.get(k)))} there, {shown(repr(now.get(k)))} asked"
-                    for k in changed[:4]
-                )
+        if not self.file("config.json").exists():
+            names = sorted(each.name for each in self.path.iterdir()) if self.path.exists() else []
+            for name in names:
+                if name != LOCK and not fnmatch.fnmatch(name, TEMPORARY):
+                    raise UsageError(
+                        f"{self.path} holds {name} and no config.json: it is not a run's folder;"
+                        " give another --output_dir"
+                    )
+        elif config is not None:
+            there = _flat(self.read_json("config.json"))
+            asked = _flat(json.loads(json.dumps(config)))
+            what = ", ".join(
+                f"{k} {shown(repr(there.get(k)))} there, {shown(repr(asked.get(k)))} asked"
+                for k in sorted(k for k in there | asked if there.get(k) != asked.get(k))[:4]
+            )
+            if what:
                 raise UsageError(
                     f"{self.path} belongs to another configuration ({what});"
                     " give another --output_dir, or --overwrite to start anew"
                 )
-        elif strange := self._strangers():
-            raise UsageError(
-                f"{self.path} holds {strange[0]} and no config.json: it is not a run's folder;"
-                " give another --output_dir"
-            )
-
-    def _strangers(self) -> list[str]:
-        """What is there beside a lock and the leftovers of killed writers."""
-        if not self.path.exists():
-            return []
-        names = sorted(entry.name for entry in self.path.iterdir())
-        return [n for n in names if n != LOCK and not fnmatch.fnmatch(n, TEMPORARY)]
 
     def claim(self, config: dict, overwrite: bool) -> None:
         """Makes the folder this configuration's; raises `UsageError` if it is another's.
 
-        With `overwrite` the files of an earlier run go, and others stay. config.json is there at
-        every moment: without it nobody could tell that the folder is a run's.
+        With `overwrite` the files of an earlier run are removed, and others stay. config.json is
+        there at every moment: without it nobody could tell that the folder is a run's.
         """
         self.check(None if overwrite else config)
         if overwrite:
@@ -202,10 +178,9 @@ class RunFolder:
         starts = []
         if self.file("env.json").exists():
             try:
-                starts = self.read_json("env.json").get("starts")
+                starts = self.read_json("env.json").get("starts", [])
             except UsageError as error:
                 print(f"WARNING: {error}: earlier starts are forgotten", file=sys.stderr)
-        starts = starts if isinstance(starts, list) else []
         self.write_json("env.json", {"starts": [*starts, environment]})
 
     def check_data(self, then: dict[str, str], now: dict[str, str]) -> None:
@@ -217,23 +192,24 @@ class RunFolder:
             before = then.get(name, text)
             if before != text:
                 raise UsageError(
-                    f"{self.path} was begun with other data: {HASHED[name]} had the SHA-256"
-                    f" {before[:12]}... then, and {text[:12]}... now. Put the former files back, or"
-                    " start anew with --overwrite"
+                    f"{self.path} was begun with other data: the SHA-256 of the {name.replace('_', ' ')} was"
+                    f" {before[:12]}... then and is {text[:12]}... now. Put the former files back,"
+                    " or start anew with --overwrite"
                 )
 
     def kept(self) -> str:
         """What a run that met a fault can go on from, and how."""
-        last = next((n for n in ("last.pt", "prev.pt") if self.file(n).exists()), None)
-        if last is None:
-            return "No epoch was finished: the same command begins again"
-        return f"{self.file(last)} is kept: the same command goes on from the last finished epoch"
+        for name in ("last.pt", "prev.pt"):
+            if self.file(name).exists():
+                last = self.file(name)
+                return f"{last} is kept: the same command goes on from the last finished epoch"
+        return "No epoch was finished: the same command begins again"
 
     def fail(self, why: str) -> None:
-        """Notes why the run stopped; that the note cannot be written does not hide the reason."""
+        """Notes why the run stopped."""
         try:
             write_text(self.file("error.txt"), why.rstrip() + "\n")
-        except OSError as error:
+        except OSError as error:  # it must not hide the reason
             print(f"note: error.txt cannot be written ({error.strerror})", file=sys.stderr)
 
     # The log --------------------------------------------------------------------------------------
@@ -246,42 +222,99 @@ class RunFolder:
             os.fsync(handle.fileno())
 
     def read_log(self) -> list[dict]:
-        """All whole lines; a half-written last line (a kill) is left out."""
-        try:
-            text = self.file("log.jsonl").read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return []
-        lines = text.splitlines()
-        try:  # in one piece: quicker, and all lines share their keys
-            values = json.loads(f"[{','.join(lines)}]")
-        except (ValueError, RecursionError):
-            values = []
-        if len(values) == len(lines) and all(isinstance(value, dict) for value in values):
-            return values
-        return list(_whole_lines(lines))
+        """All lines before the first one that is damaged, such as the last one after a kill."""
+        records: list[dict] = []
+        if not self.file("log.jsonl").exists():
+            return records
+        text = self.file("log.jsonl").read_text(encoding="utf-8", errors="replace")
+        for line in text.splitlines():
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                break
+            if not isinstance(record, dict):
+                break
+            records.append(record)
+        return records
 
     def restore_log(self, records: list[dict]) -> None:
         """Makes the log what it was at a checkpoint: later lines go, lost ones come back."""
         if self.read_log()[: len(records)] != records:
-            print(
-                f"WARNING: {self.file('log.jsonl')} is damaged; the checkpoint has its lines",
-                file=sys.stderr,
-            )
+            damaged = f"{self.file('log.jsonl')} is damaged"
+            print(f"WARNING: {damaged}; the checkpoint has its lines", file=sys.stderr)
         text = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
         write_text(self.file("log.jsonl"), text)
 
     # Checkpoints ----------------------------------------------------------------------------------
 
     def save(self, name: str, state: dict, keep_previous: bool = False) -> None:
-        """Writes a checkpoint; with `keep_previous` the one before stays as prev.pt."""
-        checkpoint.save(self.file(name), state, self.file("prev.pt") if keep_previous else None)
+        """Writes a checkpoint; with `keep_previous` the one before stays as prev.pt.
+
+        At no moment is the file missing or half-written: the previous checkpoint gets a second name
+        before the new one takes its place.
+        """
+        import torch
+
+        path, previous = self.file(name), self.file("prev.pt")
+        with atomic(path) as temporary:
+            with open(temporary, "wb") as handle:  # torch would write a path's name into the file
+                torch.save(state, handle)
+            if keep_previous and path.exists():
+                second = self.file(".prev.pt.tmp")
+                second.unlink(missing_ok=True)
+                try:
+                    os.link(path, second)
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(path, second)
+                os.replace(second, previous)
+                second.unlink(missing_ok=True)  # still there where both were the same file
 
     def load(self, name: str) -> dict:
-        """A checkpoint of tensors and plain values: see `checkpoint.load`."""
-        return checkpoint.load(self.file(name))
+        """A checkpoint of tensors and plain values; raises `UsageError` if missing or damaged.
+
+        The archive holds a CRC-32 of each entry, which torch itself does not check.
+        """
+        import torch
+
+        path = self.file(name)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if wrong := archive.testzip():
+                    raise ValueError(f"the checksum of {wrong} is wrong")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict):
+                raise TypeError(f"it holds {type(state).__name__}")
+            return state
+        except FileNotFoundError:
+            raise UsageError(f"{path} is missing") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # zipfile and torch raise many kinds for a damaged file
+            reason = shown(str(error).split("\n")[0], 200) or type(error).__name__
+            raise UsageError(f"{path} is damaged ({reason})") from None
+
+    def load_last(self) -> dict | None:
+        """The newest readable checkpoint, None if there is none; warns of what it skipped.
+
+        Raises `UsageError` when there are checkpoints and none can be read.
+        """
+        names = [name for name in ("last.pt", "prev.pt") if self.file(name).exists()]
+        for name in names:
+            try:
+                state = self.load(name)
+            except UsageError as error:
+                more = "; trying the previous checkpoint" if name != names[-1] else ""
+                print(f"WARNING: {error}{more}", file=sys.stderr)
+                continue
+            if name != names[0]:
+                print(f"WARNING: going on from {name}, epoch {state['epoch']}", file=sys.stderr)
+            return state
+        if names:
+            raise UsageError(f"no readable checkpoint in {self.path}; --overwrite starts anew")
+        return None
 
     def load_best(self, result: dict) -> dict:
-        """The weights that result.json speaks of; raises `UsageError` where others are there."""
+        """The weights that result.json was written with; raises `UsageError` for others."""
         if file_digest(self.file("best.pt")) != result.get("checkpoint"):
             raise UsageError(
                 f"{self.file('best.pt')} is not the file that result.json was written with (its"
@@ -299,46 +332,7 @@ class RunFolder:
     def drop_optimizer(self) -> None:
         """Makes a finished run small: last.pt without optimizers, no previous checkpoint."""
         last = self.load_last()
-        kept = {k: v for k, v in last.items() if k not in ("optimizers", "schedulers")}
-        self.save("last.pt", kept)
+        for name in ("optimizers", "schedulers"):
+            last.pop(name, None)
+        self.save("last.pt", last)
         self.file("prev.pt").unlink(missing_ok=True)
-
-    def load_last(self) -> dict | None:
-        """The newest readable checkpoint, None if there is none; says loudly what it skipped.
-
-        Raises `UsageError` when there are checkpoints and none can be read.
-        """
-        names = [name for name in ("last.pt", "prev.pt") if self.file(name).exists()]
-        for name in names:
-            try:
-                state = self.load(name)
-            except UsageError as error:
-                more = "; trying the previous checkpoint" if name != names[-1] else ""
-                print(f"WARNING: {error}{more}", file=sys.stderr)
-                continue
-            if not {"hashes", "log"} <= state.keys():
-                raise UsageError(
-                    f"{self.file(name)} was written by an older version: --overwrite starts anew"
-                )
-            if name != names[0]:
-                print(f"WARNING: going on from {name}, epoch {state['epoch']}", file=sys.stderr)
-            return state
-        if names:
-            raise UsageError(f"no readable checkpoint in {self.path}; --overwrite starts anew")
-        return None
-
-
-def _whole_lines(lines: list[str]) -> Iterator[dict]:
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            return
-        if not isinstance(value, dict):
-            return
-        yield value
-
-
-def find_runs(results: Path) -> list[RunFolder]:
-    """Every run folder under `results`, in a fixed order."""
-    return [RunFolder(p.parent) for p in sorted((results / "runs").glob("*/*/*/seed*/config.json"))]

@@ -103,7 +103,7 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
 
     Exit status 3 when files could not be used; each is named on stderr with its reason.
     """
-    run, result = run_from_config(config), folder.read_result()
+    run, result = run_from_config(config), folder.read_json("result.json")
     device = pick_device(args.devices)
     spec = spec_of(run, config)
     root = Path(args.dataset_root) if args.dataset_root else None

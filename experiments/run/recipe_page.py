@@ -1,13 +1,11 @@
 """docs/recipe.md: every setting of MIDAS by default and by `--recipe official`, side by side."""
 
-from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
 
 from common.options import format_value
 from experiments.run.recipe import SHARED
-from experiments.run.resolve import Run, resolve
-from experiments.run.settings import DATASET_DEFAULTS, dataset_sources
+from experiments.run.resolve import resolve
+from experiments.run.settings import DECLARED
 
 INTRO = """\
 # Both recipes, setting by setting
@@ -40,7 +38,6 @@ would leave out.
 The tables below have every setting, preparation flag and hyper-parameter of MIDAS; rows that differ
 are bold. `python -m experiments recipe` makes this page.
 """
-OWN_SEED = "the run's --seed"
 
 
 def page() -> str:
@@ -49,39 +46,21 @@ def page() -> str:
 
 
 def table(dataset: str) -> str:
-    """A row a setting: name, default, official, source."""
+    """A row a setting, in the order of the help texts: name, default, official, source."""
     lines = ["| setting | default | official | source |", "|---|---|---|---|"]
-    words = ["--dataset", dataset, "--method", "Midas"]
-    default, official = (
-        resolve([*words, "--recipe", recipe], "")[0] for recipe in ("paper", "official")
-    )
-    for name, source, ours, theirs in rows(default, official):
-        cells = [f"`{name}`", ours, theirs]
-        if ours != theirs:
-            cells = [f"**{cell}**" for cell in cells]
-            source += "" if "release" in source else "; official release"
-        lines.append(f"| {' | '.join([*cells, source])} |")
+    words, declared = ["--dataset", dataset, "--method", "Midas", "--recipe"], DECLARED[dataset]
+    paper, official = (resolve([*words, name], "")[0] for name in ("paper", "official"))
+    for part in ("settings", "prep", "hparams"):
+        for field in fields(getattr(paper, part)):
+            value, source = declared.get(field.name, (0, field.metadata["source"]))
+            runs = (getattr(paper, part), getattr(official, part))
+            ours, theirs = (format_value(getattr(settings, field.name)) for settings in runs)
+            if value is None:
+                ours = theirs = "the run's --seed"
+            cells = [f"`{field.name}`", ours, theirs]
+            if ours != theirs:
+                cells = [f"**{cell}**" for cell in cells]
+                source += "" if "release" in source else "; official release"
+            if field.name != "recipe":
+                lines.append(f"| {' | '.join([*cells, source])} |")
     return "\n".join(lines) + "\n"
-
-
-def rows(default: Run, official: Run) -> Iterator[tuple[str, str, str, str]]:
-    """(name, source, default, official) of each setting, in the order of the help texts."""
-    origin = dataset_sources(default.dataset)
-    follows = [k for k, v in DATASET_DEFAULTS[default.dataset].items() if v is None]
-    for ours, theirs in (
-        (default.settings, official.settings),
-        (default.prep, official.prep),
-        (default.hparams, official.hparams),
-    ):
-        for field in fields(ours):
-            name = field.name
-            if name == "recipe":
-                continue
-            source = origin.get(name, field.metadata["source"])
-            values = [OWN_SEED if name in follows else text(one, name) for one in (ours, theirs)]
-            yield name, source, *values
-
-
-def text(settings: Any, name: str) -> str:
-    """A value as the command line has it."""
-    return format_value(getattr(settings, name))

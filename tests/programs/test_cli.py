@@ -33,12 +33,7 @@ def test_a_methods_help_lists_its_flags_with_defaults_and_sources():
     done = program("train.py", "--method", "Midas", "--help")
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
-    for words in (
-        "--lam V",
-        "default 1; Sec. A.3",
-        "--warmup_epochs V",
-        "one of cosine, l2",
-    ):
+    for words in ("--lam V", "default 1; Sec. A.3", "--warmup_epochs V", "one of cosine, l2"):
         assert words in text
 
 
