@@ -8,6 +8,7 @@ python train.py --method Midas --help                            MIDAS's own fla
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 import time
@@ -15,7 +16,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.files import to_json
 from common.options import UsageError
@@ -79,13 +80,18 @@ def train(session: Session, folder: RunFolder, saved: dict | None, args: Namespa
     `saved` is the checkpoint of a run that was begun before.
     """
     from experiments.run.metrics import collect, measure
+    from experiments.run.result import write_result
 
     method, stop = session.method, Stop()
     records, best = resume(session, folder, saved)
-    board = open_board(folder) if args.tensorboard else None
-    total = sum(stage.epochs for stage in method.stages(session.run.settings.max_epochs))
+    board = None
+    if args.tensorboard:
+        from torch.utils.tensorboard import SummaryWriter
 
-    first, begun = saved["epoch"] if saved else 0, time.perf_counter()
+        board = SummaryWriter(str(folder.file("tensorboard")))
+    total = sum(stage.epochs for stage in method.stages(session.run.settings.max_epochs))
+    first, begun = len(records), time.perf_counter()
+
     for epoch, stage, optimizers, schedulers in epochs_to_run(session, folder, saved):
         record = {"epoch": epoch, "lr": optimizers[0].param_groups[0]["lr"]}
         record |= train_epoch(session, epoch, optimizers, stop)
@@ -115,7 +121,14 @@ def train(session: Session, folder: RunFolder, saved: dict | None, args: Namespa
         board.close()
     if folder.read_log() != records:
         folder.restore_log(records)
-    return test(session, folder, best, args.keep_checkpoints)
+    method.load_state_dict(load_best(folder, best))
+    features, labels = collect(method, session.loaders["test"].batches())
+    metrics = measure(method, features, labels, session.protocols["test"])
+    write_result(session, folder, best, metrics, features, labels, args.keep_checkpoints)
+    keys = ("acc", "f1_macro", "f1_batch64", "acc_mis")
+    figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
+    print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
+    return 0
 
 
 def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> dict[str, float]:
@@ -164,22 +177,6 @@ def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> d
     }
 
 
-def test(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bool) -> int:
-    """Ends a run: loads the best epoch, reads the test part once, writes predictions and result."""
-    from experiments.run.metrics import collect, measure
-    from experiments.run.result import write_result
-
-    method = session.method
-    method.load_state_dict(load_best(folder, best))
-    features, labels = collect(method, session.loaders["test"].batches())
-    metrics = measure(method, features, labels, session.protocols["test"])
-    write_result(session, folder, best, metrics, features, labels, keep_checkpoints)
-    keys = ("acc", "f1_macro", "f1_batch64", "acc_mis")
-    figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
-    print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
-    return 0
-
-
 # Stages, checkpoints, messages --------------------------------------------------------------------
 
 
@@ -207,16 +204,24 @@ def resume(session: Session, folder: RunFolder, saved: dict | None) -> tuple[lis
 def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> Iterator[tuple]:
     """(epoch, stage number, optimizers, schedulers) of each epoch that is still to be trained.
 
-    A stage begins with new optimizers; a resumed one gets its saved ones back.
+    A stage begins with new optimizers, the method's around the shared SGD, and a StepLR for each; a
+    resumed one gets its saved ones back.
     """
-    method, done, first = session.method, saved["epoch"] if saved else 0, 1
-    for number, stage in enumerate(method.stages(session.run.settings.max_epochs)):
+    import torch
+
+    method, s = session.method, session.run.settings
+    done, first = saved["epoch"] if saved else 0, 1
+    for number, stage in enumerate(method.stages(s.max_epochs)):
         last = first + stage.epochs - 1
         if done < last:
             if stage.start == "best" and done < first:
                 expected = saved["best"] if saved and done == first - 1 else None
                 method.load_state_dict(load_best(folder, expected))
-            optimizers, schedulers = make_optimizers(session, stage.lr_scale)
+            how = {"momentum": s.momentum, "weight_decay": s.weight_decay}
+            base = functools.partial(torch.optim.SGD, lr=s.lr * stage.lr_scale, **how)
+            optimizers = method.optimizers(base)
+            step_lr = torch.optim.lr_scheduler.StepLR
+            schedulers = [step_lr(optimizer, s.lr_step, s.lr_gamma) for optimizer in optimizers]
             if done >= first:
                 for kind, objects in (("optimizers", optimizers), ("schedulers", schedulers)):
                     for one, state in zip(objects, saved[kind], strict=True):
@@ -224,23 +229,6 @@ def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> It
             for epoch in range(max(first, done + 1), last + 1):
                 yield epoch, number, optimizers, schedulers
         first = last + 1
-
-
-def make_optimizers(session: Session, lr_scale: float) -> tuple[list, list]:
-    """The method's optimizers around the shared SGD, and a StepLR for each."""
-    import torch
-
-    s = session.run.settings
-
-    def base(parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
-            parameters, lr=s.lr * lr_scale, momentum=s.momentum, weight_decay=s.weight_decay
-        )
-
-    optimizers = session.method.optimizers(base)
-    return optimizers, [
-        torch.optim.lr_scheduler.StepLR(o, s.lr_step, s.lr_gamma) for o in optimizers
-    ]
 
 
 def save(
@@ -274,7 +262,7 @@ def load_best(folder: RunFolder, best: dict | None) -> dict:
 
 
 def check_root(run: Run, args: Namespace, folder: RunFolder) -> None:
-    """Raises `UsageError` where --dataset_root holds other files than a finished run was given."""
+    """Raises `UsageError` if a finished run was trained on other files than --dataset_root's."""
     from data_prep.prepare import source_in
 
     starts = folder.read_json("env.json").get("starts") or [{}]
@@ -286,13 +274,6 @@ def check_root(run: Run, args: Namespace, folder: RunFolder) -> None:
             f"{folder.path} is finished, and was trained on other files, those of"
             f" {raw.get('root', 'an unknown root')}: give another --results_dir, or --overwrite"
         )
-
-
-def open_board(folder: RunFolder) -> Any:
-    """A TensorBoard writer in the run's folder."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder.file("tensorboard")))
 
 
 def epoch_line(record: dict, total: int, modalities: list[str], left: float) -> str:

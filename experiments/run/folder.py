@@ -189,12 +189,12 @@ class RunFolder:
         It would go on with samples in training that it is tested on later.
         """
         for name, text in now.items():
-            before = then.get(name, text)
-            if before != text:
+            if then.get(name, text) != text:
+                what = name.replace("_", " ")
                 raise UsageError(
-                    f"{self.path} was begun with other data: the SHA-256 of the {name.replace('_', ' ')} was"
-                    f" {before[:12]}... then and is {text[:12]}... now. Put the former files back,"
-                    " or start anew with --overwrite"
+                    f"{self.path} was begun with other data: the SHA-256 of the {what} was"
+                    f" {then[name][:12]}... then and is {text[:12]}... now. Put the former files"
+                    " back, or start anew with --overwrite"
                 )
 
     def kept(self) -> str:
