@@ -6,6 +6,7 @@ python evaluate.py RUN --predict manifest.csv --out predictions.csv     for new 
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from common.options import Parser, UsageError
 from common.program import run as run_program
@@ -14,7 +15,7 @@ from experiments.run.metrics import collect, confusion, measure, per_class_f1, p
 from experiments.run.resolve import run_from_config
 from experiments.run.session import assemble
 
-FLAGS = {
+FLAGS: dict[str, dict[str, Any]] = {
     "predict": {"metavar": "CSV", "help": "new files: id and a column of paths a modality"},
     "out": {"metavar": "CSV", "help": "where --predict writes (default: standard output)"},
     "data_dir": {"default": "data", "help": "prepared data (default data)"},

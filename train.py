@@ -16,7 +16,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.files import to_json
 from common.options import UsageError
@@ -217,11 +217,15 @@ def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> It
             if stage.start == "best" and done < first:
                 expected = saved["best"] if saved and done == first - 1 else None
                 method.load_state_dict(load_best(folder, expected))
-            how = {"momentum": s.momentum, "weight_decay": s.weight_decay}
-            base = functools.partial(torch.optim.SGD, lr=s.lr * stage.lr_scale, **how)
-            optimizers = method.optimizers(base)
+            base = functools.partial(
+                torch.optim.SGD,
+                lr=s.lr * stage.lr_scale,
+                momentum=s.momentum,
+                weight_decay=s.weight_decay,
+            )
+            optimizers: list[Any] = method.optimizers(base)
             step_lr = torch.optim.lr_scheduler.StepLR
-            schedulers = [step_lr(optimizer, s.lr_step, s.lr_gamma) for optimizer in optimizers]
+            schedulers: list[Any] = [step_lr(o, s.lr_step, s.lr_gamma) for o in optimizers]
             if done >= first:
                 for kind, objects in (("optimizers", optimizers), ("schedulers", schedulers)):
                     for one, state in zip(objects, saved[kind], strict=True):

@@ -24,13 +24,14 @@ class Child:
     process: subprocess.Popen
     slot: int
     begun: float = field(default_factory=time.monotonic)
+    put_off: bool = False  # stopped because memory was short
 
 
 class LocalPool:
     """The slots of this machine; `slots` are their devices.
 
-    The number of threads of a child depends on the slots and not on how many runs there are, so
-    that a run which a later launch resumes keeps its threads, and with them its last digits.
+    The number of threads of a child depends on the slots and not on how many runs there are: a run
+    that a later launch resumes keeps its threads, and with them its last digits.
     """
 
     def __init__(self, results: Path, slots: Sequence[str], script: Path = TRAIN):
@@ -39,7 +40,6 @@ class LocalPool:
         self.running: dict[Child, Task] = {}
         self.busy: list[Task] = []  # runs that another process is working on
         self.most = len(slots)  # fewer once the memory was short
-        self.put_off: set[Child] = set()  # stopped for want of memory
         self.about = (
             f"devices {','.join(sorted(set(slots)))}, {len(slots)} at a time,"
             f" {self.threads} CPU threads each"
@@ -51,16 +51,14 @@ class LocalPool:
 
     def start(self, task: Task) -> None:
         """Starts a child in a free slot, unless another process is working on that run."""
-        taken = {child.slot for child in self.running}
-        slot = next(place for place in range(len(self.slots)) if place not in taken)
+        slot = min(set(range(len(self.slots))) - {child.slot for child in self.running})
         log = open_log(task.log_path(self.results), task.folder(self.results))
         if log is None:
             self.busy.append(task)
             return
         with log:
             words = task.words(self.slots[slot], self.threads)
-            process = start_child(self.script, words, log, Path.cwd())
-        self.running[Child(process, slot)] = task
+            self.running[Child(start_child(self.script, words, log, Path.cwd()), slot)] = task
 
     def ended(self) -> Iterator[tuple[Task, Ended | str]]:
         """Takes the ended children out of their slots."""
@@ -71,7 +69,7 @@ class LocalPool:
             task, status = self.running.pop(child), child.process.returncode
             log, seconds = task.log_path(self.results), time.monotonic() - child.begun
             found = how_it_ended(task.folder(self.results), log, status, seconds)
-            if child in self.put_off and isinstance(found, Ended) and not found.done:
+            if child.put_off and isinstance(found, Ended) and not found.done:
                 found = f"memory is short, so at most {self.most} at a time from now on"
             yield task, found
 
@@ -81,12 +79,10 @@ class LocalPool:
         The system would kill one of them, or of other people's programs. The run goes on from its
         last epoch once another has ended.
         """
-        if self.put_off & self.running.keys():
-            return  # its memory is not free yet
-        if len(self.running) > 1 and free_memory() < SPARE:
+        short = len(self.running) > 1 and free_memory() < SPARE
+        if short and not any(child.put_off for child in self.running):  # its memory comes free soon
             youngest = max(self.running, key=lambda child: child.begun)
-            self.put_off.add(youngest)
-            self.most = len(self.running) - 1
+            youngest.put_off, self.most = True, len(self.running) - 1
             youngest.process.send_signal(signal.SIGTERM)
 
     def stop(self, number: int) -> None:
@@ -112,19 +108,16 @@ def pick_slots(devices: str, jobs: int | None) -> list[str]:
 def cuda_devices() -> str:
     """The `--devices` value of this machine: all its CUDA devices, or cpu.
 
-    Asked of torch, the one that will use them, in a process of its own: this one stays without it.
+    A process of its own asks torch, which this one does not import.
     """
-    code = "import torch; print(torch.cuda.device_count())"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    words = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise UsageError(
             f"torch cannot be imported ({answer.stderr.strip().splitlines()[-1]});"
             " install it: pip install -r requirements.txt"
         )
-    count = int(answer.stdout)
-    return ",".join(map(str, range(count))) if count else "cpu"
+    return ",".join(map(str, range(int(answer.stdout)))) or "cpu"
 
 
 def launch(

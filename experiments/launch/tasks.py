@@ -1,9 +1,9 @@
 """One run to be made, as the launcher and a cluster's machines see it: its child, its log, its end.
 
 A child is the plain `train.py` command that anybody could type. Its output goes to
-<results>/launch/<dataset>-<method>-<variant>-seed<k>.log. The run's folder is locked while it
-works: whoever wants to make the same run meanwhile waits instead of failing. A child whose launcher
-is killed (SIGKILL) ends as at SIGTERM: it must not train on unseen.
+<results>/launch/<dataset>-<method>-<variant>-seed<k>.log. The run's folder is locked while the
+child works, and another launcher waits for it. If its launcher is killed, the child stops as at
+SIGTERM.
 """
 
 import os
@@ -53,7 +53,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: what counts is its result, which is written last.
+    """How a child ended; what counts is its result, which is written last.
 
     `why` is empty for exit status 0; `seconds` is how long it worked; `tail` ends its log.
     """
@@ -75,14 +75,7 @@ def open_log(path: Path, folder: RunFolder) -> IO[bytes] | None:
 def start_child(
     script: Path, words: Sequence[str], log: IO[bytes], folder: Path
 ) -> subprocess.Popen:
-    """Starts `script` with the flags `words` in `folder`, its output going to `log`.
-
-    It has a process group of its own: Ctrl-C reaches it once, through us.
-    """
-    if os.name == "nt":
-        own_group: dict[str, int] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    else:
-        own_group = {"process_group": 0}
+    """Starts `script` with the flags `words` in `folder`, its output going to `log`."""
     return subprocess.Popen(
         [sys.executable, str(script), *words],
         stdin=subprocess.DEVNULL,
@@ -90,12 +83,12 @@ def start_child(
         stderr=subprocess.STDOUT,
         cwd=folder,
         env=os.environ | {PARENT: str(os.getpid())},
-        **own_group,
+        process_group=0,  # so that Ctrl-C reaches it once, through us
     )
 
 
 def how_it_ended(folder: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:
-    """What there is of a run whose child has ended; `BUSY` where another process works on it."""
+    """The end of a run's child; `BUSY` where another process works on the run."""
     if status == Busy.exit_status:
         return BUSY
     done, why = folder.state == "done", f"exit status {status}" if status else ""

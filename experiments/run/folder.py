@@ -223,10 +223,11 @@ class RunFolder:
 
     def read_log(self) -> list[dict]:
         """All lines before the first one that is damaged, such as the last one after a kill."""
+        try:
+            text = self.file("log.jsonl").read_text(encoding="utf-8", errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
+            return []
         records: list[dict] = []
-        if not self.file("log.jsonl").exists():
-            return records
-        text = self.file("log.jsonl").read_text(encoding="utf-8", errors="replace")
         for line in text.splitlines():
             try:
                 record = json.loads(line)

@@ -141,7 +141,7 @@ def measure(
     # Accuracy of each subset, the other *features* replaced by zeros (paper Sec. A.4), and the
     # Shapley values of that game, in which nothing is worth 0.
     zeros = {m: torch.zeros_like(f) for m, f in features.items()}
-    zeroed = {(): 0.0}
+    zeroed: dict[tuple[str, ...], float] = {(): 0.0}
     for kept in subsets(modalities):
         zeroed[kept] = accuracy(logits(zeros | {m: features[m] for m in kept}))
         out[f"acc_zero/{'+'.join(kept)}"] = zeroed[kept]

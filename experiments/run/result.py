@@ -35,8 +35,8 @@ def write_result(
         (sample, y, k, names[y], names[k], *(f"{v:.6g}" for v in row))
         for sample, y, k, row in zip(*columns, strict=True)
     ]
-    heads = ("id", "label", "prediction", "label_name", "prediction_name")
-    heads = (*heads, *(f"p/{name}" for name in names))
+    heads = ["id", "label", "prediction", "label_name", "prediction_name"]
+    heads += [f"p/{name}" for name in names]
     write_table(folder.file("predictions.csv"), heads, without_formulas(rows))
     if session.vocabulary:
         shutil.copyfile(session.vocabulary, folder.file("vocab.txt"))
