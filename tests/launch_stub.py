@@ -1,11 +1,12 @@
 """Stands for train.py in the tests of launchers, and a launcher in a process of its own."""
 
-import json
 import os
 import subprocess
 import sys
 import time
+from collections import Counter
 
+import psutil
 from conftest import ROOT
 
 from experiments.launch import local, on_ray
@@ -99,36 +100,32 @@ def make(results, script, address, *seeds):
     return local.launch(Reader(results), tasks, ["cpu", "cpu"], script)
 
 
+def tasks_for(results, *seeds):
+    return [Task(JOINT, seed, ("--results_dir", str(results))) for seed in seeds]
+
+
 def write_script(folder):
-    """The stub as a file."""
     path = folder / "train_stub.py"
     path.write_text(SCRIPT)
     return path
-
-
-def tasks_for(results, *seeds):
-    """Runs of Joint on the demo set."""
-    return [Task(JOINT, seed, ("--results_dir", str(results))) for seed in seeds]
 
 
 def start_launcher(results, script, *seeds, address="", **streams):
     """A launcher at work in a process of its own."""
     words = ["-c", LAUNCHER, str(results), str(script), address, *map(str, seeds)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | streams
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    env = os.environ | {"PYTHONPATH": paths}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=env, **streams)
 
 
 def hold(results, *seeds):
-    """The runs of these seeds stay before their third epoch."""
+    """The runs of these seeds stay before their third epoch, until `let_go`."""
     results.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         (results / f"hold{seed}").touch()
 
 
 def let_go(results):
-    """Held runs go on."""
     for file in results.glob("hold*"):
         file.unlink()
 
@@ -139,7 +136,6 @@ def in_the_middle(results, seed):
 
 
 def wait_for(condition, seconds=120):
-    """Waits until `condition()` is true."""
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"
@@ -147,12 +143,8 @@ def wait_for(condition, seconds=120):
 
 
 def alive(pid):
-    """Whether the process runs (a zombie that nobody collects does not)."""
-    try:
-        os.kill(pid, 0)
-        return "\nState:\tZ" not in open(f"/proc/{pid}/status").read()
-    except (ProcessLookupError, FileNotFoundError):
-        return False
+    """Whether the process runs; a zombie that nobody collects does not."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def started(results, seed=9):
@@ -162,21 +154,16 @@ def started(results, seed=9):
 
 
 def state(results, seed):
-    """The state of a run's folder."""
     return JOINT.folder(results, seed).state
 
 
 def starts(results):
     """How often the child of each seed was started."""
-    seeds = [int(line) for line in (results / "starts").read_text().split()]
-    return {seed: seeds.count(seed) for seed in seeds}
+    return Counter(int(line) for line in (results / "starts").read_text().split())
 
 
 def epochs(results, seed):
-    """The epochs of a run's log, none without one."""
-    log = JOINT.folder(results, seed).file("log.jsonl")
-    lines = log.read_text().splitlines() if log.exists() else []
-    return [json.loads(line)["epoch"] for line in lines]
+    return [line["epoch"] for line in JOINT.folder(results, seed).read_log()]
 
 
 def check_sweep(results, seeds, done_before):

@@ -11,7 +11,7 @@ from pathlib import Path
 from common.options import UsageError
 from common.program import cores, free_memory
 from experiments.launch.sweep import sweep
-from experiments.launch.tasks import BUSY, TRAIN, Ended, Task, how_it_ended, open_log, start_child
+from experiments.launch.tasks import BUSY, TRAIN, Ended, Task, how_it_ended, start_child
 from experiments.report.reader import Reader
 
 SPARE = 1 << 30  # bytes of memory that stay free while several runs work; our choice
@@ -40,28 +40,23 @@ class LocalPool:
         self.running: dict[Child, Task] = {}
         self.busy: list[Task] = []  # runs that another process is working on
         self.most = len(slots)  # fewer once the memory was short
-        self.about = (
-            f"devices {','.join(sorted(set(slots)))}, {len(slots)} at a time,"
-            f" {self.threads} CPU threads each"
-        )
+        devices = ",".join(sorted(set(slots)))
+        self.about = f"devices {devices}, {len(slots)} at a time, {self.threads} CPU threads each"
 
     def has_room(self) -> bool:
-        """Whether a slot is free."""
         return len(self.running) < self.most
 
     def start(self, task: Task) -> None:
         """Starts a child in a free slot, unless another process is working on that run."""
         slot = min(set(range(len(self.slots))) - {child.slot for child in self.running})
-        log = open_log(task.log_path(self.results), task.folder(self.results))
-        if log is None:
+        words, log = task.words(self.slots[slot], self.threads), task.log_path(self.results)
+        process = start_child(self.script, words, Path.cwd(), task.folder(self.results), log)
+        if process:
+            self.running[Child(process, slot)] = task
+        else:
             self.busy.append(task)
-            return
-        with log:
-            words = task.words(self.slots[slot], self.threads)
-            self.running[Child(start_child(self.script, words, log, Path.cwd()), slot)] = task
 
     def ended(self) -> Iterator[tuple[Task, Ended | str]]:
-        """Takes the ended children out of their slots."""
         self.spare_memory()
         while self.busy:
             yield self.busy.pop(), BUSY
@@ -86,7 +81,6 @@ class LocalPool:
             youngest.process.send_signal(signal.SIGTERM)
 
     def stop(self, number: int) -> None:
-        """Gives the signal to every child."""
         for child in self.running:
             child.process.send_signal(number)
 

@@ -15,16 +15,7 @@ from typing import Any
 
 from common.cluster import connected
 from experiments.launch.sweep import POLL_S, sweep
-from experiments.launch.tasks import (
-    BUSY,
-    TRAIN,
-    Ended,
-    Task,
-    how_it_ended,
-    open_log,
-    start_child,
-    tail,
-)
+from experiments.launch.tasks import BUSY, TRAIN, Ended, Task, ending, how_it_ended, start_child
 from experiments.report.reader import Reader
 from experiments.run.folder import RunFolder
 
@@ -39,11 +30,9 @@ def make_run(script: str, words: list[str], here: str, folder: str, log: str) ->
     the kernel, as the child's.
     """
     run, begun = RunFolder(Path(folder)), time.monotonic()
-    handle = open_log(Path(log), run)
-    if handle is None:
+    child = start_child(Path(script), words, Path(here), run, Path(log))
+    if child is None:
         return BUSY
-    with handle:
-        child = start_child(Path(script), words, handle, Path(here))
     try:
         while child.poll() is None:
             time.sleep(POLL_S)  # not `wait()`, which `ray.cancel` does not interrupt
@@ -75,19 +64,17 @@ class RayPool:
         share, cpus = split(nodes, gpus, jobs)
         self.device, self.threads = "0" if gpus else "cpu", max(1, cpus)
         self.task = ray.remote(num_cpus=cpus, num_gpus=share, max_retries=0)(make_run)
-        total = sum(node.get("CPU", 0) for node in nodes)
-        has = f"{total:.0f} CPUs" + (f" and {gpus:.0f} GPUs" if gpus else "")
-        each = f"{share:.2g} GPU and " if gpus else ""
-        self.about = (
-            f"a cluster of {len(nodes)} machines with {has}, {each}{self.threads} CPU threads each"
-        )
+        has = f"{sum(node.get('CPU', 0) for node in nodes):.0f} CPUs"
+        each = f"{self.threads} CPU threads each"
+        if gpus:
+            has, each = f"{has} and {gpus:.0f} GPUs", f"{share:.2g} GPU and {each}"
+        self.about = f"a cluster of {len(nodes)} machines with {has}, {each}"
 
     def has_room(self) -> bool:
         """Whether the cluster is to be given one more: it queues what it has no place for."""
         return self.jobs is None or len(self.running) < self.jobs
 
     def start(self, task: Task) -> None:
-        """Hands a run to the cluster."""
         words, folder = task.words(self.device, self.threads), task.folder(self.results).path
         places = (Path.cwd(), folder, task.log_path(self.results))
         ref = self.task.remote(str(self.script), words, *map(str, places))
@@ -109,8 +96,7 @@ class RayPool:
                 why = str(error).strip().splitlines()[-1]
             except errors.RayError as error:
                 why = f"its worker died ({type(error).__name__})"
-            done = task.folder(self.results).state == "done"
-            yield task, Ended(done, why, seconds, () if done else tail(task.log_path(self.results)))
+            yield task, ending(task.folder(self.results), task.log_path(self.results), why, seconds)
 
     def stop(self, number: int) -> None:
         """Cancels everything: children stop between two steps, at the second call at once.

@@ -47,7 +47,6 @@ class Progress:
         self.first, self.begun = self.count, time.monotonic()
 
     def update(self, task: Task) -> None:
-        """Counts the epochs of a run at work."""
         self.made[task] = len(task.folder(self.results).read_log())
 
     def end(self, task: Task, done: bool) -> None:
@@ -60,7 +59,6 @@ class Progress:
 
     @property
     def count(self) -> int:
-        """Epochs made."""
         return sum(self.made.values())
 
     @property
@@ -87,7 +85,6 @@ class Sweep:
         self.noted: set[Task] = set()
 
     def note_signal(self, number: int, _: object) -> None:
-        """The signal handler: the loop passes the signal on."""
         self.signals.append(number)
         self.stopped_by = self.stopped_by or number
 

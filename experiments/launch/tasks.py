@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from common.files import Busy
 from common.stop import PARENT
@@ -38,7 +37,6 @@ class Task:
         return f"{self.runs.name}/seed{self.seed}"
 
     def folder(self, results: Path) -> RunFolder:
-        """The run's folder."""
         return self.runs.folder(results, self.seed)
 
     def log_path(self, results: Path) -> Path:
@@ -64,42 +62,41 @@ class Ended:
     tail: tuple[str, ...] = ()
 
 
-def open_log(path: Path, folder: RunFolder) -> IO[bytes] | None:
-    """The emptied log; None while another process works on the run."""
-    if folder.busy():
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return open(path, "wb")
-
-
 def start_child(
-    script: Path, words: Sequence[str], log: IO[bytes], folder: Path
-) -> subprocess.Popen:
-    """Starts `script` with the flags `words` in `folder`, its output going to `log`."""
-    return subprocess.Popen(
-        [sys.executable, str(script), *words],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        cwd=folder,
-        env=os.environ | {PARENT: str(os.getpid())},
-        process_group=0,  # so that Ctrl-C reaches it once, through us
-    )
+    script: Path, words: Sequence[str], here: Path, run: RunFolder, log: Path
+) -> subprocess.Popen | None:
+    """Starts `script` with the flags `words` in the folder `here`, its output going to `log`.
+
+    Returns None while another process works on the run.
+    """
+    if run.busy():
+        return None
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as handle:
+        return subprocess.Popen(
+            [sys.executable, str(script), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            cwd=here,
+            env=os.environ | {PARENT: str(os.getpid())},
+            process_group=0,  # so that Ctrl-C reaches it once, through us
+        )
 
 
-def how_it_ended(folder: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:
+def how_it_ended(run: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:
     """The end of a run's child; `BUSY` where another process works on the run."""
     if status == Busy.exit_status:
         return BUSY
-    done, why = folder.state == "done", f"exit status {status}" if status else ""
+    why = f"exit status {status}" if status else ""
     if status == -9:
         why += ": killed, most often by the system for want of memory; fewer --jobs need less"
-    return Ended(done, why, seconds, () if done else tail(log))
+    return ending(run, log, why, seconds)
 
 
-def tail(path: Path) -> tuple[str, ...]:
-    """The log's last lines, and where to find the rest."""
-    if not path.exists():
-        return ()
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return (*lines[-TAIL_LINES:], f"(log: {path})")
+def ending(run: RunFolder, log: Path, why: str, seconds: float) -> Ended:
+    """The end of a run by what it left, with the log's last lines if it is not done."""
+    if run.state == "done" or not log.exists():
+        return Ended(run.state == "done", why, seconds)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return Ended(False, why, seconds, (*lines[-TAIL_LINES:], f"(log: {log})"))

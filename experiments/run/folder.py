@@ -78,13 +78,10 @@ def _flat(value: dict, prefix: str = "") -> dict[str, Any]:
 
 
 class RunFolder:
-    """One run's files."""
-
     def __init__(self, path: Path):
         self.path = Path(path)
 
     def file(self, name: str) -> Path:
-        """The path of one of the folder's files."""
         return self.path / name
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
@@ -95,7 +92,6 @@ class RunFolder:
         )
 
     def busy(self) -> bool:
-        """Whether another process works on the run."""
         if not self.file(LOCK).exists():
             return False
         try:
@@ -122,7 +118,6 @@ class RunFolder:
             ) from None
 
     def write_json(self, name: str, value: dict) -> None:
-        """Writes a JSON file of the folder atomically."""
         write_json(self.file(name), value)
 
     # Beginning, and failing -----------------------------------------------------------------------

@@ -29,14 +29,11 @@ def test_a_loop_over_seeds_has_a_split_each_and_fills_the_tables_cell(tmp_path):
     hashes = [folder.read_json("result.json")["hashes"] for folder in find_runs(results)]
     for name in ("split", "pairs_val", "pairs_test", "release_pairs_val", "release_pairs_test"):
         assert len({found[name] for found in hashes}) == 3, name
-    same = [f"{key}={value}" for key, value in SMALL.items()]
-    made = program(
-        "make_tables.py", "table1", "--results_dir", results, "--out", tmp_path, "--set", *same
-    )
+    same = ("--set", *(f"{key}={value}" for key, value in SMALL.items()))
+    made = program("make_tables.py", "table1", "--results_dir", results, "--out", tmp_path, *same)
     assert made.returncode == 0, made.stderr
-    (table,) = (
-        path for path in (tmp_path / "tables").glob("table1-*.csv") if ".paper." not in path.name
-    )
+    tables = (tmp_path / "tables").glob("table1-*.csv")
+    (table,) = (path for path in tables if ".paper." not in path.name)
     lines = {(r["row"], r["column"]): r for r in read_table(table)}
     cell = lines["Joint training", "CREMA-D: Acc"]
     assert (cell["n"], cell["seeds"]) == ("3", "1 2 3")

@@ -88,16 +88,12 @@ def test_the_list_of_own_files_is_a_data_set(tmp_path, monkeypatch):
     assert found.candidates[2].inline["text"] == "a small one, asleep\nin the sun"
 
 
-def test_each_command_names_an_existing_file():
+def test_each_command_names_an_existing_file_and_each_link_leads_somewhere():
     text = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", TEXT, re.S | re.M))
     for name in set(re.findall(r"python ([\w/]+\.py)", text)):
         assert (ROOT / name).exists(), name
-    targets = re.findall(r"^make ([\w-]+)", text, re.M)
-    makefile = (ROOT / "Makefile").read_text()
+    targets, makefile = re.findall(r"^make ([\w-]+)", text, re.M), (ROOT / "Makefile").read_text()
     assert targets and all(f"\n{target}:" in makefile for target in targets)
-
-
-def test_each_link_leads_somewhere():
     for page in PAGES:
         text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
         for link in re.findall(r"\]\(([^)#:]+)\)", text):
