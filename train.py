@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.files import to_json
 from common.options import UsageError
-from common.program import MachineFault, duration, explain
+from common.program import duration, explain
 from common.program import run as run_program
 from common.stop import Stop, follow_launcher
 from experiments.run.folder import RunFolder
@@ -67,10 +67,7 @@ def main(argv: list[str]) -> int:
         except UsageError:
             raise
         except Exception as error:
-            why = explain(error)
-            folder.fail("\n\n".join(filter(None, [why, traceback.format_exc()])))
-            if why:
-                raise MachineFault(f"{why}. {folder.kept()}") from None
+            folder.fail("\n\n".join(filter(None, [explain(error), traceback.format_exc()])))
             raise
 
 

@@ -27,9 +27,9 @@ HOST = re.sub(r"\W", "-", platform.node()) or "host"
 
 
 class Busy(UsageError):
-    """Another living process holds the lock; the status is EX_TEMPFAIL of sysexits.h."""
+    """Another living process holds the lock."""
 
-    exit_status = 75
+    exit_status = os.EX_TEMPFAIL
 
 
 @contextlib.contextmanager
@@ -109,9 +109,6 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-# JSON and hashes ----------------------------------------------------------------------------------
-
-
 def to_json(value: Any) -> str:
     """JSON with sorted keys and no NaN: equal values give equal text."""
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
@@ -148,17 +145,15 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_bytes())
-        if not isinstance(value, dict):
-            raise UsageError(f"an object was expected, not {type(value).__name__}")
-        due = value.pop(CHECKSUM, None)
-        if due is not None and due != digest(value, 64):
-            raise UsageError(f"the SHA-256 of its content is not {shown(str(due), 64)}")
+        due = value.pop(CHECKSUM, None) if isinstance(value, dict) else None
+        sound = due is None or due == digest(value, 64)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, NaN, nested too deep
         raise UsageError(f"{path} is damaged ({error})") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} is damaged: an object was expected, not {type(value).__name__}")
+    if not sound:
+        raise UsageError(f"{path} is damaged: its content is not what its {CHECKSUM} says")
     return value
-
-
-# CSV ----------------------------------------------------------------------------------------------
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:

@@ -29,12 +29,6 @@ FAULTS = {
 MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 
 
-class MachineFault(UsageError):
-    """The machine failed, not the user or the program; the status is EX_IOERR of sysexits.h."""
-
-    exit_status = 74
-
-
 def explain(error: BaseException) -> str | None:
     """One line about a fault of the machine and what to do; None for any other error."""
     seen: BaseException | None = error
@@ -97,19 +91,15 @@ def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except (ImportError, OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         if any(words in str(error) for words in MISMATCH):
-            print(
-                f"error: torch, torchvision and torchaudio do not belong together ({error});"
-                " install the three pinned versions: pip install -r requirements.txt",
-                file=sys.stderr,
-            )
+            wrong = f"torch, torchvision and torchaudio do not belong together ({error})"
+            mend = "install the three pinned versions: pip install -r requirements.txt"
+            print(f"error: {wrong}; {mend}", file=sys.stderr)
             return 2
         why = explain(error)
         if why is None:
             raise
-        print(
-            f"error: {why}. Finished files are whole and stay: the same command goes on from there",
-            file=sys.stderr,
-        )
-        return MachineFault.exit_status
+        rest = "Finished files are whole and stay: the same command goes on from there"
+        print(f"error: {why}. {rest}", file=sys.stderr)
+        return os.EX_IOERR

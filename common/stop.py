@@ -1,5 +1,6 @@
 """How a run stops: between two steps, or within a minute in the middle of a long one."""
 
+import ctypes
 import functools
 import os
 import signal
@@ -8,12 +9,9 @@ import threading
 import time
 from typing import Any
 
-import psutil
-
 from common.options import UsageError
 
 GRACE_S = 45.0  # for the current step; longer than any on a GPU, less than the promised minute
-LOOK_S = 2.0
 PARENT = "LAUNCHED_BY"  # the environment variable that holds the launcher's process id
 
 
@@ -73,17 +71,13 @@ def _watch_signals() -> tuple[socket.socket, socket.socket]:
 
 
 def follow_launcher() -> None:
-    """Raises SIGTERM in this process once the launcher that started it is gone.
+    """Has SIGTERM sent to this process when the launcher that started it ends.
 
     A killed launcher cannot stop its children, and unseen ones would hold the memory and devices
     that the next launch needs.
     """
     launcher = os.environ.get(PARENT, "")
-
-    def follow() -> None:
-        while psutil.pid_exists(int(launcher)) and os.getppid() == int(launcher):
-            time.sleep(LOOK_S)
-        signal.raise_signal(signal.SIGTERM)
-
     if launcher.isdecimal():
-        threading.Thread(target=follow, daemon=True).start()
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG of linux/prctl.h
+        if os.getppid() != int(launcher):  # it ended before that
+            signal.raise_signal(signal.SIGTERM)

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -100,18 +99,10 @@ def pick_slots(devices: str, jobs: int | None) -> list[str]:
 
 
 def cuda_devices() -> str:
-    """The `--devices` value of this machine: all its CUDA devices, or cpu.
+    """The `--devices` value of this machine: all its CUDA devices, or cpu."""
+    import torch  # only here: a launcher that is told its devices does without
 
-    A process of its own asks torch, which this one does not import.
-    """
-    words = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    answer = subprocess.run(words, capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise UsageError(
-            f"torch cannot be imported ({answer.stderr.strip().splitlines()[-1]});"
-            " install it: pip install -r requirements.txt"
-        )
-    return ",".join(map(str, range(int(answer.stdout)))) or "cpu"
+    return ",".join(map(str, range(torch.cuda.device_count()))) or "cpu"
 
 
 def launch(

@@ -22,19 +22,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from common.files import (
-    TEMPORARY,
-    Busy,
-    atomic,
-    digest,
-    file_digest,
-    locked,
-    read_object,
-    remove_leftovers,
-    shown,
-    write_json,
-    write_text,
-)
+from common import files
+from common.files import shown
 from common.options import UsageError, format_value
 
 LOCK = ".lock"
@@ -52,7 +41,7 @@ def variant_name(differing: dict[str, Any]) -> str:
     text = ",".join(f"{key}={format_value(value)}" for key, value in sorted(differing.items()))
     safe = urllib.parse.quote(text, safe="=,+")
     if len(safe) > 150:
-        safe = f"{safe[:130]}~{digest(text)}"
+        safe = f"{safe[:130]}~{files.digest(text)}"
     return safe or "default"
 
 
@@ -86,7 +75,7 @@ class RunFolder:
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Keeps every other process off this folder; ends with the process at the latest."""
-        return locked(
+        return files.locked(
             self.file(LOCK),
             f"another process works on {self.path}: wait, stop it, or give another --output_dir",
         )
@@ -97,7 +86,7 @@ class RunFolder:
         try:
             with self.lock():
                 return False
-        except Busy:
+        except files.Busy:
             return True
 
     @property
@@ -109,7 +98,7 @@ class RunFolder:
     def read_json(self, name: str) -> dict:
         """A JSON file of the folder; raises `UsageError` when it is absent or damaged."""
         try:
-            return read_object(self.file(name))
+            return files.read_object(self.file(name))
         except UsageError as error:
             raise UsageError(f"{error}; {ANEW}") from None
         except (FileNotFoundError, NotADirectoryError):
@@ -118,7 +107,7 @@ class RunFolder:
             ) from None
 
     def write_json(self, name: str, value: dict) -> None:
-        write_json(self.file(name), value)
+        files.write_json(self.file(name), value)
 
     # Beginning, and failing -----------------------------------------------------------------------
 
@@ -131,7 +120,7 @@ class RunFolder:
         if not self.file("config.json").exists():
             names = sorted(each.name for each in self.path.iterdir()) if self.path.exists() else []
             for name in names:
-                if name != LOCK and not fnmatch.fnmatch(name, TEMPORARY):
+                if name != LOCK and not fnmatch.fnmatch(name, files.TEMPORARY):
                     raise UsageError(
                         f"{self.path} holds {name} and no config.json: it is not a run's folder;"
                         " give another --output_dir"
@@ -166,7 +155,7 @@ class RunFolder:
         if overwrite or not self.file("config.json").exists():
             self.write_json("config.json", config)
         self.file("error.txt").unlink(missing_ok=True)
-        remove_leftovers(self.path)
+        files.remove_leftovers(self.path)
 
     def note_start(self, environment: dict) -> None:
         """Adds the environment of a start to env.json: a run may be resumed elsewhere."""
@@ -192,18 +181,10 @@ class RunFolder:
                     " back, or start anew with --overwrite"
                 )
 
-    def kept(self) -> str:
-        """What a run that met a fault can go on from, and how."""
-        for name in ("last.pt", "prev.pt"):
-            if self.file(name).exists():
-                last = self.file(name)
-                return f"{last} is kept: the same command goes on from the last finished epoch"
-        return "No epoch was finished: the same command begins again"
-
     def fail(self, why: str) -> None:
         """Notes why the run stopped."""
         try:
-            write_text(self.file("error.txt"), why.rstrip() + "\n")
+            files.write_text(self.file("error.txt"), why.rstrip() + "\n")
         except OSError as error:  # it must not hide the reason
             print(f"note: error.txt cannot be written ({error.strerror})", file=sys.stderr)
 
@@ -239,7 +220,7 @@ class RunFolder:
             damaged = f"{self.file('log.jsonl')} is damaged"
             print(f"WARNING: {damaged}; the checkpoint has its lines", file=sys.stderr)
         text = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
-        write_text(self.file("log.jsonl"), text)
+        files.write_text(self.file("log.jsonl"), text)
 
     # Checkpoints ----------------------------------------------------------------------------------
 
@@ -252,7 +233,7 @@ class RunFolder:
         import torch
 
         path, previous = self.file(name), self.file("prev.pt")
-        with atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             with open(temporary, "wb") as handle:  # torch would write a path's name into the file
                 torch.save(state, handle)
             if keep_previous and path.exists():
@@ -311,7 +292,7 @@ class RunFolder:
 
     def load_best(self, result: dict) -> dict:
         """The weights that result.json was written with; raises `UsageError` for others."""
-        if file_digest(self.file("best.pt")) != result.get("checkpoint"):
+        if files.file_digest(self.file("best.pt")) != result.get("checkpoint"):
             raise UsageError(
                 f"{self.file('best.pt')} is not the file that result.json was written with (its"
                 " SHA-256 is another): --overwrite with the run's train.py command makes it anew"
@@ -321,7 +302,7 @@ class RunFolder:
     def vocabulary(self, result: dict) -> Path:
         """The run's vocab.txt; raises `UsageError` where it changed since the run."""
         path, due = self.file("vocab.txt"), result["hashes"].get("vocabulary")
-        if due and not (path.is_file() and file_digest(path) == due):
+        if due and not (path.is_file() and files.file_digest(path) == due):
             raise UsageError(f"{path} is missing or not the file of the run: {ANEW}")
         return path
 

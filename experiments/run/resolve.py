@@ -15,14 +15,14 @@ from common.options import Parser, UsageError, add_flags, collect, match_name, n
 from data_prep import datasets
 from data_prep.spec import fits, spec_from_json, spec_hash, spec_json
 from experiments.run import recipe as recipes
-from experiments.run.folder import run_path
+from experiments.run.folder import ANEW, run_path
 from experiments.run.settings import DECLARED, MAX_SEED, RELEASE, Settings, build, method_defaults
 
 DEFAULT_SEED = 2  # the official README's
 PARTS = ("settings", "prep", "hparams")
 RUN_FLAGS = (  # flag, metavar, default, help
-    ("dataset", "NAME", None, "data set (default demo: embedded, no download), or the path of your"
-     " own manifest.csv"),
+    ("dataset", "NAME", None,
+     "data set (default demo: embedded, no download), or the path of your own manifest.csv"),
     ("method", "NAME", None, "training method (default Midas)"),
     ("seed", "K", str(DEFAULT_SEED), "default 2, the official README's"),
     ("dataset_root", "DIR", None, "the raw data, prepared first where needed; of an own csv the"
@@ -89,36 +89,29 @@ def run_from_config(config: dict) -> Run:
     Raises `UsageError` if it is damaged, or lacks a setting, whose default may have been another.
     """
     try:
-        layout = datasets.load(
-            config["manifest"] or config["dataset"], list(spec_from_json(config["spec"]))
-        )
-        classes = (Settings, layout.Settings, methods.load(config["method"]).HParams)
-        for part, cls in zip(PARTS, classes):
-            for each in fields(cls):
-                if each.name not in config[part]:
+        source, order = config["manifest"] or config["dataset"], spec_from_json(config["spec"])
+        layout, method = datasets.load(source, list(order)), methods.load(config["method"])
+        parts = dict(zip(PARTS, (Settings, layout.Settings, method.HParams)))
+        for part, cls in parts.items():
+            for name, kind in ((each.name, each.type) for each in fields(cls)):
+                if name not in config[part]:
                     raise UsageError(
-                        f"the run was made by an older version, which had no setting {each.name}:"
-                        " run its train.py command again with --overwrite, or evaluate it with"
-                        " that version"
+                        f"the run was made by an older version, which had no setting {name}: run"
+                        " its train.py command again with --overwrite, or use that version"
                     )
-                value = config[part][each.name]
-                if not fits(value, each.type):
-                    raise TypeError(f"{each.name} is {value!r}")
-        top = {"dataset": str, "seed": int, "differing": dict, "manifest": str}
-        for key, kind in top.items():
-            if not isinstance(config[key], kind):
-                raise TypeError(f"{key} is {config[key]!r}")
-        built = {part: build(cls, config[part]) for part, cls in zip(PARTS, classes)}
-        own = {key: config[key] for key in (*top, "method")}
-        return Run(**own, **built, layout=layout)
+                if not fits(config[part][name], kind):
+                    raise TypeError(f"{name} is {config[part][name]!r}")
+        own = {"dataset": str, "method": str, "seed": int, "differing": dict, "manifest": str}
+        for name, kind in own.items():
+            if not isinstance(config[name], kind):
+                raise TypeError(f"{name} is {config[name]!r}")
+        built = {part: build(cls, config[part]) for part, cls in parts.items()}
+        return Run(**{name: config[name] for name in own}, **built, layout=layout)
     except UsageError as error:
         raise UsageError(shown(str(error), 900)) from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = shown(f"{type(error).__name__}: {error}")
-        raise UsageError(
-            f"config.json is damaged ({what}): --overwrite with the run's train.py command makes it"
-            " anew"
-        ) from None
+        raise UsageError(f"config.json is damaged ({what}); {ANEW}") from None
 
 
 def listing() -> str:
