@@ -39,8 +39,7 @@ def main(argv: list[str]) -> int:
     if args.print_config:
         print(to_json(run.config()), end="")
         return 0
-    default = run.default_folder(Path(args.results_dir))
-    folder = RunFolder(Path(args.output_dir) if args.output_dir else default)
+    folder = RunFolder(args.output_dir or run.default_folder(Path(args.results_dir)))
     folder.check(None if args.overwrite else run.config())
     if folder.state == "done" and not args.overwrite:
         result = folder.read_json("result.json")
@@ -186,12 +185,10 @@ def resume(session: Session, folder: RunFolder, saved: dict | None) -> tuple[lis
         return [], {"epoch": 0, "acc": -1.0}
     session.method.load_state_dict(saved["method"])
     print(f"resuming after epoch {saved['epoch']} of {folder.path}", file=sys.stderr)
-    if saved["threads"] != torch.get_num_threads():
-        print(
-            f"note: {torch.get_num_threads()} threads now, {saved['threads']} before:"
-            " the last digits may differ from an undisturbed run",
-            file=sys.stderr,
-        )
+    threads, before = torch.get_num_threads(), saved["threads"]
+    if threads != before:
+        differ = "the last digits may differ from an undisturbed run"
+        print(f"note: {threads} threads now, {before} before: {differ}", file=sys.stderr)
     folder.restore_log(saved["log"])
     if saved["best"]["epoch"] == saved["epoch"]:  # a kill may have come before best.pt
         folder.save("best.pt", {"method": saved["method"], "epoch": saved["epoch"]})
@@ -255,10 +252,8 @@ def load_best(folder: RunFolder, best: dict | None) -> dict:
     """
     state = folder.load("best.pt")
     if best and state["epoch"] != best["epoch"]:
-        raise UsageError(
-            f"best.pt of {folder.path} is of epoch {state['epoch']} and not {best['epoch']}, the"
-            " best one: --overwrite starts anew"
-        )
+        epochs = f"of epoch {state['epoch']} and not {best['epoch']}, the best one"
+        raise UsageError(f"best.pt of {folder.path} is {epochs}: --overwrite starts anew")
     return state["method"]
 
 
@@ -266,10 +261,9 @@ def check_root(run: Run, args: Namespace, folder: RunFolder) -> None:
     """Raises `UsageError` if a finished run was trained on other files than --dataset_root's."""
     from data_prep.prepare import source_in
 
-    starts = folder.read_json("env.json").get("starts") or [{}]
-    raw = starts[-1].get("raw", {})
-    source, data_dir = run.manifest or run.dataset, Path(args.data_dir)
-    found = source_in(source, Path(args.dataset_root), data_dir, run.prep)
+    raw = folder.read_json("env.json")["starts"][-1].get("raw", {})
+    places = (Path(args.dataset_root), Path(args.data_dir))
+    found = source_in(run.manifest or run.dataset, *places, run.prep)
     if raw.get("candidates") != found["candidates_hash"]:
         raise UsageError(
             f"{folder.path} is finished, and was trained on other files, those of"

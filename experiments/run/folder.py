@@ -67,7 +67,7 @@ def _flat(value: dict, prefix: str = "") -> dict[str, Any]:
 
 
 class RunFolder:
-    def __init__(self, path: Path):
+    def __init__(self, path: str | Path):
         self.path = Path(path)
 
     def file(self, name: str) -> Path:
@@ -75,10 +75,8 @@ class RunFolder:
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Keeps every other process off this folder; ends with the process at the latest."""
-        return files.locked(
-            self.file(LOCK),
-            f"another process works on {self.path}: wait, stop it, or give another --output_dir",
-        )
+        busy = f"another process works on {self.path}: wait, stop it, or give another --output_dir"
+        return files.locked(self.file(LOCK), busy)
 
     def busy(self) -> bool:
         if not self.file(LOCK).exists():
@@ -102,9 +100,8 @@ class RunFolder:
         except UsageError as error:
             raise UsageError(f"{error}; {ANEW}") from None
         except (FileNotFoundError, NotADirectoryError):
-            raise UsageError(
-                f"{self.path} has no {name}: it is not a run's folder, or it has not begun"
-            ) from None
+            why = "it is not a run's folder, or it has not begun"
+            raise UsageError(f"{self.path} has no {name}: {why}") from None
 
     def write_json(self, name: str, value: dict) -> None:
         files.write_json(self.file(name), value)
@@ -121,10 +118,8 @@ class RunFolder:
             names = sorted(each.name for each in self.path.iterdir()) if self.path.exists() else []
             for name in names:
                 if name != LOCK and not fnmatch.fnmatch(name, files.TEMPORARY):
-                    raise UsageError(
-                        f"{self.path} holds {name} and no config.json: it is not a run's folder;"
-                        " give another --output_dir"
-                    )
+                    why = f"holds {name} and no config.json: it is not a run's folder"
+                    raise UsageError(f"{self.path} {why}; give another --output_dir")
         elif config is not None:
             there = _flat(self.read_json("config.json"))
             asked = _flat(json.loads(json.dumps(config)))
@@ -293,10 +288,8 @@ class RunFolder:
     def load_best(self, result: dict) -> dict:
         """The weights that result.json was written with; raises `UsageError` for others."""
         if files.file_digest(self.file("best.pt")) != result.get("checkpoint"):
-            raise UsageError(
-                f"{self.file('best.pt')} is not the file that result.json was written with (its"
-                " SHA-256 is another): --overwrite with the run's train.py command makes it anew"
-            )
+            why = "is not the file that result.json was written with (its SHA-256 is another)"
+            raise UsageError(f"{self.file('best.pt')} {why}: {ANEW}")
         return self.load("best.pt")["method"]
 
     def vocabulary(self, result: dict) -> Path:

@@ -63,12 +63,10 @@ class Run:
 
     @property
     def spec(self) -> dict:
-        """The preparation spec of its data."""
         return self.layout.spec(self.prep)
 
     @property
     def spec_hash(self) -> str:
-        """The hash that names its prepared folder."""
         return spec_hash(self.dataset, self.spec)
 
     def config(self) -> dict:
@@ -115,7 +113,6 @@ def run_from_config(config: dict) -> Run:
 
 
 def listing() -> str:
-    """The methods and datasets, a line each."""
     rows = ["methods:", *(f"  {name:10} {line}" for name, (_, line) in methods.METHODS.items())]
     sets = (f"  {name:10} {line}" for name, (line, _) in datasets.DATASETS.items())
     return "\n".join([*rows, "data sets:", *sets])

@@ -167,7 +167,7 @@ PAPER_EPOCHS = dict.fromkeys(("food101", "sarcasm", "twitter2015"), 30)
 
 
 def scaled_epochs(own: int, of: int, max_epochs: int) -> int:
-    """A default number of epochs for another training length: 10 of 70 is 6 of 40 and 1 of 3."""
+    """An epoch count for another training length: 10 of 70 is 6 of 40 and 1 of 3."""
     return own if own < 1 else max(1, round(own * max_epochs / of))
 
 

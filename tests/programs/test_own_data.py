@@ -56,16 +56,6 @@ def test_few_and_uneven_samples_train_without_the_misaligned_figures(own, tmp_pa
     assert "no misaligned figures of the" in notes  # some part has one class alone
 
 
-@pytest.mark.slow
-def test_a_csv_of_the_same_name_and_other_rows_is_another_data_set(own, tmp_path):
-    for place, counts in (("a", {"cat": 12, "dog": 12}), ("b", {"car": 12, "train": 12})):
-        train(own(counts, tmp_path / place), tmp_path)
-    names = {tuple(result["label_names"]) for result in results(tmp_path)}
-    assert names == {("cat", "dog"), ("car", "train")}
-    folders = {path.name for path in (tmp_path / "data").iterdir()}
-    assert len(folders) == 2 and all(name.startswith("pets-") for name in folders)
-
-
 def obey(message, words):
     """Runs the command that follows `words` in a message, as a user pastes it."""
     command = message.split(words)[1].splitlines()[0]
@@ -92,41 +82,6 @@ def test_changed_files_and_shards_are_refused_with_the_command_that_mends_them(o
     assert "was prepared from other files" in changed.stderr
     obey(changed.stderr, "prepare the set again: ")
     train(path, tmp_path, "--lr", "0.01")
-
-
-@pytest.mark.slow
-def test_another_root_is_not_trained_on_in_silence(demo_data, tmp_path):
-    words = ("train.py", "--data_dir", demo_data[1], "--output_dir", tmp_path / "run")
-    words += ("--devices", "cpu", "--max_epochs", "2", "--dataset_root")
-    gone = program(*words, tmp_path / "gone")
-    assert gone.returncode == 2 and "gone is not a folder" in gone.stderr
-    other = tmp_path / "other"
-    (other / "clips").mkdir(parents=True)
-    rows = (demo_data[0] / "labels.csv").read_text().splitlines()[:41]
-    (other / "labels.csv").write_text("\n".join(rows) + "\n")
-    for row in rows[1:]:
-        for end in ("wav", "avi"):
-            shutil.copy(demo_data[0] / "clips" / f"{row.split(',')[0]}.{end}", other / "clips")
-    told = program(*words, other)
-    assert told.returncode == 2
-    assert "300 candidates (hash" in told.stderr and "40 candidates (hash" in told.stderr
-    assert f"python -m data_prep --dataset demo --dataset_root {other}" in told.stderr
-
-
-@pytest.mark.slow
-def test_missing_files_of_an_own_list_count(own, tmp_path):
-    path = own({"cat": 12, "dog": 12})
-    for k in range(6):
-        (path.parent / f"cat{k}.npy").unlink()
-    places = ("--dataset", path, "--data_dir", tmp_path / "data", "--vocabulary", "build")
-    done = program("-m", "data_prep", *places, "--num_workers", "1")
-    assert done.returncode == 3, done.stderr
-    assert "18 of 24 samples prepared" in done.stderr
-    assert "6 of 24 samples (25.0%) cannot be used" in done.stderr
-    allowed = program("-m", "data_prep", *places, "--num_workers", "1", "--max_bad", "0.3")
-    assert allowed.returncode == 0, allowed.stderr
-    (rejected,) = (tmp_path / "data").rglob("rejected.csv")
-    assert [row["reason"] for row in read_table(rejected)] == ["missing_file"] * 6
 
 
 @pytest.mark.parametrize("flag", ["--results_dir", "--output_dir", "--data_dir"])

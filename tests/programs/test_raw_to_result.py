@@ -56,13 +56,3 @@ def test_the_official_recipe_trains_on_its_own_split_and_cuts_f1_in_its_order(tm
     log = run.read_log()
     assert log[1]["train/n_valid"] == 2 * result["count/n_train"] and "train/rho" in log[1]
     assert log[1]["train/n_items"] == result["count/n_train"]
-
-
-@pytest.mark.slow
-def test_a_group_split_tears_no_actor_apart(tmp_path):
-    data = prepared(tmp_path, "cremad")
-    small_run(data, tmp_path / "results", "--method", "Joint", "--split_rule", "group")
-    parts = {}
-    for row in read_table(next(data.rglob("group-seed2.csv"))):
-        parts.setdefault(row["id"].split("_")[0], set()).add(row["part"])
-    assert len(parts) > 2 and all(len(found) == 1 for found in parts.values())

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -84,16 +83,6 @@ def test_a_run_leaves_what_it_promises(finished):
     assert "optimizers" not in torch.load(finished / "last.pt", weights_only=True)
 
 
-@pytest.mark.parametrize(
-    ("counted", "rates"), [("main", [1, 1, 1, 0.1]), ("start", [1, 0.1, 0.01, 1e-3])]
-)
-def test_the_decay_counts_the_epochs_that_it_is_told_to(demo_data, tmp_path, counted, rates):
-    how = ("--lr_from", counted, "--warmup_epochs", "2", "--lr_step", "1", "--lr", "0.01")
-    log = train(demo_data, tmp_path / "run", *how).read_log()
-    assert [r["lr"] for r in log] == pytest.approx([0.01 * rate for rate in rates])
-    assert ["train/L_mis" in r for r in log] == [False, False, True, True]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_three_kills_change_no_bit(demo_data, longer, tmp_path, workers):
@@ -136,27 +125,6 @@ def test_sigterm_stops_cleanly_and_a_second_process_is_refused(demo_data, tmp_pa
     assert RunFolder(tmp_path / "run").state == "partial"
 
 
-def test_a_truncated_checkpoint_falls_back_loudly(demo_data, longer, tmp_path):
-    folder, command = tmp_path / "run", words(demo_data, tmp_path / "run", *LONGER)
-    kill(begin(command, 3))
-    # A file of its own: a kill inside save() leaves prev.pt as a second name of last.pt.
-    (folder / "short").write_bytes((folder / "last.pt").read_bytes()[:1000])
-    os.replace(folder / "short", folder / "last.pt")
-    done = program(*command)
-    assert done.returncode == 0, done.stderr
-    assert "last.pt is damaged" in done.stderr and "going on from prev.pt" in done.stderr
-    assert same_weights(folder, longer)
-
-
-def test_checkpoints_that_are_all_damaged_are_an_error(demo_data, tmp_path):
-    folder, command = tmp_path / "run", words(demo_data, tmp_path / "run", *ENDLESS)
-    kill(begin(command, 3))
-    for name in ("last.pt", "prev.pt"):
-        (folder / name).write_bytes(b"no checkpoint")
-    done = program(*command)
-    assert done.returncode == 2 and "--overwrite starts anew" in done.stderr
-
-
 KILLED_BEFORE_BEST = """
 import os, signal, sys, train
 from common.program import run
@@ -190,29 +158,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(demo_data
     assert "epoch 1, step" in done.stderr and RunFolder(tmp_path / "run").state == "failed"
 
 
-@pytest.mark.slow
-def test_every_hook_of_a_method_runs_and_survives_kills_between_stages(demo_data, tmp_path):
-    def command(folder):
-        rest = words(demo_data, folder, "--max_epochs", "3", method="Probe")[1:]
-        return [str(ROOT / "tests" / "probe.py"), *rest]
-
-    whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
-    done = program(*command(whole.path))
-    assert done.returncode == 0, done.stderr
-    log = whole.read_log()
-    assert [round(r["lr"], 6) for r in log] == [0.045, 0.045, 0.0045, 0.0045]
-    assert [r["train/n_items"] for r in log] == [96] * 4
-    assert [r["state/seen"] for r in log[:2]] == [96, 192]
-    for stop_after in (1, 2, 3):  # within the first stage, at its end, within the second
-        process = begin(command(killed.path), 0)
-        while len(killed.read_log()) < stop_after and process.poll() is None:
-            time.sleep(0.01)
-        kill(process)
-    done = program(*command(killed.path))
-    assert done.returncode == 0, done.stderr
-    assert same_weights(killed.path, whole.path)
-
-
 # --- evaluation and prediction --------------------------------------------------------------------
 
 
@@ -228,36 +173,6 @@ def test_evaluate_repeats_the_result_to_the_last_digit(demo_data, finished):
 
 def predict(run, manifest, *more):
     return program("evaluate.py", run, "--devices", "cpu", "--predict", manifest, *more)
-
-
-def test_predictions_for_new_files(demo_data, finished, tmp_path):
-    rows, out = read_table(finished / "predictions.csv")[:5], tmp_path / "out.csv"
-    for row in rows:
-        for ending in ("avi", "wav"):
-            shutil.copy(demo_data[0] / "clips" / f"{row['id']}.{ending}", tmp_path)
-    lines = [(r["id"], f"{r['id']}.wav", f"{r['id']}.avi") for r in rows]
-    write_table(tmp_path / "new.csv", ("id", "audio", "video"), lines)
-    done = predict(finished, tmp_path / "new.csv", "--out", out)
-    assert done.returncode == 0, done.stderr
-    for new, old in zip(read_table(out), rows, strict=True):
-        assert new["id"] == old["id"] and new["fused/prediction"] == old["prediction_name"]
-        for name in "0123456789":
-            assert float(new[f"fused/p/{name}"]) == pytest.approx(float(old[f"p/{name}"]), abs=1e-4)
-            assert 0 <= float(new[f"video/p/{name}"]) <= 1
-
-
-@pytest.mark.parametrize(
-    ("text", "status", "expected"),
-    [
-        ("id,audio\na,b.wav\n", 2, "no column video"),
-        ("id,audio,video\na,../x.wav,x.avi\n", 2, "leaves the folder"),
-        ("id,audio,video\na,x.wav,x.avi\n", 3, "missing_file"),
-    ],
-)
-def test_bad_manifests(finished, tmp_path, text, status, expected):
-    (tmp_path / "new.csv").write_text(text)
-    done = predict(finished, tmp_path / "new.csv")
-    assert done.returncode == status and expected in done.stderr
 
 
 @pytest.mark.slow
@@ -349,6 +264,14 @@ def test_equal_checkpoints_are_equal_bytes_and_the_previous_one_stays(tmp_path):
     folder.save("last.pt", {"epoch": 2}, keep_previous=True)
     assert {p.name for p in folder.path.iterdir()} == {"last.pt", "prev.pt"}
     assert (folder.load("last.pt")["epoch"], folder.load("prev.pt")["epoch"]) == (2, 1)
+
+
+def test_checkpoints_that_are_all_damaged_are_an_error(tmp_path):
+    folder = RunFolder(tmp_path)
+    for name in ("last.pt", "prev.pt"):
+        folder.file(name).write_bytes(b"no checkpoint")
+    with pytest.raises(UsageError, match="no readable checkpoint in .*; --overwrite starts anew"):
+        folder.load_last()
 
 
 def test_leftovers_of_writers_that_died_go_with_the_next_writing(tmp_path):
