@@ -22,36 +22,27 @@ EPOCHS = 4
 # stay before their third epoch while a file hold<seed> stands among the results: what a test does
 # then, it does in the middle.
 SCRIPT = """
-import json, os, pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 
 sys.path.insert(0, ROOT)
-from common.files import Busy
+from common.files import Busy, write_text
 from common.stop import follow_launcher
-from experiments.run.folder import RunFolder
+from experiments.run.folder import RunFolder, run_path
 
 follow_launcher()
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-results, seed = pathlib.Path(flags["--results_dir"]), int(flags["--seed"])
-stopped = []
-signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
-signal.signal(signal.SIGINT, lambda number, _: stopped.append(number))
-results.mkdir(parents=True, exist_ok=True)
-folder = results / "runs" / flags["--dataset"] / flags["--method"] / "default" / f"seed{seed}"
-lock = RunFolder(folder).lock()
+results, seed, stopped = pathlib.Path(flags["--results_dir"]), int(flags["--seed"]), []
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: stopped.append(number))
+run = RunFolder(run_path(results, flags["--dataset"], flags["--method"], {}, seed))
+lock = run.lock()
 try:
     lock.__enter__()
 except Busy as error:
     sys.exit(error.exit_status)
-
-def write(name, value):
-    part = folder / (name + ".part")
-    part.write_text(json.dumps(value))
-    os.rename(part, folder / name)
-
 with open(results / "starts", "a") as starts:
     starts.write(f"{seed}\\n")
-(results / f"pid{seed}.part").write_text(str(os.getpid()))
-os.rename(results / f"pid{seed}.part", results / f"pid{seed}")
+write_text(results / f"pid{seed}", str(os.getpid()))
 print("hello from seed", seed, "on", flags["--devices"], "with", flags["--threads"], flush=True)
 if seed == 7:
     sys.exit("error: the seven is refused")
@@ -65,19 +56,16 @@ while seed in (11, 12) and not (results / f"pid{23 - seed}").exists():
 if seed != 8:
     config = {"dataset": flags["--dataset"], "method": flags["--method"], "seed": seed}
     config |= {"settings": {"max_epochs": EPOCHS}, "prep": {}, "hparams": {}, "differing": {}}
-    write("config.json", config)
-    write("env.json", {"starts": [{}]})
-    log = folder / "log.jsonl"
-    made = len(log.read_text().splitlines()) if log.exists() else 0
-    for epoch in range(made + 1, EPOCHS + 1):
+    run.claim(config, overwrite=False)
+    run.note_start({})
+    for epoch in range(len(run.read_log()) + 1, EPOCHS + 1):
         time.sleep(0.1 if seed >= 20 else 0.01)
         while epoch == 3 and (results / f"hold{seed}").exists() and not stopped:
             time.sleep(0.02)
         if stopped:
             sys.exit(128 + stopped[0])
-        with open(log, "a") as handle:
-            handle.write(json.dumps({"epoch": epoch, "time/epoch_s": 0.1}) + "\\n")
-    write("result.json", {"best_epoch": 1})
+        run.append_log({"epoch": epoch, "time/epoch_s": 0.1})
+    run.write_json("result.json", {"best_epoch": 1})
 sys.exit(seed == 6)
 """.replace("EPOCHS", str(EPOCHS)).replace("ROOT", repr(str(ROOT)))
 

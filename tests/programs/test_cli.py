@@ -101,36 +101,6 @@ def test_a_warm_up_scales_with_the_datasets_own_training_length(dataset, epochs,
     assert run.hparams.warmup_epochs == expected
 
 
-# What the release has for each dataset, beside what is common to all.
-COMMON = {
-    "split_rule": "release", "split_seed": 2, "last_batch": "keep", "uni_reduce": "mean",
-    "pairing": "permutation", "direction": "mean", "alpha_cap": 0.0, "alpha_rule": "ratio",
-    "alpha_reset": "start", "similarity": "cosine", "lam": 1.0, "lr_gamma": 0.1, "batch_size": 64,
-    "eta": 0.05, "hard_sample": True, "warmup_epochs": 10, "lr_from": "main", "max_epochs": 70,
-    "lr_step": 50, "lr": 1e-3,
-}  # fmt: skip
-CLIPS = COMMON | {"audio_feature": "fbank", "crop": "frame", "frame_choice": "release"}
-OFFICIAL = {
-    "cremad": CLIPS,
-    "kinetics": CLIPS | {"lam": 5.0, "alpha_rule": "ratio_inverted", "alpha_cap": 10.0},
-    "ucf101": COMMON
-    | {"lr": 1e-2, "rgb_frames": "first6", "flip": "apart", "flow_norm": "release"}
-    | {"frame_choice": "release", "weights": "none", "crop": "none"},
-    "food101": COMMON
-    | {"warmup_epochs": 2, "lr_from": "start", "max_epochs": 30, "lr_step": 15}
-    | {"text_model": "google/electra-small-discriminator", "max_tokens": 512, "image_width": 256}
-    | {"text_clean": "release", "weights": "pretrained", "alpha_rule": "ratio_2over1"},
-}
-
-
-@pytest.mark.parametrize("dataset", OFFICIAL)
-def test_the_official_recipe_is_the_releases(dataset):
-    run = resolved(dataset)
-    values = vars(run.settings) | vars(run.prep) | vars(run.hparams)
-    assert {name: values[name] for name in OFFICIAL[dataset]} == OFFICIAL[dataset]
-    assert run.differing == {"recipe": "official"}
-
-
 def test_other_methods_get_the_shared_part_of_the_recipe():
     run, paper = (resolved("ucf101", method="SMV", recipe=name) for name in ("official", "paper"))
     assert (run.settings.split_rule, run.prep.flip) == ("release", "apart")
