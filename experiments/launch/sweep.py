@@ -46,15 +46,12 @@ class Progress:
         self.planned = {task: epochs_of(task.runs) for task in tasks}
         self.first, self.begun = self.count, time.monotonic()
 
-    def update(self, task: Task) -> None:
+    def update(self, task: Task, done: bool | None = None) -> None:
+        """Counts a task's epochs; nothing is left of it once it is `done`, or failed (False)."""
         self.made[task] = len(task.folder(self.results).read_log())
-
-    def end(self, task: Task, done: bool) -> None:
-        """Nothing is left of a task that was made, or that failed."""
-        self.update(task)
         if done:
             self.made[task] = max(self.made[task], self.planned[task])
-        else:
+        elif done is False:
             self.planned[task] = self.made[task]
 
     @property
@@ -80,13 +77,8 @@ class Sweep:
         self.waiting = dict.fromkeys(tasks, 0.0)  # task -> not to be tried before then
         self.failures: list[str] = []
         self.done, self.total = 0, len(tasks)
-        self.signals: list[int] = []  # received and not yet passed on
-        self.stopped_by = 0
+        self.signals: list[int] = []  # received; the first decides the exit status
         self.noted: set[Task] = set()
-
-    def note_signal(self, number: int, _: object) -> None:
-        self.signals.append(number)
-        self.stopped_by = self.stopped_by or number
 
     def work(self) -> None:
         """Works until nothing waits or runs; after a signal nothing new is started."""
@@ -95,16 +87,17 @@ class Sweep:
             total=self.progress.total, initial=self.progress.count, desc=f"0 of {self.total} runs",
             unit="epoch", disable=None, smoothing=0,
         ) as bar:  # fmt: skip
-            refreshed = 0.0
-            while self.pool.running or (self.waiting and not self.stopped_by):
+            refreshed, passed_on = 0.0, 0
+            while self.pool.running or (self.waiting and not self.signals):
                 now = time.monotonic()
                 for task in [task for task, at in self.waiting.items() if at <= now]:
-                    if not self.stopped_by and self.pool.has_room():
+                    if not self.signals and self.pool.has_room():
                         del self.waiting[task]
                         self.pool.start(task)
-                while self.signals:  # children stop between two steps
+                for number in self.signals[passed_on:]:  # children stop between two steps
+                    passed_on += 1
                     print_above(f"stopping {len(self.pool.running)} runs ...", sys.stderr)
-                    self.pool.stop(self.signals.pop(0))
+                    self.pool.stop(number)
                 for task, ended in self.pool.ended():
                     self.note_end(task, ended)
                 if time.monotonic() - refreshed >= REFRESH_S:
@@ -121,10 +114,10 @@ class Sweep:
                 self.noted.add(task)
                 print_above(f"note: {task.name} waits: {ended}", sys.stderr)
             return
-        if self.stopped_by and ended.why and not ended.done:
+        if self.signals and ended.why and not ended.done:
             print_above(f"stopped {task.name}")
             return
-        self.progress.end(task, ended.done)
+        self.progress.update(task, ended.done)
         why = ended.why or "exit status 0, and no result.json"
         if ended.done:
             self.done += 1
@@ -167,8 +160,11 @@ def sweep(reader: Reader, tasks: Sequence[Task], pool: Pool) -> int:
     skipped = len(tasks) - len(todo) - len(failures)
     print(f"{len(todo)} runs to make, {skipped} done; {pool.about}", flush=True)
     state = Sweep(reader, todo, pool)
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, state.note_signal) for number in numbers}
+
+    def note(number: int, _: object) -> None:  # the loop passes the signal on
+        state.signals.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         state.work()
     finally:
@@ -179,7 +175,7 @@ def sweep(reader: Reader, tasks: Sequence[Task], pool: Pool) -> int:
         print(failure, file=sys.stderr)
     left = len(todo) - state.done - len(state.failures)
     print(f"{state.done} done, {len(failures)} failed" + (f", {left} left" if left else ""))
-    if state.stopped_by:
+    if state.signals:
         print("stopped; the same command goes on from there", file=sys.stderr)
-        return 128 + state.stopped_by
+        return 128 + state.signals[0]
     return 1 if failures else 0

@@ -1,9 +1,7 @@
 """`--recipe official`: the authors' release (commit d25b225) wherever the defaults differ from it.
 
-A recipe replaces defaults; a flag given beside it wins. Three things of the release are left out,
-since the printed results cannot have been made with them: the warm-up of 0 on ucf101 (Table 2
-contradicts it), the second cut of the kinetics split at 2/3 (Table 5's sizes come from 0.66), and
-the 400 classes of its kinetics configuration. docs/recipe.md has both recipes side by side.
+A recipe replaces defaults; a flag given beside it wins. docs/recipe.md has both recipes side by
+side, and says what of the release is left out and why.
 """
 
 from typing import Any

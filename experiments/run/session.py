@@ -48,27 +48,25 @@ class Session:
 
 def pick_device(devices: str) -> torch.device:
     """The device of a `--devices` value; says so when there is no CUDA device."""
-    if devices == "cpu":
-        return torch.device("cpu")
-    if not devices.isdigit():
+    if devices != "cpu" and not devices.isdigit():
         several = "several devices in one run are not supported yet; " if "," in devices else ""
         raise UsageError(f"--devices {devices!r}: {several}give one CUDA device's number, or cpu")
-    if not torch.cuda.is_available():
+    if devices != "cpu" and not torch.cuda.is_available():
         print("note: no CUDA device here, using the CPU", file=sys.stderr)
+        devices = "cpu"
+    if devices == "cpu":
         return torch.device("cpu")
-    if int(devices) >= torch.cuda.device_count():
-        raise UsageError(
-            f"--devices {devices}: the last CUDA device here is {torch.cuda.device_count() - 1}"
-        )
+    last = torch.cuda.device_count() - 1
+    if int(devices) > last:
+        raise UsageError(f"--devices {devices}: the last CUDA device here is {last}")
     return torch.device("cuda", int(devices))
 
 
 def make_deterministic() -> None:
     """Makes equal runs end in equal bits: no kernel may add in the order its threads arrive.
 
-    This concerns the CPU too: with several threads, the gradient of picking rows of a large tensor
-    (MIDAS's swapped features) is otherwise summed by atomic additions. Operations without a
-    deterministic kernel on a GPU warn.
+    On the CPU this concerns the gradient of picking rows of a large tensor (MIDAS's swapped
+    features). Operations without a deterministic kernel on a GPU warn.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -94,10 +92,8 @@ def find_data(run: Run, args: Namespace) -> Prepared:
         if root or (run.manifest and unchanged):
             check_source(folder, source, root, run.prep)
     elif not unchanged:
-        raise UsageError(
-            f"{run.manifest} changed since this run: put the former file back, or give the"
-            f" --data_dir that holds {run.dataset}"
-        )
+        mend = f"put the former file back, or give the --data_dir that holds {run.dataset}"
+        raise UsageError(f"{run.manifest} changed since this run: {mend}")
     elif not root and not run.manifest and run.dataset != "demo":
         raise UsageError(
             f"no prepared {run.dataset} in {folder}; --dataset_root <raw folder> prepares it"

@@ -204,11 +204,11 @@ def test_progress_counts_epochs_of_all_runs(tmp_path, monkeypatch):
     now[0] += 14.0
     assert (progress.count, progress.total) == (10, 90)
     assert progress.remaining() == 160.0  # 7 epochs in 14 s, 80 to go
-    progress.end(first, done=True)
-    progress.end(third, done=False)
+    progress.update(first, done=True)
+    progress.update(third, done=False)
     assert (progress.count, progress.total) == (37, 60)
     fake_run(tmp_path, JOINT, 3, epochs=33)  # more than foreseen
-    progress.end(third, done=True)
+    progress.update(third, done=True)
     assert (progress.count, progress.total) == (70, 93)
 
 
