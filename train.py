@@ -71,10 +71,7 @@ def main(argv: list[str]) -> int:
 
 
 def train(session: Session, folder: RunFolder, saved: dict | None, args: Namespace) -> int:
-    """Resumes, then trains, validates, logs and saves each epoch; then tests once.
-
-    `saved` is the checkpoint of a run that was begun before.
-    """
+    """Trains the epochs that are left since the checkpoint `saved`, then tests once."""
     from experiments.run.metrics import collect, measure
     from experiments.run.result import write_result
 
@@ -196,11 +193,7 @@ def resume(session: Session, folder: RunFolder, saved: dict | None) -> tuple[lis
 
 
 def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> Iterator[tuple]:
-    """(epoch, stage number, optimizers, schedulers) of each epoch that is still to be trained.
-
-    A stage begins with new optimizers, the method's around the shared SGD, and a StepLR for each; a
-    resumed one gets its saved ones back.
-    """
+    """(epoch, stage number, optimizers, schedulers) of each epoch that is still to be trained."""
     import torch
 
     method, s = session.method, session.run.settings
@@ -246,10 +239,7 @@ def save(
 
 
 def load_best(folder: RunFolder, best: dict | None) -> dict:
-    """The weights in best.pt; raises `UsageError` where they are not of the epoch of `best`.
-
-    That happens where the run fell back to a checkpoint older than best.pt.
-    """
+    """The weights of the epoch of `best`; raises `UsageError` if best.pt is newer than last.pt."""
     state = folder.load("best.pt")
     if best and state["epoch"] != best["epoch"]:
         epochs = f"of epoch {state['epoch']} and not {best['epoch']}, the best one"

@@ -17,10 +17,7 @@ from common.options import UsageError
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Ray's module while this process is a driver of the cluster at `address`.
-
-    Raises `UsageError` without Ray, and where no cluster answers.
-    """
+    """Ray, connected to the cluster at `address`; raises `UsageError` where none answers."""
     try:
         import ray
     except ImportError:

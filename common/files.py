@@ -74,9 +74,8 @@ def remove_leftovers(folder: Path) -> None:
 def locked(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     """Holds an exclusive lock on the file `path`, which ends with the process at the latest.
 
-    While another process has it: raises `Busy(busy)`, or with `wait` prints that and waits.
-    filelock closes the lock in forked children, so that a loader worker which outlives a killed run
-    does not hold it.
+    While another process has it: raises `Busy(busy)`, or with `wait` prints that and waits. Forked
+    children, such as loader workers, do not hold it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
@@ -139,10 +138,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, held against the checksum that `write_json` put into it.
-
-    Raises `UsageError` for damaged content, `OSError` if it cannot be read.
-    """
+    """The JSON object in a file; raises `UsageError` if damaged, `OSError` if it cannot be read."""
     try:
         value = json.loads(path.read_bytes())
         due = value.pop(CHECKSUM, None) if isinstance(value, dict) else None

@@ -49,10 +49,7 @@ class Stop:
 
 @functools.cache
 def _watch_signals() -> tuple[socket.socket, socket.socket]:
-    """Starts the thread that ends the process `GRACE_S` after a signal; returns its sockets.
-
-    The signal wakes it through a socket, since Python's handlers wait for the main thread.
-    """
+    """Starts the thread that ends the process `GRACE_S` after a signal; returns its sockets."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -71,11 +68,7 @@ def _watch_signals() -> tuple[socket.socket, socket.socket]:
 
 
 def follow_launcher() -> None:
-    """Has SIGTERM sent to this process when the launcher that started it ends.
-
-    A killed launcher cannot stop its children, and unseen ones would hold the memory and devices
-    that the next launch needs.
-    """
+    """Has SIGTERM sent to this process when its launcher ends: nobody else would stop it."""
     launcher = os.environ.get(PARENT, "")
     if launcher.isdecimal():
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG of linux/prctl.h

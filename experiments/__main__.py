@@ -127,10 +127,7 @@ def make_runs(args: Any) -> int:
 
 
 def print_script(tasks: list[Task], reader: Reader, slots: list[str]) -> int:
-    """What makes the runs that are not done, a line for those that differ in their seed alone.
-
-    The lines are dealt out to the devices in turn.
-    """
+    """A script of the runs that are not done, a line for those that differ only in their seed."""
     groups: dict[tuple, list[int]] = {}
     for task in tasks:
         state = state_of(task, reader)

@@ -68,11 +68,7 @@ class LocalPool:
             yield task, found
 
     def spare_memory(self) -> None:
-        """Stops the youngest of several children where memory is about to run out.
-
-        The system would kill one of them, or of other people's programs. The run goes on from its
-        last epoch once another has ended.
-        """
+        """Stops the youngest of several children before the system kills one for want of memory."""
         short = len(self.running) > 1 and free_memory() < SPARE
         if short and not any(child.put_off for child in self.running):  # its memory comes free soon
             youngest = max(self.running, key=lambda child: child.begun)
@@ -85,11 +81,7 @@ class LocalPool:
 
 
 def pick_slots(devices: str, jobs: int | None) -> list[str]:
-    """The device of each child that runs at the same time.
-
-    "cpu": `jobs` of them, by default one a core. CUDA devices "0,1": one each, or `jobs` spread
-    over them.
-    """
+    """The device of each child that runs at the same time: one a core or GPU, or `jobs` in all."""
     if devices == "cpu":
         return ["cpu"] * (jobs or cores())
     names = devices.split(",")

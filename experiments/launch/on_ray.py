@@ -99,10 +99,7 @@ class RayPool:
             yield task, ending(task.folder(self.results), task.log_path(self.results), why, seconds)
 
     def stop(self, number: int) -> None:
-        """Cancels everything: children stop between two steps, at the second call at once.
-
-        The last goes first: else what is queued would take the places that become free.
-        """
+        """Cancels everything, the queued first; children stop between two steps, then at once."""
         for ref in reversed(self.running):
             self.ray.cancel(ref, force=self.stopping)
         self.stopping = True

@@ -65,10 +65,7 @@ class Ended:
 def start_child(
     script: Path, words: Sequence[str], here: Path, run: RunFolder, log: Path
 ) -> subprocess.Popen | None:
-    """Starts `script` with the flags `words` in the folder `here`, its output going to `log`.
-
-    Returns None while another process works on the run.
-    """
+    """Starts `script`, its output going to `log`; None while another process works on the run."""
     if run.busy():
         return None
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -109,11 +109,7 @@ class RunFolder:
     # Beginning, and failing -----------------------------------------------------------------------
 
     def check(self, config: dict | None) -> None:
-        """Raises `UsageError` if this is not a run's folder, or holds another configuration's run.
-
-        Without `config` the configurations are not compared. Locks and temporary files of killed
-        processes do not count.
-        """
+        """Raises `UsageError` if this is not a run's folder, or another run's than `config`."""
         if not self.file("config.json").exists():
             names = sorted(each.name for each in self.path.iterdir()) if self.path.exists() else []
             for name in names:
@@ -163,10 +159,7 @@ class RunFolder:
         self.write_json("env.json", {"starts": [*starts, environment]})
 
     def check_data(self, then: dict[str, str], now: dict[str, str]) -> None:
-        """Raises `UsageError` where the run was begun with another split or other samples.
-
-        It would go on with samples in training that it is tested on later.
-        """
+        """Raises `UsageError` where the run was begun with another split or other samples."""
         for name, text in now.items():
             if then.get(name, text) != text:
                 what = name.replace("_", " ")
@@ -242,10 +235,7 @@ class RunFolder:
                 second.unlink(missing_ok=True)  # still there where both were the same file
 
     def load(self, name: str) -> dict:
-        """A checkpoint of tensors and plain values; raises `UsageError` if missing or damaged.
-
-        The archive holds a CRC-32 of each entry, which torch itself does not check.
-        """
+        """A checkpoint of tensors and plain values; raises `UsageError` if missing or damaged."""
         import torch
 
         path = self.file(name)
@@ -266,10 +256,7 @@ class RunFolder:
             raise UsageError(f"{path} is damaged ({reason})") from None
 
     def load_last(self) -> dict | None:
-        """The newest readable checkpoint, None if there is none; warns of what it skipped.
-
-        Raises `UsageError` when there are checkpoints and none can be read.
-        """
+        """The newest readable checkpoint, or None; raises `UsageError` if none of several is."""
         names = [name for name in ("last.pt", "prev.pt") if self.file(name).exists()]
         for name in names:
             try:

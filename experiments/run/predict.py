@@ -34,11 +34,7 @@ from methods.base import Method
 def read_manifest(
     path: Path, spec: Spec, root: Path | None = None
 ) -> tuple[list[Candidate], list[tuple[str, str]]]:
-    """The manifest's rows, and (id, why) of those that cannot be used.
-
-    `root` holds the files, the manifest's folder without it. Raises `UsageError` for a missing
-    column or a path outside.
-    """
+    """The manifest's rows as candidates, and (id, why) of those that cannot be used."""
     needed = ["id", *(column for m, kind in spec.items() for column in kind.columns(m))]
     rejected: list[Rejection] = []
     table = Table(path, "--predict", needed, needed, Files(root or path.parent, root is not None))
@@ -63,10 +59,7 @@ def read_manifest(
 
 
 def spec_of(run: Run, config: dict) -> Spec:
-    """The modalities that the run's method uses, as it saw them, without stand-ins.
-
-    The stored form is that of the run's config.json: a folder of a vocabulary may be gone.
-    """
+    """The modalities that the run's method uses, as config.json stored them, without stand-ins."""
     stored = spec_from_json(config["spec"])
     prep = replace(run.prep, vocabulary="build") if hasattr(run.prep, "vocabulary") else run.prep
     seen = run.layout.spec(prep)
@@ -93,10 +86,7 @@ def restore(
 
 
 def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespace) -> int:
-    """Writes id, predicted class and probabilities, fused and of each modality alone.
-
-    Exit status 3 when files could not be used; each is named on stderr with its reason.
-    """
+    """Writes the predictions; returns 3 if files could not be used, each named on stderr."""
     run, result = run_from_config(config), folder.read_json("result.json")
     device, spec = pick_device(args.devices), spec_of(run, config)
     root, out = (Path(p) if p else None for p in (args.dataset_root, args.out))

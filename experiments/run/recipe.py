@@ -42,10 +42,7 @@ MIDAS: dict[str, dict[str, Any]] = {
 
 
 def values(recipe: str, dataset: str, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a recipe sets: (settings and preparation, the method's hyperparameters).
-
-    Raises `UsageError` for a dataset that the release does not have.
-    """
+    """What a recipe sets: (settings and preparation, the method's hyperparameters)."""
     if recipe == "paper":
         return {}, {}
     if dataset not in SHARED:

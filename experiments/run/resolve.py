@@ -82,10 +82,7 @@ class Run:
 
 
 def run_from_config(config: dict) -> Run:
-    """The run that a config.json describes.
-
-    Raises `UsageError` if it is damaged, or lacks a setting, whose default may have been another.
-    """
+    """The run that a config.json describes; raises `UsageError` if it is damaged or too old."""
     try:
         source, order = config["manifest"] or config["dataset"], spec_from_json(config["spec"])
         layout, method = datasets.load(source, list(order)), methods.load(config["method"])

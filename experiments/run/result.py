@@ -24,10 +24,7 @@ def write_result(
     labels: Tensor,
     keep_checkpoints: bool,
 ) -> None:
-    """Writes all files of a run whose test part was measured; result.json last: it means done.
-
-    Times and samples seen are those of all epochs in the log, without validation.
-    """
+    """Writes all files of a run whose test part was measured; result.json last: it means done."""
     p = probabilities(session.method, features)["fused"]
     names, guess = session.prepared.label_names, p.argmax(1)
     columns = session.ids["test"], labels.tolist(), guess.tolist(), p.tolist()

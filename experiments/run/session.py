@@ -76,11 +76,7 @@ def make_deterministic() -> None:
 
 
 def find_data(run: Run, args: Namespace) -> Prepared:
-    """The run's prepared samples; prepares them first from --dataset_root where needed.
-
-    Raises `UsageError` if they were made from other files than the root or manifest that the user
-    names, and if there is nothing to prepare from.
-    """
+    """The run's prepared samples; prepares them first from --dataset_root where needed."""
     data_dir, source = Path(args.data_dir), run.manifest or run.dataset
     folder = prepared_folder(data_dir, run.dataset, run.spec)
     root = Path(args.dataset_root) if args.dataset_root else None

@@ -182,10 +182,7 @@ def build(cls: type, *layers: dict[str, Any]) -> Any:
 def method_defaults(
     cls: type, dataset: str, method: str, max_epochs: int, recipe: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Every hyperparameter's value when the user gives none, epochs scaled to `max_epochs`.
-
-    The values of a `recipe` replace the dataset's own.
-    """
+    """Every hyperparameter's default, with epochs scaled and the values of a `recipe`."""
     special = METHOD_DEFAULTS.get((dataset, method), {}) | (recipe or {})
     values = {field.name: special.get(field.name, field.default) for field in fields(cls)}
     for field in fields(cls):
