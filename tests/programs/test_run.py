@@ -1,11 +1,9 @@
 """A run from end to end: kill and resume, locks, damaged checkpoints, evaluation, prediction."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -16,8 +14,6 @@ from common.options import UsageError
 from experiments.run.folder import RunFolder
 
 SMALL = ("--max_epochs", "4", "--batch_size", "32", "--devices", "cpu", "--threads", "1")
-LONGER = ("--max_epochs", "14")
-ENDLESS = ("--max_epochs", "60")
 
 
 def words(demo_data, folder, *more, method="Midas"):
@@ -32,35 +28,15 @@ def train(demo_data, folder, *more, method="Midas"):
     return RunFolder(folder)
 
 
-def begin(command, epochs):
-    """Starts a training and waits for the lines of its first epochs."""
+def start(command):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, **streams)
-    for _ in range(epochs):
-        process.stdout.readline()
-    return process
-
-
-def kill(process):
-    process.kill()
-    process.communicate()
-
-
-def same_weights(a, b, name="last.pt"):
-    a, b = (RunFolder(folder).load(name)["method"] for folder in (a, b))
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    return subprocess.Popen([sys.executable, *command], cwd=ROOT, **streams)
 
 
 @pytest.fixture(scope="module")
 def finished(demo_data, tmp_path_factory):
     """A finished Midas run, trained without disturbance."""
     return train(demo_data, tmp_path_factory.mktemp("runs") / "undisturbed").path
-
-
-@pytest.fixture(scope="module")
-def longer(demo_data, tmp_path_factory):
-    """A finished run of more epochs: there is always one left to be killed in."""
-    return train(demo_data, tmp_path_factory.mktemp("longer") / "undisturbed", *LONGER).path
 
 
 def test_a_run_leaves_what_it_promises(finished):
@@ -83,26 +59,6 @@ def test_a_run_leaves_what_it_promises(finished):
     assert "optimizers" not in torch.load(finished / "last.pt", weights_only=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_three_kills_change_no_bit(demo_data, longer, tmp_path, workers):
-    folder, draw, kills = tmp_path / "killed", random.Random(workers), 0
-    more = (*LONGER, "--num_workers", workers)
-    for _ in range(3):  # some epochs, then a random moment of the next one
-        process = begin(words(demo_data, folder, *more), draw.randint(0, 2))
-        while not (folder / "env.json").exists() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0.0, 0.5))
-        kills += process.poll() is None
-        kill(process)
-    run = train(demo_data, folder, *more)
-    assert kills == 3 and not list(folder.glob(".*.tmp"))
-    assert same_weights(folder, longer) and same_weights(folder, longer, "best.pt")
-    keys = [k for k in RunFolder(longer).read_log()[-1] if not k.startswith("time/")]
-    for a, b in zip(run.read_log(), RunFolder(longer).read_log(), strict=True):
-        assert [a.get(k) for k in keys] == [b.get(k) for k in keys]
-
-
 def test_a_finished_run_says_done_and_overwrite_starts_anew(demo_data, tmp_path):
     run = train(demo_data, tmp_path / "run", "--max_epochs", "2")
     again = program(*words(demo_data, run.path, "--max_epochs", "2"))
@@ -114,42 +70,34 @@ def test_a_finished_run_says_done_and_overwrite_starts_anew(demo_data, tmp_path)
     assert len(train(demo_data, run.path, "--max_epochs", "3", "--overwrite").read_log()) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "workers"), [("Midas", "2"), ("LeMDA", "0")])  # two optimizers
+def test_kills_change_no_bit(demo_data, tmp_path, method, workers):
+    folders, more = [tmp_path / "whole", tmp_path / "killed"], ("--num_workers", workers)
+    for _ in range(2):
+        process = start(words(demo_data, folders[1], *more, method=method))
+        process.stdout.readline()  # an epoch is done, its checkpoint is being written
+        process.kill()
+        process.communicate()
+    whole, killed = (train(demo_data, folder, *more, method=method) for folder in folders)
+    assert not list(killed.path.glob(".*.tmp"))
+    for name in ("last.pt", "best.pt"):
+        states = [run.load(name)["method"] for run in (whole, killed)]
+        assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    for a, b in zip(whole.read_log(), killed.read_log(), strict=True):
+        assert {k: v for k, v in a.items() if b[k] != v and not k.startswith("time/")} == {}
+
+
 def test_sigterm_stops_cleanly_and_a_second_process_is_refused(demo_data, tmp_path):
-    command = words(demo_data, tmp_path / "run", *ENDLESS)
-    process = begin(command, 1)
+    command = words(demo_data, tmp_path / "run", "--max_epochs", "60")
+    process = start(command)
+    process.stdout.readline()  # the first epoch is done
     second = program(*command)
     assert second.returncode == 75 and "another process works on" in second.stderr
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143 and "the same command goes on" in errors
     assert RunFolder(tmp_path / "run").state == "partial"
-
-
-KILLED_BEFORE_BEST = """
-import os, signal, sys, train
-from common.program import run
-from experiments.run.folder import RunFolder
-
-save = RunFolder.save
-
-def save_or_die(self, name, *rest, **more):
-    if name == "best.pt":
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(self, name, *rest, **more)
-
-RunFolder.save = save_or_die
-sys.exit(run(train.main))
-"""
-
-
-def test_a_kill_before_the_best_weights_are_written_loses_nothing(demo_data, longer, tmp_path):
-    run = RunFolder(tmp_path / "run")
-    killed = program("-c", KILLED_BEFORE_BEST, *words(demo_data, run.path, *LONGER)[1:])
-    assert killed.returncode == -signal.SIGKILL
-    state = run.load_last()
-    assert state["best"]["epoch"] == state["epoch"] == 1 and not run.file("best.pt").exists()
-    train(demo_data, run.path, *LONGER)
-    assert same_weights(run.path, longer, "best.pt")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(demo_data, tmp_path):
