@@ -43,7 +43,6 @@ def tasks_of(artifacts: Sequence[Artifact], args: Any) -> list[Task]:
 
 
 def state_of(task: Task, reader: Reader) -> str:
-    """new, partial, failed, done or unusable."""
     return reader.run(task.runs, task.seed)[1]
 
 
@@ -111,7 +110,6 @@ def show_runs(args: Any) -> int:
 
 
 def make_runs(args: Any) -> int:
-    """Makes the runs, or prints how."""
     reader, tasks = Reader(Path(args.results_dir)), tasks_of(selected(args), args)
     jobs = None if args.jobs is None else number("jobs", args.jobs, int, 1)
     if args.ray:
@@ -142,8 +140,7 @@ def print_script(tasks: list[Task], reader: Reader, slots: list[str]) -> int:
     return 0
 
 
-def show_recipe(args: Any) -> int:
-    """The page that has both recipes side by side."""
+def show_recipe(_: Any) -> int:
     from experiments.run.recipe_page import page  # loads a method, and with it torch
 
     print(page(), end="")

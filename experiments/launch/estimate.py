@@ -27,25 +27,24 @@ class Estimator:
 
     def __init__(self, reader: Reader):
         self.reader = reader
-        self._epoch_seconds = cache(self._read_epoch_seconds)
-        self.epochs_behind = cache(self._count_epochs)
+        self.epoch_seconds = cache(self._epoch_seconds)
 
     def seconds(self, runs: RunSet, seed: int) -> float | None:
         """What is left of a run, 0 when it is done; None where no finished run is like it."""
         if self.reader.run(runs, seed)[1] == "done":
             return 0.0
-        by_method = self._epoch_seconds(runs.dataset)
+        by_method = self.epoch_seconds(runs.dataset)
         alike = by_method.get(runs.method) or [s for each in by_method.values() for s in each]
         if not alike:
             return None
         return max(0, epochs_of(runs) - self.epochs_behind(runs, seed)) * median(alike)
 
-    def _count_epochs(self, runs: RunSet, seed: int) -> int:
+    def epochs_behind(self, runs: RunSet, seed: int) -> int:
         """How many epochs a run has made; none if its folder must be given up."""
         usable = self.reader.run(runs, seed)[1] != "unusable"
         return len(runs.folder(self.reader.results, seed).read_log()) if usable else 0
 
-    def _read_epoch_seconds(self, dataset: str) -> dict[str, list[float]]:
+    def _epoch_seconds(self, dataset: str) -> dict[str, list[float]]:
         """Method -> the median epoch's seconds of each finished run of the dataset."""
         found: dict[str, list[float]] = {}
         for path in sorted((self.reader.results / "runs" / dataset).glob("*/*/seed*/result.json")):

@@ -93,13 +93,6 @@ def test_a_folder_that_cannot_be_made_is_one_line(own, tmp_path, flag):
 
 
 @pytest.mark.slow
-def test_the_time_left_is_told_after_the_first_epoch(own, tmp_path):
-    done = train(own({"cat": 12, "dog": 12}), tmp_path, "--max_epochs", "3")
-    lines = [line for line in done.stdout.splitlines() if line.startswith("epoch")]
-    assert [" left" in line for line in lines] == [True, True, False]
-
-
-@pytest.mark.slow
 def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path):
     """Sound, video, text and feature vectors; the run's folder alone serves new files."""
     root, own = demo_data[0], tmp_path / "own"

@@ -13,6 +13,7 @@ from common.files import HOST, file_digest, read_table, write_table, write_text
 from common.options import UsageError
 from experiments.run.folder import RunFolder
 
+TWO = ("--max_epochs", "2")
 SMALL = ("--max_epochs", "4", "--batch_size", "32", "--devices", "cpu", "--threads", "1")
 
 
@@ -60,8 +61,10 @@ def test_a_run_leaves_what_it_promises(finished):
 
 
 def test_a_finished_run_says_done_and_overwrite_starts_anew(demo_data, tmp_path):
-    run = train(demo_data, tmp_path / "run", "--max_epochs", "2")
-    again = program(*words(demo_data, run.path, "--max_epochs", "2"))
+    run, command = RunFolder(tmp_path / "run"), words(demo_data, tmp_path / "run", *TWO)
+    lines = program(*command).stdout.splitlines()
+    assert [" left" in line for line in lines if line.startswith("epoch")] == [True, False]
+    again = program(*command)
     assert again.returncode == 0 and again.stdout.startswith("done: ")
     assert len(run.read_json("env.json")["starts"]) == 1
     other = program(*words(demo_data, run.path, "--max_epochs", "3"))
