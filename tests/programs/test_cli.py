@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, cpu_of_children, program
+from conftest import ROOT, cpu_of_children
 
+import train
 from common.files import read_table, write_table
 from common.options import UsageError, format_value
+from common.program import run as run_program
 from experiments.run.folder import run_path, variant_name
 from experiments.run.resolve import resolve
 
@@ -61,25 +63,25 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, words):
-    places = ["--results_dir", tmp_path / "results", "--data_dir", tmp_path / "data"]
-    done = program("train.py", *words.split(), *places)
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
-    assert done.returncode == 2 and len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ") and REFUSED[words] in lines[0]
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, words, capsys):
+    places = ["--results_dir", f"{tmp_path}/results", "--data_dir", f"{tmp_path}/data"]
+    assert run_program(train.main, [*words.split(), *places]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in errors if not line.startswith("note: ")]
+    assert line.startswith("error: ") and REFUSED[words] in line
     assert not (tmp_path / "results").exists() and not list(tmp_path.rglob("*.arrow"))
 
 
 def test_a_wrong_folder_as_output_is_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    done = program("train.py", "--output_dir", tmp_path, "--overwrite", "--devices", "cpu")
-    assert done.returncode == 2 and "not a run's folder" in done.stderr
+    with pytest.raises(UsageError, match="not a run's folder"):
+        train.main(["--output_dir", str(tmp_path), "--overwrite", "--devices", "cpu"])
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_print_config_shows_the_resolved_run():
-    done = program("train.py", "--dataset", "kinetics", "--max_epochs", "40", "--print_config")
-    config = json.loads(done.stdout)
+def test_print_config_shows_the_resolved_run(capsys):
+    assert train.main("--dataset kinetics --max_epochs 40 --print_config".split()) == 0
+    config = json.loads(capsys.readouterr().out)
     assert (config["method"], config["seed"]) == ("Midas", 2)
     assert config["hparams"]["lam"] == 5.0 and config["hparams"]["warmup_epochs"] == 6
     assert config["settings"]["lr"] == 1e-3 and config["settings"]["lr_step"] == 50
