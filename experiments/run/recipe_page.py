@@ -10,33 +10,30 @@ from experiments.run.settings import DECLARED
 INTRO = """\
 # Both recipes, setting by setting
 
-By default a run follows the paper's letter. Where the paper is silent it follows the authors'
-release (commit d25b225, which was read and run), but for the draw of the split, the choice of
-frames on kinetics and ucf101, and mirroring on ucf101. `--recipe official` follows the release in
-these as well, and where the two differ. A flag given beside it wins, and `--print_config` shows
-what comes of it:
+By default a run follows the paper. Where the paper is silent it follows the authors' release (commit
+d25b225, which was read and run), except for the draw of the split, the choice of frames on kinetics
+and ucf101, and mirroring on ucf101. `--recipe official` follows the release in these too, and
+wherever it differs from the paper. A flag given beside it wins; `--print_config` shows the result:
 
     python train.py --dataset cremad --dataset_root DIR --method Midas
     python train.py --dataset cremad --dataset_root DIR --method Midas --recipe official
 
 For other methods the recipe sets what they share with MIDAS: inputs, encoders, schedule, split and
-last batch. Some of the release is in neither recipe, since the printed results cannot have been
-made with it: the warm-up of 0 on ucf101 (Table 2 has 93.95 without and 95.20 with one, and Table 1
-prints the latter), the second cut of the kinetics split at 2/3 (Table 5's sizes come from 0.66),
-and the 400 classes of its kinetics configuration (the paper has 31). The release reads kinetics
-frames in the order of an unsorted listing, which depends on the file system: here they are sorted.
+last batch. Neither recipe has three settings of the release, since the printed results cannot have
+been made with them: the warm-up of 0 on ucf101 (Table 2 has 93.95 without and 95.20 with one, and
+Table 1 prints the latter), the second cut of the kinetics split at 2/3 (Table 5's sizes come from
+0.66), and the 400 classes of its kinetics configuration (the paper has 31). The release reads
+kinetics frames in the order in which the file system lists them; here they are sorted.
 
-The release reads extracted frames and wav files, and does not say how they were extracted. From a
-tree prepared for it these files are read. Sound is resampled to 16 kHz, and of several channels the
-mean is taken (the release takes the file's own rate and the first channel). Of more than 30 frames
-a clip 30 evenly spread ones are stored, and the choice is made among them, so there it is not
-exactly the release's (whose training on kinetics takes no frame after the tenth, however many there
-are). From a download we extract frames and flow: 2 frames a second on cremad, 1 on kinetics, flow
-by `--flow_algo` on ucf101. There `--keep_all` also keeps clips of cremad that the release's loader
-would leave out.
+The release does not say how its frames and wav files were extracted; a tree prepared for it is read
+as it is. Two differences remain: sound is resampled to 16 kHz and its channels are averaged (the
+release keeps the rate and takes the first channel), and of a clip with more than 30 frames, 30
+evenly spaced ones are stored before frames are chosen (in training on kinetics the release takes
+none after the tenth). From a download we extract 2 frames a second on cremad, 1 on kinetics, and
+flow by `--flow_algo` on ucf101; `--keep_all` keeps clips of cremad that the release leaves out.
 
-The tables below have every setting, preparation flag and hyper-parameter of MIDAS; rows that differ
-are bold. `python -m experiments recipe` makes this page.
+The tables have every setting, preparation flag and hyperparameter of MIDAS; rows that differ are
+bold. `python -m experiments recipe` makes this page.
 """
 
 
