@@ -12,8 +12,9 @@ INTRO = """\
 
 By default a run follows the paper. Where the paper is silent it follows the authors' release
 (commit d25b225, which was read and run), except for the draw of the split, the choice of frames on
-kinetics and ucf101, and mirroring on ucf101. `--recipe official` follows the release in these too, and
-wherever it differs from the paper. A flag given beside it wins; `--print_config` shows the result:
+kinetics and ucf101, and mirroring on ucf101. `--recipe official` follows the release in these
+too, and wherever it differs from the paper. A flag given beside it wins; `--print_config` shows the
+result:
 
     python train.py --dataset cremad --dataset_root DIR --method Midas
     python train.py --dataset cremad --dataset_root DIR --method Midas --recipe official
