@@ -15,18 +15,8 @@ GRACE_S = 45.0  # for the current step; longer than any on a GPU, less than the 
 PARENT = "LAUNCHED_BY"  # the environment variable that holds the launcher's process id
 
 
-class Stopped(UsageError):
-    """Ctrl-C or SIGTERM: the same command goes on from the last checkpoint."""
-
-    prefix = ""
-
-    def __init__(self, number: int):
-        super().__init__("stopped; the same command goes on from the last finished epoch")
-        self.exit_status = 128 + number
-
-
 class Stop:
-    """Turns SIGINT and SIGTERM into a `Stopped` between two steps.
+    """Turns SIGINT and SIGTERM into a `UsageError` between two steps, with status 130 or 143.
 
     If the step takes longer than `GRACE_S`, the process ends at once, which loses nothing more: in
     either case the run goes on from its last finished epoch.
@@ -42,9 +32,11 @@ class Stop:
         self.number = number
 
     def check(self) -> None:
-        """Raises `Stopped` once a signal has come."""
+        """Raises the error once a signal has come."""
         if self.number:
-            raise Stopped(self.number)
+            stopped = UsageError("stopped; the same command goes on from the last finished epoch")
+            stopped.prefix, stopped.exit_status = "", 128 + self.number
+            raise stopped
 
 
 @functools.cache
