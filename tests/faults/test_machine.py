@@ -20,7 +20,7 @@ LONG_STEP = f"""
 import hashlib, sys
 sys.path.insert(0, {str(ROOT)!r})
 from common import stop
-stop.GRACE_S, stop.LOOK_S = 1.0, 0.2
+stop.GRACE_S = 1.0
 stop.follow_launcher()
 kept = stop.Stop()
 print("at work", flush=True)
