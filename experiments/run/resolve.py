@@ -100,6 +100,9 @@ def run_from_config(config: dict) -> Run:
         for name, kind in own.items():
             if not isinstance(config[name], kind):
                 raise TypeError(f"{name} is {config[name]!r}")
+        names = {each.name for cls in parts.values() for each in fields(cls)}
+        if not config["differing"].keys() <= names:
+            raise TypeError(f"differing is {config['differing']!r}")
         built = {part: build(cls, config[part]) for part, cls in parts.items()}
         return Run(**{name: config[name] for name in own}, **built, layout=layout)
     except UsageError as error:
