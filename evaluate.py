@@ -6,8 +6,7 @@ python evaluate.py RUN --predict manifest.csv --out predictions.csv     for new 
 
 import sys
 from pathlib import Path
-
-from torch import Tensor
+from typing import Any
 
 from common.options import Parser, UsageError
 from common.program import run as run_program
@@ -16,43 +15,29 @@ from experiments.run.metrics import collect, confusion, measure, per_class_f1, p
 from experiments.run.resolve import run_from_config
 from experiments.run.session import assemble
 
-
-def show(metrics: dict[str, float], label_names: list[str], counts: Tensor) -> str:
-    """The metrics, per-class F1 and the confusion matrix as text."""
-    width = max(map(len, metrics))
-    lines = [f"{name:{width}}  {value:.4f}" for name, value in metrics.items()]
-    names = [name[:18] for name in label_names]
-    wide = max(len(name) for name in names)
-    lines += ["", "F1 of each class, and confusion (rows true, columns predicted)"]
-    for name, f1, row in zip(names, per_class_f1(counts).tolist(), counts.tolist()):
-        lines.append(f"{name:{wide}}  {f1:.4f}  " + " ".join(f"{n:4d}" for n in row))
-    return "\n".join(lines)
+FLAGS: dict[str, dict[str, Any]] = {
+    "predict": {"metavar": "CSV", "help": "new files: id and a column of paths a modality"},
+    "out": {"metavar": "CSV", "help": "where --predict writes (default: standard output)"},
+    "data_dir": {"default": "data", "help": "prepared data (default data)"},
+    "dataset_root": {
+        "help": "raw data, if it must be prepared first; with --predict, where the new files are"
+    },
+    "devices": {"default": "0", "help": "a CUDA device's number, or cpu"},
+    "threads": {"help": "CPU threads"},
+    "num_workers": {"help": "loader processes"},
+    "max_bad": {"default": "0.05", "help": "share of rejected files that preparation allows"},
+}
 
 
 def main(argv: list[str]) -> int:
-    """The program."""
+    """Prints a part's metrics, per-class F1 and confusion matrix, or predicts new files."""
     parser = Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="a finished run's folder, or its best.pt")
     parser.add_argument(
         "--part", default="test", choices=("val", "test"), help="which part (default test)"
     )
-    parser.add_argument(
-        "--predict", metavar="CSV", help="new files: id and a column of paths a modality"
-    )
-    parser.add_argument(
-        "--out", metavar="CSV", help="where --predict writes (default: standard output)"
-    )
-    parser.add_argument("--data_dir", default="data", help="prepared data (default data)")
-    parser.add_argument(
-        "--dataset_root",
-        help="raw data, if it must be prepared first; with --predict, where the new files are",
-    )
-    parser.add_argument("--devices", default="0", help="a CUDA device's number, or cpu")
-    parser.add_argument("--threads", help="CPU threads")
-    parser.add_argument("--num_workers", help="loader processes")
-    parser.add_argument(
-        "--max_bad", default="0.05", help="share of rejected files that preparation allows"
-    )
+    for flag, how in FLAGS.items():
+        parser.add_argument(f"--{flag}", **how)
     args = parser.parse_args(argv)
     path = Path(args.run)
     folder = RunFolder(path.parent if path.is_file() else path)  # RUN may be a file in it
@@ -65,26 +50,27 @@ def main(argv: list[str]) -> int:
         from experiments.run.predict import predict_files
 
         return predict_files(folder, config, Path(args.predict), args)
-    result, session = folder.read_result(), assemble(run_from_config(config), args)
+    result, session = folder.read_json("result.json"), assemble(run_from_config(config), args)
     then, now = result["hashes"], dict(session.hashes)
     if now.pop("data") != then.get("data"):
-        print(
-            "note: the samples were prepared anew since the run: numbers may differ",
-            file=sys.stderr,
-        )
+        note = "note: the samples were prepared anew since the run: numbers may differ"
+        print(note, file=sys.stderr)
     folder.check_data(then, now)
-    session.method.load_state_dict(folder.load_best(result))
-    features, labels = collect(session.method, session.loaders[args.part].batches())
-    metrics = measure(session.method, features, labels, session.protocols[args.part])
-    best = probabilities(session.method, features)["fused"].argmax(1)
-    counts = confusion(best, labels, len(session.prepared.label_names))
-    print(
-        show(
-            {f"{args.part}/{k}": v for k, v in metrics.items()},
-            session.prepared.label_names,
-            counts,
-        )
-    )
+    method = session.method
+    method.load_state_dict(folder.load_best(result))
+    features, labels = collect(method, session.loaders[args.part].batches())
+    metrics = measure(method, features, labels, session.protocols[args.part])
+    width = max(map(len, metrics)) + len(args.part) + 1
+    for name, value in metrics.items():
+        print(f"{args.part + '/' + name:{width}}  {value:.4f}")
+
+    names = [name[:18] for name in session.prepared.label_names]
+    guess = probabilities(method, features)["fused"].argmax(1)
+    counts = confusion(guess, labels, len(names))
+    wide = max(map(len, names))
+    print("\nF1 of each class, and confusion (rows true, columns predicted)")
+    for name, f1, row in zip(names, per_class_f1(counts).tolist(), counts.tolist()):
+        print(f"{name:{wide}}  {f1:.4f}  " + " ".join(f"{n:4d}" for n in row))
     return 0
 
 

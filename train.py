@@ -8,6 +8,7 @@ python train.py --method Midas --help                            MIDAS's own fla
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.files import to_json
 from common.options import UsageError
-from common.program import MachineFault, duration, explain
+from common.program import duration, explain
 from common.program import run as run_program
 from common.stop import Stop, follow_launcher
 from experiments.run.folder import RunFolder
@@ -38,11 +39,10 @@ def main(argv: list[str]) -> int:
     if args.print_config:
         print(to_json(run.config()), end="")
         return 0
-    default = run.default_folder(Path(args.results_dir))
-    folder = RunFolder(Path(args.output_dir) if args.output_dir else default)
+    folder = RunFolder(args.output_dir or run.default_folder(Path(args.results_dir)))
     folder.check(None if args.overwrite else run.config())
     if folder.state == "done" and not args.overwrite:
-        result = folder.read_result()
+        result = folder.read_json("result.json")
         if args.dataset_root:
             check_root(run, args, folder)
         print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite starts anew)")
@@ -66,26 +66,25 @@ def main(argv: list[str]) -> int:
         except UsageError:
             raise
         except Exception as error:
-            why = explain(error)
-            folder.fail("\n\n".join(filter(None, [why, traceback.format_exc()])))
-            if why:
-                raise MachineFault(f"{why}. {folder.kept()}") from None
+            folder.fail("\n\n".join(filter(None, [explain(error), traceback.format_exc()])))
             raise
 
 
 def train(session: Session, folder: RunFolder, saved: dict | None, args: Namespace) -> int:
-    """Resumes, then trains, validates, logs and saves each epoch; then tests once.
-
-    `saved` is the checkpoint of a run that was begun before.
-    """
+    """Trains the epochs that are left since the checkpoint `saved`, then tests once."""
     from experiments.run.metrics import collect, measure
+    from experiments.run.result import write_result
 
     method, stop = session.method, Stop()
     records, best = resume(session, folder, saved)
-    board = open_board(folder) if args.tensorboard else None
-    total = sum(stage.epochs for stage in method.stages(session.run.settings.max_epochs))
+    board = None
+    if args.tensorboard:
+        from torch.utils.tensorboard import SummaryWriter
 
-    first, begun = saved["epoch"] if saved else 0, time.perf_counter()
+        board = SummaryWriter(str(folder.file("tensorboard")))
+    total = sum(stage.epochs for stage in method.stages(session.run.settings.max_epochs))
+    first, begun = len(records), time.perf_counter()
+
     for epoch, stage, optimizers, schedulers in epochs_to_run(session, folder, saved):
         record = {"epoch": epoch, "lr": optimizers[0].param_groups[0]["lr"]}
         record |= train_epoch(session, epoch, optimizers, stop)
@@ -115,7 +114,14 @@ def train(session: Session, folder: RunFolder, saved: dict | None, args: Namespa
         board.close()
     if folder.read_log() != records:
         folder.restore_log(records)
-    return test(session, folder, best, args.keep_checkpoints)
+    method.load_state_dict(load_best(folder, best))
+    features, labels = collect(method, session.loaders["test"].batches())
+    metrics = measure(method, features, labels, session.protocols["test"])
+    write_result(session, folder, best, metrics, features, labels, args.keep_checkpoints)
+    keys = ("acc", "f1_macro", "f1_batch64", "acc_mis")
+    figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
+    print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
+    return 0
 
 
 def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> dict[str, float]:
@@ -164,22 +170,6 @@ def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> d
     }
 
 
-def test(session: Session, folder: RunFolder, best: dict, keep_checkpoints: bool) -> int:
-    """Ends a run: loads the best epoch, reads the test part once, writes predictions and result."""
-    from experiments.run.metrics import collect, measure
-    from experiments.run.result import write_result
-
-    method = session.method
-    method.load_state_dict(load_best(folder, best))
-    features, labels = collect(method, session.loaders["test"].batches())
-    metrics = measure(method, features, labels, session.protocols["test"])
-    write_result(session, folder, best, metrics, features, labels, keep_checkpoints)
-    keys = ("acc", "f1_macro", "f1_batch64", "acc_mis")
-    figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
-    print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
-    return 0
-
-
 # Stages, checkpoints, messages --------------------------------------------------------------------
 
 
@@ -192,12 +182,10 @@ def resume(session: Session, folder: RunFolder, saved: dict | None) -> tuple[lis
         return [], {"epoch": 0, "acc": -1.0}
     session.method.load_state_dict(saved["method"])
     print(f"resuming after epoch {saved['epoch']} of {folder.path}", file=sys.stderr)
-    if saved["threads"] != torch.get_num_threads():
-        print(
-            f"note: {torch.get_num_threads()} threads now, {saved['threads']} before:"
-            " the last digits may differ from an undisturbed run",
-            file=sys.stderr,
-        )
+    threads, before = torch.get_num_threads(), saved["threads"]
+    if threads != before:
+        differ = "the last digits may differ from an undisturbed run"
+        print(f"note: {threads} threads now, {before} before: {differ}", file=sys.stderr)
     folder.restore_log(saved["log"])
     if saved["best"]["epoch"] == saved["epoch"]:  # a kill may have come before best.pt
         folder.save("best.pt", {"method": saved["method"], "epoch": saved["epoch"]})
@@ -205,18 +193,26 @@ def resume(session: Session, folder: RunFolder, saved: dict | None) -> tuple[lis
 
 
 def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> Iterator[tuple]:
-    """(epoch, stage number, optimizers, schedulers) of each epoch that is still to be trained.
+    """(epoch, stage number, optimizers, schedulers) of each epoch that is still to be trained."""
+    import torch
 
-    A stage begins with new optimizers; a resumed one gets its saved ones back.
-    """
-    method, done, first = session.method, saved["epoch"] if saved else 0, 1
-    for number, stage in enumerate(method.stages(session.run.settings.max_epochs)):
+    method, s = session.method, session.run.settings
+    done, first = saved["epoch"] if saved else 0, 1
+    for number, stage in enumerate(method.stages(s.max_epochs)):
         last = first + stage.epochs - 1
         if done < last:
             if stage.start == "best" and done < first:
                 expected = saved["best"] if saved and done == first - 1 else None
                 method.load_state_dict(load_best(folder, expected))
-            optimizers, schedulers = make_optimizers(session, stage.lr_scale)
+            base = functools.partial(
+                torch.optim.SGD,
+                lr=s.lr * stage.lr_scale,
+                momentum=s.momentum,
+                weight_decay=s.weight_decay,
+            )
+            optimizers: list[Any] = method.optimizers(base)
+            step_lr = torch.optim.lr_scheduler.StepLR
+            schedulers: list[Any] = [step_lr(o, s.lr_step, s.lr_gamma) for o in optimizers]
             if done >= first:
                 for kind, objects in (("optimizers", optimizers), ("schedulers", schedulers)):
                     for one, state in zip(objects, saved[kind], strict=True):
@@ -224,23 +220,6 @@ def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> It
             for epoch in range(max(first, done + 1), last + 1):
                 yield epoch, number, optimizers, schedulers
         first = last + 1
-
-
-def make_optimizers(session: Session, lr_scale: float) -> tuple[list, list]:
-    """The method's optimizers around the shared SGD, and a StepLR for each."""
-    import torch
-
-    s = session.run.settings
-
-    def base(parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
-            parameters, lr=s.lr * lr_scale, momentum=s.momentum, weight_decay=s.weight_decay
-        )
-
-    optimizers = session.method.optimizers(base)
-    return optimizers, [
-        torch.optim.lr_scheduler.StepLR(o, s.lr_step, s.lr_gamma) for o in optimizers
-    ]
 
 
 def save(
@@ -260,39 +239,26 @@ def save(
 
 
 def load_best(folder: RunFolder, best: dict | None) -> dict:
-    """The weights in best.pt; raises `UsageError` where they are not of the epoch of `best`.
-
-    That happens where the run fell back to a checkpoint older than best.pt.
-    """
+    """The weights of the epoch of `best`; raises `UsageError` if best.pt is newer than last.pt."""
     state = folder.load("best.pt")
     if best and state["epoch"] != best["epoch"]:
-        raise UsageError(
-            f"best.pt of {folder.path} is of epoch {state['epoch']} and not {best['epoch']}, the"
-            " best one: --overwrite starts anew"
-        )
+        epochs = f"of epoch {state['epoch']} and not {best['epoch']}, the best one"
+        raise UsageError(f"best.pt of {folder.path} is {epochs}: --overwrite starts anew")
     return state["method"]
 
 
 def check_root(run: Run, args: Namespace, folder: RunFolder) -> None:
-    """Raises `UsageError` where --dataset_root holds other files than a finished run was given."""
+    """Raises `UsageError` if a finished run was trained on other files than --dataset_root's."""
     from data_prep.prepare import source_in
 
-    starts = folder.read_json("env.json").get("starts") or [{}]
-    raw = starts[-1].get("raw", {})
-    source, data_dir = run.manifest or run.dataset, Path(args.data_dir)
-    found = source_in(source, Path(args.dataset_root), data_dir, run.prep)
+    raw = folder.read_json("env.json")["starts"][-1].get("raw", {})
+    places = (Path(args.dataset_root), Path(args.data_dir))
+    found = source_in(run.manifest or run.dataset, *places, run.prep)
     if raw.get("candidates") != found["candidates_hash"]:
         raise UsageError(
             f"{folder.path} is finished, and was trained on other files, those of"
             f" {raw.get('root', 'an unknown root')}: give another --results_dir, or --overwrite"
         )
-
-
-def open_board(folder: RunFolder) -> Any:
-    """A TensorBoard writer in the run's folder."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder.file("tensorboard")))
 
 
 def epoch_line(record: dict, total: int, modalities: list[str], left: float) -> str:

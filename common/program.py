@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -12,16 +12,7 @@ from common.options import UsageError
 
 # torchvision and torchaudio wheels that do not belong to the installed torch fail with these words.
 MISMATCH = ("torchvision::nms", "libc10_cuda", "libtorch")
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-# What went wrong with the machine, by the system's number, and what to do about it.
+# Errors of the machine, and what to do about them.
 FAULTS = {
     errno.ENOSPC: "no space is left on the disk: make room",
     errno.EDQUOT: "the disk quota is used up: make room",
@@ -36,12 +27,6 @@ FAULTS = {
     errno.ENAMETOOLONG: "the name is too long for the file system: give another path",
 }
 MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
-
-
-class MachineFault(UsageError):
-    """The machine failed, and not the user or this program; status as sysexits.h's EX_IOERR."""
-
-    exit_status = 74
 
 
 def explain(error: BaseException) -> str | None:
@@ -66,14 +51,9 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def duration(seconds: float) -> str:
-    """A length of time in words: "40 s", "3.5 h", "12 days"."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        amount = seconds / size
-        if amount >= (1.995 if unit == "days" else 0.995) or unit == "s":
-            digits = 1 if amount < 9.95 and unit != "s" else 0
-            return f"{amount:.{digits}f} {unit}"
-    raise AssertionError("the last unit takes all")
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def free_memory() -> int:
@@ -89,10 +69,19 @@ def free_memory() -> int:
     return min(free, most - used + cached)
 
 
-def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
+def duration(seconds: float) -> str:
+    """A length of time in words: "40 s", "3.5 h", "12 days"."""
+    for unit, size, least in (("days", 86400, 1.995), ("h", 3600, 0.995), ("min", 60, 0.995)):
+        amount = seconds / size
+        if amount >= least:
+            return f"{amount:.{1 if amount < 9.95 else 0}f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
     """Calls `main(argv)` and returns the exit status."""
     try:
-        return main(list(sys.argv[1:] if argv is None else argv))
+        return main(sys.argv[1:] if argv is None else argv)
     except UsageError as error:
         print(f"{error.prefix}{error}", file=sys.stderr)
         return error.exit_status
@@ -102,19 +91,15 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except (ImportError, OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         if any(words in str(error) for words in MISMATCH):
-            print(
-                f"error: torch, torchvision and torchaudio do not belong together ({error});"
-                " install the three pinned versions: pip install -r requirements.txt",
-                file=sys.stderr,
-            )
+            wrong = f"torch, torchvision and torchaudio do not belong together ({error})"
+            mend = "install the three pinned versions: pip install -r requirements.txt"
+            print(f"error: {wrong}; {mend}", file=sys.stderr)
             return 2
         why = explain(error)
         if why is None:
             raise
-        print(
-            f"error: {why}. Finished files are whole and stay: the same command goes on from there",
-            file=sys.stderr,
-        )
-        return MachineFault.exit_status
+        rest = "Finished files are whole and stay: the same command goes on from there"
+        print(f"error: {why}. {rest}", file=sys.stderr)
+        return os.EX_IOERR

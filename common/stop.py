@@ -1,5 +1,6 @@
-"""How a run ends when it is told to: between two steps, and within a minute even in a long one."""
+"""How a run stops: between two steps, or within a minute in the middle of a long one."""
 
+import ctypes
 import functools
 import os
 import signal
@@ -8,33 +9,17 @@ import threading
 import time
 from typing import Any
 
-import psutil
-
 from common.options import UsageError
 
-GRACE_S = (
-    45.0  # for the step at work; longer than any on a GPU, and less than the minute we promise
-)
-LOOK_S = 2.0
-PARENT = "LAUNCHED_BY"  # the environment variable by which a launcher tells its process id
-
-
-class Stopped(UsageError):
-    """Ctrl-C or SIGTERM: the run goes on from its last checkpoint when it is started again."""
-
-    prefix = ""
-
-    def __init__(self, number: int):
-        super().__init__("stopped; the same command goes on from the last finished epoch")
-        self.exit_status = 128 + number
+GRACE_S = 45.0  # for the current step; longer than any on a GPU, less than the promised minute
+PARENT = "LAUNCHED_BY"  # the environment variable that holds the launcher's process id
 
 
 class Stop:
-    """Turns SIGINT and SIGTERM into a `Stopped` between two steps.
+    """Turns SIGINT and SIGTERM into a `UsageError` between two steps, with status 130 or 143.
 
-    A step that takes minutes is not waited for: after `GRACE_S` the process ends at once, which
-    costs nothing more, since a run goes on from its last finished epoch in either case. The clock
-    is a thread's own, woken by the signal itself: Python's handler waits for the main thread.
+    If the step takes longer than `GRACE_S`, the process ends at once, which loses nothing more: in
+    either case the run goes on from its last finished epoch.
     """
 
     def __init__(self) -> None:
@@ -47,42 +32,37 @@ class Stop:
         self.number = number
 
     def check(self) -> None:
-        """Raises `Stopped` once a signal has come."""
+        """Raises the error once a signal has come."""
         if self.number:
-            raise Stopped(self.number)
+            stopped = UsageError("stopped; the same command goes on from the last finished epoch")
+            stopped.prefix, stopped.exit_status = "", 128 + self.number
+            raise stopped
 
 
 @functools.cache
 def _watch_signals() -> tuple[socket.socket, socket.socket]:
-    """Starts the thread that is woken by signals, once; the sockets live as long as the process."""
+    """Starts the thread that ends the process `GRACE_S` after a signal; returns its sockets."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_end_late, args=(reader,), daemon=True).start()
+
+    def end_late() -> None:
+        number = 0
+        while number not in (signal.SIGINT, signal.SIGTERM):
+            number = reader.recv(1)[0]
+        time.sleep(GRACE_S)
+        text = b"stopped within a step; the same command goes on from the last finished epoch\n"
+        os.write(2, text)
+        os._exit(128 + number)
+
+    threading.Thread(target=end_late, daemon=True).start()
     return reader, writer
 
 
-def _end_late(reader: socket.socket) -> None:
-    number = 0
-    while number not in (signal.SIGINT, signal.SIGTERM):
-        number = reader.recv(1)[0]
-    time.sleep(GRACE_S)
-    os.write(2, b"stopped within a step; the same command goes on from the last finished epoch\n")
-    os._exit(128 + number)
-
-
 def follow_launcher() -> None:
-    """Ends this process as SIGTERM does once the launcher that started it is gone.
-
-    A launcher that is killed cannot tell its children, and a run that nobody sees would hold the
-    memory and the devices that the next launch counts on.
-    """
+    """Has SIGTERM sent to this process when its launcher ends: nobody else would stop it."""
     launcher = os.environ.get(PARENT, "")
     if launcher.isdecimal():
-        threading.Thread(target=_follow, args=(int(launcher),), daemon=True).start()
-
-
-def _follow(launcher: int) -> None:
-    while psutil.pid_exists(launcher) and os.getppid() == launcher:
-        time.sleep(LOOK_S)
-    signal.raise_signal(signal.SIGTERM)
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG of linux/prctl.h
+        if os.getppid() != int(launcher):  # it ended before that
+            signal.raise_signal(signal.SIGTERM)

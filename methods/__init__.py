@@ -6,8 +6,12 @@ a line here.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from common.options import match_name
+
+if TYPE_CHECKING:
+    from methods.base import Method
 
 METHODS = {
     "Midas": ("methods.midas", "MIDAS: misaligned samples, labels by confidence (NeurIPS 2025)"),
@@ -28,7 +32,7 @@ METHODS = {
 }
 
 
-def load(name: str) -> type:
+def load(name: str) -> "type[Method]":
     """The method's class, whatever the name's case; raises `UsageError` for an unknown one."""
     public = match_name("method", name, METHODS)
     return getattr(importlib.import_module(METHODS[public][0]), public)

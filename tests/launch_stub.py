@@ -1,11 +1,12 @@
 """Stands for train.py in the tests of launchers, and a launcher in a process of its own."""
 
-import json
 import os
 import subprocess
 import sys
 import time
+from collections import Counter
 
+import psutil
 from conftest import ROOT
 
 from experiments.launch import local, on_ray
@@ -21,36 +22,27 @@ EPOCHS = 4
 # stay before their third epoch while a file hold<seed> stands among the results: what a test does
 # then, it does in the middle.
 SCRIPT = """
-import json, os, pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 
 sys.path.insert(0, ROOT)
-from common.files import Busy
+from common.files import Busy, write_text
 from common.stop import follow_launcher
-from experiments.run.folder import RunFolder
+from experiments.run.folder import RunFolder, run_path
 
 follow_launcher()
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-results, seed = pathlib.Path(flags["--results_dir"]), int(flags["--seed"])
-stopped = []
-signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
-signal.signal(signal.SIGINT, lambda number, _: stopped.append(number))
-results.mkdir(parents=True, exist_ok=True)
-folder = results / "runs" / flags["--dataset"] / flags["--method"] / "default" / f"seed{seed}"
-lock = RunFolder(folder).lock()
+results, seed, stopped = pathlib.Path(flags["--results_dir"]), int(flags["--seed"]), []
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: stopped.append(number))
+run = RunFolder(run_path(results, flags["--dataset"], flags["--method"], {}, seed))
+lock = run.lock()
 try:
     lock.__enter__()
 except Busy as error:
     sys.exit(error.exit_status)
-
-def write(name, value):
-    part = folder / (name + ".part")
-    part.write_text(json.dumps(value))
-    os.rename(part, folder / name)
-
 with open(results / "starts", "a") as starts:
     starts.write(f"{seed}\\n")
-(results / f"pid{seed}.part").write_text(str(os.getpid()))
-os.rename(results / f"pid{seed}.part", results / f"pid{seed}")
+write_text(results / f"pid{seed}", str(os.getpid()))
 print("hello from seed", seed, "on", flags["--devices"], "with", flags["--threads"], flush=True)
 if seed == 7:
     sys.exit("error: the seven is refused")
@@ -64,19 +56,16 @@ while seed in (11, 12) and not (results / f"pid{23 - seed}").exists():
 if seed != 8:
     config = {"dataset": flags["--dataset"], "method": flags["--method"], "seed": seed}
     config |= {"settings": {"max_epochs": EPOCHS}, "prep": {}, "hparams": {}, "differing": {}}
-    write("config.json", config)
-    write("env.json", {"starts": [{}]})
-    log = folder / "log.jsonl"
-    made = len(log.read_text().splitlines()) if log.exists() else 0
-    for epoch in range(made + 1, EPOCHS + 1):
+    run.claim(config, overwrite=False)
+    run.note_start({})
+    for epoch in range(len(run.read_log()) + 1, EPOCHS + 1):
         time.sleep(0.1 if seed >= 20 else 0.01)
         while epoch == 3 and (results / f"hold{seed}").exists() and not stopped:
             time.sleep(0.02)
         if stopped:
             sys.exit(128 + stopped[0])
-        with open(log, "a") as handle:
-            handle.write(json.dumps({"epoch": epoch, "time/epoch_s": 0.1}) + "\\n")
-    write("result.json", {"best_epoch": 1})
+        run.append_log({"epoch": epoch, "time/epoch_s": 0.1})
+    run.write_json("result.json", {"best_epoch": 1})
 sys.exit(seed == 6)
 """.replace("EPOCHS", str(EPOCHS)).replace("ROOT", repr(str(ROOT)))
 
@@ -99,36 +88,32 @@ def make(results, script, address, *seeds):
     return local.launch(Reader(results), tasks, ["cpu", "cpu"], script)
 
 
+def tasks_for(results, *seeds):
+    return [Task(JOINT, seed, ("--results_dir", str(results))) for seed in seeds]
+
+
 def write_script(folder):
-    """The stub as a file."""
     path = folder / "train_stub.py"
     path.write_text(SCRIPT)
     return path
-
-
-def tasks_for(results, *seeds):
-    """Runs of Joint on the demo set."""
-    return [Task(JOINT, seed, ("--results_dir", str(results))) for seed in seeds]
 
 
 def start_launcher(results, script, *seeds, address="", **streams):
     """A launcher at work in a process of its own."""
     words = ["-c", LAUNCHER, str(results), str(script), address, *map(str, seeds)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | streams
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    env = os.environ | {"PYTHONPATH": paths}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=env, **streams)
 
 
 def hold(results, *seeds):
-    """The runs of these seeds stay before their third epoch."""
+    """The runs of these seeds stay before their third epoch, until `let_go`."""
     results.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         (results / f"hold{seed}").touch()
 
 
 def let_go(results):
-    """Held runs go on."""
     for file in results.glob("hold*"):
         file.unlink()
 
@@ -139,7 +124,6 @@ def in_the_middle(results, seed):
 
 
 def wait_for(condition, seconds=120):
-    """Waits until `condition()` is true."""
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"
@@ -147,12 +131,8 @@ def wait_for(condition, seconds=120):
 
 
 def alive(pid):
-    """Whether the process runs (a zombie that nobody collects does not)."""
-    try:
-        os.kill(pid, 0)
-        return "\nState:\tZ" not in open(f"/proc/{pid}/status").read()
-    except (ProcessLookupError, FileNotFoundError):
-        return False
+    """Whether the process runs; a zombie that nobody collects does not."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def started(results, seed=9):
@@ -162,21 +142,16 @@ def started(results, seed=9):
 
 
 def state(results, seed):
-    """The state of a run's folder."""
     return JOINT.folder(results, seed).state
 
 
 def starts(results):
     """How often the child of each seed was started."""
-    seeds = [int(line) for line in (results / "starts").read_text().split()]
-    return {seed: seeds.count(seed) for seed in seeds}
+    return Counter(int(line) for line in (results / "starts").read_text().split())
 
 
 def epochs(results, seed):
-    """The epochs of a run's log, none without one."""
-    log = JOINT.folder(results, seed).file("log.jsonl")
-    lines = log.read_text().splitlines() if log.exists() else []
-    return [json.loads(line)["epoch"] for line in lines]
+    return [line["epoch"] for line in JOINT.folder(results, seed).read_log()]
 
 
 def check_sweep(results, seeds, done_before):

@@ -1,4 +1,4 @@
-"""The training program with a method that uses every hook, and with a set of three modalities.
+"""The training program with a data set of three modalities.
 
 Run as `python tests/probe.py <flags of train.py>`.
 """
@@ -8,14 +8,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import methods  # noqa: E402
 import tests.trio_layout  # noqa: E402
 from common.program import run  # noqa: E402
 from data_prep import datasets  # noqa: E402
 
 datasets.DATASETS["trio"] = ("AV-Digits with a third modality", None)
 sys.modules["data_prep.datasets.trio"] = tests.trio_layout
-methods.METHODS["Probe"] = ("tests.probe_method", "uses every optional hook")
 
 if __name__ == "__main__":
     import train

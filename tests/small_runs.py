@@ -39,36 +39,31 @@ def base(parameters):
     return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4)
 
 
-def train_epoch(method, optimizers, data, epoch, touched):
-    """As train.py's: returns the losses, and notes which parameters ever got a gradient."""
-    torch.manual_seed(epoch)
-    plan = method.begin_epoch(epoch, data)
-    method.train()
-    losses = []
-    for batch in data.epoch(epoch, plan):
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss, logs = method(batch)
-        assert loss.isfinite() and all(not v.requires_grad for v in logs.values())
-        loss.backward()
-        method.after_backward()
-        for name, p in method.named_parameters():
-            if p.grad is not None and p.grad.abs().sum() > 0:
-                assert p.grad.isfinite().all(), name
-                touched.add(name)
-        for optimizer in optimizers:
-            optimizer.step()
-        losses.append(loss.item())
-    for value in method.end_epoch().values():
-        assert isinstance(float(value), float)
-    return losses
-
-
 def train(method, data, first, last, optimizers=None):
-    """Epochs `first` to `last`, the first stage's optimizers for all of them."""
+    """As train.py, epochs `first` to `last` with the first stage's optimizers.
+
+    Returns these, the names of the parameters that ever got a gradient, and the losses.
+    """
     optimizers, touched, losses = optimizers or method.optimizers(base), set(), []
     for epoch in range(first, last + 1):
-        losses += train_epoch(method, optimizers, data, epoch, touched)
+        torch.manual_seed(epoch)
+        plan = method.begin_epoch(epoch, data)
+        method.train()
+        for batch in data.epoch(epoch, plan):
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss, logs = method(batch)
+            assert loss.isfinite() and all(not v.requires_grad for v in logs.values())
+            loss.backward()
+            method.after_backward()
+            for name, p in method.named_parameters():
+                if p.grad is not None and p.grad.abs().sum() > 0:
+                    assert p.grad.isfinite().all(), name
+                    touched.add(name)
+            for optimizer in optimizers:
+                optimizer.step()
+            losses.append(loss.item())
+        assert all(isinstance(float(value), float) for value in method.end_epoch().values())
     return optimizers, touched, losses
 
 

@@ -1,6 +1,6 @@
 """How long missing runs will take, by the finished runs of the same results folder.
 
-An epoch is taken to last as long as the median one of the data set's finished runs of the same
+An epoch is taken to last as long as the median one of the dataset's finished runs of the same
 method, else of all methods. Settings and machines are not compared: the estimate is a rough one.
 """
 
@@ -22,43 +22,33 @@ def epochs_of(runs: RunSet) -> int:
     return dict(runs.overrides).get("max_epochs", default)
 
 
-def logged_epochs(folder: RunFolder) -> list[dict]:
-    """The whole lines of a run's log, also while it is at work; none where it cannot be read."""
-    try:
-        return folder.read_log()
-    except OSError:
-        return []
-
-
 class Estimator:
     """Estimates for one results folder, whose runs are read once."""
 
     def __init__(self, reader: Reader):
         self.reader = reader
-        self._epoch_seconds = cache(self._read_epoch_seconds)
-        self.epochs_behind = cache(self._count_epochs)
+        self.epoch_seconds = cache(self._epoch_seconds)
 
     def seconds(self, runs: RunSet, seed: int) -> float | None:
         """What is left of a run, 0 when it is done; None where no finished run is like it."""
         if self.reader.run(runs, seed)[1] == "done":
             return 0.0
-        by_method = self._epoch_seconds(runs.dataset)
+        by_method = self.epoch_seconds(runs.dataset)
         alike = by_method.get(runs.method) or [s for each in by_method.values() for s in each]
         if not alike:
             return None
         return max(0, epochs_of(runs) - self.epochs_behind(runs, seed)) * median(alike)
 
-    def _count_epochs(self, runs: RunSet, seed: int) -> int:
-        """How many epochs a run has made; none count of one whose folder cannot be used."""
+    def epochs_behind(self, runs: RunSet, seed: int) -> int:
+        """How many epochs a run has made; none if its folder must be given up."""
         usable = self.reader.run(runs, seed)[1] != "unusable"
-        return len(logged_epochs(runs.folder(self.reader.results, seed))) if usable else 0
+        return len(runs.folder(self.reader.results, seed).read_log()) if usable else 0
 
-    def _read_epoch_seconds(self, dataset: str) -> dict[str, list[float]]:
-        """Method -> the median epoch's seconds of each finished run of the data set."""
+    def _epoch_seconds(self, dataset: str) -> dict[str, list[float]]:
+        """Method -> the median epoch's seconds of each finished run of the dataset."""
         found: dict[str, list[float]] = {}
         for path in sorted((self.reader.results / "runs" / dataset).glob("*/*/seed*/result.json")):
-            log = logged_epochs(RunFolder(path.parent))
-            values = [line.get("time/epoch_s") for line in log]
+            values = [line.get("time/epoch_s") for line in RunFolder(path.parent).read_log()]
             seconds = [v for v in values if isinstance(v, (int, float)) and 0 < v < math.inf]
             if seconds:
                 found.setdefault(path.parts[-4], []).append(median(seconds))
@@ -68,9 +58,8 @@ class Estimator:
 def time_left(estimates: Iterable[float | None]) -> str:
     """The sum of several estimates in words, and how many runs it leaves out; "" for none left."""
     values = list(estimates)
-    known = [value for value in values if value is not None]
-    unknown = len(values) - len(known)
-    if unknown and not sum(known):
-        return "no estimate"
+    known, unknown = sum(value or 0 for value in values), values.count(None)
+    if not known:
+        return "no estimate" if unknown else ""
     beside = f", without {unknown} that have no estimate" if unknown else ""
-    return f"about {duration(sum(known))} left{beside}" if sum(known) else ""
+    return f"about {duration(known)} left{beside}"

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from common.options import UsageError
 from common.program import cores, free_memory
 from experiments.launch.sweep import sweep
-from experiments.launch.tasks import BUSY, TRAIN, Ended, Task, how_it_ended, open_log, start_child
+from experiments.launch.tasks import BUSY, TRAIN, Ended, Task, how_it_ended, start_child
 from experiments.report.reader import Reader
 
 SPARE = 1 << 30  # bytes of memory that stay free while several runs work; our choice
@@ -24,13 +23,14 @@ class Child:
     process: subprocess.Popen
     slot: int
     begun: float = field(default_factory=time.monotonic)
+    put_off: bool = False  # stopped because memory was short
 
 
 class LocalPool:
     """The slots of this machine; `slots` are their devices.
 
-    The number of threads of a child depends on the slots and not on how many runs there are, so
-    that a run which a later launch resumes keeps its threads, and with them its last digits.
+    The number of threads of a child depends on the slots and not on how many runs there are: a run
+    that a later launch resumes keeps its threads, and with them its last digits.
     """
 
     def __init__(self, results: Path, slots: Sequence[str], script: Path = TRAIN):
@@ -39,31 +39,23 @@ class LocalPool:
         self.running: dict[Child, Task] = {}
         self.busy: list[Task] = []  # runs that another process is working on
         self.most = len(slots)  # fewer once the memory was short
-        self.put_off: set[Child] = set()  # stopped for want of memory
-        self.about = (
-            f"devices {','.join(sorted(set(slots)))}, {len(slots)} at a time,"
-            f" {self.threads} CPU threads each"
-        )
+        devices = ",".join(sorted(set(slots)))
+        self.about = f"devices {devices}, {len(slots)} at a time, {self.threads} CPU threads each"
 
     def has_room(self) -> bool:
-        """Whether a slot is free."""
         return len(self.running) < self.most
 
     def start(self, task: Task) -> None:
         """Starts a child in a free slot, unless another process is working on that run."""
-        taken = {child.slot for child in self.running}
-        slot = next(place for place in range(len(self.slots)) if place not in taken)
-        log = open_log(task.log_path(self.results), task.folder(self.results))
-        if log is None:
+        slot = min(set(range(len(self.slots))) - {child.slot for child in self.running})
+        words, log = task.words(self.slots[slot], self.threads), task.log_path(self.results)
+        process = start_child(self.script, words, Path.cwd(), task.folder(self.results), log)
+        if process:
+            self.running[Child(process, slot)] = task
+        else:
             self.busy.append(task)
-            return
-        with log:
-            words = task.words(self.slots[slot], self.threads)
-            process = start_child(self.script, words, log, Path.cwd())
-        self.running[Child(process, slot)] = task
 
     def ended(self) -> Iterator[tuple[Task, Ended | str]]:
-        """Takes the ended children out of their slots."""
         self.spare_memory()
         while self.busy:
             yield self.busy.pop(), BUSY
@@ -71,36 +63,25 @@ class LocalPool:
             task, status = self.running.pop(child), child.process.returncode
             log, seconds = task.log_path(self.results), time.monotonic() - child.begun
             found = how_it_ended(task.folder(self.results), log, status, seconds)
-            if child in self.put_off and isinstance(found, Ended) and not found.done:
+            if child.put_off and isinstance(found, Ended) and not found.done:
                 found = f"memory is short, so at most {self.most} at a time from now on"
             yield task, found
 
     def spare_memory(self) -> None:
-        """Stops the youngest of several children where memory is about to run out.
-
-        The system would kill one of them, or of other people's programs. The run goes on from its
-        last epoch once another has ended.
-        """
-        if self.put_off & self.running.keys():
-            return  # its memory is not free yet
-        if len(self.running) > 1 and free_memory() < SPARE:
+        """Stops the youngest of several children before the system kills one for want of memory."""
+        short = len(self.running) > 1 and free_memory() < SPARE
+        if short and not any(child.put_off for child in self.running):  # its memory comes free soon
             youngest = max(self.running, key=lambda child: child.begun)
-            self.put_off.add(youngest)
-            self.most = len(self.running) - 1
+            youngest.put_off, self.most = True, len(self.running) - 1
             youngest.process.send_signal(signal.SIGTERM)
 
     def stop(self, number: int) -> None:
-        """Gives the signal to every child."""
         for child in self.running:
             child.process.send_signal(number)
 
 
 def pick_slots(devices: str, jobs: int | None) -> list[str]:
-    """The device of each child that runs at the same time.
-
-    "cpu": `jobs` of them, by default one a core. CUDA devices "0,1": one each, or `jobs` spread
-    over them.
-    """
+    """The device of each child that runs at the same time: one a core or GPU, or `jobs` in all."""
     if devices == "cpu":
         return ["cpu"] * (jobs or cores())
     names = devices.split(",")
@@ -110,21 +91,10 @@ def pick_slots(devices: str, jobs: int | None) -> list[str]:
 
 
 def cuda_devices() -> str:
-    """The `--devices` value of this machine: all its CUDA devices, or cpu.
+    """The `--devices` value of this machine: all its CUDA devices, or cpu."""
+    import torch  # only here: a launcher that is told its devices does without
 
-    Asked of torch, the one that will use them, in a process of its own: this one stays without it.
-    """
-    code = "import torch; print(torch.cuda.device_count())"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    if answer.returncode:
-        raise UsageError(
-            f"torch cannot be imported ({answer.stderr.strip().splitlines()[-1]});"
-            " install it: pip install -r requirements.txt"
-        )
-    count = int(answer.stdout)
-    return ",".join(map(str, range(count))) if count else "cpu"
+    return ",".join(map(str, range(torch.cuda.device_count()))) or "cpu"
 
 
 def launch(

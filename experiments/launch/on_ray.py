@@ -1,8 +1,8 @@
 """The same runs on the machines of a Ray cluster: `python -m experiments run NAME --ray ADDRESS`.
 
 Each run is one task of the cluster: a child like the local launcher's, in this working directory
-and with this Python. Data, results and project must stand under the same paths on all machines. Ray
-never retries a run; the same command, given again, resumes what stopped.
+and with this Python. Data, results and project must have the same paths on all machines. Ray never
+retries a run; the same command, given again, resumes what stopped.
 """
 
 import math
@@ -14,54 +14,37 @@ from pathlib import Path
 from typing import Any
 
 from common.cluster import connected
-from experiments.launch.sweep import sweep
-from experiments.launch.tasks import (
-    BUSY,
-    TRAIN,
-    Ended,
-    Task,
-    how_it_ended,
-    open_log,
-    start_child,
-    tail,
-)
+from experiments.launch.sweep import POLL_S, sweep
+from experiments.launch.tasks import BUSY, TRAIN, Ended, Task, ending, how_it_ended, start_child
 from experiments.report.reader import Reader
 from experiments.run.folder import RunFolder
 
-POLL_S = 0.1
 PATIENCE_S = 60.0  # for a child that is to stop: it does so between two steps
 
 
 def make_run(script: str, words: list[str], here: str, folder: str, log: str) -> Ended | str:
     """On any machine of the cluster: makes a run; returns how it ended, or why it has to wait.
 
-    The end is found out here and not by the launcher, to whose machine a shared file system may
-    show a new file late. `ray.cancel` arrives as a KeyboardInterrupt, the end of the launcher as
-    SIGTERM or, from the kernel, as the child's.
+    The end is found out here: the launcher's machine may see a new file on a shared file system
+    late. `ray.cancel` arrives as a KeyboardInterrupt, the end of the launcher as SIGTERM or, from
+    the kernel, as the child's.
     """
-    handle, begun = open_log(Path(log), RunFolder(Path(folder))), time.monotonic()
-    if handle is None:
+    run, begun = RunFolder(Path(folder)), time.monotonic()
+    child = start_child(Path(script), words, Path(here), run, Path(log))
+    if child is None:
         return BUSY
-    with handle:
-        child = start_child(Path(script), words, handle, Path(here))
     try:
         while child.poll() is None:
             time.sleep(POLL_S)  # not `wait()`, which `ray.cancel` does not interrupt
     finally:
-        end_child(child)
-    seconds = time.monotonic() - begun
-    return how_it_ended(RunFolder(Path(folder)), Path(log), child.returncode, seconds)
-
-
-def end_child(child: subprocess.Popen) -> None:
-    """Stops a child that still works, first gently."""
-    if child.poll() is None:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+    return how_it_ended(run, Path(log), child.returncode, time.monotonic() - begun)
 
 
 class RayPool:
@@ -81,58 +64,42 @@ class RayPool:
         share, cpus = split(nodes, gpus, jobs)
         self.device, self.threads = "0" if gpus else "cpu", max(1, cpus)
         self.task = ray.remote(num_cpus=cpus, num_gpus=share, max_retries=0)(make_run)
-        total = sum(node.get("CPU", 0) for node in nodes)
-        has = f"{total:.0f} CPUs" + (f" and {gpus:.0f} GPUs" if gpus else "")
-        each = f"{share:.2g} GPU and " if gpus else ""
-        self.about = (
-            f"a cluster of {len(nodes)} machines with {has}, {each}{self.threads} CPU threads each"
-        )
+        has = f"{sum(node.get('CPU', 0) for node in nodes):.0f} CPUs"
+        each = f"{self.threads} CPU threads each"
+        if gpus:
+            has, each = f"{has} and {gpus:.0f} GPUs", f"{share:.2g} GPU and {each}"
+        self.about = f"a cluster of {len(nodes)} machines with {has}, {each}"
 
     def has_room(self) -> bool:
         """Whether the cluster is to be given one more: it queues what it has no place for."""
         return self.jobs is None or len(self.running) < self.jobs
 
     def start(self, task: Task) -> None:
-        """Hands a run to the cluster."""
-        ref = self.task.remote(
-            str(self.script),
-            task.words(self.device, self.threads),
-            str(Path.cwd()),
-            str(task.folder(self.results).path),
-            str(task.log_path(self.results)),
-        )
+        words, folder = task.words(self.device, self.threads), task.folder(self.results).path
+        places = (Path.cwd(), folder, task.log_path(self.results))
+        ref = self.task.remote(str(self.script), words, *map(str, places))
         self.running[ref], self.begun[ref] = task, time.monotonic()
 
     def ended(self) -> Iterator[tuple[Task, Ended | str]]:
-        """What came back from the cluster."""
+        """What came back from the cluster, or was lost: cancelled, or its machine died."""
         refs = list(self.running)
-        if not refs:
-            return
-        ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0)
+        ready = self.ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else []
+        errors = self.ray.exceptions
         for ref in ready:
             task, seconds = self.running.pop(ref), time.monotonic() - self.begun.pop(ref)
             try:
                 yield task, self.ray.get(ref)
-            except self.ray.exceptions.RayError as error:
-                yield task, self._lost(task, error, seconds)
-
-    def _lost(self, task: Task, error: Exception, seconds: float) -> Ended:
-        """The end of a run that nobody could report: cancelled, or its worker or machine died."""
-        errors = self.ray.exceptions
-        if isinstance(error, errors.TaskCancelledError):
-            why = "cancelled"
-        elif isinstance(error, errors.RayTaskError):
-            why = str(error).strip().splitlines()[-1]
-        else:
-            why = f"its worker died ({type(error).__name__})"
-        done = task.folder(self.results).state == "done"
-        return Ended(done, why, seconds, () if done else tail(task.log_path(self.results)))
+                continue
+            except errors.TaskCancelledError:
+                why = "cancelled"
+            except errors.RayTaskError as error:
+                why = str(error).strip().splitlines()[-1]
+            except errors.RayError as error:
+                why = f"its worker died ({type(error).__name__})"
+            yield task, ending(task.folder(self.results), task.log_path(self.results), why, seconds)
 
     def stop(self, number: int) -> None:
-        """Cancels everything: children stop between two steps, at the second call at once.
-
-        The last first: else what is still queued would take the places that become free.
-        """
+        """Cancels everything, the queued first; children stop between two steps, then at once."""
         for ref in reversed(self.running):
             self.ray.cancel(ref, force=self.stopping)
         self.stopping = True

@@ -1,46 +1,40 @@
 """Makes many runs, wherever their processes work: skipping, progress, failures, signals.
 
-Finished runs are skipped and stopped ones resumed, so the same launch again does what is left.
+Finished runs are skipped and stopped ones resumed, so that the same launch again does what is left.
 Children work in a pool: `local.LocalPool` has this machine's devices, `on_ray.RayPool` a cluster's.
 """
 
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import IO, Protocol
 
 from tqdm import tqdm
 
 from common.program import duration
-from experiments.launch.estimate import Estimator, epochs_of, logged_epochs
+from experiments.launch.estimate import Estimator, epochs_of
 from experiments.launch.tasks import Ended, Task
 from experiments.report.reader import Reader
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 POLL_S = 0.1
 REFRESH_S = 1.0  # between two readings of the logs of runs at work
 RETRY_S = 0.5  # before a run that another process makes is tried again
 
 
 class Pool(Protocol):
-    """Where children work."""
+    """Where children work: what it is in words, and a handle -> task dictionary of those at work.
 
-    about: str  # in words
-    running: dict  # a handle of the pool's own -> the task at work
+    `ended` yields the tasks that ended since the last call; a text says why one has to wait.
+    """
 
-    def has_room(self) -> bool:
-        """Whether one more task can be started."""
+    about: str
+    running: dict
 
-    def start(self, task: Task) -> None:
-        """Starts the child of a task."""
-
-    def ended(self) -> Iterator[tuple[Task, Ended | str]]:
-        """The tasks that ended since the last call; a text says why one has to wait."""
-
-    def stop(self, number: int) -> None:
-        """Passes a signal on to every child."""
+    def has_room(self) -> bool: ...
+    def start(self, task: Task) -> None: ...
+    def ended(self) -> Iterator[tuple[Task, Ended | str]]: ...
+    def stop(self, number: int) -> None: ...
 
 
 class Progress:
@@ -52,26 +46,21 @@ class Progress:
         self.planned = {task: epochs_of(task.runs) for task in tasks}
         self.first, self.begun = self.count, time.monotonic()
 
-    def update(self, task: Task) -> None:
-        """Counts the epochs of a run at work."""
-        self.made[task] = len(logged_epochs(task.folder(self.results)))
-
-    def end(self, task: Task, done: bool) -> None:
-        """Takes what is left of a task off the work ahead: it is made, or it failed."""
-        self.update(task)
+    def update(self, task: Task, done: bool | None = None) -> None:
+        """Counts a task's epochs; nothing is left of it once it is `done`, or failed (False)."""
+        self.made[task] = len(task.folder(self.results).read_log())
         if done:
             self.made[task] = max(self.made[task], self.planned[task])
-        else:
+        elif done is False:
             self.planned[task] = self.made[task]
 
     @property
     def count(self) -> int:
-        """Epochs made."""
         return sum(self.made.values())
 
     @property
     def total(self) -> int:
-        """Epochs in all; a method with stages of its own may make more than --max_epochs."""
+        """Epochs in all; a method with stages may make more than --max_epochs."""
         return sum(max(self.made[task], epochs) for task, epochs in self.planned.items())
 
     def remaining(self) -> float | None:
@@ -88,29 +77,27 @@ class Sweep:
         self.waiting = dict.fromkeys(tasks, 0.0)  # task -> not to be tried before then
         self.failures: list[str] = []
         self.done, self.total = 0, len(tasks)
-        self.signals: list[int] = []  # received and not yet passed on
-        self.stopped_by = 0
+        self.signals: list[int] = []  # received; the first decides the exit status
         self.noted: set[Task] = set()
 
-    def note_signal(self, number: int, _: object) -> None:
-        """The signal handler: the loop passes the signal on."""
-        self.signals.append(number)
-        self.stopped_by = self.stopped_by or number
-
     def work(self) -> None:
-        """Until nothing waits or runs; after a signal nothing new is started."""
+        """Works until nothing waits or runs; after a signal nothing new is started."""
         tqdm.monitor_interval = 0  # no second thread: we refresh the bar ourselves
         with tqdm(
             total=self.progress.total, initial=self.progress.count, desc=f"0 of {self.total} runs",
             unit="epoch", disable=None, smoothing=0,
         ) as bar:  # fmt: skip
-            refreshed = 0.0
-            while self.pool.running or (self.waiting and not self.stopped_by):
-                if not self.stopped_by:
-                    self.start_waiting()
-                while self.signals:  # children stop between two steps
+            refreshed, passed_on = 0.0, 0
+            while self.pool.running or (self.waiting and not self.signals):
+                now = time.monotonic()
+                for task in [task for task, at in self.waiting.items() if at <= now]:
+                    if not self.signals and self.pool.has_room():
+                        del self.waiting[task]
+                        self.pool.start(task)
+                for number in self.signals[passed_on:]:  # children stop between two steps
+                    passed_on += 1
                     print_above(f"stopping {len(self.pool.running)} runs ...", sys.stderr)
-                    self.pool.stop(self.signals.pop(0))
+                    self.pool.stop(number)
                 for task, ended in self.pool.ended():
                     self.note_end(task, ended)
                 if time.monotonic() - refreshed >= REFRESH_S:
@@ -118,15 +105,6 @@ class Sweep:
                     self.refresh(bar)
                 time.sleep(POLL_S)
             self.refresh(bar)
-
-    def start_waiting(self) -> None:
-        """Starts what waits, as far as there is room."""
-        now = time.monotonic()
-        for task in [task for task, at in self.waiting.items() if at <= now]:
-            if not self.pool.has_room():
-                return
-            del self.waiting[task]
-            self.pool.start(task)
 
     def note_end(self, task: Task, ended: Ended | str) -> None:
         """Notes how a child ended, or that its run has to wait."""
@@ -136,24 +114,21 @@ class Sweep:
                 self.noted.add(task)
                 print_above(f"note: {task.name} waits: {ended}", sys.stderr)
             return
-        if self.stopped_by and ended.why and not ended.done:
+        if self.signals and ended.why and not ended.done:
             print_above(f"stopped {task.name}")
             return
-        self.progress.end(task, ended.done)
+        self.progress.update(task, ended.done)
+        why = ended.why or "exit status 0, and no result.json"
         if ended.done:
             self.done += 1
             late = f", then {ended.why}" if ended.why else ""
-            print_above(f"done {task.name} ({ended.seconds:.0f} s{late}){self.outlook()}")
+            text = f"done {task.name} ({ended.seconds:.0f} s{late})"
         else:
-            why = ended.why or "exit status 0, and no result.json"
-            self.failures.append(failure_text(task, why, ended.tail))
-            print_above(f"FAILED {task.name} ({why}){self.outlook()}")
-
-    def outlook(self) -> str:
-        """How many runs have ended, and how long the others will take."""
+            self.failures.append("\n    ".join([f"FAILED {task.name}: {why}", *ended.tail]))
+            text = f"FAILED {task.name} ({why})"
         seconds = self.progress.remaining()
         ahead = f", about {duration(seconds)} left" if seconds else ""
-        return f"  {self.done + len(self.failures)} of {self.total}{ahead}"
+        print_above(f"{text}  {self.done + len(self.failures)} of {self.total}{ahead}")
 
     def refresh(self, bar: tqdm) -> None:
         """Brings the bar up to date; its clock goes on while nothing ends."""
@@ -166,50 +141,41 @@ class Sweep:
         bar.refresh()
 
 
-def print_above(text: str, file: object = None) -> None:
+def print_above(text: str, file: IO[str] | None = None) -> None:
     """A line above the progress bar, at once even into a file."""
     file = file or sys.stdout
     tqdm.write(text, file=file)
     file.flush()
 
 
-def failure_text(task: Task, why: str, details: Sequence[str]) -> str:
-    """What is known of a task that did not end well, for the end of the launch."""
-    return "\n".join([f"FAILED {task.name}: {why}", *(f"    {line}" for line in details)])
-
-
-@contextmanager
-def handling(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Handles SIGINT and SIGTERM by `handler`, and puts back what was there."""
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
 def sweep(reader: Reader, tasks: Sequence[Task], pool: Pool) -> int:
     """Makes the runs that are not done; returns 0, 1 if any failed, 128 + n after signal n."""
     states = {task: reader.run(task.runs, task.seed)[1] for task in tasks}
     todo = [task for task, state in states.items() if state not in ("done", "unusable")]
-    unusable = [task for task, state in states.items() if state == "unusable"]
-    skipped = len(tasks) - len(todo) - len(unusable)
-    print(f"{len(todo)} runs to make, {skipped} done; {pool.about}", flush=True)
-    state = Sweep(reader, todo, pool)
-    with handling(state.note_signal):
-        state.work()
     failures = []
-    for task in unusable:
+    for task in (task for task, state in states.items() if state == "unusable"):
         command = task.runs.command(task.seed, (*task.flags, "--overwrite"))
         why = "its folder cannot be used; this gives it up and starts anew:"
-        failures.append(failure_text(task, why, [command]))
+        failures.append(f"FAILED {task.name}: {why}\n    {command}")
+    skipped = len(tasks) - len(todo) - len(failures)
+    print(f"{len(todo)} runs to make, {skipped} done; {pool.about}", flush=True)
+    state = Sweep(reader, todo, pool)
+
+    def note(number: int, _: object) -> None:  # the loop passes the signal on
+        state.signals.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        state.work()
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
     failures += state.failures
     for failure in failures:
         print(failure, file=sys.stderr)
     left = len(todo) - state.done - len(state.failures)
     print(f"{state.done} done, {len(failures)} failed" + (f", {left} left" if left else ""))
-    if state.stopped_by:
+    if state.signals:
         print("stopped; the same command goes on from there", file=sys.stderr)
-        return 128 + state.stopped_by
+        return 128 + state.signals[0]
     return 1 if failures else 0

@@ -1,9 +1,9 @@
 """One run to be made, as the launcher and a cluster's machines see it: its child, its log, its end.
 
 A child is the plain `train.py` command that anybody could type. Its output goes to
-<results>/launch/<dataset>-<method>-<variant>-seed<k>.log. The run's folder is locked while it
-works: whoever wants to make the same run meanwhile waits instead of failing. A child whose launcher
-is killed (SIGKILL) ends as at SIGTERM: it must not train on unseen.
+<results>/launch/<dataset>-<method>-<variant>-seed<k>.log. The run's folder is locked while the
+child works, and another launcher waits for it. If its launcher is killed, the child stops as at
+SIGTERM.
 """
 
 import os
@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from common.files import Busy
 from common.stop import PARENT
@@ -38,7 +37,6 @@ class Task:
         return f"{self.runs.name}/seed{self.seed}"
 
     def folder(self, results: Path) -> RunFolder:
-        """The run's folder."""
         return self.runs.folder(results, self.seed)
 
     def log_path(self, results: Path) -> Path:
@@ -53,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: what counts is its result, which is written last.
+    """How a child ended; what counts is its result, which is written last.
 
     `why` is empty for exit status 0; `seconds` is how long it worked; `tail` ends its log.
     """
@@ -64,49 +62,38 @@ class Ended:
     tail: tuple[str, ...] = ()
 
 
-def open_log(path: Path, folder: RunFolder) -> IO[bytes] | None:
-    """The emptied log; None while another process works on the run."""
-    if folder.busy():
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return open(path, "wb")
-
-
 def start_child(
-    script: Path, words: Sequence[str], log: IO[bytes], folder: Path
-) -> subprocess.Popen:
-    """Starts `script` with the flags `words` in `folder`, its output going to `log`.
-
-    It has a process group of its own: Ctrl-C reaches it once, through us.
-    """
-    if os.name == "nt":
-        own_group: dict[str, int] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    else:
-        own_group = {"process_group": 0}
-    return subprocess.Popen(
-        [sys.executable, str(script), *words],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        cwd=folder,
-        env=os.environ | {PARENT: str(os.getpid())},
-        **own_group,
-    )
+    script: Path, words: Sequence[str], here: Path, run: RunFolder, log: Path
+) -> subprocess.Popen | None:
+    """Starts `script`, its output going to `log`; None while another process works on the run."""
+    if run.busy():
+        return None
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as handle:
+        return subprocess.Popen(
+            [sys.executable, str(script), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            cwd=here,
+            env=os.environ | {PARENT: str(os.getpid())},
+            process_group=0,  # so that Ctrl-C reaches it once, through us
+        )
 
 
-def how_it_ended(folder: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:
-    """What there is of a run whose child has ended; `BUSY` where another process works on it."""
+def how_it_ended(run: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:
+    """The end of a run's child; `BUSY` where another process works on the run."""
     if status == Busy.exit_status:
         return BUSY
-    done, why = folder.state == "done", f"exit status {status}" if status else ""
+    why = f"exit status {status}" if status else ""
     if status == -9:
         why += ": killed, most often by the system for want of memory; fewer --jobs need less"
-    return Ended(done, why, seconds, () if done else tail(log))
+    return ending(run, log, why, seconds)
 
 
-def tail(path: Path) -> tuple[str, ...]:
-    """The log's last lines, and where to find the rest."""
-    if not path.exists():
-        return ()
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return (*lines[-TAIL_LINES:], f"(log: {path})")
+def ending(run: RunFolder, log: Path, why: str, seconds: float) -> Ended:
+    """The end of a run by what it left, with the log's last lines if it is not done."""
+    if run.state == "done" or not log.exists():
+        return Ended(run.state == "done", why, seconds)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return Ended(False, why, seconds, (*lines[-TAIL_LINES:], f"(log: {log})"))

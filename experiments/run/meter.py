@@ -6,32 +6,33 @@ import torch
 from torch import Tensor
 
 SHOWN = 8  # samples in a message
-CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the device
+CHECK_EVERY = 50  # steps between two checks of the loss: each waits for the device
 
 
 class Meter:
     """Sums of the steps' scalars, kept on the device and read once an epoch."""
 
     def __init__(self, epoch: int, ids: Sequence[str]) -> None:
-        self.ids = ids  # of the training part
-        self.epoch, self.steps, self.sums, self.counts = epoch, 0, {}, {}
+        self.epoch, self.steps, self.ids = epoch, 0, ids  # ids of the training part
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, Tensor] = {}
         self.unchecked: list[tuple[int, Tensor, Tensor]] = []
 
     def add(self, loss: Tensor, scalars: dict[str, Tensor], index: Tensor) -> None:
-        """Adds one step; stops the run at a loss that is not finite, at most 50 steps late."""
+        """Adds one step; raises `FloatingPointError` at most 50 steps after a bad loss."""
         self.steps += 1
         for name, value in (scalars | {"train/loss": loss.detach()}).items():
             value = value.double()
-            known = ~value.isnan()
             self.sums[name] = self.sums.get(name, 0) + value.nan_to_num(0.0)
-            self.counts[name] = self.counts.get(name, 0) + known
+            self.counts[name] = self.counts.get(name, 0) + ~value.isnan()
         self.unchecked.append((self.steps, loss.detach(), index))
         if len(self.unchecked) == CHECK_EVERY:
             self.check_losses()
 
     def check_losses(self) -> None:
         """Raises `FloatingPointError` naming epoch, step and samples of the first bad loss."""
-        finite = torch.stack([loss for _, loss, _ in self.unchecked]).isfinite().tolist()
+        losses = torch.stack([loss for _, loss, _ in self.unchecked])  # one wait for all
+        finite = losses.isfinite().tolist()
         if not all(finite):
             step, loss, index = self.unchecked[finite.index(False)]
             names, more = [self.ids[k] for k in index.tolist()[:SHOWN]], len(index) - SHOWN

@@ -1,10 +1,10 @@
-"""The metrics, as pure functions of features, labels and logits, and measuring a whole part.
+"""The metrics (docs/metrics.md), as functions of features, labels and logits.
 
-Names and definitions are README's ("What the numbers mean"). One encoder pass over a part serves
-all of them: in evaluation mode, recombining features is the same as recombining inputs.
+One encoder pass over a part serves all of them: in evaluation mode, recombining features is the
+same as recombining inputs.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from methods.base import Batch, Features, Method
 from methods.ops import label_shares, shapley, subsets
-
-Features = dict[str, Tensor]
-Logits = Callable[[Features], Tensor]
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -30,7 +28,7 @@ def per_class_f1(counts: Tensor) -> Tensor:
 
 
 def f1_macro(predicted: Tensor, labels: Tensor, classes: int) -> float:
-    """Unweighted mean of the F1 of all C classes over the whole part: the sound one."""
+    """Unweighted mean of the F1 of all classes over the whole part."""
     return per_class_f1(confusion(predicted, labels, classes)).mean().item()
 
 
@@ -39,12 +37,11 @@ def f1_batch(
 ) -> float:
     """Mean over batches of macro-F1 on the labels that occur in a batch, true or predicted.
 
-    What the paper's F1 column holds: so the official release computes it, each batch weighted by
-    its size. `in_order`: the rows as they come, else permuted by `numpy.random.default_rng(0)`.
+    The official release computes the paper's F1 column this way, each batch weighted by its size.
+    Rows are permuted by `numpy.random.default_rng(0)` first, unless `in_order`.
     """
-    order = torch.arange(len(labels))
-    if not in_order:
-        order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
+    permuted = np.random.default_rng(0).permutation(len(labels))
+    order = torch.arange(len(labels)) if in_order else torch.from_numpy(permuted)
     total = 0.0
     for rows in order.split(batch):
         counts = confusion(predicted[rows], labels[rows], classes)
@@ -56,25 +53,21 @@ def f1_batch(
 def misaligned_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict[str, float]:
     """Accuracy and confidences on misaligned samples: logits [R, C], k [R, M] the sources' labels.
 
-    `acc_mis`: share of samples whose distinct source labels are just its likeliest classes (ties:
-    lower class first); with two classes in all every sample is a hit, and it is left out.
-    `conf_raw/<m>`: mean probability of modality m's label; `conf_norm/<m>`: its mean share among
-    the source labels.
+    `acc_mis`: share of samples whose distinct source labels are exactly the likeliest classes (of
+    equal ones the lower class first); left out with two classes in all, where every sample is a
+    hit. `conf_raw/<m>`: mean probability of modality m's label; `conf_norm/<m>`: its mean share
+    among the source labels.
     """
     log_p = F.log_softmax(logits, dim=1)
-    hit = likeliest(log_p, k)
+    out = {"acc_mis": likeliest(log_p, k).double().mean().item()} if log_p.shape[1] > 2 else {}
     raw, norm = log_p.gather(1, k).exp().mean(0), label_shares(log_p, k).mean(0)
-    out = {"acc_mis": hit.double().mean().item()} if log_p.shape[1] > 2 else {}
     for column, m in enumerate(modalities):
         out[f"conf_raw/{m}"], out[f"conf_norm/{m}"] = raw[column].item(), norm[column].item()
     return out
 
 
 def likeliest(log_p: Tensor, k: Tensor) -> Tensor:
-    """[R] whether a row's distinct labels k [R, M] are just the likeliest classes of log_p [R, C].
-
-    Of classes of one probability the lower number goes first.
-    """
+    """[R] whether a row's distinct labels k [R, M] are exactly the likeliest classes of log_p."""
     wanted = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, k, True)
     order = log_p.sort(dim=1, descending=True, stable=True).indices
     within = torch.arange(log_p.shape[1])[None] < wanted.sum(1, keepdim=True)  # the top-k places
@@ -107,17 +100,8 @@ class Protocol(NamedTuple):
     in_order: bool = False
 
 
-def zero_vector_accuracy(features: Features, labels: Tensor, logits: Logits) -> dict[str, float]:
-    """Accuracy of each subset, the other *features* replaced by zeros (paper Sec. A.4)."""
-    out = {}
-    for kept in subsets(list(features)):
-        masked = {m: f if m in kept else torch.zeros_like(f) for m, f in features.items()}
-        out["+".join(kept)] = (logits(masked).argmax(1) == labels).double().mean().item()
-    return out
-
-
 @torch.no_grad()
-def collect(method, batches) -> tuple[Features, Tensor]:
+def collect(method: Method, batches: Iterable[Batch]) -> tuple[Features, Tensor]:
     """Features {m: [N, D_m]} and labels [N] of a whole part, on the CPU, in evaluation mode."""
     method.eval()
     parts, labels = [], []
@@ -128,50 +112,59 @@ def collect(method, batches) -> tuple[Features, Tensor]:
 
 
 @torch.no_grad()
-def measure(method, features: Features, labels: Tensor, protocol: Protocol) -> dict[str, float]:
+def measure(
+    method: Method, features: Features, labels: Tensor, protocol: Protocol
+) -> dict[str, float]:
     """All metrics of a part."""
-    model, device = method.model, method.model.device
+    model, classes, modalities = method.model, method.model.num_classes, list(features)
 
     def logits(f: Features) -> Tensor:
-        return method.logits({m: v.to(device) for m, v in f.items()}).float().cpu()
+        return method.logits(_on(model.device, f)).float().cpu()
 
-    on_device = {m: f.to(device) for m, f in features.items()}
-    z, classes, modalities = logits(features), model.num_classes, list(features)
+    def accuracy(z: Tensor) -> float:
+        return (z.argmax(1).cpu() == labels).double().mean().item()
+
+    z = logits(features)
     predicted = z.argmax(1)
     out = {
         "loss": F.cross_entropy(z, labels).item(),
-        "acc": (predicted == labels).double().mean().item(),
+        "acc": accuracy(z),
         "f1_macro": f1_macro(predicted, labels, classes),
         "f1_batch64": f1_batch(predicted, labels, classes, in_order=protocol.in_order),
     }
-    for sources, metrics in (
-        (protocol.sources, misaligned_metrics),
-        (protocol.release, release_metrics),
-    ):
+    pairs = (protocol.sources, misaligned_metrics), (protocol.release, release_metrics)
+    for sources, metrics in pairs:
         if sources is not None:
             rows = torch.from_numpy(sources)
             mixed = {m: features[m][rows[:, column]] for column, m in enumerate(modalities)}
             out |= metrics(logits(mixed), labels[rows], modalities)
-    zeroed = zero_vector_accuracy(features, labels, logits)
-    out |= {f"acc_zero/{kept}": value for kept, value in zeroed.items()}
-    # The game of zero-vector accuracies, in which nothing is worth 0.
-    worth = shapley(lambda kept: zeroed["+".join(kept)] if kept else 0.0, modalities)
+    # Accuracy of each subset, the other *features* replaced by zeros (paper Sec. A.4), and the
+    # Shapley values of that game, in which nothing is worth 0.
+    zeros = {m: torch.zeros_like(f) for m, f in features.items()}
+    zeroed: dict[tuple[str, ...], float] = {(): 0.0}
+    for kept in subsets(modalities):
+        zeroed[kept] = accuracy(logits(zeros | {m: features[m] for m in kept}))
+        out[f"acc_zero/{'+'.join(kept)}"] = zeroed[kept]
+    worth = shapley(lambda kept: zeroed[tuple(kept)], modalities)
     out |= {f"shapley/{m}": value for m, value in worth.items()}
+    on_device = _on(model.device, features)
     kinds = {"acc_split": model.split_logits(on_device), "acc_head": model.unimodal(on_device)}
     for kind, by_modality in kinds.items():
-        for m, values in by_modality.items():
-            out[f"{kind}/{m}"] = (values.argmax(1).cpu() == labels).double().mean().item()
+        out |= {f"{kind}/{m}": accuracy(values) for m, values in by_modality.items()}
     return out
 
 
 @torch.no_grad()
-def probabilities(method, features: Features) -> dict[str, Tensor]:
+def probabilities(method: Method, features: Features) -> dict[str, Tensor]:
     """[N, C] softmax: "fused", and each modality alone (own head, else zeros for the rest)."""
-    device = method.model.device
-    on_device = {m: f.to(device) for m, f in features.items()}
+    on_device = _on(method.model.device, features)
     out = {"fused": method.logits(on_device)}
     zeros = {m: torch.zeros_like(f) for m, f in on_device.items()}
     alone = method.model.unimodal(on_device) or {
         m: method.logits(zeros | {m: f}) for m, f in on_device.items()
     }
     return {name: F.softmax(z.float(), 1).cpu() for name, z in (out | alone).items()}
+
+
+def _on(device: torch.device, features: Features) -> Features:
+    return {m: f.to(device) for m, f in features.items()}

@@ -41,76 +41,64 @@ class Session:
     loaders: dict[str, Loader]
     ids: dict[str, list[str]]
     protocols: dict[str, Protocol]
-    vocabulary: Path | None  # where the run has a text: the vocab.txt of its tokens
+    vocabulary: Path | None  # the vocab.txt of a run that has texts
     hashes: dict[str, str]
     method: Method
 
 
 def pick_device(devices: str) -> torch.device:
     """The device of a `--devices` value; says so when there is no CUDA device."""
-    if devices == "cpu":
-        return torch.device("cpu")
-    if not devices.isdigit():
+    if devices != "cpu" and not devices.isdigit():
         several = "several devices in one run are not supported yet; " if "," in devices else ""
         raise UsageError(f"--devices {devices!r}: {several}give one CUDA device's number, or cpu")
-    if not torch.cuda.is_available():
+    if devices != "cpu" and not torch.cuda.is_available():
         print("note: no CUDA device here, using the CPU", file=sys.stderr)
+        devices = "cpu"
+    if devices == "cpu":
         return torch.device("cpu")
-    if int(devices) >= torch.cuda.device_count():
-        raise UsageError(
-            f"--devices {devices}: the last CUDA device here is {torch.cuda.device_count() - 1}"
-        )
+    last = torch.cuda.device_count() - 1
+    if int(devices) > last:
+        raise UsageError(f"--devices {devices}: the last CUDA device here is {last}")
     return torch.device("cuda", int(devices))
 
 
 def make_deterministic() -> None:
-    """Equal runs end in equal bits: no kernel may add in whatever order its threads arrive.
+    """Makes equal runs end in equal bits: no kernel may add in the order its threads arrive.
 
-    That holds for the CPU too: with several threads, the gradient of picking rows of a large tensor
-    (MIDAS's swapped features) is otherwise summed by atomic additions. An operation that has no
-    deterministic kernel on a GPU warns.
+    On the CPU this concerns the gradient of picking rows of a large tensor (MIDAS's swapped
+    features). Operations without a deterministic kernel on a GPU warn.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time and changes no result
+    # Filling costs time and changes no result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def find_data(run: Run, args: Namespace) -> Prepared:
-    """The run's prepared samples; prepares them first from --dataset_root where needed.
-
-    What is prepared is held against the root or the manifest that the user names. Raises
-    `UsageError` where it was made from other files, and where there is nothing to prepare from.
-    """
+    """The run's prepared samples; prepares them first from --dataset_root where needed."""
     data_dir, source = Path(args.data_dir), run.manifest or run.dataset
     folder = prepared_folder(data_dir, run.dataset, run.spec)
     root = Path(args.dataset_root) if args.dataset_root else None
+    try:  # a manifest is named by its content, which may have changed since the run, or be gone
+        unchanged = datasets.public_name(source) == run.dataset
+    except UsageError:
+        unchanged = False
     if read_meta(folder).get("complete"):
-        # The csv of a run that is only evaluated may have changed since, or be gone.
-        if root or (run.manifest and _current_name(run.manifest) == run.dataset):
+        if root or (run.manifest and unchanged):
             check_source(folder, source, root, run.prep)
+    elif not unchanged:
+        mend = f"put the former file back, or give the --data_dir that holds {run.dataset}"
+        raise UsageError(f"{run.manifest} changed since this run: {mend}")
+    elif not root and not run.manifest and run.dataset != "demo":
+        raise UsageError(
+            f"no prepared {run.dataset} in {folder}; --dataset_root <raw folder> prepares it"
+            f" first, or --data_dir <where it is>. {run.layout.SOURCE}"
+        )
     else:
-        if root is None and not run.manifest and run.dataset != "demo":
-            raise UsageError(
-                f"no prepared {run.dataset} in {folder}; --dataset_root <raw folder> prepares it"
-                f" first, or --data_dir <where it is>. {run.layout.SOURCE}"
-            )
-        if run.manifest and _current_name(run.manifest) != run.dataset:
-            raise UsageError(
-                f"{run.manifest} changed since this run: put the former file back, or give the"
-                f" --data_dir that holds {run.dataset}"
-            )
         max_bad = number("max_bad", args.max_bad, float, 0, 1)
         prepare(source, root, data_dir, run.prep, max_bad=max_bad)
     return Prepared(folder, run.spec_hash)
-
-
-def _current_name(manifest: str) -> str:
-    """The data set that a manifest is by its content of today; "" where it cannot be read."""
-    try:
-        return datasets.public_name(manifest)
-    except UsageError:
-        return ""
 
 
 def assemble(run: Run, args: Namespace) -> Session:
@@ -120,48 +108,29 @@ def assemble(run: Run, args: Namespace) -> Session:
     if args.threads:
         torch.set_num_threads(number("threads", args.threads, int, 1, MOST_THREADS))
     prepared = find_data(run, args)
-    cls, s = methods.load(run.method), run.settings
-    modalities = cls.used_modalities(run.hparams, prepared.modalities)
-    spec = {m: run.spec[m] for m in modalities}
-    parts = prepared.split(s.split_rule, s.split_seed, s.stratify)
-    hashes = {"data": digest(prepared.meta["shards"], 64)}
-    hashes |= {"split": prepared.split_digest(s.split_rule, s.split_seed, s.stratify)}
+    s = run.settings
+    drawn = (s.split_rule, s.split_seed, s.stratify)
+    modalities = methods.load(run.method).used_modalities(run.hparams, prepared.modalities)
+    spec, parts = {m: run.spec[m] for m in modalities}, prepared.split(*drawn)
+    hashes = {"data": digest(prepared.meta["shards"], 64), "split": prepared.split_digest(*drawn)}
     protocols = {part: protocol(prepared, s, part, modalities, hashes) for part in ("val", "test")}
     vocabulary = None
     if any(modality.inline for modality in spec.values()):
-        vocabulary = prepared.vocabulary(s.split_rule, s.split_seed, s.stratify)
+        vocabulary = prepared.vocabulary(*drawn)
         hashes["vocabulary"] = file_digest(vocabulary)
     if len(parts["train"]) < max(2, len(modalities)):
         raise UsageError(f"the train part has {len(parts['train'])} samples, too few")
-    workers = (
-        number("num_workers", args.num_workers, int, 0)
-        if args.num_workers
-        else 5 * (device.type == "cuda")
-    )
-    loaders = {
-        part: Loader(
-            prepared,
-            positions,
-            spec,
-            s.size,
-            s.batch_size,
-            run.seed,
-            workers,
-            device,
-            s.last_batch == "keep",
-            vocabulary,
-        )
-        for part, positions in parts.items()
+    workers = 5 if device.type == "cuda" else 0
+    if args.num_workers:
+        workers = number("num_workers", args.num_workers, int, 0)
+    how = (spec, s.size, s.batch_size, run.seed, workers, device, s.last_batch == "keep")
+    loaders = {part: Loader(prepared, at, *how, vocabulary) for part, at in parts.items()}
+    ids = {part: [prepared.ids[k] for k in at] for part, at in parts.items()}
+    streams = {
+        m: stream_of(modality, normalisation(m, modality, loaders["train"]))
+        for m, modality in spec.items()
     }
-    ids = {part: [prepared.ids[p] for p in positions] for part, positions in parts.items()}
-    constants = {m: normalisation(m, modality, loaders["train"]) for m, modality in spec.items()}
-    method = build_method(
-        run,
-        {m: stream_of(modality, constants[m]) for m, modality in spec.items()},
-        len(prepared.label_names),
-        len(parts["train"]),
-        device,
-    )
+    method = build_method(run, streams, len(prepared.label_names), len(parts["train"]), device)
     return Session(run, prepared, modalities, loaders, ids, protocols, vocabulary, hashes, method)
 
 
@@ -179,6 +148,16 @@ def protocol(
     if len(modalities) == 2 == len(prepared.modalities):
         release, hashes[f"release_pairs_{part}"] = prepared.release_pairs(*how)
     return Protocol(sources, release, s.split_rule == "release")
+
+
+def normalisation(name: str, modality: Modality, train: Loader) -> tuple | str | None:
+    """(mean, std) of a modality: what its dataset declares, or the training part's own."""
+    if modality.normalise == "train":
+        return train_statistics(train.batches, name, modality)
+    if modality.normalise == "none":
+        *_, means = modality.values(next(iter(train.batches([0])))["inputs"][name])
+        return [0.0] * means, [1.0] * means
+    return modality.normalise
 
 
 def stream_of(modality: Modality, constants: tuple | str | None) -> Stream:
@@ -205,36 +184,22 @@ def build_method(
 
 def environment(session: Session) -> dict:
     """What a result depends on beside its configuration: versions, device, threads, hashes."""
-    device = session.method.model.device
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    ).stdout.strip()
+    device, prepared = session.method.model.device, session.prepared
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    here = Path(__file__).parent
+    described = subprocess.run(git, capture_output=True, text=True, cwd=here, check=False)
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "commit": commit or "not a git checkout",
+        "commit": described.stdout.strip() or "not a git checkout",
         "spec_hash": session.run.spec_hash,
         "hashes": session.hashes,
-        "data_tools": session.prepared.meta["tools"],
+        "data_tools": prepared.meta["tools"],
         "raw": {
-            "root": read_local(session.prepared.folder).get("root", "unknown"),
-            "candidates": session.prepared.meta["candidates_hash"],
+            "root": read_local(prepared.folder).get("root", "unknown"),
+            "candidates": prepared.meta["candidates_hash"],
         },
     }
-
-
-def normalisation(name: str, modality: Modality, train: Loader) -> tuple | str | None:
-    """(mean, std) of a modality: what its data set declares, or the training part's own."""
-    if modality.normalise == "train":
-        return train_statistics(train.batches, name, modality)
-    if modality.normalise == "none":
-        *_, means = modality.values(next(iter(train.batches([0])))["inputs"][name])
-        return [0.0] * means, [1.0] * means
-    return modality.normalise

@@ -1,30 +1,14 @@
 """Children of a launch, here and on a Ray cluster: start, end, kills, what is reported."""
 
 import os
-import pty
 import signal
-import termios
-from pathlib import Path
 
+import launch_stub as stub
 import psutil
 import pytest
 from conftest import program
 from fake_runs import fake_run
-from launch_stub import (
-    alive,
-    check_sweep,
-    hold,
-    in_the_middle,
-    let_go,
-    make,
-    start_launcher,
-    started,
-    starts,
-    state,
-    tasks_for,
-    wait_for,
-    write_script,
-)
+from launch_stub import hold, in_the_middle, make, start_launcher, started, state, wait_for
 
 from common.options import UsageError
 from common.program import cores, free_memory
@@ -39,7 +23,7 @@ SEEDS = range(20, 26)
 
 @pytest.fixture
 def script(tmp_path):
-    return write_script(tmp_path)
+    return stub.write_script(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +60,10 @@ def test_runs_are_made_failures_collected_and_done_runs_skipped(tmp_path, script
     assert "FAILED demo/Joint/default/seed8: exit status 0, and no result.json\n" in error
     assert "done demo/Joint/default/seed12 (" in out
     assert "s, then exit status 1)" in out and "3 done, 2 failed\n" in out  # a result counts
+    assert "  4 of 5" in out and "  5 of 5\n" in out
     log = (results / "launch/demo-Joint-default-seed12.log").read_text()
     assert log == f"hello from seed 12 on cpu with {threads}\n"
-    assert set(starts(results).values()) == {1}  # what failed is not tried again
+    assert set(stub.starts(results).values()) == {1}  # what failed is not tried again
     assert make(results, script, address, 6, 11, 12) == 0
     assert "0 runs to make, 3 done" in capsys.readouterr().out
 
@@ -93,7 +78,7 @@ def test_a_signal_stops_all_children_and_nothing_new_is_started(tmp_path, script
     out, error = process.communicate(timeout=180)
     assert process.returncode == 128 + number, error
     passed_on = signal.SIGTERM if address else number
-    assert (tmp_path / "stopped").read_text() == str(int(passed_on)) and not alive(child)
+    assert (tmp_path / "stopped").read_text() == str(int(passed_on)) and not stub.alive(child)
     assert "stopped demo/Joint/default/seed9" in out and "0 done, 0 failed, 4 left" in out
     assert "the same command goes on from there" in error
     assert state(tmp_path, 22) == state(tmp_path, 23) == "new"
@@ -107,12 +92,12 @@ def test_a_launcher_killed_in_the_middle_loses_and_repeats_nothing(tmp_path, scr
     process.kill()
     done = [seed for seed in SEEDS if state(tmp_path, seed) == "done"]
     assert 22 not in done
-    let_go(tmp_path)
+    stub.let_go(tmp_path)
     again = start_launcher(tmp_path, script, *SEEDS, address=address)  # old children may still live
     out, error = again.communicate(timeout=180)
     process.communicate(timeout=180)
     assert again.returncode == 0, error
-    check_sweep(tmp_path, SEEDS, done)
+    stub.check_sweep(tmp_path, SEEDS, done)
 
 
 def test_a_run_that_another_process_makes_is_waited_for(tmp_path, script, address):
@@ -137,15 +122,6 @@ def test_an_unusable_folder_is_left_alone_and_reported(tmp_path, script, capsys)
     assert text in capsys.readouterr().err
 
 
-def test_children_end_when_the_launcher_is_killed(tmp_path, script):
-    process = start_launcher(tmp_path, script, 9)
-    child = started(tmp_path)
-    process.kill()
-    process.communicate(timeout=120)
-    wait_for(lambda: not alive(child))
-    assert (tmp_path / "stopped").read_text() == str(int(signal.SIGTERM))
-
-
 def test_a_child_killed_in_the_middle_costs_itself_alone(tmp_path, script):
     hold(tmp_path, 21)
     process = start_launcher(tmp_path, script, *SEEDS)
@@ -155,11 +131,11 @@ def test_a_child_killed_in_the_middle_costs_itself_alone(tmp_path, script):
     out, error = process.communicate(timeout=120)
     assert process.returncode == 1 and "5 done, 1 failed" in out
     assert "seed21: exit status -9: killed, most often by the system for want of memory" in error
-    let_go(tmp_path)
+    stub.let_go(tmp_path)
     out, error = start_launcher(tmp_path, script, *SEEDS).communicate(timeout=120)
     assert "1 runs to make, 5 done" in out and "1 done, 0 failed" in out, error
-    check_sweep(tmp_path, SEEDS, [seed for seed in SEEDS if seed != 21])
-    assert starts(tmp_path)[21] == 2
+    stub.check_sweep(tmp_path, SEEDS, [seed for seed in SEEDS if seed != 21])
+    assert stub.starts(tmp_path)[21] == 2
 
 
 def test_runs_that_do_not_fit_the_memory_take_turns(tmp_path, script, monkeypatch):
@@ -169,15 +145,15 @@ def test_runs_that_do_not_fit_the_memory_take_turns(tmp_path, script, monkeypatc
     hold(tmp_path, 20, 21)
     pool, found = LocalPool(tmp_path, ["cpu", "cpu"], script), []
     for seed in (20, 21):
-        assert not list(pool.ended()) and not pool.put_off  # one alone is never stopped
-        pool.start(tasks_for(tmp_path, seed)[0])
+        assert not list(pool.ended()) and pool.most == 2  # one alone is never stopped
+        pool.start(stub.tasks_for(tmp_path, seed)[0])
         in_the_middle(tmp_path, seed)
     wait_for(lambda: found.extend(pool.ended()) or found)
     ((task, why),) = found
     assert (task.seed, why) == (21, "memory is short, so at most 1 at a time from now on")
     assert not pool.has_room() and state(tmp_path, 21) == "partial"
     free[0] = SPARE + 1
-    let_go(tmp_path)
+    stub.let_go(tmp_path)
     wait_for(lambda: found.extend(pool.ended()) or len(found) == 2)
     assert found[1][1].done and pool.has_room()
 
@@ -204,20 +180,13 @@ def test_slots_and_the_shares_of_a_cluster():
 def test_a_worker_that_dies_costs_its_own_run_alone(tmp_path, script, cluster):
     process = start_launcher(tmp_path, script, 9, 1, address=cluster)
     child = started(tmp_path)
-    worker = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(worker, signal.SIGKILL)
+    psutil.Process(child).parent().kill()
     out, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "1 done, 1 failed" in out
     assert "FAILED demo/Joint/default/seed9: its worker died (" in error
     assert "    hello from seed 9 on cpu with 1\n" in error
-    wait_for(lambda: not alive(child))
-    assert starts(tmp_path) == {9: 1, 1: 1}
-
-
-def test_an_address_without_a_cluster_is_refused(tmp_path, script):
-    for address, words in (("127.0.0.1:1", "no cluster answers"), ("here", "takes HOST:PORT")):
-        with pytest.raises(UsageError, match=words):
-            make(tmp_path, script, address, 1)
+    wait_for(lambda: not stub.alive(child))
+    assert stub.starts(tmp_path) == {9: 1, 1: 1}
 
 
 # --- progress -------------------------------------------------------------------------------------
@@ -227,7 +196,7 @@ def test_progress_counts_epochs_of_all_runs(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr("experiments.launch.sweep.time.monotonic", lambda: now[0])
     fake_run(tmp_path, JOINT, 1, done=False)  # 3 epochs
-    first, second, third = tasks_for(tmp_path, 1, 2, 3)
+    first, second, third = stub.tasks_for(tmp_path, 1, 2, 3)
     progress = Progress(Reader(tmp_path), [first, second, third])
     assert (progress.count, progress.total, progress.remaining()) == (3, 90, None)
     fake_run(tmp_path, JOINT, 2, epochs=8, done=False)  # 7 epochs
@@ -235,31 +204,12 @@ def test_progress_counts_epochs_of_all_runs(tmp_path, monkeypatch):
     now[0] += 14.0
     assert (progress.count, progress.total) == (10, 90)
     assert progress.remaining() == 160.0  # 7 epochs in 14 s, 80 to go
-    progress.end(first, done=True)
-    progress.end(third, done=False)
+    progress.update(first, done=True)
+    progress.update(third, done=False)
     assert (progress.count, progress.total) == (37, 60)
     fake_run(tmp_path, JOINT, 3, epochs=33)  # more than foreseen
-    progress.end(third, done=True)
+    progress.update(third, done=True)
     assert (progress.count, progress.total) == (70, 93)
-
-
-def test_a_terminal_sees_a_bar_over_all_runs(tmp_path, script):
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 100))
-    process = start_launcher(tmp_path, script, 20, 21, stderr=theirs)
-    os.close(theirs)
-    text = b""
-    while True:
-        try:
-            part = os.read(ours, 4096)
-        except OSError:  # how Linux says that the other side is closed
-            break
-        text += part
-    out, _ = process.communicate(timeout=120)
-    os.close(ours)
-    assert process.returncode == 0
-    assert b"0 of 2 runs:" in text and b"2 of 2 runs: 100%" in text and b"60/60" in text
-    assert "1 of 2, about" in out and "left\n" in out
 
 
 def test_the_launcher_does_without_torch_and_ray():

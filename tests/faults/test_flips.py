@@ -84,7 +84,10 @@ def test_a_split_that_changed_since_the_run_began_is_refused(case, place):
     lines[moved] = lines[moved].replace(",train", ",test")
     split.write_text("\n".join(lines) + "\n")
     outcome, _ = again(case, place)
-    assert outcome.status == 2 and "was begun with other data: the split's file" in outcome.output
+    assert (
+        outcome.status == 2
+        and "was begun with other data: the SHA-256 of the split" in outcome.output
+    )
     then, now = [word for word in outcome.output.split() if word.endswith("...")]
     assert then != now
 

@@ -1,6 +1,5 @@
 """An own data set as a new user has it: other rows, missing files, few samples, wrong paths."""
 
-import json
 import shlex
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ import pytest
 from conftest import ROOT, program
 
 from common.files import read_table, write_table
-from experiments.run.folder import RunFolder
+from experiments.run.folder import RunFolder, find_runs
 
 SMALL = ("--devices", "cpu", "--threads", "1", "--max_epochs", "2", "--vocabulary", "build")
 TINY = ("--text_model", "tiny", "--batch_size", "8")
@@ -21,156 +20,76 @@ TINY = ("--text_model", "tiny", "--batch_size", "8")
 def own(tmp_path):
     """A function that writes a csv of vectors and texts, `counts` samples of each class."""
 
-    def write(counts, name="pets.csv", folder=tmp_path, shift=0.0):
+    def write(counts, folder=tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
-        rows, rng = ["id,label,array,text"], np.random.default_rng(0)
-        for label, count in counts.items():
-            for k in range(count):
-                np.save(folder / f"{label}{k}.npy", rng.normal(shift, 1, (3, 4)).astype("f4"))
-                rows.append(f"{label}{k},{label},{label}{k}.npy,a {label} number {k}")
-        (folder / name).write_text("\n".join(rows) + "\n")
-        return folder / name
+        rows, rng = [], np.random.default_rng(0)
+        for name, label in ((f"{c}{k}", c) for c, count in counts.items() for k in range(count)):
+            np.save(folder / f"{name}.npy", rng.normal(0, 1, (3, 4)).astype("f4"))
+            rows.append((name, label, f"{name}.npy", f"a {label} named {name}"))
+        write_table(folder / "pets.csv", ("id", "label", "array", "text"), rows)
+        return folder / "pets.csv"
 
     return write
 
 
-def train(path, tmp_path, *more, method="Joint"):
+def train(path, tmp_path, *more, method="Joint", status=0):
     places = ("--data_dir", tmp_path / "data", "--results_dir", tmp_path / "results")
-    return program("train.py", "--dataset", path, "--method", method, *places, *SMALL, *TINY, *more)
+    run = ("--dataset", path, "--method", method, *places, *SMALL, *TINY, *more)
+    done = program("train.py", *run)
+    assert done.returncode == status, done.stderr
+    return done
 
 
-def only_run(tmp_path):
-    (result,) = (tmp_path / "results").rglob("result.json")
-    return result.parent
+def results(tmp_path):
+    return [folder.read_json("result.json") for folder in find_runs(tmp_path / "results")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("counts", [{"cat": 20, "dog": 4}, {"cat": 6, "dog": 6}])
 @pytest.mark.parametrize("method", ["Joint", "Midas"])
 def test_few_and_uneven_samples_train_without_the_misaligned_figures(own, tmp_path, counts, method):
-    done = train(own(counts), tmp_path, method=method)
-    assert done.returncode == 0, done.stderr
-    noted = [line for line in done.stderr.splitlines() if "no misaligned figures of the" in line]
-    result = json.loads((only_run(tmp_path) / "result.json").read_text())
-    for part in ("val", "test"):
-        lacks = any(f"of the {part} part" in line for line in noted)
-        if part == "test":
-            assert lacks == ("test/conf_raw/text" not in result)
-        assert lacks == any(
-            f"the {part} part has no sample of class" in line for line in done.stderr.splitlines()
-        )
-    assert noted  # a part of one class alone
+    notes = train(own(counts), tmp_path, method=method).stderr
+    (result,) = results(tmp_path)
+    lacks = "no misaligned figures of the test part" in notes
+    assert lacks == ("test/conf_raw/text" not in result)
+    assert lacks == ("the test part has no sample of class" in notes)
+    assert "no misaligned figures of the" in notes  # some part has one class alone
 
 
-@pytest.mark.slow
-def test_a_csv_of_the_same_name_and_other_rows_is_another_data_set(own, tmp_path):
-    first, second = (
-        own({one: 12, two: 12}, folder=tmp_path / place)
-        for place, one, two in (("a", "cat", "dog"), ("b", "car", "train"))
-    )
-    for path in (first, second):
-        done = train(path, tmp_path)
-        assert done.returncode == 0, done.stderr
-    names = {
-        tuple(json.loads(path.read_text())["label_names"])
-        for path in (tmp_path / "results").rglob("result.json")
-    }
-    assert names == {("cat", "dog"), ("car", "train")}
-    folders = {path.name for path in (tmp_path / "data").iterdir()}
-    assert len(folders) == 2 and all(name.startswith("pets-") for name in folders)
-
-
-@pytest.mark.slow
-def test_files_that_changed_since_the_preparation_are_refused_with_the_command(own, tmp_path):
-    path = own({"cat": 12, "dog": 12})
-    assert train(path, tmp_path).returncode == 0
-    np.save(path.parent / "cat0.npy", np.zeros((9, 4), "f4"))
-    changed = train(path, tmp_path, "--lr", "0.01")
-    assert changed.returncode == 2 and "was prepared from other files" in changed.stderr
-    assert f"python -m data_prep --dataset {path} --data_dir" in changed.stderr
-    env = json.loads((only_run(tmp_path) / "env.json").read_text())
-    raw = env["starts"][0]["raw"]
-    assert raw["root"] == str(path.parent) and len(raw["candidates"]) == 12
-    obey(changed.stderr.split("prepare the set again: ")[1])
-    assert train(path, tmp_path, "--lr", "0.01").returncode == 0
-
-
-@pytest.mark.slow
-def test_the_command_in_the_message_of_a_damaged_shard_prepares_it_again(own, tmp_path):
-    path = own({"cat": 12, "dog": 12})
-    assert train(path, tmp_path).returncode == 0
-    (shard,) = (tmp_path / "data").rglob("*.arrow")
-    content = shard.read_bytes()
-    shard.write_bytes(content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:])
-    refused = train(path, tmp_path, "--lr", "0.01")
-    assert refused.returncode == 2 and "changed since it was prepared" in refused.stderr
-    obey(refused.stderr.split("prepare again: ")[1])
-    assert shard.read_bytes() == content
-    assert train(path, tmp_path, "--lr", "0.01").returncode == 0
-
-
-def obey(command):
-    """Runs a command that a message names, as a user pastes it."""
-    command = command.splitlines()[0].replace("python -m", f"{shlex.quote(sys.executable)} -m")
-    assert "--vocabulary build" in command
+def obey(message, words):
+    """Runs the command that follows `words` in a message, as a user pastes it."""
+    command = message.split(words)[1].splitlines()[0]
+    assert "python -m data_prep" in command and "--vocabulary build" in command
+    command = command.replace("python -m", f"{shlex.quote(sys.executable)} -m")
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
-def test_another_root_is_not_trained_on_in_silence(demo_data, tmp_path):
-    words = ("train.py", "--data_dir", demo_data[1], "--output_dir", tmp_path / "run")
-    words += ("--devices", "cpu", "--max_epochs", "2", "--dataset_root")
-    gone = program(*words, tmp_path / "gone")
-    assert gone.returncode == 2 and "gone is not a folder" in gone.stderr
-    other = tmp_path / "other"
-    (other / "clips").mkdir(parents=True)
-    rows = (demo_data[0] / "labels.csv").read_text().splitlines()[:41]
-    (other / "labels.csv").write_text("\n".join(rows) + "\n")
-    for row in rows[1:]:
-        for end in ("wav", "avi"):
-            shutil.copy(demo_data[0] / "clips" / f"{row.split(',')[0]}.{end}", other / "clips")
-    told = program(*words, other)
-    assert told.returncode == 2
-    assert "300 candidates (hash" in told.stderr and "40 candidates (hash" in told.stderr
-    assert f"python -m data_prep --dataset demo --dataset_root {other}" in told.stderr
-
-
-@pytest.mark.slow
-def test_missing_files_of_an_own_list_count(own, tmp_path):
+def test_changed_files_and_shards_are_refused_with_the_command_that_mends_them(own, tmp_path):
     path = own({"cat": 12, "dog": 12})
-    for k in range(6):
-        (path.parent / f"cat{k}.npy").unlink()
-    places = ("--dataset", path, "--data_dir", tmp_path / "data", "--vocabulary", "build")
-    done = program("-m", "data_prep", *places, "--num_workers", "1")
-    assert done.returncode == 3, done.stderr
-    assert "18 of 24 samples prepared" in done.stderr
-    assert "6 of 24 samples (25.0%) cannot be used" in done.stderr
-    allowed = program("-m", "data_prep", *places, "--num_workers", "1", "--max_bad", "0.3")
-    assert allowed.returncode == 0, allowed.stderr
-    folder = next((tmp_path / "data").glob("pets-*/*"))
-    reasons = [row["reason"] for row in read_table(folder / "rejected.csv")]
-    assert reasons == ["missing_file"] * 6
+    train(path, tmp_path)
+    (shard,) = (tmp_path / "data").rglob("*.arrow")
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:])
+    refused = train(path, tmp_path, "--lr", "0.01", status=2)
+    assert "changed since it was prepared" in refused.stderr
+    obey(refused.stderr, "prepare again: ")
+    assert shard.read_bytes() == content
+
+    np.save(path.parent / "cat0.npy", np.zeros((9, 4), "f4"))
+    changed = train(path, tmp_path, "--lr", "0.01", status=2)
+    assert "was prepared from other files" in changed.stderr
+    obey(changed.stderr, "prepare the set again: ")
+    train(path, tmp_path, "--lr", "0.01")
 
 
 @pytest.mark.parametrize("flag", ["--results_dir", "--output_dir", "--data_dir"])
 def test_a_folder_that_cannot_be_made_is_one_line(own, tmp_path, flag):
     (tmp_path / "file").write_text("")
-    path = own({"cat": 12, "dog": 12})
-    places = {"--data_dir": tmp_path / "data", "--results_dir": tmp_path / "results"}
-    places[flag] = tmp_path / "file" / "x"
-    words = [word for place in places.items() for word in place]
-    done = program("train.py", "--dataset", path, "--method", "Joint", *SMALL, *TINY, *words)
-    assert done.returncode == 74 and "Traceback" not in done.stderr
+    done = train(own({"cat": 12, "dog": 12}), tmp_path, flag, tmp_path / "file" / "x", status=74)
+    assert "Traceback" not in done.stderr
     assert "a file stands where a folder is needed: give another path" in done.stderr
-
-
-@pytest.mark.slow
-def test_the_time_left_is_told_after_the_first_epoch(own, tmp_path):
-    done = train(own({"cat": 12, "dog": 12}), tmp_path, "--max_epochs", "3")
-    lines = [line for line in done.stdout.splitlines() if line.startswith("epoch")]
-    assert len(lines) == 3 and " left" in lines[0] and " left" in lines[1]
-    assert " left" not in lines[2]
 
 
 @pytest.mark.slow

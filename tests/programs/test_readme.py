@@ -1,7 +1,6 @@
 """The code in README and docs runs as it stands there, and their commands exist."""
 
 import re
-import shutil
 import sys
 import types
 
@@ -9,7 +8,6 @@ import torch
 from conftest import ROOT, facts, tiny_batch, tiny_model
 
 import methods
-from common.files import read_table, write_table
 from data_prep import datasets
 from data_prep.spec import Candidate
 
@@ -88,44 +86,13 @@ def test_the_list_of_own_files_is_a_data_set(tmp_path, monkeypatch):
     assert found.candidates[2].inline["text"] == "a small one, asleep\nin the sun"
 
 
-def test_each_command_names_an_existing_file():
+def test_each_command_names_an_existing_file_and_each_link_leads_somewhere():
     text = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", TEXT, re.S | re.M))
     for name in set(re.findall(r"python ([\w/]+\.py)", text)):
         assert (ROOT / name).exists(), name
-    targets = re.findall(r"^make ([\w-]+)", text, re.M)
-    makefile = (ROOT / "Makefile").read_text()
+    targets, makefile = re.findall(r"^make ([\w-]+)", text, re.M), (ROOT / "Makefile").read_text()
     assert targets and all(f"\n{target}:" in makefile for target in targets)
-
-
-def test_each_link_leads_somewhere():
     for page in PAGES:
         text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
         for link in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
-
-
-def test_the_claims_are_checked_after_the_runs_of_one_modality(demo_data, tmp_path, capsys):
-    """`experiments run demo-alone`, then `benchmarks/demo_claims.py`, in README's order."""
-    sys.path.append(str(ROOT / "benchmarks"))
-    import demo_claims
-    from fake_runs import fake_run
-
-    from experiments.paper.illustration import ALONE, JOINT, MIDAS
-    from experiments.paper.kinds import SEEDS
-
-    results, data = tmp_path / "results", tmp_path / "data"
-    (data / "raw").mkdir(parents=True)
-    truth = demo_data[0].with_name("truth.csv")
-    shutil.copy(truth, data / "raw" / "demo-truth.csv")
-    ids = [row["id"] for row in read_table(truth)][:60]
-    for runs, acc in ((JOINT, 0.6), (MIDAS, 0.9), *((runs, 0.8) for runs in ALONE.values())):
-        for seed in SEEDS:
-            folder = fake_run(results, runs, seed, acc=acc)
-            keys = ("test/acc_mis", "test/acc_zero/video")
-            result = folder.read_json("result.json") | dict.fromkeys(keys, acc / 3)
-            folder.write_json("result.json", result)
-            write_table(folder.file("predictions.csv"), ("id",), [(name,) for name in ids])
-    places = ["--data_dir", str(data), "--results_dir", str(results)]
-    demo_claims.main(places)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 + len(ALONE) and "audio trained alone, 80.0 %" in lines[3]
