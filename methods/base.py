@@ -1,25 +1,34 @@
 """What a training method is: it owns the model, gets batches, and returns the loss.
 
-A method knows nothing of devices, precision, ranks, files or logging. It sees the model through
-its contract only (`models/classifier.py`): `encode(inputs) -> {modality: [B, D_m]}`,
-`fuse(features) -> [B, C]`, `split_logits`, `fuse_subset`, `unimodal`. Every state that must survive
-a kill is a parameter, a buffer or extra state, so a method needs no code of its own for resuming.
+A method does not deal with devices, precision, ranks, files or logging, and sees the model only
+through `models/classifier.py`. All state that must survive a kill is a parameter, a buffer or
+extra state, so that resuming needs no code in the method.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.options import UsageError
-from models.classifier import Classifier
+from common.options import UsageError, option
+from models.classifier import Classifier, Features
 
-Batch = dict
-Features = dict[str, Tensor]
+Batch = dict[str, Any]  # "index" and "label" [B], "inputs" {modality: [B, ...]}, a plan's columns
 Logs = dict[str, Tensor]
+
+# Options that several methods have. The window of epochs is that of `Method.in_window`.
+warmup_option = partial(option, help="epochs of joint training first", low=0, per_epochs=True)
+end_option = partial(option, 0, "last epoch of the method, then joint training (0: no end)", low=0)
+
+
+def choice(values: str, help: str, source: str) -> Any:
+    """An option with one of these values, which blanks separate; the first is the default."""
+    choices = tuple(values.split())
+    return option(choices[0], help, choices=choices, source=source)
 
 
 @dataclass(frozen=True)
@@ -34,14 +43,10 @@ class Facts:
 
 @dataclass
 class EpochPlan:
-    """Replaces an epoch's list of samples.
+    """Replaces an epoch's list of samples."""
 
-    `indices` [K] int64 are places in the training part (repeats allowed); `columns` are tensors of
-    length K that join the batches under their names.
-    """
-
-    indices: Tensor
-    columns: dict[str, Tensor] = field(default_factory=dict)
+    indices: Tensor  # [K] int64, places in the training part; repeats allowed
+    columns: dict[str, Tensor] = field(default_factory=dict)  # [K, ...], they join the batches
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class TrainingSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, indices: object = None, transforms: str = "eval") -> Iterator[Batch]: ...
+    def batches(self, indices: Any = None, transforms: str = "eval") -> Iterator[Batch]: ...
 
 
 class Method(nn.Module):
@@ -69,50 +74,50 @@ class Method(nn.Module):
     needs_unimodal_heads = False
     min_modalities = 1
 
-    def __init__(self, model: Classifier, hparams: object, facts: Facts):
+    def __init__(self, model: Classifier, hparams: Any, facts: Facts):
         super().__init__()
         self.model, self.hparams, self.facts = model, hparams, facts
         self.epoch = 0
         self._generator: torch.Generator | None = None
 
     @classmethod
-    def used_modalities(cls, hparams: object, available: list[str]) -> list[str]:
+    def used_modalities(cls, hparams: Any, available: list[str]) -> list[str]:
         """The modalities that the model gets, in the data set's order."""
         return available
 
     @classmethod
-    def has_unimodal_heads(cls, hparams: object) -> bool:
+    def has_unimodal_heads(cls, hparams: Any) -> bool:
         """Whether the model gets unimodal heads; overridden where it depends on a setting."""
         return cls.needs_unimodal_heads
 
     @classmethod
-    def check(cls, hparams: object, epochs: int, modalities: list[str]) -> None:
+    def check(cls, hparams: Any, epochs: int, modalities: list[str]) -> None:
         """Raises `UsageError` for settings that cannot work together; overrides call it first."""
-        if len(modalities) < cls.min_modalities:
-            raise UsageError(
-                f"--method {cls.__name__} needs {cls.min_modalities} or more modalities;"
-                f" it got {', '.join(modalities)}"
-            )
-        warmup = getattr(hparams, "warmup_epochs", 0)
+        name, count = cls.__name__, cls.min_modalities
+        if len(modalities) < count:
+            seen = ", ".join(modalities)
+            raise UsageError(f"--method {name} needs {count} or more modalities; it got {seen}")
+        warmup, end = getattr(hparams, "warmup_epochs", 0), getattr(hparams, "end_epoch", 0)
         if warmup >= epochs:
             raise UsageError(
-                f"--warmup_epochs {warmup} leaves no epoch of --max_epochs {epochs} for"
-                f" {cls.__name__}; give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
+                f"--warmup_epochs {warmup} leaves no epoch of --max_epochs {epochs} for {name};"
+                f" give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
             )
-        end = getattr(hparams, "end_epoch", 0)
         if 0 < end <= warmup:
             raise UsageError(
-                f"--end_epoch {end} leaves no epoch after --warmup_epochs {warmup} for"
-                f" {cls.__name__}; give a later one, or 0: it never ends"
+                f"--end_epoch {end} leaves no epoch after --warmup_epochs {warmup} for {name};"
+                " give a later one, or 0: it never ends"
             )
 
     def in_window(self, epoch: int) -> bool:
-        """Whether `epoch` comes after `warmup_epochs` and not after `end_epoch` of `HParams`.
-
-        A method may have neither of the two; an `end_epoch` of 0 means that there is no end.
-        """
+        """Whether `epoch` comes after `warmup_epochs` and not after `end_epoch`, if there are."""
         end = getattr(self.hparams, "end_epoch", 0)
         return epoch > getattr(self.hparams, "warmup_epochs", 0) and (not end or epoch <= end)
+
+    @property
+    def active(self) -> bool:
+        """Whether this epoch is in the method's window."""
+        return self.in_window(self.epoch)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """The loss of a batch, and detached scalars under the full names that the log gives them.
@@ -124,6 +129,7 @@ class Method(nn.Module):
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
         """Called before each epoch, counted from 1 over all stages."""
+        return None
 
     def after_backward(self) -> None:
         """Called when gradients are complete, before the optimizer's step."""
@@ -144,7 +150,7 @@ class Method(nn.Module):
         """Whether the learning rate's decay (--lr_step) counts this epoch."""
         return True
 
-    def logits(self, features: dict[str, Tensor]) -> Tensor:
+    def logits(self, features: Features) -> Tensor:
         """[B, C] for evaluation."""
         return self.model.fuse(features)
 
@@ -157,6 +163,16 @@ class Method(nn.Module):
     def by_modality(self, series: str, values: Iterable[Tensor]) -> Logs:
         """Log entries "<series>/<modality>" of M values in the order of the modalities."""
         return {f"{series}/{m}": v for m, v in zip(self.model.modalities, values)}
+
+    def train_logs(self, **values: Tensor) -> Logs:
+        """Log entries "train/<name>" of scalars, and "train/<name>/<modality>" of values [M]."""
+        logs: Logs = {}
+        for name, value in values.items():
+            if value.ndim:
+                logs |= self.by_modality(f"train/{name}", value.detach())
+            else:
+                logs[f"train/{name}"] = value.detach()
+        return logs
 
     @property
     def generator(self) -> torch.Generator:

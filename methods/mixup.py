@@ -22,15 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
-from methods.base import Batch, Features, Logs, Method
+from methods.base import Batch, Features, Logs, Method, choice
 from methods.ops import accuracy, dirichlet
 
 
 def draw_lam(concentration: float, columns: int, generator: torch.Generator) -> Tensor:
-    """lam [K] in [0, 1], independent draws from Beta(a, a), a = `concentration`.
-
-    K is 1 (one for all modalities) or M.
-    """
+    """lam [K] in [0, 1], independent draws from Beta(a, a); K is 1 (for all modalities) or M."""
     return dirichlet(concentration, (columns, 2), generator)[:, 0]
 
 
@@ -52,36 +49,28 @@ class Mixup(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """The paper gives no value."""
-
         concentration: float = option(
             0.2,
             "a of lam ~ Beta(a, a); 0.4 and 1.0 are other usual values",
             above=0,
             source="DomainBed; the paper gives no value",
         )
-        lam_mode: str = option(
-            "shared",
+        lam_mode: str = choice(
+            "shared per_modality",
             "one lam for all modalities, or one for each, whose mean weighs the label",
-            choices=("shared", "per_modality"),
-            source="two readings of Sec. 4.4",
+            "two readings of Sec. 4.4",
         )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """The loss of mixed samples; the clean batch is fused for the log alone."""
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         columns = len(f) if hp.lam_mode == "per_modality" else 1
         lam = draw_lam(hp.concentration, columns, self.generator)
         j = torch.randperm(len(y), generator=self.generator, device=y.device)
         z_mix = self.model.fuse(mix_features(f, j, lam))
-        loss = pair_loss(z_mix, y, y[j], lam.mean())
-        with torch.no_grad():
+        l_mix = pair_loss(z_mix, y, y[j], lam.mean())
+        with torch.no_grad():  # the clean batch is fused for the log alone
             z = self.model.fuse(f)
             l_align = F.cross_entropy(z, y)
-        return loss, {
-            "train/acc": accuracy(z, y),
-            "train/L_align": l_align,
-            "train/L_mix": loss.detach(),
-            "train/lam": lam.mean(),
-        }
+        logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_mix=l_mix, lam=lam.mean())
+        return l_mix, logs

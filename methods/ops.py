@@ -2,17 +2,19 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.classifier import Classifier, Features
+
 Value = TypeVar("Value", float, Tensor)
 
 
-def unimodal_losses(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
+def unimodal_losses(logits: Features, labels: Tensor) -> Tensor:
     """Sum over modalities of the mean cross-entropy of [B, C] logits (paper Eq. 9, second half)."""
     return torch.stack([F.cross_entropy(z, labels) for z in logits.values()]).sum()
 
@@ -48,9 +50,7 @@ def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
     """`x` to the last bit, with its gradient multiplied by `factor`."""
-    if factor == 0:
-        return x.detach()
-    return x.detach() + factor * (x - x.detach())
+    return x.detach() + factor * (x - x.detach()) if factor else x.detach()
 
 
 def dirichlet(concentration: float, shape: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -77,7 +77,7 @@ def shapley(worth: Callable[[tuple[str, ...]], Value], players: Sequence[str]) -
     number, or a tensor with one entry for each of many games.
     """
     orders = list(itertools.permutations(players))
-    total = {}
+    total: dict[str, Value] = {}
     for order in orders:
         for place, m in enumerate(order):
             before = tuple(p for p in players if p in order[:place])
@@ -86,8 +86,11 @@ def shapley(worth: Callable[[tuple[str, ...]], Value], players: Sequence[str]) -
     return {m: total[m] for m in players}
 
 
+# OPM and OGM --------------------------------------------------------------------------------------
+
+
 @torch.no_grad()
-def compare_modalities(logits: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+def compare_modalities(logits: Features, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(S [M], rho [M]) of split logits {m: [B, C]}, with S^m = sum_i softmax(z_i^m)[y_i]."""
     score = torch.stack([true_probability(z, labels).sum() for z in logits.values()])
     return score, discrepancy_ratio(score)
@@ -109,15 +112,15 @@ def gradient_factor(ratio: Tensor, alpha: float) -> Tensor:
     return torch.where(ratio > 1, 1 - torch.tanh(alpha * ratio), 1.0)
 
 
-def modulate_gradients_(
-    parameters: Iterable[nn.Parameter], k: Tensor, generator: torch.Generator | None
-) -> None:
-    """`modulate_gradient_` for an encoder's parameters, except vectors (batch norms and biases)."""
+@torch.no_grad()
+def modulate_encoders_(model: Classifier, k: Tensor, generator: torch.Generator | None) -> None:
+    """OGM-GE on all encoder gradients but those of vectors (batch norms and biases); k [M]."""
     # As in BalanceBenchmark. The official code takes 4-D gradients alone, which for convolutional
     # encoders are the same tensors, but would never modulate a text encoder.
-    for p in parameters:
-        if p.ndim != 1 and p.grad is not None and p.numel() > 1:
-            modulate_gradient_(p.grad, k, generator)
+    for m, k_m in zip(model.modalities, k):
+        for p in model.encoder_parameters(m):
+            if p.ndim != 1 and p.grad is not None and p.numel() > 1:
+                modulate_gradient_(p.grad, k_m, generator)
 
 
 def modulate_gradient_(grad: Tensor, k: Tensor, generator: torch.Generator | None) -> None:
@@ -138,7 +141,7 @@ def modulate_gradient_(grad: Tensor, k: Tensor, generator: torch.Generator | Non
 
 
 class CommonWidth(nn.Module):
-    """Brings features {m: [B, D_m]} to one width, so that they can be compared.
+    """Brings features {m: [B, D_m]} to one width [B, D], so that they can be compared.
 
     Equal widths pass unchanged; otherwise each modality gets a linear map without bias to the
     smallest width (our choice).
@@ -152,6 +155,5 @@ class CommonWidth(nn.Module):
             {m: nn.Linear(w, narrow, bias=False) for m, w in widths.items() if unequal}
         )
 
-    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """{m: [B, D]} in the order of `features`."""
+    def forward(self, features: Features) -> Features:
         return {m: self.maps[m](f) if m in self.maps else f for m, f in features.items()}
