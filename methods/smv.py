@@ -4,7 +4,7 @@ Before each epoch, every modality's contribution to the prediction of every trai
 computed: the Shapley value of a game whose players are the modalities. Where a contribution is low,
 copies of the sample in which only that modality is visible join the epoch, to train its encoder.
 
-    hits       `SMV._hits`      hit_S = 1[argmax of the fused logits = y], features outside S zero
+    hits       `SMV.hits`       hit_S = 1[argmax of the fused logits = y], features outside S zero
     worth      `contributions`  v(S) = |S| hit_S ("size") or hit_S ("unit"), v of nothing = 0
     valuation  `contributions`  phi^m = the Shapley value of m in v; one game a sample
     frequency  `copies`         0 if phi >= 1; 1 if phi >= 0.4; 2 if phi >= -0.1; else 3
@@ -29,17 +29,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import UsageError, option
-from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
+from methods.base import (
+    Batch,
+    EpochPlan,
+    Features,
+    Logs,
+    Method,
+    TrainingSet,
+    choice,
+    warmup_option,
+)
 from methods.ops import accuracy, shapley, subsets
 
 CODE = "the authors' code"
-Coalition = tuple[str, ...]
-ByModality = dict[str, Tensor]
+Hits = dict[tuple[str, ...], Tensor]
 
 
-def contributions(
-    hits: dict[Coalition, Tensor], modalities: Sequence[str], value: str = "size"
-) -> ByModality:
+def contributions(hits: Hits, modalities: Sequence[str], value: str = "size") -> Features:
     """phi {m: [N]} float64 from the hits [N] (bool or 0/1) of every coalition.
 
     `value`: "size" (the authors' code) makes a coalition's hit worth its size, "unit"
@@ -64,13 +70,13 @@ def copies(phi: Tensor) -> Tensor:
     return (phi < 1).long() + (phi < 0.4).long() + (phi < -0.1).long()
 
 
-def sample_plan(phi: ByModality) -> tuple[Tensor, Tensor]:
+def sample_plan(phi: Features) -> tuple[Tensor, Tensor]:
     """(indices [K], keep [K]) int64 from phi {m: [N]}: N whole samples, then all copies.
 
     keep is 0 for a whole sample and k for a copy that shows only the k-th modality, from 1.
     """
-    size, device = len(next(iter(phi.values()))), next(iter(phi.values())).device
-    places = torch.arange(size, device=device)
+    some = next(iter(phi.values()))
+    places = torch.arange(len(some), device=some.device)
     indices = [places] + [places.repeat_interleave(copies(values)) for values in phi.values()]
     keep = [torch.full_like(rows, k) for k, rows in enumerate(indices)]
     return torch.cat(indices), torch.cat(keep)
@@ -91,7 +97,7 @@ def modality_gap(means: Sequence[float], strength: float, form: str = "linear") 
 
 
 def modality_plan(
-    phi: ByModality,
+    phi: Features,
     generator: torch.Generator,
     part_ratio: float = 0.2,
     strength: float = 1.0,
@@ -119,7 +125,7 @@ def modality_plan(
     return torch.cat([whole, extra]), keep
 
 
-def keep_only(features: ByModality, keep: Tensor) -> ByModality:
+def keep_only(features: Features, keep: Tensor) -> Features:
     """Features {m: [B, D_m]} with zero vectors where keep [B] names another modality.
 
     A row with keep = 0 passes unchanged to the last bit. A hidden feature gets exactly no gradient,
@@ -140,78 +146,66 @@ class SMV(Method):
     class HParams:
         """Defaults of the authors' code."""
 
-        value: str = option(
-            "size",
-            "worth of a coalition whose prediction is right: its size, or 1",
-            choices=("size", "unit"),
-            source="the authors' code; unit: BalanceBenchmark",
+        value: str = choice(
+            "size unit", "worth of a right coalition: its size, or 1", f"{CODE}; BalanceBenchmark"
         )
-        warmup_epochs: int = option(
+        warmup_epochs: int = warmup_option(
             5,
-            "epochs of joint training before the first valuation",
-            low=0,
-            per_epochs=True,
-            source="the authors' code; MIDAS's release: ucf101 10, food101 2 of 30",
+            help="epochs of joint training before the first valuation",
+            source=f"{CODE}; MIDAS's release: ucf101 10, food101 2 of 30",
         )
-        level: str = option(
-            "sample",
+        level: str = choice(
+            "sample modality",
             "copies for each sample by its own contributions, or one share for the whole set",
-            choices=("sample", "modality"),
-            source="the two variants of the authors' code",
+            f"the two variants of {CODE}",
         )
         part_ratio: float = option(
             0.2, "modality level: share of samples averaged", above=0, high=1, source=CODE
         )
         strength: float = option(1.0, "modality level: factor of the gap", low=0, source=CODE)
-        gap_form: str = option(
-            "linear", "modality level", choices=("linear", "tanh", "power"), source=CODE
-        )
+        gap_form: str = choice("linear tanh power", "modality level", CODE)
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
         # Logs of this epoch's valuation. They need no buffer: a resumed run starts at an epoch's
         # beginning, where the valuation is made again.
-        self._found: Logs = {}
+        self.found: Logs = {}
 
     @classmethod
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` also for an option of the modality level that would do nothing."""
         super().check(hparams, epochs, modalities)
-        if hparams.level == "sample":
-            for name in ("part_ratio", "strength", "gap_form"):
-                if getattr(hparams, name) != getattr(cls.HParams(), name):
-                    raise UsageError(f"--{name} has an effect with --level modality only")
+        for name in ("part_ratio", "strength", "gap_form") if hparams.level == "sample" else ():
+            if getattr(hparams, name) != getattr(cls.HParams(), name):
+                raise UsageError(f"--{name} has an effect with --level modality only")
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
         """After the warm-up: values all training samples and makes this epoch's list."""
-        self._found = {}
-        if not self.in_window(epoch):
+        self.found = {}
+        if not self.active:
             return None
         hp, modalities = self.hparams, self.model.modalities
-        hits = self._hits(train)
+        hits = self.hits(train)
         phi = contributions(hits, modalities, hp.value)
         if hp.level == "sample":
             indices, keep = sample_plan(phi)
         else:
-            indices, keep = modality_plan(
-                phi, self.generator, hp.part_ratio, hp.strength, hp.gap_form
-            )
+            how = (hp.part_ratio, hp.strength, hp.gap_form)
+            indices, keep = modality_plan(phi, self.generator, *how)
         modality = torch.arange(len(modalities) + 1, device=keep.device)  # 0: all of them
         entries = (keep[:, None] == modality).double().sum(0) / len(train)
-        self._found["train/expansion"] = entries.sum()
-        self._found |= self.by_modality("train/copies", entries[1:])
-        self._found |= self.by_modality("train/shapley", [values.mean() for values in phi.values()])
+        means = torch.stack([values.mean() for values in phi.values()])
+        self.found = self.train_logs(expansion=entries.sum(), copies=entries[1:], shapley=means)
         for s, hit in hits.items():
-            self._found[f"train/hit/{'+'.join(s)}"] = hit.double().mean()
+            self.found[f"train/hit/{'+'.join(s)}"] = hit.double().mean()
         return EpochPlan(indices, {"keep": keep})
 
     @torch.no_grad()
-    def _hits(self, train: TrainingSet) -> dict[Coalition, Tensor]:
+    def hits(self, train: TrainingSet) -> Hits:
         """hit_S [N] bool of every coalition, from one encoder pass in evaluation mode."""
         # The authors' code values after the epoch, on augmented inputs. Doing it before the next
         # one uses the same weights; the valuation shall not depend on a crop (our choice).
         self.eval()
-        parts: dict[Coalition, list[Tensor]] = {s: [] for s in subsets(self.model.modalities)}
+        parts: dict[tuple[str, ...], list[Tensor]] = {s: [] for s in subsets(self.model.modalities)}
         for batch in train.batches(transforms="eval"):
             f = self.model.encode(batch["inputs"])
             for s, hits in parts.items():
@@ -228,15 +222,12 @@ class SMV(Method):
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f if keep is None else keep_only(f, keep))
         loss = F.cross_entropy(z, y)
-        logs = {"train/L_align": loss.detach()}
         if keep is None:
-            return loss, logs | {"train/acc": accuracy(z, y)}
+            return loss, self.train_logs(acc=accuracy(z, y), L_align=loss)
         whole = keep == 0
-        right = (z.detach().argmax(1) == y) & whole
-        logs["train/acc"] = right.sum() / whole.sum()
-        logs["train/masked"] = (~whole).float().mean()
-        return loss, logs
+        acc = ((z.argmax(1) == y) & whole).sum() / whole.sum()
+        return loss, self.train_logs(acc=acc, L_align=loss, masked=(~whole).float().mean())
 
     def end_epoch(self) -> Logs:
         """Results of this epoch's valuation; none in the warm-up."""
-        return self._found
+        return self.found
