@@ -1,14 +1,13 @@
 """AMCo: adaptive mask co-optimisation (Zhou, Liang, Zheng, Xuan, Kumada; ICASSP 2023).
 
-The modality on which the prediction depends is made harder by masking a growing part of it; at the
-same time each modality's own prediction continues to be trained, so that the masked one does not
-degrade. W_m are the columns of the one fusion layer that belong to modality m, f_m its feature.
+A growing part of the modality on which the prediction depends is masked, while each modality's own
+prediction continues to be trained. W_m are modality m's columns of the fusion layer.
 
     split      `Classifier.split_logits`   z_m = W_m f_m + b / M, which sum to the fused logits
     ratio      `mask_ratio`     p = sin(pi / 2 * min(epsilon, l) / epsilon), l grows by batches
     mask       `dropped_places` floor(p K) of K places, drawn anew each batch, shared by its samples
-    logit      `mask_logits`    z'_m = z_m with the places set to 0, K = C, each dependent modality
-    feature    `mask_features`  f'_m = f_m likewise and scaled up, K = D_m, one dependent modality
+    logit      `mask`           z'_m = z_m with the places set to 0, K = C, each dependent modality
+    feature    `mask`           f'_m = f_m likewise and scaled up, K = D_m, one dependent modality
     output     `AMCo.output`    out = sum_m z'_m, or A (sum_m z'_m) + a with `--linear_star on`
     loss       `AMCo.forward`   CE(out, y) + sum_m CE(z'_m, y)
     masses     `modality_masses`       softmax over the M C logits of all z', summed per modality
@@ -49,19 +48,12 @@ def dropped_places(p: float, width: int, generator: torch.Generator) -> Tensor:
     return (order < int(p * width + 1e-9))[None]
 
 
-def mask_logits(logits: Features, dropped: Tensor, dependent: Tensor) -> Features:
-    """z' of each modality: {m: [B, C]}, dropped [1, C], dependent bool [M] -> {m: [B, C]}."""
-    pairs = zip(logits.items(), dependent.unbind())
-    return {m: z.masked_fill(dropped & flag, 0.0) for (m, z), flag in pairs}
-
-
-def mask_features(features: Features, dropped: Features, dependent: Tensor, p: float) -> Features:
-    """f' of each modality: {m: [B, D_m]}, dropped {m: [1, D_m]}, dependent [M] -> {m: [B, D_m]}."""
-    # 1 / (1 - p) keeps the expectation of a masked feature; the public code stops at 10.
-    scale = 1 / (1 - p) if 1 - p > 0.1 else 10.0
-    masked = {m: f.masked_fill(dropped[m], 0.0) * scale for m, f in features.items()}
-    flags = zip(features, dependent.unbind())
-    return {m: torch.where(flag, masked[m], features[m]) for m, flag in flags}
+def mask(values: Features, places: Features, dependent: Tensor, scale: float = 1.0) -> Features:
+    """{m: [B, K_m]} with the places {m: [1, K_m]} of dependent modalities (bool [M]) set to 0."""
+    flags = zip(values.items(), dependent.unbind())
+    return {
+        m: torch.where(flag, v.masked_fill(places[m], 0.0) * scale, v) for (m, v), flag in flags
+    }
 
 
 def modality_masses(logits: Features) -> Tensor:
@@ -121,15 +113,22 @@ class AMCo(Method):
         self.dependent = torch.zeros_like(self.dependent)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """CE of the output plus those of the masked modalities; outside the window the first alone.
-
-        `train/dependent/<m>` is 1 if this step masked m; `train/mass/<m>` decides on the next one.
-        """
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         p = mask_ratio(self.epoch - 1, self.batches_done, hp.epsilon)  # counts warm-up epochs too
         self.batches_done += 1
-        masked, total = self.mask(f, p) if self.active else ({}, self.model.fuse(f))
+        if not self.active:
+            total = self.model.fuse(f)
+        elif hp.variant == "feature":
+            # A mask for every modality: reading which one is dependent would be a host read.
+            places = {m: dropped_places(p, v.shape[1], self.generator) for m, v in f.items()}
+            # 1 / (1 - p) keeps the expectation of a masked feature; the public code stops at 10.
+            f = mask(f, places, self.dependent, 1 / (1 - p) if 1 - p > 0.1 else 10.0)
+            masked, total = self.model.split_logits(f), self.model.fuse(f)
+        else:
+            places = dict.fromkeys(f, dropped_places(p, self.model.num_classes, self.generator))
+            masked = mask(self.model.split_logits(f), places, self.dependent)
+            total = torch.stack(list(masked.values())).sum(0)
         out = self.output(total)
         l_align = F.cross_entropy(out, y)
         logs = self.train_logs(acc=accuracy(out, y), L_align=l_align)
@@ -138,30 +137,16 @@ class AMCo(Method):
         if not self.active:
             return l_align, logs
         l_uni, masses = unimodal_losses(masked, y), modality_masses(masked)
-        ratio = torch.full((), p, device=out.device)
-        logs |= self.train_logs(L_uni=l_uni, mask_ratio=ratio, mass=masses)
-        logs |= self.train_logs(dependent=self.dependent.float())
+        ratio, dependent = torch.full((), p, device=out.device), self.dependent.float()
+        logs |= self.train_logs(L_uni=l_uni, mask_ratio=ratio, mass=masses, dependent=dependent)
         # `feature` in the public code keeps a modality masked until the epoch ends. Here it is
         # decided anew after every batch, as in `logit` (our choice).
         self.dependent = dependent_modalities(masses, hp.sigma, hp.variant == "feature")
         return l_align + l_uni, logs
 
-    def mask(self, f: Features, p: float) -> tuple[Features, Tensor]:
-        """(z' {m: [B, C]}, their sum [B, C])."""
-        if self.hparams.variant == "feature":
-            # A mask for every modality: reading which one is dependent would be a host read.
-            places = {m: dropped_places(p, v.shape[1], self.generator) for m, v in f.items()}
-            f = mask_features(f, places, self.dependent, p)
-            return self.model.split_logits(f), self.model.fuse(f)
-        dropped = dropped_places(p, self.model.num_classes, self.generator)
-        masked = mask_logits(self.model.split_logits(f), dropped, self.dependent)
-        return masked, torch.stack(list(masked.values())).sum(0)
-
     def output(self, total: Tensor) -> Tensor:
-        """[B, C] from the sum of the split logits."""
         return total if self.linear_star is None else self.linear_star(total)
 
     def logits(self, features: Features) -> Tensor:
-        """Unmasked; the fused logits are the sum of the split ones."""
         # The public code trains through `linear_star` and evaluates without it (our choice: with).
         return self.output(self.model.fuse(features))

@@ -6,7 +6,7 @@ variance. ARL measures how much the fused output relies on each modality and how
 and enlarges the gradients of the encoder that is relied on too little. Cross-entropies of unimodal
 logits, made by the fusion layer itself, lower each modality's bias.
 
-    `zero_padded_logits`  s^m = W_m f^m + b: the fused output with the other features set to zero
+    logits                s^m = W_m f^m + b: the fused output with the other features set to zero
     `reliance`            d_m = sum_c mean_i |s^m_ic|
     `entropy`             H_m = mean_i entropy(softmax s^m_i), which stands for the variance
     `target`              q_m = 1 / max(H_m / sum_j H_j, floor), divided by its sum
@@ -32,13 +32,6 @@ from methods.ops import accuracy
 CODE = "public code"
 
 
-def zero_padded_logits(
-    features: Features, weight: Tensor, bias: Tensor, columns: dict[str, slice]
-) -> Features:
-    """{m: [B, C]} from the fusion layer's weight [C, sum D_m], bias [C] and modality slices."""
-    return {m: F.linear(features[m], weight[:, s], bias) for m, s in columns.items()}
-
-
 def reliance(logits: Features) -> Tensor:
     """d [M]: size of the unimodal logits {m: [B, C]}, batch mean of |s| summed over classes."""
     return torch.stack([z.detach().abs().mean(0).sum() for z in logits.values()])
@@ -62,11 +55,8 @@ def target(h: Tensor, floor: float) -> Tensor:
 
 
 def coefficients(d_share: Tensor, q: Tensor, temperature: float) -> Tensor:
-    """k [M], sums to 1, largest where reliance is smallest beside its target q; both [M].
-
-    The logits of the softmax are T q_m (1 - d_m) / (M - 1): for two modalities the other one's
-    share times q_m, as in the code; for more the mean of the others' shares (our choice).
-    """
+    """k [M], sums to 1, largest where reliance is smallest beside its target q; both [M]."""
+    # For two modalities the other one's share, as in the code; for more the mean (our choice).
     return torch.softmax(temperature * q * (1 - d_share) / (len(q) - 1), dim=0)
 
 
@@ -100,7 +90,8 @@ class ARL(Method):
         y, hp, fusion = batch["label"], self.hparams, self.model.fusion
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
-        s = zero_padded_logits(f, fusion.weight, fusion.bias, self.model.modality_slices)
+        slices = self.model.modality_slices
+        s = {m: F.linear(f[m], fusion.weight[:, slices[m]], fusion.bias) for m in f}
         l_align = F.cross_entropy(z, y)
         losses = torch.stack([F.cross_entropy(s_m, y) for s_m in s.values()])
         d_share, h = shares(reliance(s)), entropy(s)
@@ -117,7 +108,6 @@ class ARL(Method):
         return l_align + (hp.gamma if self.active else 1.0) * losses.sum(), logs
 
     def after_backward(self) -> None:
-        """Scales each encoder's gradients, never the head's; then clips, as the code does."""
         # The code scales the gradient at an encoder's last feature map. Backward is linear in it,
         # so scaling the gradients of the encoder's parameters gives the same.
         if self.active and self.hparams.mode != "off":

@@ -1,11 +1,10 @@
 """What a training method is: it owns the model, gets batches, and returns the loss.
 
-A method does not deal with devices, precision, ranks, files or logging, and sees the model only
-through `models/classifier.py`. All state that must survive a kill is a parameter, a buffer or
-extra state, so that resuming needs no code in the method.
+Devices, precision, ranks, files and logging are the training loop's. All state that must survive a
+kill is a parameter, a buffer or extra state, so that resuming needs no code in the method.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -87,7 +86,7 @@ class Method(nn.Module):
 
     @classmethod
     def has_unimodal_heads(cls, hparams: Any) -> bool:
-        """Whether the model gets unimodal heads; overridden where it depends on a setting."""
+        """Whether the model gets unimodal heads."""
         return cls.needs_unimodal_heads
 
     @classmethod
@@ -116,7 +115,6 @@ class Method(nn.Module):
 
     @property
     def active(self) -> bool:
-        """Whether this epoch is in the method's window."""
         return self.in_window(self.epoch)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
@@ -160,16 +158,13 @@ class Method(nn.Module):
         self._generator = None
         return self.start_epoch(epoch, train)
 
-    def by_modality(self, series: str, values: Iterable[Tensor]) -> Logs:
-        """Log entries "<series>/<modality>" of M values in the order of the modalities."""
-        return {f"{series}/{m}": v for m, v in zip(self.model.modalities, values)}
-
     def train_logs(self, **values: Tensor) -> Logs:
         """Log entries "train/<name>" of scalars, and "train/<name>/<modality>" of values [M]."""
         logs: Logs = {}
         for name, value in values.items():
             if value.ndim:
-                logs |= self.by_modality(f"train/{name}", value.detach())
+                of = zip(self.model.modalities, value.detach())
+                logs |= {f"train/{name}/{m}": v for m, v in of}
             else:
                 logs[f"train/{name}"] = value.detach()
         return logs

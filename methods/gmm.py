@@ -1,15 +1,14 @@
 """GMM-guided adaptive loss: OUR FORMULATION of an idea whose equations we could not read.
 
 After Liu, Yu, Liu, "Quantifying Multimodal Imbalance: A GMM-Guided Adaptive Loss for Audio-Visual
-Learning" (arXiv 2510.21797; v3: "Adaptive Loss via Probabilistic Sample Separation"). We could read
-the abstracts and introductions of its three versions, no equation and no hyper-parameter, and know
-of no public code. No number made by this file is a reproduction of that paper.
+Learning" (arXiv 2510.21797). We could read abstracts and introductions, no equation and no
+hyper-parameter, and know of no public code: no number made by this file reproduces that paper.
 
-A mixture of two Gaussians over the gaps between the modalities' confidences separates balanced from
-imbalanced samples, whose posteriors weigh the losses; the model is then fine-tuned on the balanced
-samples. By the abstracts the loss shall (a) make the gap small, (b) move imbalanced samples toward
-balanced ones, (c) penalise the gap more for imbalanced samples and weigh the fusion loss more for
-balanced ones. The rest is an inference (reasons in docs/methods.md):
+Two Gaussians over the gaps between the modalities' confidences separate balanced from imbalanced
+samples, whose posteriors weigh the losses; then comes fine-tuning on the balanced samples. The loss
+shall (a) make the gap small, (b) move imbalanced samples toward balanced ones, (c) penalise the gap
+more for imbalanced samples and weigh the fusion loss more for balanced ones. The rest is an
+inference (reasons in docs/methods.md):
 
     `modality_gap`  delta_i = mean over the other modalities of max_m p_i^m - p_i^l, p^m the true
                     class's probability by g_m; no gradient into the maximum
@@ -52,9 +51,7 @@ def log_joint(x: Tensor, pi: Tensor, mu: Tensor, v: Tensor) -> Tensor:
 def fit_mixture(delta: Tensor) -> Tensor:
     """(pi, mu, v) [3, 2] of delta [N] by expectation-maximisation in float64, balanced first.
 
-    Begins at the quartiles with equal weights and the sample variance; ends when a step gains less
-    than 1e-6 of mean log-likelihood, or after 200. Raises `FloatingPointError` for gaps that are
-    not finite.
+    Raises `FloatingPointError` for gaps that are not finite.
     """
     x = delta.detach().double()
     if not x.isfinite().all():
@@ -121,12 +118,11 @@ class GMM(Method):
         self.register_buffer("kept", torch.zeros_like(self.gaps, dtype=torch.bool))
 
     def stages(self, epochs: int) -> list[Stage]:
-        """Training, then fine-tuning from the best epoch."""
         finetune = Stage("finetune", self.hparams.finetune_epochs, LR_FINETUNE, start="best")
         return [Stage("train", epochs)] + ([finetune] if finetune.epochs else [])
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """Fits before each adaptive epoch; before fine-tuning fits once and chooses the samples."""
+        """Fits before each adaptive epoch, and once before fine-tuning."""
         finetuning = epoch - self.facts.epochs  # from 1; before it at most 0
         self.adaptive = self.active and finetuning <= 0
         if self.adaptive or finetuning == 1:
@@ -172,7 +168,6 @@ class GMM(Method):
         return l_fusion + l_uni + gaps, logs | self.train_logs(L_shift=l_shift, L_pen=l_pen)
 
     def end_epoch(self) -> Logs:
-        """The mixture in use, and in fine-tuning the number of balanced samples."""
         if not self.active:
             return {}
         logs = {"gmm/degenerate": degenerate(self.mixture).float()}

@@ -1,8 +1,8 @@
 """LeMDA: learned multimodal data augmentation in feature space (Liu et al., ICLR 2023).
 
-An augmentation network G, a variational auto-encoder, perturbs the concatenated features x. The
-task network (encoders and fusion layer) learns from x and from the perturbed G(x). G is trained
-against it, to raise the loss on G(x), while predictions that were confident on x must not change.
+G, a variational auto-encoder, perturbs the concatenated features x. The task network (encoders and
+fusion layer) learns from x and G(x). G is trained to raise the loss on G(x), while predictions that
+were confident on x must not change.
 
     G(x) = x + noise                              `MlpVae`, `hidden_sizes`; `TransformerVae`
     encoders, fusion: min CE(z) + CE(z_aug)       `LeMDA.forward`
@@ -11,9 +11,8 @@ against it, to raise the loss on G(x), while predictions that were confident on 
     G: min mean (G(x) - x)^2                      `LeMDA.forward`
     G: min KL(latent || normal)                   `kl_to_normal`
 
-One backward serves both networks, each then takes the step of its own optimizer. We could not read
-the paper: its two objectives (minimise the sum of both CE; maximise CE(z_aug) and minimise the
-consistency loss) are second-hand, from public reading notes. The rest is the authors' code,
+We could not read the paper: its objectives (minimise the sum of both CE; maximise CE(z_aug) and
+minimise the consistency loss) are second-hand, from reading notes. The rest is the authors' code,
 lzcemma/LeMDA, under text/src/autogluon/text/automm: models/augment_network.py, fusion.py and
 mlp.py, optimization/lit_module.py and utils.py ("the code"). More in docs/methods.md.
 """
@@ -36,11 +35,7 @@ HEADS, FEEDFORWARD = 8, 2048  # of the transformer, public code; its dropout is 
 
 
 def consistency(z_aug: Tensor, z: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """(mean over B of KL(p_aug || p) where max p > threshold, share of such rows) of [B, C] logits.
-
-    Rows below the threshold count as 0 in the mean. z is the target and gets no gradient. The
-    direction of the KL is the code's.
-    """
+    """(mean over B of KL(p_aug || p), 0 unless max p > threshold; share of such rows) of [B, C]."""
     log_p_aug, log_p = F.log_softmax(z_aug, 1), F.log_softmax(z.detach(), 1)
     confident = log_p.exp().amax(1) > threshold
     divergence = (log_p_aug.exp() * (log_p_aug - log_p)).sum(1)
@@ -48,10 +43,7 @@ def consistency(z_aug: Tensor, z: Tensor, threshold: float) -> tuple[Tensor, Ten
 
 
 def kl_to_normal(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL of N(mu, exp(logvar)) to N(0, I), for [B, K] or, with tokens, [B, M, K].
-
-    The sum over all elements divided by B K, as in the code: tokens add up.
-    """
+    """KL of N(mu, exp(logvar)) to N(0, I) over B K, for [B, K] or, with tokens, [B, M, K]."""
     total = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
     return total / (mu.shape[0] * mu.shape[-1])
 
@@ -65,7 +57,7 @@ def sample_latent(mu: Tensor, logvar: Tensor, generator: torch.Generator) -> Ten
 def hidden_sizes(d: int, latent: int, n_layer: int) -> list[int]:
     """The code's layer widths between d features and the latent, in equal steps.
 
-    If n_layer + 1 divides d - latent there are n_layer - 1 of them: the range stops before its end.
+    There are n_layer of them, or one less if n_layer + 1 divides d - latent.
     """
     step = (d - latent) // (n_layer + 1)
     sizes = list(range(d - step, latent + step, -step)) if step > 0 else []
@@ -78,16 +70,18 @@ def hidden_sizes(d: int, latent: int, n_layer: int) -> list[int]:
 
 
 def zero_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer that gives zero until it is trained: the noise starts at 0."""
     layer = nn.Linear(inputs, outputs)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def unit(inputs: int, outputs: int) -> nn.Sequential:
-    linear = nn.Linear(inputs, outputs)
-    return nn.Sequential(nn.LayerNorm(inputs), linear, nn.ReLU(), nn.Dropout(DROPOUT))
+def units(sizes: list[int]) -> list[nn.Module]:
+    """The MLP's layers from size to size."""
+    return [
+        nn.Sequential(nn.LayerNorm(a), nn.Linear(a, b), nn.ReLU(), nn.Dropout(DROPOUT))
+        for a, b in pairwise(sizes)
+    ]
 
 
 class MlpVae(nn.Module):
@@ -96,16 +90,14 @@ class MlpVae(nn.Module):
     def __init__(self, d: int, latent: int, n_layer: int, last_act: str = "linear"):
         super().__init__()
         sizes = [d, *hidden_sizes(d, latent, n_layer)]
-        self.encoder = nn.Sequential(*[unit(a, b) for a, b in pairwise(sizes)])
+        self.encoder = nn.Sequential(*units(sizes))
         self.mu, self.logvar = nn.Linear(sizes[-1], latent), nn.Linear(sizes[-1], latent)
-        mirrored = [latent, *reversed(sizes[1:])]
-        last = [nn.LayerNorm(sizes[1]), zero_linear(sizes[1], d)]
-        # In the code the last layer also ends in ReLU and dropout. The ReLU sees exactly 0, where
-        # its derivative is 0: the layer never gets a gradient and G stays the identity. We end in
-        # the linear layer, as the code's own transformer does.
+        last: list[nn.Module] = [nn.LayerNorm(sizes[1]), zero_linear(sizes[1], d)]
+        # So the code. The ReLU sees exactly 0, where its derivative is 0: the layer never gets a
+        # gradient and G stays the identity. We end in the linear layer, as its transformer does.
         if last_act == "relu":
             last += [nn.ReLU(), nn.Dropout(DROPOUT)]
-        self.decoder = nn.Sequential(*[unit(a, b) for a, b in pairwise(mirrored)], *last)
+        self.decoder = nn.Sequential(*units([latent, *reversed(sizes[1:])]), *last)
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         hidden = self.encoder(x)
@@ -116,8 +108,8 @@ class MlpVae(nn.Module):
 class TransformerVae(nn.Module):
     """G on one token for each modality: x [B, M D] -> (x + noise, mu and logvar [B, M, latent]).
 
-    Needs features of one width, a multiple of 8, and raises `UsageError` otherwise. So it cannot
-    run where encoders of different kinds meet without --image_width (texts and images, vectors).
+    Raises `UsageError` unless all features have one width, a multiple of 8: encoders of different
+    kinds (texts and images, vectors) need --image_width.
     """
 
     def __init__(self, widths: dict[str, int], latent: int, n_layer: int):
@@ -194,7 +186,6 @@ class LeMDA(Method):
             raise UsageError(f"--last_act {hparams.last_act} is an end of --network mlp_vae only")
 
     def optimizers(self, base: Callable) -> list[torch.optim.Optimizer]:
-        """The shared optimizer for the task network, Adam without weight decay for G."""
         # The training loop gives both a StepLR; the code's step schedule is for the task's alone.
         adam = torch.optim.Adam(self.augmenter.parameters(), lr=self.hparams.aug_lr)
         return [base(self.model.parameters()), adam]
@@ -229,6 +220,5 @@ class LeMDA(Method):
         return l_task + hp.w_consist * l_consist + hp.w_reg * l_reg + hp.w_kld * l_kld, logs
 
     def after_backward(self) -> None:
-        """Clips the gradients of both networks together."""
         if self.hparams.clip:
             nn.utils.clip_grad_norm_(self.parameters(), self.hparams.clip)

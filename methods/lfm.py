@@ -1,9 +1,8 @@
 """LFM: facilitating multimodal classification via dynamically learning the modality gap
 (NeurIPS 2024).
 
-Some modalities fit the labels more easily than others, so fitting labels alone makes one of them
-lead. LFM adds a loss without labels that matches the modalities' predictions, and moves the weight
-between the two losses from epoch to epoch.
+LFM adds a loss without labels that matches the modalities' predictions, and moves the weight
+between it and the loss of the labels from epoch to epoch.
 
     L_cls     CE(o, y), o the fused logits
     L_match   `matching_loss`   divergence of the modalities' predictions, mean over pairs
@@ -16,15 +15,13 @@ between the two losses from epoch to epoch.
 
 We could read the abstract and public summaries, not the paper. Public code: njustkmg/NeurIPS24-LFM
 (Crema_epoch.py, Crema_epoch_learnable.py; "official") and GeWu-Lab/BalanceBenchmark
-(balancemm/trainer/LFM_trainer.py; "balancebench", the default, since MIDAS's baselines follow that
-benchmark: an inference). The two differ in logits, mode and start, see `VARIANTS`. The abstract
-calls L_match contrastive; neither code has negatives. More in docs/methods.md.
+(balancemm/trainer/LFM_trainer.py; "balancebench", the default). The abstract calls L_match
+contrastive; neither code has negatives. More in docs/methods.md.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +36,7 @@ from methods.ops import accuracy, jensen_shannon
 # (alpha_mode, alpha_match at the start): each code's own, with opposite starts. The logits are the
 # fusion layer's slices, or in "official" those of heads, whose mean is o.
 VARIANTS = {"balancebench": ("hvp", 0.05), "official": ("fitted", 0.95)}
-# Crema_epoch.py: alpha_cls of epoch e, counted from 0, is sum_k FITTED[k] e^k for 200 epochs.
+# Crema_epoch.py: alpha_cls of epoch e, counted from 0, is sum_k FITTED[k] e^k, for 200 epochs.
 FITTED = (2.04623704e-1, 3.35472727e-3, 1.22989557e-4, -2.92947416e-6, 2.23835486e-8,
           -5.39717505e-11)  # fmt: skip
 FITTED_EPOCHS = 200
@@ -48,11 +45,9 @@ CODE = "public code"
 
 
 def mixture_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """[KL(M || P) + KL(M || Q)] / 2 of each row of two [..., C] log-probabilities, M their mean.
-
-    Both public codes compute this: the arguments are the other way round than in the Jensen-Shannon
-    divergence that they name, and it is not bounded.
-    """
+    """[KL(M || P) + KL(M || Q)] / 2 of each row of two [..., C] log-probabilities, M their mean."""
+    # So both public codes, which name the Jensen-Shannon divergence, where KL's arguments are the
+    # other way round.
     log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
     return (log_mean.exp() * (log_mean - (log_p + log_q) / 2)).sum(-1)
 
@@ -72,51 +67,30 @@ def mixed(l_cls: Tensor, l_match: Tensor, alpha_match: Tensor) -> Tensor:
 
 
 def fitted_alpha_cls(epoch: int, epochs: int) -> float:
-    """The official polynomial, stretched from 200 epochs to `epochs`; `epoch` is counted from 1.
-
-    The stretch is our choice: the coefficients were fitted to 200 epochs of CREMA-D. So is the
-    bound of 1, which the polynomial exceeds at epochs 177 to 188.
-    """
+    """The official polynomial, stretched from 200 epochs to `epochs`; `epoch` is counted from 1."""
+    # The stretch and the bound of 1, which it exceeds at epochs 177 to 188, are our choice.
     e = (epoch - 1) * (FITTED_EPOCHS - 1) / max(epochs - 1, 1)
     return min(sum(c * e**k for k, c in enumerate(FITTED)), 1.0)
 
 
 def hessian_vector_mean(
-    l_cls: Tensor,
-    l_match: Tensor,
-    parameters: Sequence[Tensor],
-    first: Tensor,
-    alpha_match: Tensor,
+    l_cls: Tensor, l_match: Tensor, alpha_match: Tensor, parameters: Sequence[Tensor]
 ) -> Tensor:
-    """The mean over the entries of `first` of H v, v = grad L_cls; a scalar.
+    """The mean over the entries of the first parameter of H v, v = grad L_cls; a scalar.
 
-    H is the Hessian of the mixed loss over all `parameters`, of which `first` is one. This is the
-    published rule and not the bilevel gradient; with its rate alpha hardly moves, so the start
-    value decides.
+    H is the Hessian of the mixed loss over all `parameters`. This is the published rule and not the
+    bilevel gradient; with its rate alpha hardly moves, so the start value decides.
     """
-    some = {"allow_unused": True, "materialize_grads": True}  # 0 for what a loss does not depend on
-    v = torch.autograd.grad(l_cls, parameters, retain_graph=True, **some)
-    loss = mixed(l_cls, l_match, alpha_match)
-    slope = torch.autograd.grad(loss, parameters, create_graph=True, **some)
-    # Only the entries of H v that count are computed: the gradient of <grad L, v> for `first`.
+
+    def gradients(loss: Tensor, of: Sequence[Tensor], **how: bool) -> tuple[Tensor, ...]:
+        # 0 for what a loss does not depend on
+        return torch.autograd.grad(loss, of, allow_unused=True, materialize_grads=True, **how)
+
+    v = gradients(l_cls, parameters, retain_graph=True)
+    slope = gradients(mixed(l_cls, l_match, alpha_match), parameters, create_graph=True)
+    # Only the entries of H v that count are computed: the gradient of <grad L, v>.
     product = torch.stack([(g * w).sum() for g, w in zip(slope, v, strict=True)]).sum()
-    return torch.autograd.grad(product, first, **some)[0].mean()
-
-
-@contextmanager
-def second_order_passes(device: torch.device) -> Iterator[None]:
-    """Makes encoders twice differentiable, and restores the global generator afterwards.
-
-    Compiled encoders and fused attention have no second derivatives; the data loader draws from
-    torch's global generator.
-    """
-    devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices),
-        torch.compiler.set_stance("force_eager"),
-        sdpa_kernel(SDPBackend.MATH),
-    ):
-        yield
+    return gradients(product, parameters[:1])[0].mean()
 
 
 def gather_batch(train: TrainingSet, indices: Tensor) -> Batch:
@@ -165,7 +139,6 @@ class LFM(Method):
             return mode, start if self.alpha_match == -1 else self.alpha_match
 
     def __init__(self, model, hparams, facts):
-        """Raises `UsageError` if the held-out samples leave fewer than two to train on."""
         super().__init__(model, hparams, facts)
         self.mode, start = hparams.schedule()
         # float64: hvp's steps are smaller than what float32 resolves beside 0.95.
@@ -174,10 +147,8 @@ class LFM(Method):
         if self.mode != "hvp":
             return
         if hparams.held_out > facts.train_size - 2:
-            raise UsageError(
-                f"--held_out {hparams.held_out} leaves too few of {facts.train_size} training"
-                " samples; give less"
-            )
+            size = f"{facts.train_size} training samples"
+            raise UsageError(f"--held_out {hparams.held_out} leaves too few of {size}; give less")
         self.register_buffer("alpha_lr", torch.tensor(hparams.lr_alpha, **scalar))
         # From the training part, as in the official code (which uses 8 of its 16); BalanceBenchmark
         # takes a quarter of a validation batch. Drawn on the CPU: the same on every device.
@@ -187,7 +158,7 @@ class LFM(Method):
 
     @classmethod
     def has_unimodal_heads(cls, hparams: HParams) -> bool:
-        """Only the official variant has heads; its fusion layer exists and is never used."""
+        """The official variant has heads; its fusion layer exists and is never used."""
         return hparams.variant == "official"
 
     @classmethod
@@ -215,10 +186,14 @@ class LFM(Method):
         # samples (our choice; BalanceBenchmark stays in training mode).
         self.eval()
         parameters = [p for p in self.parameters() if p.requires_grad]
-        with second_order_passes(self.model.device):
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with (
+            torch.random.fork_rng(devices),  # the data loader draws from the global generator
+            torch.compiler.set_stance("force_eager"),  # compiled encoders and fused attention
+            sdpa_kernel(SDPBackend.MATH),  # have no second derivatives
+        ):
             _, l_cls, l_match = self.losses(gather_batch(train, self.held_out))
-            first = next(self.model.encoder_parameters(self.model.modalities[0]))
-            g = hessian_vector_mean(l_cls, l_match, parameters, first, self.alpha_match)
+            g = hessian_vector_mean(l_cls, l_match, self.alpha_match, parameters)
         self.alpha_grad = g
         self.alpha_match.sub_(self.alpha_lr * g).clamp_(*BOUNDS)
         rest = torch.ones(len(train), dtype=torch.bool, device=self.held_out.device)

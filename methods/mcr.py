@@ -1,9 +1,8 @@
 """MCR: multimodal competition regularizer (Kontras et al.; NeurIPS 2025; arXiv 2411.07335).
 
 Encoders are players. A modality matters as much as the prediction changes when its feature is
-replaced by that of another sample of the batch; each player raises its own importance and, in the
-default game, lowers that of the others. A contrastive term aligns the features of a class, and an
-optional one asks that the prediction be enough to reconstruct the features.
+swapped with another sample's; each player raises its own importance and, in the default game,
+lowers that of the others.
 
     J_m    `game`              E_sigma JSD(softmax(o), softmax(o with f^m replaced by f^m[sigma]))
     R      `game`              player m descends lambda (-J_m - k sum_{j != m} J_j);
@@ -13,10 +12,9 @@ optional one asks that the prediction be enough to reconstruct the features.
     L_CEB  `MCR.forward`       mean (f - h(o))^2
     total  `MCR.forward`       CE(o, y) + w_uni sum_m CE(g_m(f^m), y) + R + contr L_Con + lib L_CEB
 
-We could read the paper's main text and single files of kkontras/MCR
-(agents/general_agent/helpers/Bias_Infusion.py and models/MCR_Models.py, "the code"), but not the
-appendix. The code's stored class computes R and L_Con and returns the loss without them; they are
-added here, as in the sibling classes of that file. More in docs/methods.md.
+We could read the paper's main text, not the appendix, and of kkontras/MCR single files ("the code":
+agents/general_agent/helpers/Bias_Infusion.py, models/MCR_Models.py). Its stored class computes R
+and L_Con and returns the loss without them; we add them, as its siblings. More in docs/methods.md.
 """
 
 from collections.abc import Sequence
@@ -154,15 +152,11 @@ class MCR(Method):
         self.h = reconstructor(model.num_classes, model.widths) if hparams.lib else None
 
     def stages(self, epochs: int) -> list[Stage]:
-        """Pretraining if asked for, then the games."""
         first = self.hparams.pretrain_epochs
         return ([Stage("pretrain", first)] if first else []) + [Stage("train", epochs)]
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """The total of the module docstring; in pretraining the unimodal losses alone.
-
-        A term of weight 0 is neither computed nor logged; J is always measured.
-        """
+        """A term of weight 0 is neither computed nor logged; J is always measured."""
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         if 1 <= self.epoch <= hp.pretrain_epochs:

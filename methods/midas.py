@@ -300,4 +300,4 @@ class Midas(Method):
 
     def end_epoch(self) -> Logs:
         """alpha (Figure 4: the largest of the modalities'; 1 during the warm-up)."""
-        return self.by_modality("alpha", self.alpha)
+        return {f"alpha/{m}": a for m, a in zip(self.model.modalities, self.alpha)}

@@ -1,8 +1,8 @@
 """OGM-GE: on-the-fly gradient modulation with generalization enhancement (Peng, Wei, Deng, Wang,
 Hu; CVPR 2022).
 
-Each batch shows which modality predicts the right class better. OGM leaves the prediction alone and
-shrinks the gradients of that modality's encoder; GE adds noise to the gradients of all encoders.
+OGM shrinks the gradients of the encoder whose modality predicts the right class better in this
+batch; GE adds noise to the gradients of all encoders.
 
     1  `compare_modalities`  S^m = sum_i softmax(W_m f_i^m + b / M)[y_i]
     2  `discrepancy_ratio`   rho^m = mean over l != m of S^m / S^l

@@ -1,7 +1,7 @@
 """OPM: on-the-fly prediction modulation (Wei, Hu, Du, Wen; TPAMI 2024).
 
-In each batch the fusion layer's slices show which modality predicts the right class better. OPM
-drops that modality's features in some of the samples, so that the others must explain them.
+OPM drops the features of the modality that predicts the right class better, by the fusion layer's
+slices, in some of a batch's samples, so that the others must explain them.
 
     1  `compare_modalities`  S^m = sum_i softmax(W_m f_i^m + b / M)[y_i], of whole features
     2  `discrepancy_ratio`   rho^m = mean over l != m of S^m / S^l
@@ -33,7 +33,7 @@ SCRIPT, CODE = "official script", "official code"
 
 
 def drop_probability(ratio: Tensor, q_base: float, lam: float) -> Tensor:
-    """Step 3: q [M] of ratios [M]; it jumps from 0 to q_base where the ratio passes 1."""
+    """Step 3: q [M] of ratios [M]."""
     q = q_base * (1 + lam * torch.tanh(ratio - 1))
     return torch.where(ratio > 1, q.clamp(0.0, 1.0), 0.0)
 
@@ -43,9 +43,9 @@ def draw_masks(
 ) -> tuple[Tensor, Tensor]:
     """Step 4: bool (gate [], keep [rows, M]); a closed gate keeps everything.
 
-    No sample loses all its modalities: the modality with the smallest S has S^m / S^l <= 1 for each
-    l, hence a ratio of at most 1 (rounding keeps the order), q = 0 and a mask of ones. So the
-    public codes' filter for such samples is not needed, and theta < 1.
+    No sample loses all its modalities: the one with the smallest S has S^m / S^l <= 1 for each l,
+    hence a ratio of at most 1, q = 0 and a mask of ones. So the public codes' filter for such
+    samples is not needed, and theta < 1.
     """
     # The gate stays a tensor: to branch on it would make the host wait for the device.
     gate = torch.rand((), generator=generator, device=q.device) < p_exe
@@ -60,10 +60,7 @@ def dropped_width(q: Tensor, widths: dict[str, int]) -> Tensor:
 
 
 def drop_features(features: Features, keep: Tensor, theta: Tensor) -> Features:
-    """Step 6: {m: [B, D_m]}; keep [B, M] in the order of `features`, theta [].
-
-    With nothing dropped and theta 0, values and gradients stay the same to the last bit.
-    """
+    """Step 6: {m: [B, D_m]}; keep [B, M] in the order of `features`, theta []."""
     return {m: f * keep[:, n, None] / (1 - theta) for n, (m, f) in enumerate(features.items())}
 
 
@@ -96,11 +93,6 @@ class OPM(Method):
                 )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """Cross-entropy of the fused logits of partly dropped features; outside the window Joint's.
-
-        `train/drop` and `train/theta` are what an open gate applies, `train/dropped` is the share
-        of rows that were dropped.
-        """
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         # S, rho, q, theta and k carry no gradient (our choice). In the public codes q is

@@ -1,19 +1,18 @@
 """PowMix(R): a RECONSTRUCTION of PowMix, not its published algorithm. Tables label it PowMix(R).
 
-PowMix (Georgiou, Avrithis, Potamianos; IEEE/ACM TASLP 2024, arXiv 2312.12334) regularises a
-multimodal model: it mixes the embeddings of a batch within each modality, before the fusion, and
-trains on the mixtures. We could read its abstract only, and its repository (efthymisgeo/powmix)
-holds no code. The abstract names five components; every formula below is an inference, partly after
-MultiMix (Venkataramanan et al., NeurIPS 2023), which shares an author. docs/methods.md has the
-reasons. Z^m [B, D_m] are embeddings, Y [B, C] one-hot labels:
+PowMix (Georgiou, Avrithis, Potamianos; IEEE/ACM TASLP 2024, arXiv 2312.12334) mixes the embeddings
+of a batch within each modality, before the fusion. We could read its abstract only; its repository
+(efthymisgeo/powmix) holds no code. The abstract names five components; every formula below is an
+inference, partly after MultiMix (NeurIPS 2023), which shares an author: docs/methods.md.
+Z^m [B, D_m] are embeddings, Y [B, C] one-hot labels:
 
     1  number       `PowMix.forward`  n = rows * B mixed rows a step
        factors      `draw_factors`    Lambda_k^m ~ Dirichlet(a, ..., a), one vector [B] a row k
     2  reweight     `reweight`        Gamma_kj = Lambda_kj a_j / sum_l Lambda_kl a_l
                     `log_attention`   a = softmax_i(<Z_i, mean_j Z_j> / sqrt(D))
     3  anisotropic  `PowMix.forward`  Lambda^m for each modality
-    4  dynamic      `draw_mixed`      each row mixes a random non-empty set of modalities,
-                    `leave_unmixed`   the others keep an anchor's embedding
+    4  dynamic      `draw_mixed`      each row mixes a random non-empty set of modalities; the
+                                      others keep an anchor's embedding
     5  label        `PowMix.forward`  Yhat = (mean_m Gamma^m) Y
        loss         `PowMix.forward`  CE(g_f(Z), y) + w softCE(g_f(Gamma Z), Yhat)
 """
@@ -58,9 +57,8 @@ def reweight(factors: Tensor, log_a: Tensor) -> Tensor:
 def draw_mixed(rows: int, modalities: int, p: float, generator: torch.Generator) -> Tensor:
     """S [n, M] bool: each modality with probability p, given that a row's set is not empty.
 
-    Drawn modality by modality. After an earlier member the chance is p; without one it is
-    p / (1 - (1 - p)^left), the chance of being a member given that one of the `left` remaining ones
-    is. The distribution is that of drawing again while a set is empty.
+    As long as a row has no member, the chance is p / (1 - (1 - p)^left): that of being a member
+    given that one of the `left` remaining modalities is.
     """
     u = torch.rand(rows, modalities, generator=generator, device=generator.device)
     some, columns = torch.zeros_like(u[:, 0], dtype=torch.bool), []
@@ -70,11 +68,6 @@ def draw_mixed(rows: int, modalities: int, p: float, generator: torch.Generator)
         columns.append(u[:, m] < torch.where(some, p, first))
         some = some | columns[-1]
     return torch.stack(columns, dim=1)
-
-
-def leave_unmixed(gamma: Tensor, mixed: Tensor, anchor: Tensor) -> Tensor:
-    """Gamma [n, B] with the rows outside `mixed` [n] replaced by onehot(anchor), anchor [n]."""
-    return torch.where(mixed[:, None], gamma, onehot(anchor, gamma.shape[1]))
 
 
 class PowMix(Method):
@@ -110,7 +103,7 @@ class PowMix(Method):
         order = torch.randperm(len(y), generator=draw, device=y.device)
         anchor = order[torch.arange(rows, device=y.device) % len(y)]
         for k, m in enumerate(f):
-            gammas[m] = leave_unmixed(gammas[m], mixed[:, k], anchor)
+            gammas[m] = torch.where(mixed[:, k, None], gammas[m], onehot(anchor, len(y)))
         stacked = torch.stack(list(gammas.values()))  # [M, n, B]
         targets = stacked.mean(0) @ onehot(y, self.model.num_classes)
         # A second call of g_f: one for all rows would change the last bits of z.

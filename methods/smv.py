@@ -1,8 +1,8 @@
 """SMV: re-sampling by sample-level modality valuation (Wei, Feng, Wang, Hu; CVPR 2024).
 
-Before each epoch, every modality's contribution to the prediction of every training sample is
-computed: the Shapley value of a game whose players are the modalities. Where a contribution is low,
-copies of the sample in which only that modality is visible join the epoch, to train its encoder.
+A modality's contribution to the prediction of a sample is its Shapley value in a game whose players
+are the modalities. Where it is low, copies of the sample that show only that modality join the
+epoch, to train its encoder.
 
     hits       `SMV.hits`       hit_S = 1[argmax of the fused logits = y], features outside S zero
     worth      `contributions`  v(S) = |S| hit_S ("size") or hit_S ("unit"), v of nothing = 0
@@ -14,9 +14,9 @@ copies of the sample in which only that modality is visible join the epoch, to t
                `SMV.forward`    L = CE(z, y) over whole samples and copies
 
 We could read the paper's abstract and the authors' code (GeWu-Lab/Valuate-and-Enhance-Multimodal-
-Cooperation: code/sample_level.py, modality_level.py, datasets/dataloader.py, models/models.py), not
-the paper's body. GeWu-Lab/BalanceBenchmark re-implements it (balancemm/trainer/Sample_trainer.py,
-datasets/__init__.py); its worth of a hit is second-hand. More in docs/methods.md.
+Cooperation: code/sample_level.py, modality_level.py, datasets/dataloader.py, models/models.py);
+GeWu-Lab/BalanceBenchmark re-implements it (balancemm/trainer/Sample_trainer.py). More in
+docs/methods.md.
 """
 
 import itertools
@@ -48,9 +48,8 @@ Hits = dict[tuple[str, ...], Tensor]
 def contributions(hits: Hits, modalities: Sequence[str], value: str = "size") -> Features:
     """phi {m: [N]} float64 from the hits [N] (bool or 0/1) of every coalition.
 
-    `value`: "size" (the authors' code) makes a coalition's hit worth its size, "unit"
-    (BalanceBenchmark) makes it worth 1. With "unit" a sample that every coalition gets right still
-    has copies: for M = 2 the list has N (5 - 2a) entries, a being the fused accuracy.
+    With "unit" a sample that every coalition gets right still has copies: for M = 2 the list has
+    N (5 - 2a) entries, a being the fused accuracy.
     """
     worth = {s: hit.double() * (len(s) if value == "size" else 1) for s, hit in hits.items()}
     worth[()] = torch.zeros_like(worth[tuple(modalities)])
@@ -60,13 +59,10 @@ def contributions(hits: Hits, modalities: Sequence[str], value: str = "size") ->
 
 
 def copies(phi: Tensor) -> Tensor:
-    """The number of copies for each contribution, [N] int64 in 0..3.
-
-    For M = 2, phi takes multiples of 1/2 and this is 2 (1 - phi) below 1: linear in what is missing
-    to a fair share. For M > 2 the same thresholds hold for each modality (an inference).
-    """
-    # The bound 1 is BalanceBenchmark's; the authors' code has 0.9, which differs from M = 4 on.
-    # Both codes give no copies at exactly 0.4 and -0.1, which do not occur for M <= 4.
+    """The number of copies for each contribution, [N] int64 in 0..3."""
+    # For M > 2 the same thresholds are an inference. The bound 1 is BalanceBenchmark's; the
+    # authors' code has 0.9, which differs from M = 4 on. Both codes give no copies at exactly 0.4
+    # and -0.1, which do not occur for M <= 4.
     return (phi < 1).long() + (phi < 0.4).long() + (phi < -0.1).long()
 
 
@@ -85,9 +81,8 @@ def sample_plan(phi: Features) -> tuple[Tensor, Tensor]:
 def modality_gap(means: Sequence[float], strength: float, form: str = "linear") -> float:
     """The share of samples to be copied, from the mean contributions of the M modalities.
 
-    g = 2/3 of the mean distance between two modalities' shortfalls 1 - phi. "linear": a g, "tanh":
-    tanh(a g), "power": a g^1.5, with the strength a. 2/3 is the authors' constant; a share above 1
-    is possible, since copies are drawn with replacement. "power" is the authors' "square".
+    g is the mean distance of two contributions, times 2/3 (the authors' constant). With strength a,
+    "linear" is a g, "tanh" tanh(a g), "power" a g^1.5 (the authors' "square").
     """
     pairs = list(itertools.combinations(means, 2))
     g = sum(abs(one - other) for one, other in pairs) / len(pairs) * 2 / 3
@@ -105,9 +100,8 @@ def modality_plan(
 ) -> tuple[Tensor, Tensor]:
     """(indices [K], keep [K]) int64 as `sample_plan` gives them, for one modality in the whole set.
 
-    The contributions are averaged over int(part_ratio N), at least one, samples. The share of
-    `modality_gap` of the N samples gets a copy with the least contributing modality (the first of
-    equals). Both draws are uniform with replacement.
+    Contributions are averaged over part_ratio N samples, at least one. The share `modality_gap` of
+    all samples gets a copy of the least contributing modality. Both draws are with replacement.
     """
     stacked = torch.stack(list(phi.values()))  # [M, N]
     size, device = stacked.shape[1], stacked.device
@@ -126,11 +120,8 @@ def modality_plan(
 
 
 def keep_only(features: Features, keep: Tensor) -> Features:
-    """Features {m: [B, D_m]} with zero vectors where keep [B] names another modality.
-
-    A row with keep = 0 passes unchanged to the last bit. A hidden feature gets exactly no gradient,
-    but its encoder's batch statistics include it (as in the authors' code).
-    """
+    """Features {m: [B, D_m]} with zero vectors where keep [B] names another modality."""
+    # As in the authors' code, a hidden modality is encoded and counts in the batch statistics.
     return {
         m: torch.where(((keep == 0) | (keep == k))[:, None], f, 0.0)
         for k, (m, f) in enumerate(features.items(), start=1)
@@ -141,6 +132,7 @@ class SMV(Method):
     """Joint training for the warm-up, then on the list that each epoch's valuation makes."""
 
     min_modalities = 2
+    found: Logs
 
     @dataclass(frozen=True)
     class HParams:
@@ -150,26 +142,21 @@ class SMV(Method):
             "size unit", "worth of a right coalition: its size, or 1", f"{CODE}; BalanceBenchmark"
         )
         warmup_epochs: int = warmup_option(
-            5,
-            help="epochs of joint training before the first valuation",
-            source=f"{CODE}; MIDAS's release: ucf101 10, food101 2 of 30",
+            5, source=f"{CODE}; MIDAS's release: ucf101 10, food101 2 of 30"
         )
         level: str = choice(
             "sample modality",
-            "copies for each sample by its own contributions, or one share for the whole set",
+            "copies by each sample's own contributions, or one share for the whole set",
             f"the two variants of {CODE}",
         )
-        part_ratio: float = option(
-            0.2, "modality level: share of samples averaged", above=0, high=1, source=CODE
-        )
-        strength: float = option(1.0, "modality level: factor of the gap", low=0, source=CODE)
-        gap_form: str = choice("linear tanh power", "modality level", CODE)
+        # For --level modality:
+        part_ratio: float = option(0.2, "share of samples averaged", above=0, high=1, source=CODE)
+        strength: float = option(1.0, "factor of the gap", low=0, source=CODE)
+        gap_form: str = choice("linear tanh power", "share by the gap", CODE)
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
-        # Logs of this epoch's valuation. They need no buffer: a resumed run starts at an epoch's
-        # beginning, where the valuation is made again.
-        self.found: Logs = {}
+        self.found = {}  # logs of this epoch's valuation
 
     @classmethod
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
@@ -213,12 +200,8 @@ class SMV(Method):
         return {s: torch.cat(hits) for s, hits in parts.items()}
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """Mean cross-entropy of the fused logits, over whole samples and copies alike.
-
-        In warm-up there is no column "keep" and this is Joint. `train/acc` counts whole samples
-        only, since copies are harder and their share changes; NaN where a step has none.
-        """
-        y, keep = batch["label"], batch.get("keep")
+        """`train/acc` counts whole samples only, since copies are harder; NaN without any."""
+        y, keep = batch["label"], batch.get("keep")  # in warm-up there is no such column
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f if keep is None else keep_only(f, keep))
         loss = F.cross_entropy(z, y)
@@ -229,5 +212,4 @@ class SMV(Method):
         return loss, self.train_logs(acc=acc, L_align=loss, masked=(~whole).float().mean())
 
     def end_epoch(self) -> Logs:
-        """Results of this epoch's valuation; none in the warm-up."""
         return self.found
