@@ -23,6 +23,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,7 @@ def hessian_vector_mean(
     bilevel gradient; with its rate alpha hardly moves, so the start value decides.
     """
 
-    def gradients(loss: Tensor, of: Sequence[Tensor], **how: bool) -> tuple[Tensor, ...]:
+    def gradients(loss: Tensor, of: Sequence[Tensor], **how: Any) -> tuple[Tensor, ...]:
         # 0 for what a loss does not depend on
         return torch.autograd.grad(loss, of, allow_unused=True, materialize_grads=True, **how)
 

@@ -119,11 +119,10 @@ def modulate_encoders_(model: Classifier, k: Tensor, generator: torch.Generator 
             # One dimension in the order of memory: noise in another order than a channels-last
             # gradient's would make this the slowest part of a step on a CPU.
             flat = grad.permute(sorted(range(grad.ndim), key=grad.stride, reverse=True)).view(-1)
-            noise = 0
+            noise: Tensor | float = 0.0
             if generator is not None:  # `std` would read the mean back to the host on a CPU
                 spread = torch.linalg.vector_norm(flat - flat.mean()) / (len(flat) - 1) ** 0.5
-                how = {"device": grad.device, "dtype": grad.dtype}
-                noise = torch.randn(len(flat), generator=generator, **how) * (spread + 1e-8)
+                noise = torch.empty_like(flat).normal_(generator=generator) * (spread + 1e-8)
             flat.mul_(k_m).add_(noise)
 
 

@@ -19,7 +19,7 @@ from experiments.run.metrics import (
 )
 from methods.joint import Joint, JointUni, Unimodal
 from models.build import Choice, Stream, build_classifier
-from models.inputs import PooledEncoder, SpectrogramInput
+from models.encoders import PooledEncoder, SpectrogramInput
 
 TRIO = ("text", "audio", "video")
 
