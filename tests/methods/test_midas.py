@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import facts, tiny_batch, tiny_model
+from conftest import PAIR, TRIO, doubles, tiny_batch, tiny_method
 
 from methods.midas import (
     Midas,
@@ -20,15 +20,13 @@ from methods.ops import label_shares
 # The worked example G2: three samples, three classes, two features a modality.
 Y = torch.tensor([0, 1, 2])
 J = torch.tensor([1, 2, 0])
-P1 = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.25, 0.25, 0.5]], dtype=torch.float64)
-P2 = torch.tensor([[0.4, 0.3, 0.3], [0.3, 0.2, 0.5], [0.1, 0.8, 0.1]], dtype=torch.float64)
+P1 = doubles([0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.25, 0.25, 0.5])
+P2 = doubles([0.4, 0.3, 0.3], [0.3, 0.2, 0.5], [0.1, 0.8, 0.1])
 FEATURES = {
-    "a": torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64),
-    "v": torch.tensor([[3.0, 4.0], [4.0, 3.0], [0.0, -2.0]], dtype=torch.float64),
+    "a": doubles([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]),
+    "v": doubles([3.0, 4.0], [4.0, 3.0], [0.0, -2.0]),
 }
-WEIGHT = torch.tensor(
-    [[0.5, 0.0, 0.1, 0.0], [0.0, 0.5, 0.0, 0.1], [-0.5, 0.5, 0.2, -0.1]], dtype=torch.float64
-)
+WEIGHT = doubles([0.5, 0.0, 0.1, 0.0], [0.0, 0.5, 0.0, 0.1], [-0.5, 0.5, 0.2, -0.1])
 LOGITS = {"a": P1.log(), "v": P2.log()}
 
 
@@ -42,11 +40,8 @@ def golden_loss(**how):
     return misaligned_loss(FEATURES, Y, LOGITS, fuse, alpha, sources, valid, **how)
 
 
-def make(modalities=("audio", "video"), epoch=9, **values):
-    hp = Midas.HParams(**{"warmup_epochs": 0, **values})
-    method = Midas(tiny_model(modalities), hp, facts())
-    method.begin_epoch(epoch, None)
-    return method
+def make(modalities=PAIR, epoch=9, **values):
+    return tiny_method(Midas, modalities, epoch, **{"warmup_epochs": 0, **values})
 
 
 def test_golden_losses():
@@ -61,15 +56,6 @@ def test_golden_losses():
     assert a.r.tolist() == pytest.approx([0.467104, 0.532896], abs=1e-5)
     plain = golden_loss(direction="a_only", kind=None)
     assert plain.loss.item() == pytest.approx(1.072046, abs=1e-5)
-
-
-def test_fused_probabilities_of_each_direction_by_hand():
-    p = golden_loss().p
-    for d, (first, second) in enumerate(((range(3), J), (J, range(3)))):
-        z = [fuse({"a": FEATURES["a"][i][None], "v": FEATURES["v"][j][None]})[0].softmax(0)
-             for i, j in zip(first, second)]  # fmt: skip
-        mean = [sum(q[Y[k]] for q, k in zip(z, source)) / 3 for source in (first, second)]
-        assert p[d].tolist() == pytest.approx([float(value) for value in mean])
 
 
 def test_golden_total_for_two_lambdas():
@@ -93,15 +79,15 @@ def test_golden_similarity_of_each_row():
 
 def test_paper_example_of_shares_and_of_the_weighted_loss():
     logits = {
-        "a": torch.tensor([[0.9, 0.1], [0.5, 0.5]]).log(),
-        "v": torch.tensor([[0.5, 0.5], [0.7, 0.3]]).log(),
+        "a": doubles([0.9, 0.1], [0.5, 0.5]).log(),
+        "v": doubles([0.5, 0.5], [0.7, 0.3]).log(),
     }
     c = unimodal_shares(logits, torch.tensor([0, 1]), torch.tensor([[0, 1]]))
     assert c[0].tolist() == pytest.approx([0.75, 0.25])
-    log_p, k = torch.tensor([[0.6, 0.1, 0.3]]).log(), torch.tensor([[0, 1]])
+    log_p, k = doubles([0.6, 0.1, 0.3]).log(), torch.tensor([[0, 1]])
     assert label_shares(log_p, k)[0].tolist() == pytest.approx([0.857143, 0.142857], abs=1e-5)
     for alpha, expected in (((1, 1), 0.958765), ((1, 1.05), 0.987548), ((1, 1.5), 1.246589)):
-        loss = -(torch.tensor(alpha) * c * log_p.gather(1, k)).sum()
+        loss = -(doubles(*alpha) * c * log_p.gather(1, k)).sum()
         assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
@@ -117,14 +103,9 @@ def test_alpha_state_machine():
         assert alpha.tolist() == pytest.approx(expected)
 
 
-def test_three_modalities_golden():
-    log_p, k = torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([[0, 1, 0]])
+def test_sources_of_one_label_share_its_mass():
+    log_p, k = doubles([0.5, 0.3, 0.2]).log(), torch.tensor([[0, 1, 0]])
     assert label_shares(log_p, k)[0].tolist() == pytest.approx([0.3125, 0.375, 0.3125])
-    c = torch.tensor([[0.6, 0.3, 0.1]])
-    ce = [
-        -(torch.tensor(a) * c * log_p.gather(1, k)).sum().item() for a in ((1, 1, 1), (1, 1, 1.1))
-    ]
-    assert ce == pytest.approx([0.846395, 0.853326], abs=1e-5)
 
 
 def test_the_releases_alpha_goes_over_to_whichever_modality_is_weak():
@@ -219,14 +200,10 @@ def test_without_weights_the_loss_is_soft_cross_entropy():
     assert golden_loss(kind=None).loss.item() == pytest.approx(F.cross_entropy(z, soft).item())
 
 
-def test_equal_features_weigh_twice_and_scale_changes_l2_only():
-    same = {m: torch.ones(3, 4) for m in "av"}
+def test_equal_features_weigh_twice():
     rows = assign_sources(J, 2, "mean", torch.Generator()).reshape(-1, 2)
+    same = {m: torch.ones(3, 4) for m in "av"}
     assert similarity(same, Y, rows).tolist() == pytest.approx([1.0] * 6)
-    scaled = {m: 7 * f for m, f in FEATURES.items()}
-    for kind, equal in (("cosine", True), ("l2", False)):
-        before, after = (similarity(f, Y, rows, kind) for f in (FEATURES, scaled))
-        assert torch.allclose(before, after, atol=1e-6) is equal
 
 
 def test_one_label_gives_no_loss_and_leaves_alpha():
@@ -238,18 +215,13 @@ def test_one_label_gives_no_loss_and_leaves_alpha():
     assert method.alpha.tolist() == pytest.approx([1.0, 1.3])
 
 
-def test_lambda_zero_is_align_plus_unimodal():
-    loss, logs = make(lam=0.0)(tiny_batch())
-    assert loss.item() == (logs["train/L_align"] + logs["train/L_uni"]).item()
-
-
-@pytest.mark.parametrize("modalities", [("audio", "video"), ("text", "audio", "video")])
+@pytest.mark.parametrize("modalities", [PAIR, TRIO])
 def test_the_mean_of_the_unimodal_losses_is_their_share(modalities):
-    of = {}
-    for how in ("sum", "mean"):
-        of[how] = make(modalities=modalities, uni_reduce=how)(tiny_batch(modalities))[1]
-    ratio = of["sum"]["train/L_uni"] / of["mean"]["train/L_uni"]
-    assert ratio.item() == pytest.approx(len(modalities))
+    of = {
+        how: make(modalities, uni_reduce=how)(tiny_batch(modalities))[1] for how in ("sum", "mean")
+    }
+    share = of["sum"]["train/L_uni"] / of["mean"]["train/L_uni"]
+    assert share.item() == pytest.approx(len(modalities))
 
 
 def test_heads_get_no_gradient_from_the_misaligned_loss():
@@ -265,17 +237,10 @@ def test_heads_get_no_gradient_from_the_misaligned_loss():
     assert all(p.grad.abs().sum() > 0 for p in method.model.encoders.parameters() if p.ndim > 1)
 
 
-def test_warm_up_leaves_the_fusion_layer_bit_identical():
-    method = make(warmup_epochs=3, epoch=2)
-    before = method.model.fusion.weight.clone()
-    optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-    for seed in range(3):
-        optimizer.zero_grad(set_to_none=True)
-        loss, logs = method(tiny_batch(seed=seed))
-        loss.backward()
-        optimizer.step()
-        assert "train/L_mis" not in logs
-    assert torch.equal(method.model.fusion.weight, before)
+def test_warm_up_leaves_the_fusion_layer_without_gradient():
+    loss, logs = (method := make(warmup_epochs=3, epoch=2))(tiny_batch())
+    loss.backward()
+    assert method.model.fusion.weight.grad is None and logs.keys() == {"train/L_uni"}
 
 
 def test_input_level_encodes_twice_and_equals_feature_level_for_fixed_encoders():
@@ -290,7 +255,7 @@ def test_input_level_encodes_twice_and_equals_feature_level_for_fixed_encoders()
 
 
 @pytest.mark.parametrize("rule", ["share", "ratio"])
-def test_switches_move_what_they_name(rule):
+def test_switches_of_alpha_move_what_they_name(rule):
     alphas = {}
     for on in (True, False):
         method, alphas[on] = make(weak_modality=on, alpha_rule=rule), []
@@ -298,7 +263,6 @@ def test_switches_move_what_they_name(rule):
             _, logs = method(tiny_batch(seed=seed))
             alphas[on].append(method.alpha.max().item())
             assert logs["train/alpha"] == alphas[on][-1]
-        assert logs["train/conf_uni/audio"] + logs["train/conf_uni/video"] == pytest.approx(1.0)
     assert max(alphas[True]) > 1.0 and alphas[False] == [1.0] * 24
     method = make(alpha_reset="epoch", alpha_rule=rule)
     method.alpha.fill_(1.4)
@@ -307,9 +271,7 @@ def test_switches_move_what_they_name(rule):
 
 
 def test_a_batch_smaller_than_the_modalities_has_no_misaligned_part():
-    method = make(modalities=("text", "audio", "video"))
-    _, logs = method(tiny_batch(("text", "audio", "video"), size=2))
-    assert "train/L_mis" not in logs
+    assert "train/L_mis" not in make(TRIO)(tiny_batch(TRIO, size=2))[1]
 
 
 def test_gradients_are_equal_to_the_last_bit_with_several_threads():
