@@ -141,6 +141,18 @@ def same_draws():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def deterministic():
+    """As train.py; one thread, since the tiny models are too small for two."""
+    from experiments.run.session import make_deterministic
+
+    make_deterministic()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory):
     """(raw root, data_dir) of the first 300 AV-Digits, prepared once a test session."""
