@@ -19,7 +19,7 @@ from models.classifier import Classifier, Features
 Batch = dict[str, Any]  # "index" and "label" [B], "inputs" {modality: [B, ...]}, a plan's columns
 Logs = dict[str, Tensor]
 
-# Options that several methods have. The window of epochs is that of `Method.in_window`.
+# Options that several methods have; see `Method.active`.
 warmup_option = partial(option, help="epochs of joint training first", low=0, per_epochs=True)
 end_option = partial(option, 0, "last epoch of the method, then joint training (0: no end)", low=0)
 
@@ -103,25 +103,19 @@ class Method(nn.Module):
                 f" give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
             )
         if 0 < end <= warmup:
-            raise UsageError(
-                f"--end_epoch {end} leaves no epoch after --warmup_epochs {warmup} for {name};"
-                " give a later one, or 0: it never ends"
-            )
-
-    def in_window(self, epoch: int) -> bool:
-        """Whether `epoch` comes after `warmup_epochs` and not after `end_epoch`, if there are."""
-        end = getattr(self.hparams, "end_epoch", 0)
-        return epoch > getattr(self.hparams, "warmup_epochs", 0) and (not end or epoch <= end)
+            window = f"--end_epoch {end} leaves no epoch after --warmup_epochs {warmup} for {name}"
+            raise UsageError(f"{window}; give a later one, or 0: it never ends")
 
     @property
     def active(self) -> bool:
-        return self.in_window(self.epoch)
+        """Whether the epoch comes after `warmup_epochs` and not after `end_epoch`, if there are."""
+        end = getattr(self.hparams, "end_epoch", 0) or self.epoch
+        return getattr(self.hparams, "warmup_epochs", 0) < self.epoch <= end
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """The loss of a batch, and detached scalars under the full names that the log gives them.
+        """The loss of a batch, and detached scalars under the names that the log gives them.
 
-        A scalar is averaged over the epoch's steps, without those in which it is NaN; if the last
-        part of its name begins with "n_", it is summed.
+        They are averaged over the epoch's steps without NaN, or summed if named ".../n_...".
         """
         raise NotImplementedError(type(self).__name__)
 

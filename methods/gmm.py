@@ -138,7 +138,6 @@ class GMM(Method):
 
     @torch.no_grad()
     def fit(self, train: TrainingSet) -> None:
-        """Fits the gaps of all training samples, without augmentation, in evaluation mode."""
         self.eval()
         for batch in train.batches():
             z = self.model.unimodal(self.model.encode(batch["inputs"])).values()

@@ -55,17 +55,12 @@ def sample_latent(mu: Tensor, logvar: Tensor, generator: torch.Generator) -> Ten
 
 
 def hidden_sizes(d: int, latent: int, n_layer: int) -> list[int]:
-    """The code's layer widths between d features and the latent, in equal steps.
-
-    There are n_layer of them, or one less if n_layer + 1 divides d - latent.
-    """
+    """The code's layer widths between d features and the latent, in equal steps."""
     step = (d - latent) // (n_layer + 1)
     sizes = list(range(d - step, latent + step, -step)) if step > 0 else []
     if not sizes:
-        raise UsageError(
-            f"--latent {latent} with --n_layer {n_layer} leaves no layer between {d} features and"
-            f" the latent: their sum must be below {d}, and --n_layer at least 2"
-        )
+        no_layer = f"--latent {latent} with --n_layer {n_layer} leaves no layer below {d} features"
+        raise UsageError(f"{no_layer}: their sum must be below {d}, and --n_layer at least 2")
     return sizes
 
 
@@ -117,10 +112,8 @@ class TransformerVae(nn.Module):
         width = next(iter(widths.values()))
         if set(widths.values()) != {width} or width % HEADS:
             seen = ", ".join(f"{m} {w}" for m, w in widths.items())
-            raise UsageError(
-                "--network trans_vae needs features of one width, a multiple of"
-                f" {HEADS}; it got {seen}: take --network mlp_vae"
-            )
+            needs = f"--network trans_vae needs features of one width, a multiple of {HEADS}"
+            raise UsageError(f"{needs}; it got {seen}: take --network mlp_vae")
 
         def stack() -> nn.TransformerEncoder:
             layer = nn.TransformerEncoderLayer(
@@ -165,7 +158,7 @@ class LeMDA(Method):
         aug_lr: float = option(1e-4, "learning rate of G's Adam", above=0, source=CODE)
         clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, source=CODE)
         task_sum: bool = option(
-            False, "CE(z) + CE(z_aug), not their mean", source=f"{CODE}; paper: on"
+            False, "sum of both CE, not their mean", source=f"{CODE}; paper: on"
         )
         consist_train_head: bool = option(
             True, "consistency also trains the fusion layer", source=f"{CODE}; paper: off"

@@ -50,28 +50,22 @@ def swap_weights(swaps: Tensor, y: Tensor, kind: str) -> Tensor:
 
 
 def game(
-    contributions: Features,
-    bias: Tensor,
-    fused: Tensor,
-    swaps: Tensor,
-    weights: Tensor,
-    strategy: str,
+    contributions: Features, bias: Tensor, o: Tensor, swaps: Tensor, weights: Tensor, strategy: str
 ) -> tuple[Tensor, Tensor]:
     """(R / lambda, J [M] without gradient) of contributions {m: c^m = W_m f^m [B, C]}.
 
-    bias [C]; fused [B, C] logits o = sum_m c^m + bias; swaps and weights [N, B] from `draw_swaps`
-    and `swap_weights`. J_m is the mean over the rows that count, 0 where none does.
+    bias [C]; o [B, C] = sum_m c^m + bias; swaps and weights [N, B] from `draw_swaps` and
+    `swap_weights`. J_m is the mean over the rows that count, 0 where none does.
     """
     # The code does not detach o. In the greedy game of two its gradients cancel; for M > 2 they
     # would not and would work against the game, so it is detached there (our choice).
-    log_fused = F.log_softmax(fused.detach() if strategy == "greedy" else fused, dim=1)
+    log_fused = F.log_softmax(o.detach() if strategy == "greedy" else o, dim=1)
 
     def importance(j: str, learners: Sequence[str]) -> Tensor:
         """J_j; the contributions of all but the learners, encoder and W alike, are constants."""
         c = {m: x if m in learners else x.detach() for m, x in contributions.items()}
         rest = sum((c[m] for m in c if m != j), start=bias)  # [B, C]
         log_p = F.log_softmax(c[j][swaps] + rest, dim=2)  # [N, B, C]
-        # Log-probabilities are finite: the code's clamp of probabilities is not needed.
         rows = jensen_shannon(log_fused, log_p) * weights
         return rows.sum() / weights.sum().clamp_min(1)
 
@@ -88,26 +82,18 @@ def game(
 
 
 def contrastive_loss(rows: Tensor, labels: Tensor, tau: float) -> Tensor:
-    """NT-Xent: mean over all ordered pairs (i, p), p != i of i's label, of
+    """NT-Xent of rows [R, D] with labels [R]: mean over all pairs (i, p), p != i of i's label, of
 
-    -s_ip / tau + ln(exp(s_ip / tau) + sum over rows n of other labels of exp(s_in / tau)).
-
-    rows [R, D], labels [R], s the cosine similarity; 0 where no pair exists. As in the code, pairs
-    may lie within a modality (Eq. 9: across modalities only).
+    -s_ip / tau + ln(exp(s_ip / tau) + sum over rows n of other labels of exp(s_in / tau)),
+    s the cosine similarity; 0 where no pair exists.
     """
+    # As in the code, pairs may lie within a modality (Eq. 9: across modalities only).
     rows = F.normalize(rows, dim=1)
     s = rows @ rows.T / tau
     same = labels[:, None] == labels
     positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     against = s.masked_fill(same, -torch.inf).logsumexp(1, keepdim=True)  # -inf: no negatives
     return -(F.logsigmoid(s - against) * positive).sum() / positive.sum().clamp_min(1)
-
-
-def reconstructor(classes: int, widths: dict[str, int]) -> nn.Sequential:
-    """h: [B, C] -> [B, sum_m D_m], two linear maps without bias (code)."""
-    hidden, total = min(widths.values()), sum(widths.values())
-    first, second = nn.Linear(classes, hidden, bias=False), nn.Linear(hidden, total, bias=False)
-    return nn.Sequential(first, nn.ReLU(), second)
 
 
 class MCR(Method):
@@ -149,7 +135,12 @@ class MCR(Method):
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
         self.common = CommonWidth(model.widths) if hparams.contr else None
-        self.h = reconstructor(model.num_classes, model.widths) if hparams.lib else None
+        self.h = None
+        if hparams.lib:  # h: [B, C] -> [B, sum_m D_m], two linear maps without bias (code)
+            classes, widths = model.num_classes, model.widths.values()
+            first = nn.Linear(classes, min(widths), bias=False)
+            second = nn.Linear(min(widths), sum(widths), bias=False)
+            self.h = nn.Sequential(first, nn.ReLU(), second)
 
     def stages(self, epochs: int) -> list[Stage]:
         first = self.hparams.pretrain_epochs

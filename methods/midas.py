@@ -65,8 +65,8 @@ def assign_sources(
 ) -> Tensor:
     """Sec. 3.2: the source of each modality: [D, B, M] places in the batch, D directions a sample.
 
-    M = 2: direction A = (i, j) and B = (j, i) (Eq. 1 and its mirror). M > 2 (Sec. A.2): i, j and
-    M - 2 further ones without replacement, assigned by a random permutation; one sample an anchor.
+    M = 2: (i, j) and (j, i) (Eq. 1 and its mirror). M > 2 (Sec. A.2): i, j and M - 2 further ones
+    without replacement, assigned by a random permutation; one sample an anchor.
     """
     i = torch.arange(len(j), device=j.device)
     if modalities == 2:
@@ -90,8 +90,7 @@ def unimodal_shares(logits: Features, y: Tensor, sources: Tensor) -> Tensor:
 def update_alpha(alpha: Tensor, c: Tensor, r: Tensor, eta: float) -> tuple[Tensor, Tensor]:
     """Eq. 5 - 7: (new alpha [M], mask [M] of the least confident modality, the first of equals).
 
-    c [M] mean unimodal shares, r [M] mean fused shares; alpha stays if they are NaN (no valid
-    pair).
+    c, r [M] mean unimodal and fused shares; alpha stays if they are NaN (no valid pair).
     """
     # A mask instead of `alpha[m]`: indexing by a tensor would be a host read.
     weakest = torch.arange(len(alpha), device=alpha.device) == c.argmin()
@@ -214,10 +213,8 @@ class Midas(Method):
         alpha_cap: float = option(
             0.0, "largest alpha; 0: none", low=0, source=f"{RELEASE}: 10 on kinetics"
         )
-        alpha_reset: str = choice(
-            "start epoch",
-            "when alpha returns to 1",
-            f"Sec. 3.4 and {RELEASE}; epoch: Algorithm 1 line 11",
+        alpha_reset: str = choice(  # epoch: Algorithm 1 line 11
+            "start epoch", "when alpha returns to 1", f"Sec. 3.4, {RELEASE}; epoch: Algorithm 1"
         )
 
     def __init__(self, model, hparams, facts):
@@ -228,9 +225,8 @@ class Midas(Method):
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
         super().check(hparams, epochs, modalities)
         of_two = {"direction": "a_only", "pairing": "permutation", "alpha_rule": "ratio"}
-        for flag, value in of_two.items():
-            if getattr(hparams, flag).startswith(value) and len(modalities) > 2:
-                given = getattr(hparams, flag)
+        for flag, value in of_two.items() if len(modalities) > 2 else ():
+            if (given := getattr(hparams, flag)).startswith(value):
                 raise UsageError(f"--{flag} {given} is defined for two modalities only")
         if hparams.alpha_cap and (hparams.alpha_rule == "share" or hparams.alpha_cap < 1):
             raise UsageError(
@@ -296,7 +292,7 @@ class Midas(Method):
 
     def counts_for_decay(self, epoch: int) -> bool:
         """`--lr_from main` (release, 296-298): warm-up epochs do not count."""
-        return self.hparams.lr_from == "start" or self.in_window(epoch)
+        return self.hparams.lr_from == "start" or epoch > self.hparams.warmup_epochs
 
     def end_epoch(self) -> Logs:
         """alpha (Figure 4: the largest of the modalities'; 1 during the warm-up)."""

@@ -69,7 +69,7 @@ def copies(phi: Tensor) -> Tensor:
 def sample_plan(phi: Features) -> tuple[Tensor, Tensor]:
     """(indices [K], keep [K]) int64 from phi {m: [N]}: N whole samples, then all copies.
 
-    keep is 0 for a whole sample and k for a copy that shows only the k-th modality, from 1.
+    keep is 0 for a whole sample, and k for a copy that shows only the k-th modality, from 1.
     """
     some = next(iter(phi.values()))
     places = torch.arange(len(some), device=some.device)
@@ -78,7 +78,7 @@ def sample_plan(phi: Features) -> tuple[Tensor, Tensor]:
     return torch.cat(indices), torch.cat(keep)
 
 
-def modality_gap(means: Sequence[float], strength: float, form: str = "linear") -> float:
+def modality_gap(means: Sequence[float], strength: float, form: str) -> float:
     """The share of samples to be copied, from the mean contributions of the M modalities.
 
     g is the mean distance of two contributions, times 2/3 (the authors' constant). With strength a,
@@ -92,11 +92,7 @@ def modality_gap(means: Sequence[float], strength: float, form: str = "linear") 
 
 
 def modality_plan(
-    phi: Features,
-    generator: torch.Generator,
-    part_ratio: float = 0.2,
-    strength: float = 1.0,
-    form: str = "linear",
+    phi: Features, draws: torch.Generator, part_ratio: float, strength: float, form: str
 ) -> tuple[Tensor, Tensor]:
     """(indices [K], keep [K]) int64 as `sample_plan` gives them, for one modality in the whole set.
 
@@ -109,7 +105,7 @@ def modality_plan(
     def draw(share: float, least: int) -> Tensor:
         # Rounded first: 0.29 * 100 must give 29 draws, not 28.
         count = max(least, int(round(share * size, 9)))
-        return torch.randint(size, (count,), generator=generator, device=device)
+        return torch.randint(size, (count,), generator=draws, device=device)
 
     means = stacked[:, draw(part_ratio, 1)].mean(1).tolist()
     extra = draw(modality_gap(means, strength, form), 0)

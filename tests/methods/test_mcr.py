@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import PAIR, TRIO, doubles, facts, tiny_batch, tiny_method, tiny_model
+from conftest import PAIR, TRIO, doubles, tiny_batch, tiny_method
 
 from methods.mcr import MCR, contrastive_loss, draw_swaps, game, swap_weights
-from models.classifier import Classifier
 
 STRATEGIES = pytest.mark.parametrize("strategy", ["greedy", "independent", "collaborative"])
 PLAYERS = pytest.mark.parametrize("players", [2, 3])
@@ -172,14 +171,10 @@ def test_rows_that_do_not_count_are_left_out_of_the_mean(kind):
 
 
 def test_golden_contrastive_values():
-    labels = torch.tensor([0, 0, 1, 1])
-    orthogonal = torch.eye(4, dtype=torch.float64)
+    labels, orthogonal = torch.tensor([0, 0, 1, 1]), torch.eye(4, dtype=torch.float64)
     assert contrastive_loss(orthogonal, labels, 0.5).item() == pytest.approx(math.log(3), abs=1e-9)
     equal = orthogonal[[0, 0, 1, 1]]
     assert contrastive_loss(equal, labels, 0.5).item() == pytest.approx(0.2395448, abs=1e-7)
-    rows = torch.randn(4, 3).requires_grad_()
-    loss = contrastive_loss(rows, labels, 1e-5)
-    assert loss.isfinite() and gradients(loss, [rows])[0].isfinite().all()
 
 
 def test_the_contrastive_loss_is_its_sum_over_pairs():
@@ -199,7 +194,7 @@ def test_the_contrastive_loss_is_its_sum_over_pairs():
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3], [1, 1, 1, 1]], ids=["no pair", "no negative"])
 def test_the_contrastive_loss_of_a_batch_without_pairs_or_negatives_is_zero(labels):
     rows = torch.randn(4, 3).requires_grad_()
-    loss = contrastive_loss(rows, torch.tensor(labels), 0.5)
+    loss = contrastive_loss(rows, torch.tensor(labels), 1e-5)
     loss.backward()
     assert loss.item() == 0 and torch.equal(rows.grad, torch.zeros(4, 3))
 
@@ -274,34 +269,9 @@ def test_reconstruction_is_the_mean_squared_error_and_reaches_all_but_the_fusion
     assert all(p.grad.norm() > 0 for p in method.h.parameters())
 
 
-class Linear(torch.nn.Linear):
-    """An encoder of vectors."""
-
-    @property
-    def width(self):
-        return self.out_features
-
-
-def test_unequal_widths_meet_at_one_width_and_h_reconstructs_them_all():
-    model = Classifier({"a": Linear(6, 5), "b": Linear(6, 3)}, 4, True, 0)
-    method = MCR(model, MCR.HParams(lib=1.0), facts())
-    inputs = {m: torch.randn(8, 6) for m in "ab"}
-    loss, logs = method({"label": torch.arange(8) % 4, "inputs": inputs})
-    loss.backward()
-    assert logs["train/L_con"] > 0 and logs["train/L_ceb"] > 0
-    assert all(p.grad.norm() > 0 for p in method.common.parameters())
-    assert [tuple(p.shape) for p in method.h.parameters()] == [(3, 4), (8, 3)]
-
-
-def test_in_pretraining_each_encoder_learns_by_its_own_head_alone():
+def test_pretraining_is_a_stage_of_unimodal_losses_alone():
     method = tiny_method(MCR, epoch=4, pretrain_epochs=4, lib=1.0)
     assert [(s.name, s.epochs) for s in method.stages(10)] == [("pretrain", 4), ("train", 10)]
-    _, logs = step(method)
-    assert logs.keys() == {"train/L_uni"}
+    loss, logs = step(method)
+    assert logs.keys() == {"train/L_uni"} and logs["train/L_uni"] == loss
     assert all(p.grad is None for m in (method.model.fusion, method.h) for p in m.parameters())
-    for m in PAIR:
-        model, batch = tiny_model(), tiny_batch()
-        F.cross_entropy(model.unimodal(model.encode(batch["inputs"]))[m], batch["label"]).backward()
-        for name in (f"encoders.{m}", f"heads.{m}"):
-            alone, found = (x.get_submodule(name).parameters() for x in (model, method.model))
-            assert all(torch.allclose(a.grad, b.grad, atol=1e-7) for a, b in zip(alone, found))

@@ -118,17 +118,18 @@ def test_the_gap_is_the_mean_over_pairs_in_its_form(means, form, strength, expec
 
 
 @pytest.mark.parametrize(
-    ("means", "how", "weakest", "count"),
+    ("means", "strength", "weakest", "count"),
     [
-        ({"a": 1.1, "v": 0.5}, {}, 2, 40),
-        ({"t": 0.9, "a": 0.0, "v": 0.6}, {}, 2, 40),
-        ({"a": 0.7, "v": 0.7}, {}, 1, 0),
-        ({"a": 1.5, "v": 0.0}, {"strength": 0.29}, 2, 29),  # int(0.29 * 100) is 28
+        ({"a": 1.1, "v": 0.5}, 1.0, 2, 40),
+        ({"t": 0.9, "a": 0.0, "v": 0.6}, 1.0, 2, 40),
+        ({"a": 0.7, "v": 0.7}, 1.0, 1, 0),
+        ({"a": 1.5, "v": 0.0}, 0.29, 2, 29),  # int(0.29 * 100) is 28
     ],
 )
-def test_the_modality_list_adds_copies_of_the_weakest_alone(means, how, weakest, count):
+def test_the_modality_list_adds_copies_of_the_weakest_alone(means, strength, weakest, count):
     phi = {m: torch.full((100,), v, dtype=torch.float64) for m, v in means.items()}
-    indices, keep = modality_plan(phi, torch.Generator().manual_seed(0), **how)
+    draws = torch.Generator().manual_seed(0)
+    indices, keep = modality_plan(phi, draws, 0.2, strength, "linear")
     assert torch.equal(indices[:100], torch.arange(100)) and (keep[:100] == 0).all()
     assert keep[100:].tolist() == [weakest] * count
     assert count == 0 or len(set(indices[100:].tolist())) > 20  # drawn over the whole set
@@ -138,11 +139,11 @@ def test_the_modality_list_averages_over_a_part_of_the_samples_of_at_least_one()
     phi = {"a": torch.zeros(50).double(), "v": torch.zeros(50).double()}
     phi["a"][:25] = 1.0  # the mean over a part is a multiple of 1 / draws
     drawn = torch.randint(50, (5,), generator=torch.Generator().manual_seed(0))
-    share = modality_gap([phi["a"][drawn].mean().item(), 0.0], 1.0)
-    indices, _ = modality_plan(phi, torch.Generator().manual_seed(0), part_ratio=0.1)
+    share = modality_gap([phi["a"][drawn].mean().item(), 0.0], 1.0, "linear")
+    indices, _ = modality_plan(phi, torch.Generator().manual_seed(0), 0.1, 1.0, "linear")
     assert len(indices) == 50 + int(round(share * 50, 9))
     few = {m: values[:3] for m, values in phi.items()}
-    assert len(modality_plan(few, torch.Generator())[0]) == 5
+    assert len(modality_plan(few, torch.Generator(), 0.1, 1.0, "linear")[0]) == 5
 
 
 @SETS
