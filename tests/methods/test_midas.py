@@ -34,47 +34,47 @@ def fuse(features):
     return torch.cat(list(features.values()), 1) @ WEIGHT.T
 
 
-def golden_loss(**how):
-    sources = assign_sources(J, 2, how.pop("direction", "mean"), torch.Generator())
+ROWS = assign_sources(J, 2, "mean", None).reshape(-1, 2)  # directions A, then B
+
+
+def golden_loss(direction="mean", kind="cosine"):
+    sources = assign_sources(J, 2, direction, None)
     alpha, valid = torch.ones(2, dtype=torch.float64), torch.ones(3, dtype=torch.bool)
-    return misaligned_loss(FEATURES, Y, LOGITS, fuse, alpha, sources, valid, **how)
+    return misaligned_loss(FEATURES, Y, LOGITS, fuse, alpha, sources, valid, kind=kind)
 
 
 def make(modalities=PAIR, epoch=9, **values):
     return tiny_method(Midas, modalities, epoch, **{"warmup_epochs": 0, **values})
 
 
-def test_golden_losses():
-    both = golden_loss()
-    assert both.loss.item() == pytest.approx(1.622072, abs=1e-5)
-    assert both.c.tolist() == pytest.approx([0.735979, 0.264021], abs=1e-5)
-    assert both.r.tolist() == pytest.approx([0.527083, 0.472917], abs=1e-5)
-    assert golden_loss(kind=None).loss.item() == pytest.approx(1.055468, abs=1e-5)
-    a = golden_loss(direction="a_only")
-    assert a.loss.item() == pytest.approx(1.448361, abs=1e-5)
-    assert a.c.tolist() == pytest.approx([0.737566, 0.262434], abs=1e-5)
-    assert a.r.tolist() == pytest.approx([0.467104, 0.532896], abs=1e-5)
-    plain = golden_loss(direction="a_only", kind=None)
-    assert plain.loss.item() == pytest.approx(1.072046, abs=1e-5)
+@pytest.mark.parametrize(
+    ("direction", "loss", "unweighted", "c", "r"),
+    [
+        ("mean", 1.622072, 1.055468, (0.735979, 0.264021), (0.527083, 0.472917)),
+        ("a_only", 1.448361, 1.072046, (0.737566, 0.262434), (0.467104, 0.532896)),
+    ],
+)
+def test_golden_losses(direction, loss, unweighted, c, r):
+    found = golden_loss(direction)
+    assert found.loss.item() == pytest.approx(loss, abs=1e-5)
+    assert found.c.tolist() == pytest.approx(c, abs=1e-5)
+    assert found.r.tolist() == pytest.approx(r, abs=1e-5)
+    assert golden_loss(direction, kind=None).loss.item() == pytest.approx(unweighted, abs=1e-5)
 
 
-def test_golden_total_for_two_lambdas():
-    l_align = F.cross_entropy(fuse(FEATURES), Y)
-    l_uni = sum(F.cross_entropy(z, Y) for z in LOGITS.values())
-    assert (l_align.item(), l_uni.item()) == pytest.approx((0.998808, 2.085143), abs=1e-5)
-    l_mis = golden_loss().loss
-    assert (l_align + l_uni + l_mis).item() == pytest.approx(4.706024, abs=1e-5)
-    assert (l_align + l_uni + 5 * l_mis).item() == pytest.approx(11.194311, abs=1e-5)
+@pytest.mark.parametrize("lam", [0.0, 5.0])
+def test_the_total_is_the_sum_of_its_terms(lam):
+    loss, logs = make(lam=lam)(tiny_batch())
+    total = logs["train/L_align"] + logs["train/L_uni"] + lam * logs["train/L_mis"]
+    assert loss.item() == pytest.approx(total.item())
 
 
 def test_golden_similarity_of_each_row():
-    rows = assign_sources(J, 2, "mean", torch.Generator()).reshape(-1, 2)
-    cosine = similarity(FEATURES, Y, rows)
+    cosine = similarity(FEATURES, Y, ROWS)
     assert cosine.tolist() == pytest.approx([0.96, -0.6, -0.8, 0, 0.707107, 0.707107], abs=1e-5)
-    l2 = 1 + (similarity(FEATURES, Y, rows, "l2") + 1) / 2
-    assert l2.tolist() == pytest.approx(
-        [1.414214, 1.135078, 1.129732, 1.414214, 1.5, 1.5], abs=1e-5
-    )
+    weight = 1 + (similarity(FEATURES, Y, ROWS, "l2") + 1) / 2
+    expected = [1.414214, 1.135078, 1.129732, 1.414214, 1.5, 1.5]
+    assert weight.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_paper_example_of_shares_and_of_the_weighted_loss():
@@ -170,15 +170,12 @@ def test_uniform_partners_are_uniform():
 
 
 def test_confusion_takes_the_two_likeliest_classes_and_falls_back():
-    y = torch.tensor([0, 1, 2, 3])
-    fused = torch.tensor([[3.0, 2, 0, 0], [2, 3, 0, 0], [0, 0, 3, 2], [0, 0, 0, 0]])
-    fused[3, 3] = 5.0  # its second likeliest is class 0 by the lowest index
-    j, valid, fell_back = choose_partners(y, torch.Generator().manual_seed(0), "confusion", fused)
-    assert y[j][:3].tolist() == [1, 0, 3] and valid.all()
+    fused = torch.tensor([[3.0, 2, 0, 0], [2, 3, 0, 0], [0, 0, 3, 2], [1, 0, 0, 5]])
+    how = (torch.Generator().manual_seed(0), "confusion")
+    j, valid, fell_back = choose_partners(torch.arange(4), *how, fused)
+    assert j.tolist() == [1, 0, 3, 0] and valid.all() and not fell_back.any()
     only = torch.tensor([[9.0, 0, 0, 8], [0, 9, 0, 8]])
-    j, valid, fell_back = choose_partners(
-        torch.tensor([0, 1]), torch.Generator(), "confusion", only
-    )
+    j, valid, fell_back = choose_partners(torch.arange(2), *how, only)
     assert fell_back.all() and j.tolist() == [1, 0]
 
 
@@ -192,18 +189,10 @@ def test_three_sources_are_distinct_and_hold_two_labels():
 
 
 def test_without_weights_the_loss_is_soft_cross_entropy():
-    sources = assign_sources(J, 2, "mean", torch.Generator())
-    rows = sources.reshape(-1, 2)
-    c, k = unimodal_shares(LOGITS, Y, rows), Y[rows]
+    c, k = unimodal_shares(LOGITS, Y, ROWS), Y[ROWS]
     soft = torch.zeros(6, 3, dtype=torch.float64).scatter_add(1, k, c)
-    z = fuse({m: f[rows[:, n]] for n, (m, f) in enumerate(FEATURES.items())})
+    z = fuse({m: f[ROWS[:, n]] for n, (m, f) in enumerate(FEATURES.items())})
     assert golden_loss(kind=None).loss.item() == pytest.approx(F.cross_entropy(z, soft).item())
-
-
-def test_equal_features_weigh_twice():
-    rows = assign_sources(J, 2, "mean", torch.Generator()).reshape(-1, 2)
-    same = {m: torch.ones(3, 4) for m in "av"}
-    assert similarity(same, Y, rows).tolist() == pytest.approx([1.0] * 6)
 
 
 def test_one_label_gives_no_loss_and_leaves_alpha():
@@ -217,22 +206,17 @@ def test_one_label_gives_no_loss_and_leaves_alpha():
 
 @pytest.mark.parametrize("modalities", [PAIR, TRIO])
 def test_the_mean_of_the_unimodal_losses_is_their_share(modalities):
-    of = {
-        how: make(modalities, uni_reduce=how)(tiny_batch(modalities))[1] for how in ("sum", "mean")
-    }
-    share = of["sum"]["train/L_uni"] / of["mean"]["train/L_uni"]
-    assert share.item() == pytest.approx(len(modalities))
+    batch, kinds = tiny_batch(modalities), ("sum", "mean")
+    total, mean = (make(modalities, uni_reduce=how)(batch)[1]["train/L_uni"] for how in kinds)
+    assert (total / mean).item() == pytest.approx(len(modalities))
 
 
 def test_heads_get_no_gradient_from_the_misaligned_loss():
-    method, batch = make(), tiny_batch()
-    method.model.eval()
-    f = method.model.encode(batch["inputs"])
-    sources = assign_sources(choose_partners(batch["label"], method.generator)[0], 2, "mean", None)
-    misaligned_loss(
-        f, batch["label"], method.model.unimodal(f), method.model.fuse, method.alpha, sources,
-        torch.ones(8, dtype=torch.bool),
-    ).loss.backward()  # fmt: skip
+    method, y = make(), tiny_batch()["label"]
+    f = method.model.encode(tiny_batch()["inputs"])
+    sources = assign_sources(choose_partners(y, method.generator)[0], 2, "mean", None)
+    z, valid = method.model.unimodal(f), torch.ones(8, dtype=torch.bool)
+    misaligned_loss(f, y, z, method.model.fuse, method.alpha, sources, valid).loss.backward()
     assert all(p.grad is None for p in method.model.heads.parameters())
     assert all(p.grad.abs().sum() > 0 for p in method.model.encoders.parameters() if p.ndim > 1)
 
@@ -280,20 +264,18 @@ def test_gradients_are_equal_to_the_last_bit_with_several_threads():
     make_deterministic()  # as train.py does; without it half of these repetitions differ
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    draw = torch.Generator().manual_seed(0)
-    y = torch.arange(64) % 6
-    values = {m: torch.randn(64, 512, generator=draw) for m in "av"}
-    weight = torch.randn(6, 1024, generator=draw)
+    draw, y, valid = torch.Generator(), torch.arange(64) % 6, torch.ones(64, dtype=torch.bool)
+    values, weight = torch.randn(2, 64, 512), torch.randn(6, 1024)
     sources = assign_sources(choose_partners(y, draw)[0], 2, "mean", draw)
 
+    def fuse(features):
+        return torch.cat(list(features.values()), 1) @ weight.T
+
     def gradient():
-        f = {m: v.clone().requires_grad_() for m, v in values.items()}
-        logits = {m: v[:, :6] for m, v in f.items()}
-        misaligned_loss(
-            f, y, logits, lambda f: torch.cat(list(f.values()), 1) @ weight.T, torch.ones(2),
-            sources, torch.ones(64, dtype=torch.bool),
-        ).loss.backward()  # fmt: skip
-        return torch.cat([v.grad for v in f.values()], 1)
+        x = values.clone().requires_grad_()
+        f, z = dict(zip("av", x)), dict(zip("av", values[:, :, :6]))
+        misaligned_loss(f, y, z, fuse, torch.ones(2), sources, valid).loss.backward()
+        return x.grad
 
     first = gradient()
     assert all(torch.equal(gradient(), first) for _ in range(20))
