@@ -186,11 +186,16 @@ class Midas(Method):
 
         lam: float = option(1.0, "weight lambda of L_mis", low=0, source="Sec. A.3; 5 for kinetics")
         eta: float = option(0.05, "step of alpha", above=0, source="Sec. A.3")
-        warmup_epochs: int = warmup_option(  # release: ucf101 0, against Table 2
-            10, help="epochs on L_uni alone", source=f"{RELEASE}: 10 of 70, food101 2 of 30"
+        warmup_epochs: int = warmup_option(
+            10,
+            help="epochs on L_uni alone",
+            source=f"{RELEASE}: 10 of 70, food101 2 of 30 (ucf101 0, against Table 2)",
         )
-        # The release counts main epochs, but on food101 all; the paper is silent.
-        lr_from: str = choice("start main", "epochs that --lr_step counts: all, or main", RELEASE)
+        lr_from: str = choice(
+            "start main",
+            "epochs that the learning rate's decay counts: all, or those after warm-up",
+            f"{RELEASE}: main, but on food101; the paper is silent",
+        )
         uni_reduce: str = choice("sum mean", "terms of L_uni", f"Eq. 9; mean: {RELEASE}")
         weak_modality: bool = option(True, "weak-modality weighting: alpha", source="Table 2")
         hard_sample: bool = option(True, "hard-sample weighting (off: weight 1)", source="Table 2")
@@ -202,7 +207,9 @@ class Midas(Method):
             f"Sec. 3.2, Algorithm 1, Sec. A.4; permutation: {RELEASE}",
         )
         direction: str = choice(
-            "mean a_only", "both samples of a pair, or the first", f"{RELEASE}; Sec. 3.2 makes both"
+            "mean a_only",
+            "both misaligned samples of a pair, or the first (two modalities)",
+            f"{RELEASE}; Sec. 3.2 makes both",
         )
         alpha_rule: str = choice(
             "share ratio ratio_2over1 ratio_inverted",
@@ -213,8 +220,10 @@ class Midas(Method):
         alpha_cap: float = option(
             0.0, "largest alpha; 0: none", low=0, source=f"{RELEASE}: 10 on kinetics"
         )
-        alpha_reset: str = choice(  # epoch: Algorithm 1 line 11
-            "start epoch", "when alpha returns to 1", f"Sec. 3.4, {RELEASE}; epoch: Algorithm 1"
+        alpha_reset: str = choice(
+            "start epoch",
+            "when alpha returns to 1",
+            f"Sec. 3.4 and {RELEASE}; epoch: Algorithm 1 line 11",
         )
 
     def __init__(self, model, hparams, facts):

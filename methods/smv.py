@@ -135,7 +135,9 @@ class SMV(Method):
         """Defaults of the authors' code."""
 
         value: str = choice(
-            "size unit", "worth of a right coalition: its size, or 1", f"{CODE}; BalanceBenchmark"
+            "size unit",
+            "worth of a coalition whose prediction is right: its size, or 1",
+            f"{CODE}; unit: BalanceBenchmark",
         )
         warmup_epochs: int = warmup_option(
             5, source=f"{CODE}; MIDAS's release: ucf101 10, food101 2 of 30"
@@ -145,10 +147,11 @@ class SMV(Method):
             "copies by each sample's own contributions, or one share for the whole set",
             f"the two variants of {CODE}",
         )
-        # For --level modality:
-        part_ratio: float = option(0.2, "share of samples averaged", above=0, high=1, source=CODE)
-        strength: float = option(1.0, "factor of the gap", low=0, source=CODE)
-        gap_form: str = choice("linear tanh power", "share by the gap", CODE)
+        part_ratio: float = option(
+            0.2, "modality level: share of samples averaged", above=0, high=1, source=CODE
+        )
+        strength: float = option(1.0, "modality level: factor of the gap", low=0, source=CODE)
+        gap_form: str = choice("linear tanh power", "modality level", CODE)
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
