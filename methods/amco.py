@@ -76,15 +76,15 @@ class AMCo(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the public code."""
-
         variant: str = choice("logit feature", "what is masked", f"{CODE}, two versions")
-        sigma: float = option(0.5, "mass of a dependent modality", above=0, high=1, source=CODE)
-        epsilon: float = option(0.3, "where the ramp of the ratio ends", above=0, source=CODE)
-        linear_star: bool = option(  # trained in the code only since its results were published
+        sigma: float = option(
+            0.5, "mass above which a modality is dependent", above=0, high=1, source=CODE
+        )
+        epsilon: float = option(0.3, "where the mask ratio's ramp ends", above=0, source=CODE)
+        linear_star: bool = option(
             False,
-            "one more layer on the summed logits (logit only)",
-            source=f"an inference; {CODE}",
+            "one more linear layer on the summed logits (variant logit only)",
+            source=f"{CODE} since its results were published; off: an inference",
         )
         warmup_epochs: int = warmup_option(0, source=CODE)
         end_epoch: int = end_option(source=CODE)

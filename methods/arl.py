@@ -67,10 +67,11 @@ class ARL(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the paper as others report them, and of the public code."""
-
-        gamma: float = option(  # public scripts: 4 CREMA-D, 5 AVE, 3 Kinetics-Sounds
-            4.0, "weight of the unimodal losses after warm-up", low=0, source="paper, second-hand"
+        gamma: float = option(
+            4.0,
+            "weight of the unimodal losses after warm-up",
+            low=0,
+            source="paper, second-hand; public scripts: 4 CREMA-D, 5 AVE, 3 Kinetics-Sounds",
         )
         temperature: float = option(
             4.0, "T of the coefficients", low=0, source="paper, second-hand; 8 for CREMA-D"

@@ -102,8 +102,6 @@ class GMM(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """All are our choices: the paper's values could not be read."""
-
         warmup_epochs: int = warmup_option(10, help="epochs without adaptive loss")
         lam_gap: float = option(0.1, "weight of the mean gap (aim a)", low=0)
         lam_align: float = option(0.5, "weight of the shift to the balanced mean (aim b)", low=0)

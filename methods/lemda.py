@@ -142,11 +142,11 @@ class LeMDA(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the public code; we could not read the paper's value for each data set."""
-
         network: str = choice("mlp_vae trans_vae", "which G", CODE)
-        last_act: str = choice(  # our repair of the public code
-            "linear relu", "end of mlp_vae; relu: as released, G stays the identity", "a repair"
+        last_act: str = choice(
+            "linear relu",
+            "end of mlp_vae; relu: as released, G stays the identity",
+            "our repair of the public code",
         )
         latent: int = option(8, "width of the latent", low=1, source=CODE)
         n_layer: int = option(4, "layers of G's encoder", low=1, source=CODE)

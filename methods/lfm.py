@@ -117,13 +117,11 @@ class LFM(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of BalanceBenchmark's implementation; those of the official one by `variant`."""
-
         variant: str = choice("balancebench official", "logits, mode, start", "an inference")
-        alpha_mode: str = choice(  # fixed: our choice
+        alpha_mode: str = choice(
             "auto fixed heuristic fitted hvp",
             "how alpha moves (auto: hvp, or fitted for official)",
-            "public codes; heuristic: the paper, second-hand",
+            "public codes; heuristic: the paper, second-hand; fixed: our choice",
         )
         alpha_match: float = option(
             -1.0, "weight of L_match at the start (-1: the variant's)", low=-1, high=1, source=CODE

@@ -104,8 +104,6 @@ class MCR(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the official scripts for CREMA-D with ResNet-18."""
-
         lam: float = option(0.1, "weight lambda of the game", low=0, source=SCRIPT)
         w_uni: float = option(0.01, "weight of the unimodal losses", low=0, source=SCRIPT)
         contr: float = option(1.0, "weight of L_Con", low=0, source=SCRIPT)

@@ -182,8 +182,6 @@ class Midas(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the paper, and of the authors' release where it is silent."""
-
         lam: float = option(1.0, "weight lambda of L_mis", low=0, source="Sec. A.3; 5 for kinetics")
         eta: float = option(0.05, "step of alpha", above=0, source="Sec. A.3")
         warmup_epochs: int = warmup_option(

@@ -42,8 +42,11 @@ class Mixup(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        concentration: float = option(  # 0.4 and 1.0 are other usual values
-            0.2, "a of lam ~ Beta(a, a)", above=0, source="DomainBed; the paper gives no value"
+        concentration: float = option(
+            0.2,
+            "a of lam ~ Beta(a, a); 0.4 and 1.0 are other usual values",
+            above=0,
+            source="DomainBed; the paper gives no value",
         )
         lam_mode: str = choice(
             "shared per_modality",

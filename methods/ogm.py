@@ -33,8 +33,6 @@ class OGM(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of BalanceBenchmark; the official scripts have alpha 0.8 (2024) or none."""
-
         alpha: float = option(0.3, "strength", low=0, source=BENCH)
         noise: bool = option(True, "Gaussian noise (GE)", source="official code's default")
         warmup_epochs: int = warmup_option(10, source=BENCH)

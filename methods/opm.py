@@ -71,8 +71,6 @@ class OPM(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the official script; those of OGM are BalanceBenchmark's."""
-
         q_base: float = option(0.5, "drop rate just above ratio 1", low=0, high=1, source=SCRIPT)
         lam: float = option(0.5, "lambda: growth of the drop rate", low=0, source=SCRIPT)
         p_exe: float = option(0.7, "share of modulated batches", low=0, high=1, source=SCRIPT)

@@ -77,8 +77,6 @@ class PowMix(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """All values are our choices."""
-
         rows: float = option(
             1.0,
             "component 1: mixed rows a step, as a multiple of the batch",

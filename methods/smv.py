@@ -132,8 +132,6 @@ class SMV(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the authors' code."""
-
         value: str = choice(
             "size unit",
             "worth of a coalition whose prediction is right: its size, or 1",

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from conftest import PAIR, TRIO, doubles, tiny_batch, tiny_method
 
-from methods.joint import Joint
 from methods.ogm import OGM
 from methods.opm import OPM, draw_masks, drop_features, drop_probability, dropped_width
 from methods.ops import discrepancy_ratio, gradient_factor
@@ -109,19 +108,6 @@ def test_the_ratio_is_of_whole_features_even_if_all_of_them_are_dropped():
     hidden, whole = (step(led(q_base=1.0, p_exe=p), one_class())[0] for p in (1.0, 0.0))
     assert hidden["train/dropped/audio"] == 1 and whole["train/dropped/audio"] == 0
     assert all(hidden[f"train/ratio/{m}"] == whole[f"train/ratio/{m}"] for m in PAIR)
-
-
-def test_a_closed_gate_is_joint_to_the_last_bit_although_something_leads():
-    method, joint, seen = led(q_base=0.9, p_exe=0.3), tiny_method(Joint), set()
-    state = {n: v.clone() for n, v in method.state_dict().items()}
-    for _ in range(20):
-        method.load_state_dict(state), joint.load_state_dict(state)
-        logs, _, grads, loss = step(method, one_class())
-        _, _, expected_grads, expected = step(joint, one_class())
-        equal = all(torch.equal(grads[n], g) for n, g in expected_grads.items())
-        assert (equal and torch.equal(loss, expected)) is (logs["train/gate"] == 0).item()
-        seen.add(equal)
-    assert seen == {True, False}
 
 
 @pytest.mark.parametrize(("cls", "series"), [(OPM, "drop"), (OGM, "k")])

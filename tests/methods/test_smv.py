@@ -94,16 +94,6 @@ def test_a_list_holds_all_samples_whole_and_each_copy(modalities):
     assert len(indices) == size + sum(int(copies(phi[m]).sum()) for m in modalities)
 
 
-def test_the_lists_length_follows_from_the_accuracies():
-    hits = {s: torch.rand(500) < 0.6 for s in subsets(PAIR)}
-    a = hits[PAIR].double().mean().item()
-    one_alone = (hits[PAIR] & (hits[("audio",)] ^ hits[("video",)])).double().mean().item()
-    unit = len(sample_plan(contributions(hits, PAIR, "unit"))[0])
-    size = len(sample_plan(contributions(hits, PAIR, "size"))[0])
-    assert unit == pytest.approx(500 * (5 - 2 * a))
-    assert size == pytest.approx(500 * (1 + 4 * (1 - a) + one_alone))
-
-
 @pytest.mark.parametrize(
     ("means", "form", "strength", "expected"),
     [
