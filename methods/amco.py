@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.options import UsageError, option
-from methods.base import Batch, Features, Logs, Method, choice, end_option, warmup_option
+from methods.base import Batch, Features, Logs, Method, choice, last_epoch, warmup
 from methods.ops import accuracy, unimodal_losses
 
 CODE = "GeWu-Lab/BalanceBenchmark"
@@ -86,8 +86,8 @@ class AMCo(Method):
             "one more linear layer on the summed logits (variant logit only)",
             source=f"{CODE} since its results were published; off: an inference",
         )
-        warmup_epochs: int = warmup_option(0, source=CODE)
-        end_epoch: int = end_option(source=CODE)
+        warmup_epochs: int = warmup(0, source=CODE)
+        end_epoch: int = last_epoch(source=CODE)
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
-from methods.base import Batch, Features, Logs, Method, choice, warmup_option
+from methods.base import Batch, Features, Logs, Method, choice, warmup
 from methods.ops import accuracy
 
 CODE = "public code"
@@ -78,7 +78,7 @@ class ARL(Method):
         )
         # The code also waits until its unimodal test accuracies are above 0; we do not read the
         # test part.
-        warmup_epochs: int = warmup_option(6, help="epochs before gamma and k act", source=CODE)
+        warmup_epochs: int = warmup(6, help="epochs before gamma and k act", source=CODE)
         floor: float = option(0.3, "least entropy share, times 2 / M", above=0, high=1, source=CODE)
         clip: float = option(40.0, "largest norm of all gradients; 0: none", low=0, source=CODE)
         mode: str = choice(

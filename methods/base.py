@@ -20,8 +20,8 @@ Batch = dict[str, Any]  # "index" and "label" [B], "inputs" {modality: [B, ...]}
 Logs = dict[str, Tensor]
 
 # Options that several methods have; see `Method.active`.
-warmup_option = partial(option, help="epochs of joint training first", low=0, per_epochs=True)
-end_option = partial(option, 0, "last epoch of the method, then joint training (0: no end)", low=0)
+warmup = partial(option, help="epochs of joint training first", low=0, per_epochs=True)
+last_epoch = partial(option, 0, "last epoch of the method, then joint training (0: no end)", low=0)
 
 
 def choice(values: str, help: str, source: str) -> Any:
@@ -96,14 +96,14 @@ class Method(nn.Module):
         if len(modalities) < count:
             seen = ", ".join(modalities)
             raise UsageError(f"--method {name} needs {count} or more modalities; it got {seen}")
-        warmup, end = getattr(hparams, "warmup_epochs", 0), getattr(hparams, "end_epoch", 0)
-        if warmup >= epochs:
+        start, end = getattr(hparams, "warmup_epochs", 0), getattr(hparams, "end_epoch", 0)
+        if start >= epochs:
             raise UsageError(
-                f"--warmup_epochs {warmup} leaves no epoch of --max_epochs {epochs} for {name};"
+                f"--warmup_epochs {start} leaves no epoch of --max_epochs {epochs} for {name};"
                 f" give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
             )
-        if 0 < end <= warmup:
-            window = f"--end_epoch {end} leaves no epoch after --warmup_epochs {warmup} for {name}"
+        if 0 < end <= start:
+            window = f"--end_epoch {end} leaves no epoch after --warmup_epochs {start} for {name}"
             raise UsageError(f"{window}; give a later one, or 0: it never ends")
 
     @property

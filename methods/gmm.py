@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
-from methods.base import Batch, EpochPlan, Logs, Method, Stage, TrainingSet, warmup_option
+from methods.base import Batch, EpochPlan, Logs, Method, Stage, TrainingSet, warmup
 from methods.ops import accuracy, true_probability, unimodal_losses
 
 VARIANCE_FLOOR, WEIGHT_FLOOR = 1e-4, 1e-3
@@ -102,7 +102,7 @@ class GMM(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        warmup_epochs: int = warmup_option(10, help="epochs without adaptive loss")
+        warmup_epochs: int = warmup(10, help="epochs without adaptive loss")
         lam_gap: float = option(0.1, "weight of the mean gap (aim a)", low=0)
         lam_align: float = option(0.5, "weight of the shift to the balanced mean (aim b)", low=0)
         lam_pen: float = option(0.5, "weight of the gap of imbalanced samples (aim c)", low=0)

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import UsageError, option
-from methods.base import Batch, Features, Logs, Method, TrainingSet, choice, warmup_option
+from methods.base import Batch, Features, Logs, Method, TrainingSet, choice, warmup
 from methods.midas_release import carry_alpha, ratio, update_alpha_by_ratio
 from methods.ops import accuracy, label_shares, true_probability, unimodal_losses
 
@@ -184,7 +184,7 @@ class Midas(Method):
     class HParams:
         lam: float = option(1.0, "weight lambda of L_mis", low=0, source="Sec. A.3; 5 for kinetics")
         eta: float = option(0.05, "step of alpha", above=0, source="Sec. A.3")
-        warmup_epochs: int = warmup_option(
+        warmup_epochs: int = warmup(
             10,
             help="epochs on L_uni alone",
             source=f"{RELEASE}: 10 of 70, food101 2 of 30 (ucf101 0, against Table 2)",

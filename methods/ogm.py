@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
-from methods.base import Batch, Logs, Method, end_option, warmup_option
+from methods.base import Batch, Logs, Method, last_epoch, warmup
 from methods.ops import accuracy, compare_modalities, gradient_factor, modulate_encoders_
 
 BENCH = "BalanceBenchmark"
@@ -35,8 +35,8 @@ class OGM(Method):
     class HParams:
         alpha: float = option(0.3, "strength", low=0, source=BENCH)
         noise: bool = option(True, "Gaussian noise (GE)", source="official code's default")
-        warmup_epochs: int = warmup_option(10, source=BENCH)
-        end_epoch: int = end_option(source=f"{BENCH}: 80")
+        warmup_epochs: int = warmup(10, source=BENCH)
+        end_epoch: int = last_epoch(source=f"{BENCH}: 80")
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         y = batch["label"]

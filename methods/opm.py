@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import UsageError, format_value, option
-from methods.base import Batch, Features, Logs, Method, end_option, warmup_option
+from methods.base import Batch, Features, Logs, Method, last_epoch, warmup
 from methods.ops import accuracy, compare_modalities, gradient_factor, modulate_encoders_
 
 SCRIPT, CODE = "official script", "official code"
@@ -74,8 +74,8 @@ class OPM(Method):
         q_base: float = option(0.5, "drop rate just above ratio 1", low=0, high=1, source=SCRIPT)
         lam: float = option(0.5, "lambda: growth of the drop rate", low=0, source=SCRIPT)
         p_exe: float = option(0.7, "share of modulated batches", low=0, high=1, source=SCRIPT)
-        warmup_epochs: int = warmup_option(6, source=CODE)
-        end_epoch: int = end_option(source=CODE)
+        warmup_epochs: int = warmup(6, source=CODE)
+        end_epoch: int = last_epoch(source=CODE)
         ogm: bool = option(False, "modulate gradients too, by the same ratio", source=CODE)
         alpha: float = option(0.3, "OGM: strength", low=0, source="BalanceBenchmark")
         noise: bool = option(True, "OGM: Gaussian noise (GE)", source="official code's default")

@@ -29,16 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import UsageError, option
-from methods.base import (
-    Batch,
-    EpochPlan,
-    Features,
-    Logs,
-    Method,
-    TrainingSet,
-    choice,
-    warmup_option,
-)
+from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet, choice, warmup
 from methods.ops import accuracy, shapley, subsets
 
 CODE = "the authors' code"
@@ -137,7 +128,7 @@ class SMV(Method):
             "worth of a coalition whose prediction is right: its size, or 1",
             f"{CODE}; unit: BalanceBenchmark",
         )
-        warmup_epochs: int = warmup_option(
+        warmup_epochs: int = warmup(
             5, source=f"{CODE}; MIDAS's release: ucf101 10, food101 2 of 30"
         )
         level: str = choice(
