@@ -72,6 +72,7 @@ class AMCo(Method):
     """The method; outside its window of epochs it is joint training."""
 
     min_modalities = 2
+    needs = {"linear_star": ("variant", "logit")}
     dependent: Tensor
 
     @dataclass(frozen=True)
@@ -105,8 +106,6 @@ class AMCo(Method):
                 f"--sigma {hparams.sigma:g} is below an equal share, so that all modalities could"
                 f" be masked at once; give 1/{len(modalities)} or more"
             )
-        if hparams.linear_star and hparams.variant == "feature":
-            raise UsageError("--linear_star on is defined for --variant logit only")
 
     def start_epoch(self, epoch: int, train: object) -> None:
         self.batches_done = 0

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.options import UsageError, option
+from common.options import UsageError, format_value, option
 from models.classifier import Classifier, Features
 
 Batch = dict[str, Any]  # "index" and "label" [B], "inputs" {modality: [B, ...]}, a plan's columns
@@ -72,6 +72,7 @@ class Method(nn.Module):
     HParams: type = dataclass(frozen=True)(type("HParams", (), {}))
     needs_unimodal_heads = False
     min_modalities = 1
+    needs: dict[str, tuple[str, Any]] = {}  # an option -> another, and its value, that it needs
 
     def __init__(self, model: Classifier, hparams: Any, facts: Facts):
         super().__init__()
@@ -105,6 +106,13 @@ class Method(nn.Module):
         if 0 < end <= start:
             window = f"--end_epoch {end} leaves no epoch after --warmup_epochs {start} for {name}"
             raise UsageError(f"{window}; give a later one, or 0: it never ends")
+        for option_name, (other, wanted) in cls.needs.items():
+            value = getattr(hparams, option_name)
+            if getattr(hparams, other) != wanted and value != getattr(cls.HParams(), option_name):
+                raise UsageError(
+                    f"--{option_name} {format_value(value)} does nothing without"
+                    f" --{other} {format_value(wanted)}"
+                )
 
     @property
     def active(self) -> bool:

@@ -138,6 +138,7 @@ class LeMDA(Method):
     """The method: both networks in one step, evaluated as Joint without G."""
 
     min_modalities = 2
+    needs = {"last_act": ("network", "mlp_vae")}
     augmenter: nn.Module
 
     @dataclass(frozen=True)
@@ -171,12 +172,6 @@ class LeMDA(Method):
             self.augmenter = TransformerVae(widths, hp.latent, hp.n_layer)
         else:
             self.augmenter = MlpVae(sum(widths.values()), hp.latent, hp.n_layer, hp.last_act)
-
-    @classmethod
-    def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        super().check(hparams, epochs, modalities)
-        if hparams.network == "trans_vae" and hparams.last_act != "linear":
-            raise UsageError(f"--last_act {hparams.last_act} is an end of --network mlp_vae only")
 
     def optimizers(self, base: Callable) -> list[torch.optim.Optimizer]:
         # The training loop gives both a StepLR; the code's step schedule is for the task's alone.

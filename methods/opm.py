@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.options import UsageError, format_value, option
+from common.options import option
 from methods.base import Batch, Features, Logs, Method, last_epoch, warmup
 from methods.ops import accuracy, compare_modalities, gradient_factor, modulate_encoders_
 
@@ -68,6 +68,7 @@ class OPM(Method):
     """Joint training on features of which the leading modality's are dropped at random."""
 
     min_modalities = 2
+    needs = {"alpha": ("ogm", True), "noise": ("ogm", True)}
 
     @dataclass(frozen=True)
     class HParams:
@@ -79,16 +80,6 @@ class OPM(Method):
         ogm: bool = option(False, "modulate gradients too, by the same ratio", source=CODE)
         alpha: float = option(0.3, "OGM: strength", low=0, source="BalanceBenchmark")
         noise: bool = option(True, "OGM: Gaussian noise (GE)", source="official code's default")
-
-    @classmethod
-    def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        super().check(hparams, epochs, modalities)
-        for name in () if hparams.ogm else ("alpha", "noise"):
-            value = getattr(hparams, name)
-            if value != getattr(cls.HParams(), name):
-                raise UsageError(
-                    f"--{name} {format_value(value)} does nothing without --ogm on for OPM"
-                )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         y, hp = batch["label"], self.hparams

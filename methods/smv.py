@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.options import UsageError, option
+from common.options import option
 from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet, choice, warmup
 from methods.ops import accuracy, shapley, subsets
 
@@ -119,6 +119,7 @@ class SMV(Method):
     """Joint training for the warm-up, then on the list that each epoch's valuation makes."""
 
     min_modalities = 2
+    needs = dict.fromkeys(("part_ratio", "strength", "gap_form"), ("level", "modality"))
     found: Logs
 
     @dataclass(frozen=True)
@@ -145,13 +146,6 @@ class SMV(Method):
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
         self.found = {}  # logs of this epoch's valuation
-
-    @classmethod
-    def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        super().check(hparams, epochs, modalities)
-        for name in ("part_ratio", "strength", "gap_form") if hparams.level == "sample" else ():
-            if getattr(hparams, name) != getattr(cls.HParams(), name):
-                raise UsageError(f"--{name} has an effect with --level modality only")
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
         """After the warm-up: values all training samples and makes this epoch's list."""
