@@ -4,11 +4,11 @@ After Liu, Yu, Liu, "Quantifying Multimodal Imbalance: A GMM-Guided Adaptive Los
 Learning" (arXiv 2510.21797). We could read abstracts and introductions, no equation and no
 hyper-parameter, and know of no public code: no number made by this file reproduces that paper.
 
-Two Gaussians over the gaps between the modalities' confidences separate balanced from imbalanced
-samples, whose posteriors weigh the losses; then comes fine-tuning on the balanced samples. The loss
-shall (a) make the gap small, (b) move imbalanced samples toward balanced ones, (c) penalise the gap
-more for imbalanced samples and weigh the fusion loss more for balanced ones. The rest is an
-inference (reasons in docs/methods.md):
+Two Gaussians fitted to the gaps between the modalities' confidences separate balanced from
+imbalanced samples, and their posteriors weigh the losses; then the model is fine-tuned on balanced
+samples. The loss should (a) make the gap small, (b) move imbalanced samples towards balanced ones,
+(c) penalise the gap more for imbalanced samples and weigh the fusion loss more for balanced ones.
+The rest is an inference (reasons in docs/methods.md):
 
     `modality_gap`  delta_i = mean over the other modalities of max_m p_i^m - p_i^l, p^m the true
                     class's probability by g_m; no gradient into the maximum

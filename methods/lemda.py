@@ -88,7 +88,7 @@ class MlpVae(nn.Module):
         self.encoder = nn.Sequential(*units(sizes))
         self.mu, self.logvar = nn.Linear(sizes[-1], latent), nn.Linear(sizes[-1], latent)
         last: list[nn.Module] = [nn.LayerNorm(sizes[1]), zero_linear(sizes[1], d)]
-        # So the code. The ReLU sees exactly 0, where its derivative is 0: the layer never gets a
+        # As released. The ReLU sees exactly 0, where its derivative is 0: the layer never gets a
         # gradient and G stays the identity. We end in the linear layer, as its transformer does.
         if last_act == "relu":
             last += [nn.ReLU(), nn.Dropout(DROPOUT)]

@@ -55,14 +55,15 @@ def game(
     """(R / lambda, J [M] without gradient) of contributions {m: c^m = W_m f^m [B, C]}.
 
     bias [C]; o [B, C] = sum_m c^m + bias; swaps and weights [N, B] from `draw_swaps` and
-    `swap_weights`. J_m is the mean over the rows that count, 0 where none does.
+    `swap_weights`. J_m is the mean over the rows that count, 0 where none does. With J_j^(m) for
+    J_j in which all contributions but c^m are constants, encoder and W alike, R / lambda is the sum
+    over m of -J_m^(m) + sum_{j != m} J_j^(m) (greedy), -J_m^(m) (independent), -J_m (collaborative).
     """
     # The code does not detach o. In the greedy game of two its gradients cancel; for M > 2 they
     # would not and would work against the game, so it is detached there (our choice).
     log_fused = F.log_softmax(o.detach() if strategy == "greedy" else o, dim=1)
 
     def importance(j: str, learners: Sequence[str]) -> Tensor:
-        """J_j; the contributions of all but the learners, encoder and W alike, are constants."""
         c = {m: x if m in learners else x.detach() for m, x in contributions.items()}
         rest = sum((c[m] for m in c if m != j), start=bias)  # [B, C]
         log_p = F.log_softmax(c[j][swaps] + rest, dim=2)  # [N, B, C]
@@ -70,8 +71,8 @@ def game(
         return rows.sum() / weights.sum().clamp_min(1)
 
     players = list(contributions)
-    own: Features = {}  # J_m as player m sees it
-    others: dict[str, list[Tensor]] = {m: [] for m in players}  # J_j as the players m != j see it
+    own: Features = {}  # J_m^(m), or J_m
+    others: dict[str, list[Tensor]] = {m: [] for m in players}  # J_j^(m) of each m != j
     for m in players:
         own[m] = importance(m, players if strategy == "collaborative" else [m])
         for j in players:
