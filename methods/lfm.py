@@ -47,8 +47,8 @@ CODE = "public code"
 
 def mixture_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """[KL(M || P) + KL(M || Q)] / 2 of each row of two [..., C] log-probabilities, M their mean."""
-    # As in both public codes. They call it the Jensen-Shannon divergence, which takes KL's arguments
-    # the other way round.
+    # As in both public codes. They call it the Jensen-Shannon divergence, which takes the arguments
+    # of KL the other way round.
     log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
     return (log_mean.exp() * (log_mean - (log_p + log_q) / 2)).sum(-1)
 

@@ -56,8 +56,9 @@ def game(
 
     bias [C]; o [B, C] = sum_m c^m + bias; swaps and weights [N, B] from `draw_swaps` and
     `swap_weights`. J_m is the mean over the rows that count, 0 where none does. With J_j^(m) for
-    J_j in which all contributions but c^m are constants, encoder and W alike, R / lambda is the sum
-    over m of -J_m^(m) + sum_{j != m} J_j^(m) (greedy), -J_m^(m) (independent), -J_m (collaborative).
+    J_j in which all contributions but c^m are constants, encoder and W alike, R / lambda is the
+    sum over m of -J_m^(m) + sum_{j != m} J_j^(m) (greedy), -J_m^(m) (independent) or -J_m
+    (collaborative).
     """
     # The code does not detach o. In the greedy game of two its gradients cancel; for M > 2 they
     # would not and would work against the game, so it is detached there (our choice).
