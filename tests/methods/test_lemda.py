@@ -13,7 +13,6 @@ from common.options import UsageError
 from methods.joint import Joint
 from methods.lemda import (
     LeMDA,
-    MlpVae,
     TransformerVae,
     consistency,
     hidden_sizes,
@@ -87,13 +86,6 @@ def test_g_is_the_identity_at_the_start(network):
     logs = backward(method)
     assert logs["train/L_reg"] == logs["train/L_consist"] == logs["train/noise"] == 0.0
     assert logs["train/L_aug"] == logs["train/L_align"] and logs["train/L_kld"] > 0
-
-
-def test_the_layers_of_the_mlp():
-    linears = [m for m in MlpVae(64, 8, 4).modules() if isinstance(m, nn.Linear)]
-    shapes = [(m.in_features, m.out_features) for m in linears]
-    encoder, decoder = [64, 53, 42, 31, 20], [8, 20, 31, 42, 53, 64]
-    assert shapes == [*zip(encoder, encoder[1:]), (20, 8), (20, 8), *zip(decoder, decoder[1:])]
 
 
 def test_the_transformer_attends_across_modalities_and_not_across_the_batch():
