@@ -6,7 +6,7 @@ were confident on x must not change.
 
     G(x) = x + noise                              `MlpVae`, `hidden_sizes`; `TransformerVae`
     encoders, fusion: min CE(z) + CE(z_aug)       `LeMDA.forward`
-    G: max CE(z_aug), with weight adv             `scale_gradient`
+    G: max CE(z_aug), with weight adv             `LeMDA.forward`
     G: min KL(p_aug || p) where max p > t         `consistency`
     G: min mean (G(x) - x)^2                      `LeMDA.forward`
     G: min KL(latent || normal)                   `kl_to_normal`
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from common.options import UsageError, option
 from methods.base import Batch, Logs, Method, choice
-from methods.ops import accuracy, scale_gradient
+from methods.ops import accuracy
 
 CODE = "public code"
 DROPOUT = 0.5  # of the MLP, public code
@@ -192,7 +192,8 @@ class LeMDA(Method):
         x_aug, mu, logvar = self.augmenter(x, self.generator)
         l_align = F.cross_entropy(z, y)
         # The fusion layer descends this loss, G ascends it, `adv` times as fast.
-        l_aug = F.cross_entropy(fuse(scale_gradient(x_aug, -hp.adv)), y)
+        flipped = x_aug.detach() - hp.adv * (x_aug - x_aug.detach())
+        l_aug = F.cross_entropy(fuse(flipped), y)
         l_task = l_align + l_aug if hp.task_sum else (l_align + l_aug) / 2
         # z is the target: the fusion layer has no dropout, a second pass would give the same.
         if hp.consist_train_head:

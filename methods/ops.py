@@ -47,11 +47,6 @@ def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     return 0.5 * (left + (log_q.exp() * (log_q - log_mean)).sum(-1))
 
 
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """`x` to the last bit, with its gradient multiplied by `factor`."""
-    return x.detach() + factor * (x - x.detach()) if factor else x.detach()
-
-
 def dirichlet(concentration: float, shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Draws of `shape` from the symmetric Dirichlet over the last axis; of two: Beta(a, a)."""
     # `torch.distributions` takes no generator; this is its own sampler with one.

@@ -17,7 +17,6 @@ from methods.ops import (
     gradient_factor,
     jensen_shannon,
     modulate_encoders_,
-    scale_gradient,
     shapley,
     subsets,
     true_probability,
@@ -63,15 +62,6 @@ def test_jensen_shannon_of_hand_values_and_bounds():
     far = F.log_softmax(doubles([200.0, 0.0]), 1)
     assert jensen_shannon(far, far.flip(1)).item() == pytest.approx(math.log(2))
     assert jensen_shannon(p, p).item() == pytest.approx(0, abs=1e-15)
-
-
-@pytest.mark.parametrize("factor", [-1.0, 0.0, 1.0, 3.0])
-def test_scale_gradient_keeps_the_value_to_the_last_bit(factor):
-    x = (torch.randn(200) * 1e3).requires_grad_()
-    y = scale_gradient(x, factor)
-    assert torch.equal(y, x)
-    (y + 0 * x).sum().backward()
-    assert torch.equal(x.grad, torch.full((200,), factor))
 
 
 @pytest.mark.parametrize(("a", "columns"), [(1.0, 3), (0.2, 2), (0.05, 64)])
