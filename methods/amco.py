@@ -1,24 +1,21 @@
 """AMCo: adaptive mask co-optimisation (Zhou, Liang, Zheng, Xuan, Kumada; ICASSP 2023).
 
-The modality on which the prediction depends is made harder by masking a growing part of it; at the
-same time each modality's own prediction continues to be trained, so that the masked one does not
-degrade. W_m are the columns of the one fusion layer that belong to modality m, f_m its feature.
+A growing part of the modality on which the prediction depends is masked, while each modality's own
+prediction continues to be trained. W_m are modality m's columns of the fusion layer.
 
     split      `Classifier.split_logits`   z_m = W_m f_m + b / M, which sum to the fused logits
     ratio      `mask_ratio`     p = sin(pi / 2 * min(epsilon, l) / epsilon), l grows by batches
     mask       `dropped_places` floor(p K) of K places, drawn anew each batch, shared by its samples
-    logit      `mask_logits`    z'_m = z_m with the places set to 0, K = C, each dependent modality
-    feature    `mask_features`  f'_m = f_m likewise and scaled up, K = D_m, one dependent modality
-    output     `AMCo.logits`    out = sum_m z'_m, or A (sum_m z'_m) + a with `--linear_star on`
+    logit      `mask`           z'_m = z_m with the places set to 0, K = C, each dependent modality
+    feature    `mask`           f'_m = f_m likewise and scaled up, K = D_m, one dependent modality
+    output     `AMCo.output`    out = sum_m z'_m, or A (sum_m z'_m) + a with `--linear_star on`
     loss       `AMCo.forward`   CE(out, y) + sum_m CE(z'_m, y)
     masses     `modality_masses`       softmax over the M C logits of all z', summed per modality
     dependent  `dependent_modalities`  mass_m > sigma: masked in the next batch of the epoch
 
-We could read the paper's abstract only and found no official code. All numbers and formulas are
-those of public code, GeWu-Lab/BalanceBenchmark (balancemm/trainer/AMCo_trainer.py,
-balancemm/models/avclassify_model.py) and its history. `logit` is the version of its published
-results, which MIDAS says it follows; `feature` is the older one, nearer to MIDAS's words "masking
-on the features". The default `logit` is an inference. More in docs/methods.md.
+We could read the paper's abstract only and found no official code. All of this is
+GeWu-Lab/BalanceBenchmark (balancemm/trainer/AMCo_trainer.py, balancemm/models/avclassify_model.py):
+`logit` is the version of its published results, `feature` an older one. More in docs/methods.md.
 """
 
 import math
@@ -29,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.options import UsageError, option
-from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet
+from methods.base import Batch, Features, Logs, Method, choice, last_epoch, warmup
 from methods.ops import accuracy, unimodal_losses
 
 CODE = "GeWu-Lab/BalanceBenchmark"
@@ -39,8 +36,7 @@ def mask_ratio(epoch: int, batch: int, epsilon: float) -> float:
     """p in [0, 1], the share of places to mask; `epoch` and `batch` are counted from 0.
 
     l advances by epoch / 10 a batch and starts anew in every epoch (public code). So the first
-    epoch and the first batch of each epoch are never masked, and from the fourth epoch on p is 1
-    from the second batch. That ramp looks unintended.
+    batch of each epoch is never masked, and from the fourth epoch on the second is masked wholly.
     """
     return math.sin(math.pi / 2 * min(epsilon, epoch * batch / 10) / epsilon)
 
@@ -52,28 +48,16 @@ def dropped_places(p: float, width: int, generator: torch.Generator) -> Tensor:
     return (order < int(p * width + 1e-9))[None]
 
 
-def mask_logits(logits: Features, dropped: Tensor, dependent: Tensor) -> Features:
-    """z' of each modality: {m: [B, C]}, dropped [1, C], dependent bool [M] -> {m: [B, C]}."""
-    pairs = zip(logits.items(), dependent.unbind())
-    return {m: z.masked_fill(dropped & flag, 0.0) for (m, z), flag in pairs}
-
-
-def mask_features(features: Features, dropped: Features, dependent: Tensor, p: float) -> Features:
-    """f' of each modality: {m: [B, D_m]}, dropped {m: [1, D_m]}, dependent [M] -> {m: [B, D_m]}."""
-    # 1 / (1 - p) keeps the expectation of a masked feature; the public code stops at 10.
-    scale = 1 / (1 - p) if 1 - p > 0.1 else 10.0
-    pairs = zip(features.items(), dependent.unbind())
+def mask(values: Features, places: Features, dependent: Tensor, scale: float = 1.0) -> Features:
+    """{m: [B, K_m]} with the places {m: [1, K_m]} of dependent modalities (bool [M]) set to 0."""
+    flags = zip(values.items(), dependent.unbind())
     return {
-        m: torch.where(flag, f.masked_fill(dropped[m], 0.0) * scale, f) for (m, f), flag in pairs
+        m: torch.where(flag, v.masked_fill(places[m], 0.0) * scale, v) for (m, v), flag in flags
     }
 
 
 def modality_masses(logits: Features) -> Tensor:
-    """[M] masses that sum to 1, from the masked split logits {m: [B, C]}; no gradient.
-
-    One softmax over the M C logits of a sample, summed over each modality's classes, averaged over
-    the batch.
-    """
+    """[M] batch means, which sum to 1, from the masked split logits {m: [B, C]}; no gradient."""
     z = torch.stack([z.detach() for z in logits.values()], dim=1)  # [B, M, C]
     return F.softmax(z.flatten(1), dim=1).view_as(z).sum(2).mean(0)
 
@@ -88,31 +72,23 @@ class AMCo(Method):
     """The method; outside its window of epochs it is joint training."""
 
     min_modalities = 2
+    needs = {"linear_star": ("variant", "logit")}
+    dependent: Tensor
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the public code."""
-
-        variant: str = option(
-            "logit", "what is masked", choices=("logit", "feature"), source=f"{CODE}, two versions"
-        )
+        variant: str = choice("logit feature", "what is masked", f"{CODE}, two versions")
         sigma: float = option(
             0.5, "mass above which a modality is dependent", above=0, high=1, source=CODE
         )
-        epsilon: float = option(
-            0.3, "where the ramp of the mask ratio ends: all is masked", above=0, source=CODE
-        )
+        epsilon: float = option(0.3, "where the mask ratio's ramp ends", above=0, source=CODE)
         linear_star: bool = option(
             False,
             "one more linear layer on the summed logits (variant logit only)",
             source=f"{CODE} since its results were published; off: an inference",
         )
-        warmup_epochs: int = option(
-            0, "epochs of joint training first", low=0, per_epochs=True, source=CODE
-        )
-        end_epoch: int = option(
-            0, "last epoch of the method, then joint training (0: none)", low=0, source=CODE
-        )
+        warmup_epochs: int = warmup(0, source=CODE)
+        end_epoch: int = last_epoch(source=CODE)
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
@@ -124,64 +100,52 @@ class AMCo(Method):
 
     @classmethod
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` also if everything could be masked, or `linear_star` has no place."""
         super().check(hparams, epochs, modalities)
         if hparams.sigma < 1 / len(modalities):
             raise UsageError(
                 f"--sigma {hparams.sigma:g} is below an equal share, so that all modalities could"
                 f" be masked at once; give 1/{len(modalities)} or more"
             )
-        if hparams.linear_star and hparams.variant == "feature":
-            raise UsageError("--linear_star on is defined for --variant logit only")
 
-    def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        self.acting = self.in_window(epoch)
+    def start_epoch(self, epoch: int, train: object) -> None:
         self.batches_done = 0
         self.dependent = torch.zeros_like(self.dependent)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """CE of the output plus those of the masked modalities; outside the window the first alone.
-
-        `train/dependent/<m>` is 1 if this step masked m; `train/mass/<m>` decides on the next one.
-        """
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         p = mask_ratio(self.epoch - 1, self.batches_done, hp.epsilon)  # counts warm-up epochs too
         self.batches_done += 1
-        masked, total = self._mask(f, p) if self.acting else ({}, self.model.fuse(f))
-        out = self._output(total)
+        if not self.active:
+            total = self.model.fuse(f)
+        elif hp.variant == "feature":
+            # A mask for every modality: reading which one is dependent would be a host read.
+            places = {m: dropped_places(p, v.shape[1], self.generator) for m, v in f.items()}
+            # 1 / (1 - p) keeps the expectation of a masked feature; the public code stops at 10.
+            f = mask(f, places, self.dependent, 1 / (1 - p) if 1 - p > 0.1 else 10.0)
+            masked, total = self.model.split_logits(f), self.model.fuse(f)
+        else:
+            places = dict.fromkeys(f, dropped_places(p, self.model.num_classes, self.generator))
+            masked = mask(self.model.split_logits(f), places, self.dependent)
+            total = torch.stack(list(masked.values())).sum(0)
+        out = self.output(total)
         l_align = F.cross_entropy(out, y)
-        logs = {"train/acc": accuracy(out, y), "train/L_align": l_align.detach()}
+        logs = self.train_logs(acc=accuracy(out, y), L_align=l_align)
         if self.linear_star is not None:
             logs["train/acc_sum"] = accuracy(total, y)
-        if not self.acting:
+        if not self.active:
             return l_align, logs
         l_uni, masses = unimodal_losses(masked, y), modality_masses(masked)
-        logs["train/L_uni"] = l_uni.detach()
-        logs["train/mask_ratio"] = torch.full((), p, device=out.device)
-        logs |= self.by_modality("train/mass", masses)
-        logs |= self.by_modality("train/dependent", self.dependent.float())
+        ratio, dependent = torch.full((), p, device=out.device), self.dependent.float()
+        logs |= self.train_logs(L_uni=l_uni, mask_ratio=ratio, mass=masses, dependent=dependent)
         # `feature` in the public code keeps a modality masked until the epoch ends. Here it is
         # decided anew after every batch, as in `logit` (our choice).
         self.dependent = dependent_modalities(masses, hp.sigma, hp.variant == "feature")
         return l_align + l_uni, logs
 
-    def _mask(self, f: Features, p: float) -> tuple[Features, Tensor]:
-        """(z' {m: [B, C]}, their sum [B, C])."""
-        if self.hparams.variant == "feature":
-            # A mask for every modality: reading which one is dependent would be a host read.
-            dropped = {m: dropped_places(p, v.shape[1], self.generator) for m, v in f.items()}
-            f = mask_features(f, dropped, self.dependent, p)
-            return self.model.split_logits(f), self.model.fuse(f)
-        dropped = dropped_places(p, self.model.num_classes, self.generator)
-        masked = mask_logits(self.model.split_logits(f), dropped, self.dependent)
-        return masked, torch.stack(list(masked.values())).sum(0)
-
-    def _output(self, total: Tensor) -> Tensor:
-        """[B, C] from the sum of the split logits."""
+    def output(self, total: Tensor) -> Tensor:
         return total if self.linear_star is None else self.linear_star(total)
 
     def logits(self, features: Features) -> Tensor:
-        """Unmasked; the fused logits are the sum of the split ones."""
         # The public code trains through `linear_star` and evaluates without it (our choice: with).
-        return self._output(self.model.fuse(features))
+        return self.output(self.model.fuse(features))

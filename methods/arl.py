@@ -1,13 +1,12 @@
 """ARL: asymmetric representation learning ("Improving Multimodal Learning via Imbalanced
 Learning", ICCV 2025, arXiv 2507.10203).
 
-The variance of a weighted sum of unimodal predictions is least when each weight is inversely
-proportional to that modality's variance: the steadier modality should be relied on more. ARL
-measures how much the fused output relies on each modality and how uncertain each is, and enlarges
-the gradients of the encoder that is relied on too little. Cross-entropies of the unimodal logits,
-made by the fusion layer itself, lower each modality's bias.
+A weighted sum of unimodal predictions varies least when each weight is inverse to that modality's
+variance. ARL measures how much the fused output relies on each modality and how uncertain each is,
+and enlarges the gradients of the encoder that is relied on too little. Cross-entropies of unimodal
+logits, made by the fusion layer itself, lower each modality's bias.
 
-    `zero_padded_logits`  s^m = W_m f^m + b: the fused output with the other features set to zero
+    logits                s^m = W_m f^m + b: the fused output with the other features set to zero
     `reliance`            d_m = sum_c mean_i |s^m_ic|
     `entropy`             H_m = mean_i entropy(softmax s^m_i), which stands for the variance
     `target`              q_m = 1 / max(H_m / sum_j H_j, floor), divided by its sum
@@ -15,10 +14,9 @@ made by the fusion layer itself, lower each modality's bias.
     `ARL.forward`         L = CE(o, y) + gamma sum_m CE(s^m, y); gamma = 1 in warm-up
     `ARL.after_backward`  encoder m's gradients times 1 + k_m after warm-up, then clipping
 
-We could not read the paper's equations, only its abstract and summaries by others. The formulas are
-those of the public code (shicaiwei123/ICCV2025-ARL: main_arl_variance.py,
-models/fusion_modules.py, models/backbone.py), which agrees with the summaries. It exists in two
-versions that differ in whether k is used; see docs/methods.md.
+We could read the abstract and summaries by others, not the equations. The formulas are those of the
+public code (shicaiwei123/ICCV2025-ARL: main_arl_variance.py, models/fusion_modules.py,
+models/backbone.py), whose two versions differ in whether k is used; see docs/methods.md.
 """
 
 from dataclasses import dataclass
@@ -28,19 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
-from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet
+from methods.base import Batch, Features, Logs, Method, choice, warmup
 from methods.ops import accuracy
 
-
-def zero_padded_logits(
-    features: Features, weight: Tensor, bias: Tensor, columns: dict[str, slice]
-) -> Features:
-    """s^m = W_m f^m + b, {m: [B, C]}, from the fusion layer's weight [C, sum D_m] and bias [C].
-
-    Equal to fusing with all other features zero, without the concatenation. They sum to
-    o + (M - 1) b.
-    """
-    return {m: F.linear(features[m], weight[:, s], bias) for m, s in columns.items()}
+CODE = "public code"
 
 
 def reliance(logits: Features) -> Tensor:
@@ -66,11 +55,8 @@ def target(h: Tensor, floor: float) -> Tensor:
 
 
 def coefficients(d_share: Tensor, q: Tensor, temperature: float) -> Tensor:
-    """k [M], sums to 1, largest where reliance is smallest beside its target q; both [M].
-
-    The logits of the softmax are T q_m (1 - d_m) / (M - 1): for two modalities the other one's
-    share times q_m, as in the code; for more the mean of the others' shares (our choice).
-    """
+    """k [M], sums to 1, largest where reliance is smallest beside its target q; both [M]."""
+    # For two modalities the other one's share, as in the code; for more the mean (our choice).
     return torch.softmax(temperature * q * (1 - d_share) / (len(q) - 1), dim=0)
 
 
@@ -81,8 +67,6 @@ class ARL(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the paper as others report them, and of the public code."""
-
         gamma: float = option(
             4.0,
             "weight of the unimodal losses after warm-up",
@@ -92,66 +76,42 @@ class ARL(Method):
         temperature: float = option(
             4.0, "T of the coefficients", low=0, source="paper, second-hand; 8 for CREMA-D"
         )
-        # The code also waits until its unimodal test accuracies are above 0; the test part is not
-        # read here.
-        warmup_epochs: int = option(
-            6, "epochs before gamma and k act", low=0, per_epochs=True, source="public code"
-        )
-        floor: float = option(
-            0.3, "least share of entropy, times 2 / M", above=0, high=1, source="public code"
-        )
-        clip: float = option(
-            40.0, "largest norm of all gradients together; 0: none", low=0, source="public code"
-        )
-        mode: str = option(
-            "paper",
+        # The code also waits until its unimodal test accuracies are above 0; we do not read the
+        # test part.
+        warmup_epochs: int = warmup(6, help="epochs before gamma and k act", source=CODE)
+        floor: float = option(0.3, "least entropy share, times 2 / M", above=0, high=1, source=CODE)
+        clip: float = option(40.0, "largest norm of all gradients; 0: none", low=0, source=CODE)
+        mode: str = choice(
+            "paper constant_half off",
             "encoder gradients times 1 + k, times 1.5 as one public version, or untouched",
-            choices=("paper", "constant_half", "off"),
-            source="public code, two versions",
+            f"{CODE}, two versions",
         )
-
-    def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        self.warming_up = not self.in_window(epoch)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """CE(o, y) + gamma sum_m CE(s^m, y); sets the factors of this step's gradients."""
         y, hp, fusion = batch["label"], self.hparams, self.model.fusion
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
-        s = zero_padded_logits(f, fusion.weight, fusion.bias, self.model.modality_slices)
+        slices = self.model.modality_slices
+        s = {m: F.linear(f[m], fusion.weight[:, slices[m]], fusion.bias) for m in f}
         l_align = F.cross_entropy(z, y)
-        losses = {m: F.cross_entropy(s_m, y) for m, s_m in s.items()}
-        l_uni = torch.stack(list(losses.values())).sum()
+        losses = torch.stack([F.cross_entropy(s_m, y) for s_m in s.values()])
         d_share, h = shares(reliance(s)), entropy(s)
         q = target(h, hp.floor)
         k = coefficients(d_share, q, hp.temperature)
         # Used in this very step; the code that uses k stores it for the next one.
-        self.factors = self._factors(k)
-        logs = {
-            "train/acc": accuracy(z, y),
-            "train/L_align": l_align.detach(),
-            "train/L_uni": l_uni.detach(),
-            **self.by_modality("train/L_uni", [loss.detach() for loss in losses.values()]),
-            **self.by_modality("train/acc_uni", [accuracy(s_m, y) for s_m in s.values()]),
-            **self.by_modality("train/reliance", d_share),
-            **self.by_modality("train/entropy", h),
-            **self.by_modality("train/target", q),
-            **self.by_modality("train/k", k),
-            **self.by_modality("train/grad_factor", self.factors),
-        }
-        return l_align + (1.0 if self.warming_up else hp.gamma) * l_uni, logs
-
-    def _factors(self, k: Tensor) -> Tensor:
-        """[M]: what this step's encoder gradients are multiplied by; 1 is none."""
-        if self.warming_up or self.hparams.mode == "off":
-            return torch.ones_like(k)
-        return 1 + (k if self.hparams.mode == "paper" else torch.full_like(k, 0.5))
+        self.factors = torch.ones_like(k)
+        if self.active and hp.mode != "off":
+            self.factors += k if hp.mode == "paper" else 0.5
+        acc_uni = torch.stack([accuracy(s_m, y) for s_m in s.values()])
+        logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_uni=losses, acc_uni=acc_uni)
+        logs |= self.train_logs(reliance=d_share, entropy=h, target=q, k=k)
+        logs |= self.train_logs(L_uni=losses.sum(), grad_factor=self.factors)
+        return l_align + (hp.gamma if self.active else 1.0) * losses.sum(), logs
 
     def after_backward(self) -> None:
-        """Scales each encoder's gradients, never the head's; then clips, as the code does."""
         # The code scales the gradient at an encoder's last feature map. Backward is linear in it,
         # so scaling the gradients of the encoder's parameters gives the same.
-        if not self.warming_up and self.hparams.mode != "off":
+        if self.active and self.hparams.mode != "off":
             for m, factor in zip(self.model.modalities, self.factors):
                 for p in self.model.encoder_parameters(m):
                     if p.grad is not None:

@@ -1,25 +1,33 @@
 """What a training method is: it owns the model, gets batches, and returns the loss.
 
-A method knows nothing of devices, precision, ranks, files or logging. It sees the model through
-its contract only (`models/classifier.py`): `encode(inputs) -> {modality: [B, D_m]}`,
-`fuse(features) -> [B, C]`, `split_logits`, `fuse_subset`, `unimodal`. Every state that must survive
-a kill is a parameter, a buffer or extra state, so a method needs no code of its own for resuming.
+Devices, precision, ranks, files and logging are the training loop's. All state that must survive a
+kill is a parameter, a buffer or extra state, so that resuming needs no code in the method.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.options import UsageError
-from models.classifier import Classifier
+from common.options import UsageError, format_value, option
+from models.classifier import Classifier, Features
 
-Batch = dict
-Features = dict[str, Tensor]
+Batch = dict[str, Any]  # "index" and "label" [B], "inputs" {modality: [B, ...]}, a plan's columns
 Logs = dict[str, Tensor]
+
+# Options that several methods have; see `Method.active`.
+warmup = partial(option, help="epochs of joint training first", low=0, per_epochs=True)
+last_epoch = partial(option, 0, "last epoch of the method, then joint training (0: no end)", low=0)
+
+
+def choice(values: str, help: str, source: str) -> Any:
+    """An option with one of these values, which blanks separate; the first is the default."""
+    choices = tuple(values.split())
+    return option(choices[0], help, choices=choices, source=source)
 
 
 @dataclass(frozen=True)
@@ -34,14 +42,10 @@ class Facts:
 
 @dataclass
 class EpochPlan:
-    """Replaces an epoch's list of samples.
+    """Replaces an epoch's list of samples."""
 
-    `indices` [K] int64 are places in the training part (repeats allowed); `columns` are tensors of
-    length K that join the batches under their names.
-    """
-
-    indices: Tensor
-    columns: dict[str, Tensor] = field(default_factory=dict)
+    indices: Tensor  # [K] int64, places in the training part; repeats allowed
+    columns: dict[str, Tensor] = field(default_factory=dict)  # [K, ...], they join the batches
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class TrainingSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, indices: object = None, transforms: str = "eval") -> Iterator[Batch]: ...
+    def batches(self, indices: Any = None, transforms: str = "eval") -> Iterator[Batch]: ...
 
 
 class Method(nn.Module):
@@ -68,62 +72,64 @@ class Method(nn.Module):
     HParams: type = dataclass(frozen=True)(type("HParams", (), {}))
     needs_unimodal_heads = False
     min_modalities = 1
+    needs: dict[str, tuple[str, Any]] = {}  # an option -> another, and its value, that it needs
 
-    def __init__(self, model: Classifier, hparams: object, facts: Facts):
+    def __init__(self, model: Classifier, hparams: Any, facts: Facts):
         super().__init__()
         self.model, self.hparams, self.facts = model, hparams, facts
         self.epoch = 0
         self._generator: torch.Generator | None = None
 
     @classmethod
-    def used_modalities(cls, hparams: object, available: list[str]) -> list[str]:
+    def used_modalities(cls, hparams: Any, available: list[str]) -> list[str]:
         """The modalities that the model gets, in the data set's order."""
         return available
 
     @classmethod
-    def has_unimodal_heads(cls, hparams: object) -> bool:
-        """Whether the model gets unimodal heads; overridden where it depends on a setting."""
+    def has_unimodal_heads(cls, hparams: Any) -> bool:
+        """Whether the model gets unimodal heads."""
         return cls.needs_unimodal_heads
 
     @classmethod
-    def check(cls, hparams: object, epochs: int, modalities: list[str]) -> None:
+    def check(cls, hparams: Any, epochs: int, modalities: list[str]) -> None:
         """Raises `UsageError` for settings that cannot work together; overrides call it first."""
-        if len(modalities) < cls.min_modalities:
+        name, count = cls.__name__, cls.min_modalities
+        if len(modalities) < count:
+            seen = ", ".join(modalities)
+            raise UsageError(f"--method {name} needs {count} or more modalities; it got {seen}")
+        start, end = getattr(hparams, "warmup_epochs", 0), getattr(hparams, "end_epoch", 0)
+        if start >= epochs:
             raise UsageError(
-                f"--method {cls.__name__} needs {cls.min_modalities} or more modalities;"
-                f" it got {', '.join(modalities)}"
+                f"--warmup_epochs {start} leaves no epoch of --max_epochs {epochs} for {name};"
+                f" give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
             )
-        warmup = getattr(hparams, "warmup_epochs", 0)
-        if warmup >= epochs:
-            raise UsageError(
-                f"--warmup_epochs {warmup} leaves no epoch of --max_epochs {epochs} for"
-                f" {cls.__name__}; give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
-            )
-        end = getattr(hparams, "end_epoch", 0)
-        if 0 < end <= warmup:
-            raise UsageError(
-                f"--end_epoch {end} leaves no epoch after --warmup_epochs {warmup} for"
-                f" {cls.__name__}; give a later one, or 0: it never ends"
-            )
+        if 0 < end <= start:
+            window = f"--end_epoch {end} leaves no epoch after --warmup_epochs {start} for {name}"
+            raise UsageError(f"{window}; give a later one, or 0: it never ends")
+        for option_name, (other, wanted) in cls.needs.items():
+            value = getattr(hparams, option_name)
+            if getattr(hparams, other) != wanted and value != getattr(cls.HParams(), option_name):
+                raise UsageError(
+                    f"--{option_name} {format_value(value)} does nothing without"
+                    f" --{other} {format_value(wanted)}"
+                )
 
-    def in_window(self, epoch: int) -> bool:
-        """Whether `epoch` comes after `warmup_epochs` and not after `end_epoch` of `HParams`.
-
-        A method may have neither of the two; an `end_epoch` of 0 means that there is no end.
-        """
-        end = getattr(self.hparams, "end_epoch", 0)
-        return epoch > getattr(self.hparams, "warmup_epochs", 0) and (not end or epoch <= end)
+    @property
+    def active(self) -> bool:
+        """Whether the epoch comes after `warmup_epochs` and not after `end_epoch`, if there are."""
+        end = getattr(self.hparams, "end_epoch", 0) or self.epoch
+        return getattr(self.hparams, "warmup_epochs", 0) < self.epoch <= end
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """The loss of a batch, and detached scalars under the full names that the log gives them.
+        """The loss of a batch, and detached scalars under the names that the log gives them.
 
-        A scalar is averaged over the epoch's steps, without those in which it is NaN; if the last
-        part of its name begins with "n_", it is summed.
+        They are averaged over the epoch's steps without NaN, or summed if named ".../n_...".
         """
         raise NotImplementedError(type(self).__name__)
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
         """Called before each epoch, counted from 1 over all stages."""
+        return None
 
     def after_backward(self) -> None:
         """Called when gradients are complete, before the optimizer's step."""
@@ -144,7 +150,7 @@ class Method(nn.Module):
         """Whether the learning rate's decay (--lr_step) counts this epoch."""
         return True
 
-    def logits(self, features: dict[str, Tensor]) -> Tensor:
+    def logits(self, features: Features) -> Tensor:
         """[B, C] for evaluation."""
         return self.model.fuse(features)
 
@@ -154,9 +160,16 @@ class Method(nn.Module):
         self._generator = None
         return self.start_epoch(epoch, train)
 
-    def by_modality(self, series: str, values: Iterable[Tensor]) -> Logs:
-        """Log entries "<series>/<modality>" of M values in the order of the modalities."""
-        return {f"{series}/{m}": v for m, v in zip(self.model.modalities, values)}
+    def train_logs(self, **values: Tensor) -> Logs:
+        """Log entries "train/<name>" of scalars, and "train/<name>/<modality>" of values [M]."""
+        logs: Logs = {}
+        for name, value in values.items():
+            if value.ndim:
+                of = zip(self.model.modalities, value.detach())
+                logs |= {f"train/{name}/{m}": v for m, v in of}
+            else:
+                logs[f"train/{name}"] = value.detach()
+        return logs
 
     @property
     def generator(self) -> torch.Generator:

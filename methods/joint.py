@@ -4,12 +4,10 @@ Joint: encode each modality, concatenate, one linear layer, one cross-entropy (t
 Eq. 9, first half). Its gradient reaches every encoder through the same error vector, which is why
 the modality that is learnt first can leave the others little to explain.
 
-JointUni: Joint plus the cross-entropies of unimodal heads (Eq. 9 whole). The paper has no such row,
-and without one nobody can tell how much of MIDAS's gain comes from misaligned samples.
+JointUni: Joint plus the cross-entropies of unimodal heads (all of Eq. 9). The paper has no such
+row; it shows how much of MIDAS's gain comes from misaligned samples.
 
 Unimodal: Joint on a model that has one modality only, with the same encoder and recipe.
-
-Deviations: none known.
 """
 
 from dataclasses import dataclass
@@ -26,11 +24,10 @@ class Joint(Method):
     """L = CE(g_f([f^1; ...; f^M]), y)."""
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """Mean cross-entropy of the fused logits."""
         y = batch["label"]
         z = self.model.fuse(self.model.encode(batch["inputs"]))
         loss = F.cross_entropy(z, y)
-        return loss, {"train/acc": accuracy(z, y), "train/L_align": loss.detach()}
+        return loss, self.train_logs(acc=accuracy(z, y), L_align=loss)
 
 
 class JointUni(Method):
@@ -39,17 +36,11 @@ class JointUni(Method):
     needs_unimodal_heads = True
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """Fused plus unimodal cross-entropies, coefficient 1 each."""
         y = batch["label"]
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
         l_align, l_uni = F.cross_entropy(z, y), unimodal_losses(self.model.unimodal(f), y)
-        logs = {
-            "train/acc": accuracy(z, y),
-            "train/L_align": l_align.detach(),
-            "train/L_uni": l_uni.detach(),
-        }
-        return l_align + l_uni, logs
+        return l_align + l_uni, self.train_logs(acc=accuracy(z, y), L_align=l_align, L_uni=l_uni)
 
 
 class Unimodal(Joint):
@@ -57,8 +48,6 @@ class Unimodal(Joint):
 
     @dataclass(frozen=True)
     class HParams:
-        """The one choice."""
-
         modality: str = option("", "the modality to train on, by the data set's name for it")
 
     @classmethod

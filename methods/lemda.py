@@ -1,22 +1,19 @@
 """LeMDA: learned multimodal data augmentation in feature space (Liu et al., ICLR 2023).
 
-An augmentation network G, a variational auto-encoder, perturbs the concatenated features x. The
-task network (encoders and fusion layer) learns from x and from the perturbed G(x). G is trained
-against it, to raise the loss on G(x), while predictions that were confident on x must not change.
+G, a variational auto-encoder, perturbs the concatenated features x. The task network (encoders and
+fusion layer) learns from x and G(x). G is trained to raise the loss on G(x), while predictions that
+were confident on x must not change.
 
     G(x) = x + noise                              `MlpVae`, `hidden_sizes`; `TransformerVae`
     encoders, fusion: min CE(z) + CE(z_aug)       `LeMDA.forward`
-    G: max CE(z_aug), with weight adv             `scale_gradient`
+    G: max CE(z_aug), with weight adv             `LeMDA.forward`
     G: min KL(p_aug || p) where max p > t         `consistency`
     G: min mean (G(x) - x)^2                      `LeMDA.forward`
     G: min KL(latent || normal)                   `kl_to_normal`
 
-One backward serves both networks, each then takes the step of its own optimizer. G reads detached
-features, so the encoders learn from CE(z) alone.
-
-We could not read the paper: its two objectives (minimise the sum of both CE; maximise CE(z_aug) and
-minimise the consistency loss) are second-hand, from public reading notes. The rest is the authors'
-code, lzcemma/LeMDA, under text/src/autogluon/text/automm: models/augment_network.py, fusion.py and
+We could not read the paper: its objectives (minimise the sum of both CE; maximise CE(z_aug) and
+minimise the consistency loss) are second-hand, from reading notes. The rest is the authors' code,
+lzcemma/LeMDA, under text/src/autogluon/text/automm: models/augment_network.py, fusion.py and
 mlp.py, optimization/lit_module.py and utils.py ("the code"). More in docs/methods.md.
 """
 
@@ -29,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.options import UsageError, option
-from methods.base import Batch, Logs, Method
-from methods.ops import accuracy, scale_gradient
+from methods.base import Batch, Logs, Method, choice
+from methods.ops import accuracy
 
 CODE = "public code"
 DROPOUT = 0.5  # of the MLP, public code
@@ -38,11 +35,7 @@ HEADS, FEEDFORWARD = 8, 2048  # of the transformer, public code; its dropout is 
 
 
 def consistency(z_aug: Tensor, z: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """(mean over B of KL(p_aug || p) where max p > threshold, share of such rows) of [B, C] logits.
-
-    Rows below the threshold count as 0 in the mean. z is the target and gets no gradient. The
-    direction of the KL is the code's.
-    """
+    """(mean over B of KL(p_aug || p), 0 unless max p > threshold; share of such rows) of [B, C]."""
     log_p_aug, log_p = F.log_softmax(z_aug, 1), F.log_softmax(z.detach(), 1)
     confident = log_p.exp().amax(1) > threshold
     divergence = (log_p_aug.exp() * (log_p_aug - log_p)).sum(1)
@@ -50,10 +43,7 @@ def consistency(z_aug: Tensor, z: Tensor, threshold: float) -> tuple[Tensor, Ten
 
 
 def kl_to_normal(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL of N(mu, exp(logvar)) to N(0, I), for [B, K] or, with tokens, [B, M, K].
-
-    The sum over all elements divided by B K, as in the public code: tokens add up.
-    """
+    """KL of N(mu, exp(logvar)) to N(0, I) over B K, for [B, K] or, with tokens, [B, M, K]."""
     total = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
     return total / (mu.shape[0] * mu.shape[-1])
 
@@ -65,63 +55,56 @@ def sample_latent(mu: Tensor, logvar: Tensor, generator: torch.Generator) -> Ten
 
 
 def hidden_sizes(d: int, latent: int, n_layer: int) -> list[int]:
-    """The public code's layer widths between d features and the latent, in equal steps.
-
-    If n_layer + 1 divides d - latent there are n_layer - 1 of them: the range stops before its end.
-    """
+    """The code's layer widths between d features and the latent, in equal steps."""
     step = (d - latent) // (n_layer + 1)
     sizes = list(range(d - step, latent + step, -step)) if step > 0 else []
     if not sizes:
-        raise UsageError(
-            f"--latent {latent} with --n_layer {n_layer} leaves no layer between {d} features and"
-            f" the latent: their sum must be below {d}, and --n_layer at least 2"
-        )
+        no_layer = f"--latent {latent} with --n_layer {n_layer} leaves no layer below {d} features"
+        raise UsageError(f"{no_layer}: their sum must be below {d}, and --n_layer at least 2")
     return sizes
 
 
 def zero_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer that gives zero until it is trained: the noise starts at 0."""
     layer = nn.Linear(inputs, outputs)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def unit(inputs: int, outputs: int) -> nn.Sequential:
-    """LayerNorm, linear, ReLU, dropout."""
-    linear = nn.Linear(inputs, outputs)
-    return nn.Sequential(nn.LayerNorm(inputs), linear, nn.ReLU(), nn.Dropout(DROPOUT))
+def units(sizes: list[int]) -> list[nn.Module]:
+    """The MLP's layers from size to size."""
+    return [
+        nn.Sequential(nn.LayerNorm(a), nn.Linear(a, b), nn.ReLU(), nn.Dropout(DROPOUT))
+        for a, b in pairwise(sizes)
+    ]
 
 
 class MlpVae(nn.Module):
-    """G on the concatenated features."""
+    """G on the concatenated features: x [B, d] -> (x + noise, mu and logvar [B, latent])."""
 
     def __init__(self, d: int, latent: int, n_layer: int, last_act: str = "linear"):
         super().__init__()
         sizes = [d, *hidden_sizes(d, latent, n_layer)]
-        self.encoder = nn.Sequential(*[unit(a, b) for a, b in pairwise(sizes)])
+        self.encoder = nn.Sequential(*units(sizes))
         self.mu, self.logvar = nn.Linear(sizes[-1], latent), nn.Linear(sizes[-1], latent)
-        mirrored = [latent, *reversed(sizes[1:])]
-        last = [nn.LayerNorm(sizes[1]), zero_linear(sizes[1], d)]
-        # In the code the last layer also ends in ReLU and dropout. The ReLU sees exactly 0, where
-        # its derivative is 0: the layer never gets a gradient and G stays the identity. We end in
-        # the linear layer, as the code's own transformer does.
+        last: list[nn.Module] = [nn.LayerNorm(sizes[1]), zero_linear(sizes[1], d)]
+        # As released. The ReLU sees exactly 0, where its derivative is 0: the layer never gets a
+        # gradient and G stays the identity. We end in the linear layer, as its transformer does.
         if last_act == "relu":
             last += [nn.ReLU(), nn.Dropout(DROPOUT)]
-        self.decoder = nn.Sequential(*[unit(a, b) for a, b in pairwise(mirrored)], *last)
+        self.decoder = nn.Sequential(*units([latent, *reversed(sizes[1:])]), *last)
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, d] -> (x + noise [B, d], mu [B, latent], logvar [B, latent])."""
         hidden = self.encoder(x)
         mu, logvar = self.mu(hidden), self.logvar(hidden)
         return x + self.decoder(sample_latent(mu, logvar, generator)), mu, logvar
 
 
 class TransformerVae(nn.Module):
-    """G on one token for each modality; the tokens attend to each other.
+    """G on one token for each modality: x [B, M D] -> (x + noise, mu and logvar [B, M, latent]).
 
-    Needs features of one width, a multiple of 8, and raises `UsageError` otherwise. So it cannot
-    run where encoders of different kinds meet without --image_width (texts and images, vectors).
+    Raises `UsageError` unless all features have one width, a multiple of 8: encoders of different
+    kinds (texts and images, vectors) need --image_width.
     """
 
     def __init__(self, widths: dict[str, int], latent: int, n_layer: int):
@@ -129,24 +112,21 @@ class TransformerVae(nn.Module):
         width = next(iter(widths.values()))
         if set(widths.values()) != {width} or width % HEADS:
             seen = ", ".join(f"{m} {w}" for m, w in widths.items())
-            raise UsageError(
-                "--network trans_vae needs features of one width, a multiple of"
-                f" {HEADS}; it got {seen}: take --network mlp_vae"
+            needs = f"--network trans_vae needs features of one width, a multiple of {HEADS}"
+            raise UsageError(f"{needs}; it got {seen}: take --network mlp_vae")
+
+        def stack() -> nn.TransformerEncoder:
+            layer = nn.TransformerEncoderLayer(
+                width, HEADS, FEEDFORWARD, batch_first=True, norm_first=True
             )
-        self.encoder, self.decoder = self._stack(width, n_layer), self._stack(width, n_layer)
+            return nn.TransformerEncoder(layer, n_layer, enable_nested_tensor=False)
+
+        self.encoder, self.decoder = stack(), stack()
         self.mu, self.logvar = nn.Linear(width, latent), nn.Linear(width, latent)
         self.widen, self.last = nn.Linear(latent, width), zero_linear(width, width)
         self.shape = (len(widths), width)
 
-    @staticmethod
-    def _stack(width: int, n_layer: int) -> nn.TransformerEncoder:
-        layer = nn.TransformerEncoderLayer(
-            width, HEADS, FEEDFORWARD, batch_first=True, norm_first=True
-        )
-        return nn.TransformerEncoder(layer, n_layer, enable_nested_tensor=False)
-
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, M D] -> (x + noise [B, M D], mu [B, M, latent], logvar [B, M, latent])."""
         # The code takes [B, M, D] for [M, B, D] and so attends across the batch.
         hidden = self.encoder(x.unflatten(1, self.shape))
         mu, logvar = self.mu(hidden), self.logvar(hidden)
@@ -158,17 +138,16 @@ class LeMDA(Method):
     """The method: both networks in one step, evaluated as Joint without G."""
 
     min_modalities = 2
+    needs = {"last_act": ("network", "mlp_vae")}
+    augmenter: nn.Module
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the public code; we could not read the paper's value for each data set."""
-
-        network: str = option("mlp_vae", "which G", choices=("mlp_vae", "trans_vae"), source=CODE)
-        last_act: str = option(
-            "linear",
+        network: str = choice("mlp_vae trans_vae", "which G", CODE)
+        last_act: str = choice(
+            "linear relu",
             "end of mlp_vae; relu: as released, G stays the identity",
-            choices=("linear", "relu"),
-            source="our repair of the public code",
+            "our repair of the public code",
         )
         latent: int = option(8, "width of the latent", low=1, source=CODE)
         n_layer: int = option(4, "layers of G's encoder", low=1, source=CODE)
@@ -180,7 +159,7 @@ class LeMDA(Method):
         aug_lr: float = option(1e-4, "learning rate of G's Adam", above=0, source=CODE)
         clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, source=CODE)
         task_sum: bool = option(
-            False, "CE(z) + CE(z_aug), not their mean", source=f"{CODE}; paper: on"
+            False, "sum of both CE, not their mean", source=f"{CODE}; paper: on"
         )
         consist_train_head: bool = option(
             True, "consistency also trains the fusion layer", source=f"{CODE}; paper: off"
@@ -194,22 +173,18 @@ class LeMDA(Method):
         else:
             self.augmenter = MlpVae(sum(widths.values()), hp.latent, hp.n_layer, hp.last_act)
 
-    @classmethod
-    def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` also for a `last_act` without effect."""
-        super().check(hparams, epochs, modalities)
-        if hparams.network == "trans_vae" and hparams.last_act != "linear":
-            raise UsageError(f"--last_act {hparams.last_act} is an end of --network mlp_vae only")
-
     def optimizers(self, base: Callable) -> list[torch.optim.Optimizer]:
-        """The shared optimizer for the task network, Adam without weight decay for G."""
         # The training loop gives both a StepLR; the code's step schedule is for the task's alone.
         adam = torch.optim.Adam(self.augmenter.parameters(), lr=self.hparams.aug_lr)
         return [base(self.model.parameters()), adam]
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """The task's two cross-entropies and the weighted losses of G."""
-        y, hp = batch["label"], self.hparams
+        y, hp, widths = batch["label"], self.hparams, self.model.widths
+
+        def fuse(x: Tensor) -> Tensor:
+            parts = x.split(list(widths.values()), dim=1)
+            return self.model.fuse(dict(zip(widths, parts)))
+
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
         # [B, d]. Detached, as in the code; in the paper CE(z_aug) trains the encoders too.
@@ -217,33 +192,22 @@ class LeMDA(Method):
         x_aug, mu, logvar = self.augmenter(x, self.generator)
         l_align = F.cross_entropy(z, y)
         # The fusion layer descends this loss, G ascends it, `adv` times as fast.
-        l_aug = F.cross_entropy(self._fuse(scale_gradient(x_aug, -hp.adv)), y)
+        flipped = x_aug.detach() - hp.adv * (x_aug - x_aug.detach())
+        l_aug = F.cross_entropy(fuse(flipped), y)
         l_task = l_align + l_aug if hp.task_sum else (l_align + l_aug) / 2
         # z is the target: the fusion layer has no dropout, a second pass would give the same.
-        z_aug = self._fuse(x_aug, trained=hp.consist_train_head)
+        if hp.consist_train_head:
+            z_aug = fuse(x_aug)
+        else:  # the fusion layer's weights are constants here
+            constants = {name: p.detach() for name, p in self.model.fusion.named_parameters()}
+            z_aug = torch.func.functional_call(self.model.fusion, constants, (x_aug,))
         l_consist, confident = consistency(z_aug, z, hp.threshold)
         l_reg, l_kld = F.mse_loss(x_aug, x), kl_to_normal(mu, logvar)
-        logs = {
-            "train/acc": accuracy(z, y),
-            "train/L_align": l_align.detach(),
-            "train/L_aug": l_aug.detach(),
-            "train/L_consist": l_consist.detach(),
-            "train/L_reg": l_reg.detach(),
-            "train/L_kld": l_kld.detach(),
-            "train/confident": confident,
-            "train/noise": (x_aug.detach() - x).abs().mean(),
-        }
+        logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_aug=l_aug)
+        logs |= self.train_logs(L_consist=l_consist, L_reg=l_reg, L_kld=l_kld)
+        logs |= self.train_logs(confident=confident, noise=(x_aug - x).abs().mean())
         return l_task + hp.w_consist * l_consist + hp.w_reg * l_reg + hp.w_kld * l_kld, logs
 
-    def _fuse(self, x: Tensor, trained: bool = True) -> Tensor:
-        """Fused logits [B, C] of concatenated features [B, d]; untrained: weights are constants."""
-        if trained:
-            widths = self.model.widths
-            return self.model.fuse(dict(zip(widths, x.split(list(widths.values()), dim=1))))
-        constants = {name: p.detach() for name, p in self.model.fusion.named_parameters()}
-        return torch.func.functional_call(self.model.fusion, constants, (x,))
-
     def after_backward(self) -> None:
-        """Clips the gradients of both networks together."""
         if self.hparams.clip:
             nn.utils.clip_grad_norm_(self.parameters(), self.hparams.clip)

@@ -1,31 +1,29 @@
 """LFM: facilitating multimodal classification via dynamically learning the modality gap
 (NeurIPS 2024).
 
-Some modalities fit the labels more easily than others, so fitting labels alone makes one of them
-lead. LFM adds a loss without labels that matches the modalities' predictions, and moves the weight
-between the two losses from epoch to epoch.
+LFM adds a loss without labels that matches the modalities' predictions, and moves the weight
+between it and the loss of the labels from epoch to epoch.
 
     L_cls     CE(o, y), o the fused logits
     L_match   `matching_loss`   divergence of the modalities' predictions, mean over pairs
     loss      `LFM.forward`     factor * (alpha_cls L_cls + alpha_match L_match)
     weights   alpha_cls + alpha_match = 1, set once an epoch before training:
               fixed             they stay at their start
-              heuristic         `heuristic_alpha_match`
+              heuristic         alpha_match = 1 - exp(-1 / t) in epoch t = 1, 2, ...
               fitted            `fitted_alpha_cls`, a polynomial of the epoch
               hvp               `hessian_vector_mean` on a few held-out samples, then a step
 
 We could read the abstract and public summaries, not the paper. Public code: njustkmg/NeurIPS24-LFM
 (Crema_epoch.py, Crema_epoch_learnable.py; "official") and GeWu-Lab/BalanceBenchmark
-(balancemm/trainer/LFM_trainer.py; "balancebench", the default, since MIDAS's baselines follow that
-benchmark: an inference). The two differ in logits, mode and start, see `VARIANTS`. The abstract
-calls L_match contrastive; neither code has negatives. More in docs/methods.md.
+(balancemm/trainer/LFM_trainer.py; "balancebench", the default). The abstract calls L_match
+contrastive; neither code has negatives. More in docs/methods.md.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,13 +31,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from common.options import UsageError, option
-from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet
+from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet, choice
 from methods.ops import accuracy, jensen_shannon
 
 # (alpha_mode, alpha_match at the start): each code's own, with opposite starts. The logits are the
 # fusion layer's slices, or in "official" those of heads, whose mean is o.
 VARIANTS = {"balancebench": ("hvp", 0.05), "official": ("fitted", 0.95)}
-# Crema_epoch.py: alpha_cls of epoch e, counted from 0, is sum_k FITTED[k] e^k for 200 epochs.
+# Crema_epoch.py: alpha_cls of epoch e, counted from 0, is sum_k FITTED[k] e^k, for 200 epochs.
 FITTED = (2.04623704e-1, 3.35472727e-3, 1.22989557e-4, -2.92947416e-6, 2.23835486e-8,
           -5.39717505e-11)  # fmt: skip
 FITTED_EPOCHS = 200
@@ -48,12 +46,9 @@ CODE = "public code"
 
 
 def mixture_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """[KL(M || P) + KL(M || Q)] / 2 of each row of two [..., C] log-probabilities, M their mean.
-
-    Both public codes compute this: the arguments are the other way round than in the Jensen-Shannon
-    divergence that they name, and it is not bounded. It never takes the logarithm of a probability
-    that may have underflowed to 0.
-    """
+    """[KL(M || P) + KL(M || Q)] / 2 of each row of two [..., C] log-probabilities, M their mean."""
+    # As in both public codes. They call it the Jensen-Shannon divergence, which takes the arguments
+    # of KL the other way round.
     log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
     return (log_mean.exp() * (log_mean - (log_p + log_q) / 2)).sum(-1)
 
@@ -72,64 +67,35 @@ def mixed(l_cls: Tensor, l_match: Tensor, alpha_match: Tensor) -> Tensor:
     return alpha_cls.to(l_cls.dtype) * l_cls + alpha_match.to(l_cls.dtype) * l_match
 
 
-def heuristic_alpha_match(epoch: int) -> float:
-    """1 - exp(-1 / t) for epoch t = 1, 2, ...: matching first, labels later."""
-    return -math.expm1(-1 / epoch)  # the formula, and that it weighs L_match, are second-hand
-
-
 def fitted_alpha_cls(epoch: int, epochs: int) -> float:
-    """The official polynomial, stretched from 200 epochs to `epochs`; `epoch` is counted from 1.
-
-    The stretch is our choice: the coefficients were fitted to 200 epochs of CREMA-D. So is the
-    bound of 1, which the polynomial exceeds at epochs 177 to 188.
-    """
+    """The official polynomial, stretched from 200 epochs to `epochs`; `epoch` is counted from 1."""
+    # The stretch and the bound of 1, which it exceeds at epochs 177 to 188, are our choice.
     e = (epoch - 1) * (FITTED_EPOCHS - 1) / max(epochs - 1, 1)
     return min(sum(c * e**k for k, c in enumerate(FITTED)), 1.0)
 
 
 def hessian_vector_mean(
-    l_cls: Tensor,
-    l_match: Tensor,
-    parameters: Sequence[Tensor],
-    first: Tensor,
-    alpha_match: Tensor,
+    l_cls: Tensor, l_match: Tensor, alpha_match: Tensor, parameters: Sequence[Tensor]
 ) -> Tensor:
-    """hvp: the mean over the entries of `first` of H v, v = grad L_cls; a scalar.
+    """The mean over the entries of the first parameter of H v, v = grad L_cls; a scalar.
 
-    H is the Hessian of the mixed loss over all `parameters`, of which `first` is one. This is the
-    published rule and not the bilevel gradient; with its rate alpha hardly moves, so the start
-    value decides. Only the entries of H v that count are computed, as the gradient of
-    <grad L, v> for `first`.
+    H is the Hessian of the mixed loss over all `parameters`. This is the published rule and not the
+    bilevel gradient; with its rate alpha hardly moves, so the start value decides.
     """
-    some = {"allow_unused": True, "materialize_grads": True}  # 0 for what a loss does not depend on
-    v = torch.autograd.grad(l_cls, parameters, retain_graph=True, **some)
-    loss = mixed(l_cls, l_match, alpha_match)
-    slope = torch.autograd.grad(loss, parameters, create_graph=True, **some)
+
+    def gradients(loss: Tensor, of: Sequence[Tensor], **how: Any) -> tuple[Tensor, ...]:
+        # 0 for what a loss does not depend on
+        return torch.autograd.grad(loss, of, allow_unused=True, materialize_grads=True, **how)
+
+    v = gradients(l_cls, parameters, retain_graph=True)
+    slope = gradients(mixed(l_cls, l_match, alpha_match), parameters, create_graph=True)
+    # Only the entries of H v that count are computed: the gradient of <grad L, v>.
     product = torch.stack([(g * w).sum() for g, w in zip(slope, v, strict=True)]).sum()
-    return torch.autograd.grad(product, first, **some)[0].mean()
-
-
-@contextmanager
-def second_order_passes(device: torch.device) -> Iterator:
-    """Makes encoders twice differentiable, and restores the global generator afterwards.
-
-    Compiled encoders and fused attention have no second derivatives; the data loader draws from
-    torch's global generator.
-    """
-    devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices),
-        torch.compiler.set_stance("force_eager"),
-        sdpa_kernel(SDPBackend.MATH),
-    ):
-        yield
+    return gradients(product, parameters[:1])[0].mean()
 
 
 def gather_batch(train: TrainingSet, indices: Tensor) -> Batch:
-    """The samples at `indices` [K] of the training part as one batch.
-
-    Texts and vectors are as long as the longest of their batch; shorter ones are padded with zeros.
-    """
+    """The samples at `indices` [K] as one batch, padded with zeros to its longest sample."""
     parts = list(train.batches(indices=indices.tolist(), transforms="eval"))
     inputs = {}
     for m in parts[0]["inputs"]:
@@ -145,46 +111,43 @@ class LFM(Method):
     """The method: L_cls and L_match with weights that change from epoch to epoch."""
 
     min_modalities = 2
+    alpha_match: Tensor
+    alpha_lr: Tensor
+    held_out: Tensor
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of BalanceBenchmark's implementation; those of the official one by `variant`."""
-
-        variant: str = option(
-            "balancebench", "logits, mode, start", choices=tuple(VARIANTS), source="an inference"
-        )
-        alpha_mode: str = option(
-            "auto",
+        variant: str = choice("balancebench official", "logits, mode, start", "an inference")
+        alpha_mode: str = choice(
+            "auto fixed heuristic fitted hvp",
             "how alpha moves (auto: hvp, or fitted for official)",
-            choices=("auto", "fixed", "heuristic", "fitted", "hvp"),
-            source="public codes; heuristic: the paper, second-hand; fixed: our choice",
+            "public codes; heuristic: the paper, second-hand; fixed: our choice",
         )
         alpha_match: float = option(
             -1.0, "weight of L_match at the start (-1: the variant's)", low=-1, high=1, source=CODE
         )
         lr_alpha: float = option(1e-4, "step of alpha, hvp", above=0, source=CODE)
-        match: str = option(
-            "kl_code", "L_match", choices=("kl_code", "js"), source=f"{CODE}; js: what it names"
-        )
+        match: str = choice("kl_code js", "L_match", f"{CODE}; js: what it names")
         factor: float = option(2.0, "factor of the whole loss", above=0, source=CODE)
         held_out: int = option(16, "training samples kept for hvp", low=2, source="official code")
 
+        def schedule(self) -> tuple[str, float]:
+            """(mode, alpha_match at the start)."""
+            mode, start = VARIANTS[self.variant]
+            mode = mode if self.alpha_mode == "auto" else self.alpha_mode
+            return mode, start if self.alpha_match == -1 else self.alpha_match
+
     def __init__(self, model, hparams, facts):
-        """Raises `UsageError` if the held-out samples leave fewer than two to train on."""
         super().__init__(model, hparams, facts)
-        mode, start = VARIANTS[hparams.variant]
-        self.mode = mode if hparams.alpha_mode == "auto" else hparams.alpha_mode
-        start = start if hparams.alpha_match == -1 else hparams.alpha_match
+        self.mode, start = hparams.schedule()
         # float64: hvp's steps are smaller than what float32 resolves beside 0.95.
         scalar = {"dtype": torch.float64, "device": model.device}
         self.register_buffer("alpha_match", torch.tensor(start, **scalar))
         if self.mode != "hvp":
             return
         if hparams.held_out > facts.train_size - 2:
-            raise UsageError(
-                f"--held_out {hparams.held_out} leaves too few of {facts.train_size} training"
-                " samples; give less"
-            )
+            size = f"{facts.train_size} training samples"
+            raise UsageError(f"--held_out {hparams.held_out} leaves too few of {size}; give less")
         self.register_buffer("alpha_lr", torch.tensor(hparams.lr_alpha, **scalar))
         # From the training part, as in the official code (which uses 8 of its 16); BalanceBenchmark
         # takes a quarter of a validation batch. Drawn on the CPU: the same on every device.
@@ -194,47 +157,46 @@ class LFM(Method):
 
     @classmethod
     def has_unimodal_heads(cls, hparams: HParams) -> bool:
-        """Only the official variant has heads; its fusion layer exists and is never used."""
+        """The official variant has heads; its fusion layer exists and is never used."""
         return hparams.variant == "official"
 
     @classmethod
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` also for a start of alpha out of range, or without effect."""
         super().check(hparams, epochs, modalities)
-        mode = VARIANTS[hparams.variant][0] if hparams.alpha_mode == "auto" else hparams.alpha_mode
-        if -1 < hparams.alpha_match < 0:
+        mode, given = hparams.schedule()[0], hparams.alpha_match
+        if -1 < given < 0:
             raise UsageError(
-                f"--alpha_match {hparams.alpha_match:g} is refused: it takes 0 to 1, or -1 for the"
-                " variant's own"
+                f"--alpha_match {given:g} is refused: it takes 0 to 1, or -1 for the variant's own"
             )
-        if hparams.alpha_match >= 0 and mode in ("heuristic", "fitted"):
+        if given >= 0 and mode in ("heuristic", "fitted"):
             raise UsageError(f"--alpha_match has no use beside --alpha_mode {mode}, which sets it")
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
         """Sets alpha; if it is learnt, the epoch leaves out the samples held out for that."""
-        if self.mode == "heuristic":
-            self.alpha_match.fill_(heuristic_alpha_match(epoch))
+        if self.mode == "heuristic":  # the formula, and that it weighs L_match, are second-hand
+            self.alpha_match.fill_(-math.expm1(-1 / epoch))
         elif self.mode == "fitted":
             self.alpha_match.fill_(1 - fitted_alpha_cls(epoch, self.facts.epochs))
         if self.mode != "hvp":
             return None
         if epoch > 1 and (epoch - 1) % HALVE_EVERY == 0:
             self.alpha_lr.mul_(0.5)
-        self.alpha_grad = self._alpha_gradient(train)
-        self.alpha_match.sub_(self.alpha_lr * self.alpha_grad).clamp_(*BOUNDS)
-        rest = torch.ones(len(train), dtype=torch.bool, device=self.held_out.device)
-        return EpochPlan(rest.index_fill(0, self.held_out, False).nonzero().squeeze(1))
-
-    def _alpha_gradient(self, train: TrainingSet) -> Tensor:
-        """g, by which alpha_match descends."""
         # Evaluation mode, so that batch norm's running statistics do not absorb the held-out
         # samples (our choice; BalanceBenchmark stays in training mode).
         self.eval()
         parameters = [p for p in self.parameters() if p.requires_grad]
-        with second_order_passes(self.model.device):
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with (
+            torch.random.fork_rng(devices),  # the data loader draws from the global generator
+            torch.compiler.set_stance("force_eager"),  # compiled encoders and fused attention
+            sdpa_kernel(SDPBackend.MATH),  # have no second derivatives
+        ):
             _, l_cls, l_match = self.losses(gather_batch(train, self.held_out))
-            first = next(self.model.encoder_parameters(self.model.modalities[0]))
-            return hessian_vector_mean(l_cls, l_match, parameters, first, self.alpha_match)
+            g = hessian_vector_mean(l_cls, l_match, self.alpha_match, parameters)
+        self.alpha_grad = g
+        self.alpha_match.sub_(self.alpha_lr * g).clamp_(*BOUNDS)
+        rest = torch.ones(len(train), dtype=torch.bool, device=self.held_out.device)
+        return EpochPlan(rest.index_fill(0, self.held_out, False).nonzero().squeeze(1))
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """(o [B, C], L_cls, L_match) of a batch."""
@@ -251,18 +213,14 @@ class LFM(Method):
         return torch.stack(list(self.model.unimodal(features).values())).mean(0)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """factor * (alpha_cls L_cls + alpha_match L_match)."""
         o, l_cls, l_match = self.losses(batch)
         loss = self.hparams.factor * mixed(l_cls, l_match, self.alpha_match)
-        return loss, {
-            "train/acc": accuracy(o, batch["label"]),
-            "train/L_align": l_cls.detach(),
-            "train/L_match": l_match.detach(),
-        }
+        acc = accuracy(o, batch["label"])
+        return loss, self.train_logs(acc=acc, L_align=l_cls, L_match=l_match)
 
     def end_epoch(self) -> Logs:
         """The epoch's weights; if they are learnt, also g and the step."""
-        logs = {"train/alpha_cls": 1 - self.alpha_match, "train/alpha_match": self.alpha_match}
+        logs = self.train_logs(alpha_cls=1 - self.alpha_match, alpha_match=self.alpha_match)
         if self.mode == "hvp":
-            logs |= {"train/alpha_grad": self.alpha_grad, "train/alpha_lr": self.alpha_lr}
+            logs |= self.train_logs(alpha_grad=self.alpha_grad, alpha_lr=self.alpha_lr)
         return logs

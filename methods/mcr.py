@@ -1,24 +1,23 @@
 """MCR: multimodal competition regularizer (Kontras et al.; NeurIPS 2025; arXiv 2411.07335).
 
 Encoders are players. A modality matters as much as the prediction changes when its feature is
-replaced by that of another sample of the batch; each player raises its own importance and, in the
-default game, lowers that of the others. A contrastive term aligns the features of a class, and an
-optional one asks that the prediction be enough to reconstruct the features.
+swapped with another sample's; each player raises its own importance and, in the default game,
+lowers that of the others.
 
     J_m    `game`              E_sigma JSD(softmax(o), softmax(o with f^m replaced by f^m[sigma]))
     R      `game`              player m descends lambda (-J_m - k sum_{j != m} J_j);
                                k = -1 greedy, 0 independent, +1 collaborative
     sigma  `draw_swaps`, `swap_weights`   N permutations of the batch, and which rows count
     L_Con  `contrastive_loss`  NT-Xent over all features of the batch, positives share the class
-    L_CEB  `reconstructor`     mean (f - h(o))^2
+    L_CEB  `MCR.forward`       mean (f - h(o))^2
     total  `MCR.forward`       CE(o, y) + w_uni sum_m CE(g_m(f^m), y) + R + contr L_Con + lib L_CEB
 
-We could read the paper's main text and single files of kkontras/MCR
-(agents/general_agent/helpers/Bias_Infusion.py and models/MCR_Models.py, "the code"), but not the
-paper's appendix. The code's stored class computes R and L_Con and returns the loss without them;
-they are added here, as in the sibling classes of that file. More in docs/methods.md.
+We could read the paper's main text, not the appendix, and of kkontras/MCR single files ("the code":
+agents/general_agent/helpers/Bias_Infusion.py, models/MCR_Models.py). Its stored class computes R
+and L_Con and returns the loss without them; we add them, as its siblings. More in docs/methods.md.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.options import option
-from methods.base import Batch, Features, Logs, Method, Stage
-from methods.ops import CommonWidth, accuracy, jensen_shannon, scale_gradient, unimodal_losses
+from methods.base import Batch, Features, Logs, Method, Stage, choice
+from methods.ops import CommonWidth, accuracy, jensen_shannon, unimodal_losses
 
 SCRIPT, CODE = "kkontras/MCR: run.sh, CREMA-D", "kkontras/MCR"
 
@@ -51,73 +50,52 @@ def swap_weights(swaps: Tensor, y: Tensor, kind: str) -> Tensor:
 
 
 def game(
-    contributions: Features,
-    bias: Tensor,
-    fused: Tensor,
-    swaps: Tensor,
-    weights: Tensor,
-    strategy: str,
+    contributions: Features, bias: Tensor, o: Tensor, swaps: Tensor, weights: Tensor, strategy: str
 ) -> tuple[Tensor, Tensor]:
-    """(R / lambda, J [M] without gradient).
+    """(R / lambda, J [M] without gradient) of contributions {m: c^m = W_m f^m [B, C]}.
 
-    contributions {m: c^m = W_m f^m [B, C]}, bias [C], fused [B, C] logits o = sum_m c^m + bias,
-    swaps and weights [N, B] from `draw_swaps` and `swap_weights`. J_m is the mean over the rows
-    that count, 0 where none does. With J(j; m) for J_j in which all contributions but c^m pass
-    through a stop-gradient, encoder and W alike, the code's R / lambda is
-
-        for m in players:             # m learns
-            R -= J(m; m)              # collaborative: J_m, nothing stopped
-            for j in players, j != m, only if greedy:
-                R += J(j; m)
-
-    The J(j; m) of one j have one value, so each J_j is evaluated once here, with every input's
-    gradient scaled to what the loop gives it: for c^m the factors of the game's definition, -1 in
-    J_m and -k in the other J_j; for the bias, which is live in every term, the sum of J_j's signs.
-    The loop itself is in tests/test_mcr.py; it costs up to M times as much.
+    bias [C]; o [B, C] = sum_m c^m + bias; swaps and weights [N, B] from `draw_swaps` and
+    `swap_weights`. J_m is the mean over the rows that count, 0 where none does. With J_j^(m) for
+    J_j in which all contributions but c^m are constants, encoder and W alike, R / lambda is the
+    sum over m of -J_m^(m) + sum_{j != m} J_j^(m) (greedy), -J_m^(m) (independent) or -J_m
+    (collaborative).
     """
-    k = {"greedy": -1.0, "independent": 0.0, "collaborative": 1.0}[strategy]
-    signs = len(contributions) - 2.0 if strategy == "greedy" else -1.0  # of J_j, summed over m
     # The code does not detach o. In the greedy game of two its gradients cancel; for M > 2 they
     # would not and would work against the game, so it is detached there (our choice).
-    log_fused = F.log_softmax(scale_gradient(fused, 0.0 if strategy == "greedy" else -1.0), dim=1)
-    bias = scale_gradient(bias, signs)
-    staying = {m: scale_gradient(c, -k) for m, c in contributions.items()}
-    values = []
-    for j, c in contributions.items():
-        rest = sum((staying[m] for m in staying if m != j), start=bias)  # [B, C]
-        log_p = F.log_softmax(scale_gradient(c, -1.0)[swaps] + rest, dim=2)  # [N, B, C]
-        # Log-probabilities are finite: the code's clamp of probabilities is not needed.
+    log_fused = F.log_softmax(o.detach() if strategy == "greedy" else o, dim=1)
+
+    def importance(j: str, learners: Sequence[str]) -> Tensor:
+        c = {m: x if m in learners else x.detach() for m, x in contributions.items()}
+        rest = sum((c[m] for m in c if m != j), start=bias)  # [B, C]
+        log_p = F.log_softmax(c[j][swaps] + rest, dim=2)  # [N, B, C]
         rows = jensen_shannon(log_fused, log_p) * weights
-        values.append(rows.sum() / weights.sum().clamp_min(1))
-    total = torch.stack(values).sum()
-    # The inputs have the signs of the gradient; the value gets its own here.
-    return total + (signs * total - total).detach(), torch.stack(values).detach()
+        return rows.sum() / weights.sum().clamp_min(1)
+
+    players = list(contributions)
+    own: Features = {}  # J_m^(m), or J_m
+    others: dict[str, list[Tensor]] = {m: [] for m in players}  # J_j^(m) of each m != j
+    for m in players:
+        own[m] = importance(m, players if strategy == "collaborative" else [m])
+        for j in players:
+            if j != m and strategy == "greedy":
+                others[j].append(importance(j, [m]))
+    r = torch.stack([sum(others[j]) - own[j] for j in players]).sum()
+    return r, torch.stack(list(own.values())).detach()
 
 
 def contrastive_loss(rows: Tensor, labels: Tensor, tau: float) -> Tensor:
-    """NT-Xent: mean over all ordered pairs (i, p), p != i of i's label, of
+    """NT-Xent of rows [R, D] with labels [R]: mean over all pairs (i, p), p != i of i's label, of
 
-    -s_ip / tau + ln(exp(s_ip / tau) + sum over rows n of other labels of exp(s_in / tau)).
-
-    rows [R, D], labels [R], s the cosine similarity; 0 where no pair exists. As in the code, pairs
-    may lie within a modality (Eq. 9: across modalities only).
+    -s_ip / tau + ln(exp(s_ip / tau) + sum over rows n of other labels of exp(s_in / tau)),
+    s the cosine similarity; 0 where no pair exists.
     """
+    # As in the code, pairs may lie within a modality (Eq. 9: across modalities only).
     rows = F.normalize(rows, dim=1)
     s = rows @ rows.T / tau
     same = labels[:, None] == labels
     positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     against = s.masked_fill(same, -torch.inf).logsumexp(1, keepdim=True)  # -inf: no negatives
     return -(F.logsigmoid(s - against) * positive).sum() / positive.sum().clamp_min(1)
-
-
-def reconstructor(classes: int, widths: dict[str, int]) -> nn.Sequential:
-    """h: [B, C] -> [B, sum_m D_m], two linear maps without bias (code)."""
-    hidden = min(widths.values())
-    return nn.Sequential(
-        nn.Linear(classes, hidden, bias=False),
-        nn.ReLU(),
-        nn.Linear(hidden, sum(widths.values()), bias=False),
-    )
 
 
 class MCR(Method):
@@ -128,38 +106,25 @@ class MCR(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the official scripts for CREMA-D with ResNet-18."""
-
         lam: float = option(0.1, "weight lambda of the game", low=0, source=SCRIPT)
         w_uni: float = option(0.01, "weight of the unimodal losses", low=0, source=SCRIPT)
         contr: float = option(1.0, "weight of L_Con", low=0, source=SCRIPT)
         lib: float = option(0.0, "weight of L_CEB; 0 has no h", low=0, source=SCRIPT)
-        strategy: str = option(
-            "greedy",
+        strategy: str = choice(
+            "greedy independent collaborative",
             "k: a player lowers, ignores or raises the others' importance",
-            choices=("greedy", "independent", "collaborative"),
-            source="paper",
+            "paper",
         )
         num_samples: int = option(32, "permutations a step", low=1, source=SCRIPT)
-        shuffle: str = option(
-            "rand",
-            "swaps: any, other label, other sample",
-            choices=("rand", "rsl", "rsi"),
-            source=CODE,
-        )
-        features: str = option(
-            "reuse",
+        shuffle: str = choice("rand rsl rsi", "swaps: any, other label, other sample", CODE)
+        features: str = choice(
+            "reuse recompute_eval",
             "the game's features: the training pass, or a second pass in evaluation mode",
-            choices=("reuse", "recompute_eval"),
-            source="paper: no extra pass; the code makes one, at about twice the cost",
+            "paper: no extra pass; the code makes one, at about twice the cost",
         )
         tau: float = option(0.5, "temperature of L_Con", above=0, source=CODE)
-        contr_type: str = option(
-            "label", "L_Con: same class, or same sample", choices=("label", "pure"), source=CODE
-        )
-        ceb_input: str = option(
-            "logits", "input of h", choices=("logits", "label"), source="code; label: paper Eq. 11"
-        )
+        contr_type: str = choice("label pure", "L_Con: same class, or same sample", CODE)
+        ceb_input: str = choice("logits label", "input of h", "code; label: paper Eq. 11")
         detach_uni: bool = option(
             False, "the unimodal losses train the heads alone", source="code: off for CREMA-D"
         )
@@ -170,77 +135,59 @@ class MCR(Method):
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
         self.common = CommonWidth(model.widths) if hparams.contr else None
-        self.h = reconstructor(model.num_classes, model.widths) if hparams.lib else None
+        self.h = None
+        if hparams.lib:  # h: [B, C] -> [B, sum_m D_m], two linear maps without bias (code)
+            classes, widths = model.num_classes, model.widths.values()
+            first = nn.Linear(classes, min(widths), bias=False)
+            second = nn.Linear(min(widths), sum(widths), bias=False)
+            self.h = nn.Sequential(first, nn.ReLU(), second)
 
     def stages(self, epochs: int) -> list[Stage]:
-        """Pretraining if asked for, then the games."""
-        stages = [Stage("train", epochs)]
-        if self.hparams.pretrain_epochs:
-            stages.insert(0, Stage("pretrain", self.hparams.pretrain_epochs))
-        return stages
+        first = self.hparams.pretrain_epochs
+        return ([Stage("pretrain", first)] if first else []) + [Stage("train", epochs)]
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """The total of the module docstring; in pretraining the unimodal losses alone.
-
-        A term of weight 0 is neither computed nor logged; J is always measured.
-        """
+        """A term of weight 0 is neither computed nor logged; J is always measured."""
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         if 1 <= self.epoch <= hp.pretrain_epochs:
             l_uni = unimodal_losses(self.model.unimodal(f), y)
-            return l_uni, {"train/L_uni": l_uni.detach()}
+            return l_uni, self.train_logs(L_uni=l_uni)
         z = self.model.fuse(f)
         loss = l_align = F.cross_entropy(z, y)
-        r, importance = self._play(batch, f, z)
-        terms = {"train/L_align": l_align, "train/R": r}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and hp.lam > 0):
+            r, importance = self.play(batch, f, z)
+        terms = {"L_align": l_align, "R": hp.lam * r}
         if hp.lam:
-            loss = loss + r
+            loss = loss + terms["R"]
         if hp.w_uni:
             read = {m: x.detach() for m, x in f.items()} if hp.detach_uni else f
-            terms["train/L_uni"] = unimodal_losses(self.model.unimodal(read), y)
-            loss = loss + hp.w_uni * terms["train/L_uni"]
+            terms["L_uni"] = unimodal_losses(self.model.unimodal(read), y)
+            loss = loss + hp.w_uni * terms["L_uni"]
         if hp.contr:
-            terms["train/L_con"] = self._contrast(f, y)
-            loss = loss + hp.contr * terms["train/L_con"]
+            of = y if hp.contr_type == "label" else torch.arange(len(y), device=y.device)
+            rows = torch.cat(list(self.common(f).values()))
+            terms["L_con"] = contrastive_loss(rows, of.repeat(len(f)), hp.tau)
+            loss = loss + hp.contr * terms["L_con"]
         if hp.lib:
-            terms["train/L_ceb"] = self._reconstruct(f, z, y)
-            loss = loss + hp.lib * terms["train/L_ceb"]
-        logs = {name: value.detach() for name, value in terms.items()}
-        logs |= self.by_modality("train/J", importance)
-        return loss, logs | {"train/acc": accuracy(z, y)}
+            source = z.detach()
+            if hp.ceb_input == "label":
+                source = torch.zeros_like(source).scatter(1, y[:, None], 1.0)
+            terms["L_ceb"] = F.mse_loss(self.h(source), torch.cat(list(f.values()), dim=1))
+            loss = loss + hp.lib * terms["L_ceb"]
+        return loss, self.train_logs(acc=accuracy(z, y), J=importance, **terms)
 
-    def _play(self, batch: Batch, f: Features, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, J [M]); where lambda is 0, only J is needed, and nothing gets a gradient."""
+    def play(self, batch: Batch, f: Features, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(R / lambda, J [M]) of features f and their fused logits z."""
         y, hp, fusion = batch["label"], self.hparams, self.model.fusion
-        with torch.set_grad_enabled(torch.is_grad_enabled() and hp.lam > 0):
-            if hp.features == "recompute_eval":
-                f = self._encode_in_eval_mode(batch["inputs"])
-            slices = self.model.modality_slices
-            contributions = {m: f[m] @ fusion.weight[:, s].T for m, s in slices.items()}
-            swaps = draw_swaps(hp.num_samples, len(y), self.generator)
-            weights = swap_weights(swaps, y, hp.shuffle)
-            r, importance = game(contributions, fusion.bias, z, swaps, weights, hp.strategy)
-            return hp.lam * r, importance
-
-    def _encode_in_eval_mode(self, inputs: dict[str, Tensor]) -> Features:
-        """A second pass that neither uses nor moves BatchNorm's batch statistics."""
-        modes = [(module, module.training) for module in self.model.encoders.modules()]
-        self.model.encoders.eval()
-        f = self.model.encode(inputs)
-        for module, training in modes:
-            module.training = training
-        return f
-
-    def _contrast(self, f: Features, y: Tensor) -> Tensor:
-        """L_Con of all modalities' features, stacked."""
-        if self.hparams.contr_type == "pure":
-            y = torch.arange(len(y), device=y.device)
-        rows = torch.cat(list(self.common(f).values()))
-        return contrastive_loss(rows, y.repeat(len(f)), self.hparams.tau)
-
-    def _reconstruct(self, f: Features, z: Tensor, y: Tensor) -> Tensor:
-        """L_CEB: the mean over all entries of [f^1, ..., f^M]."""
-        source = z.detach()
-        if self.hparams.ceb_input == "label":
-            source = torch.zeros_like(source).scatter(1, y[:, None], 1.0)
-        return F.mse_loss(self.h(source), torch.cat(list(f.values()), dim=1))
+        if hp.features == "recompute_eval":  # neither uses nor moves BatchNorm's batch statistics
+            modes = [(module, module.training) for module in self.model.encoders.modules()]
+            self.model.encoders.eval()
+            f = self.model.encode(batch["inputs"])
+            for module, training in modes:
+                module.training = training
+        slices = self.model.modality_slices
+        contributions = {m: f[m] @ fusion.weight[:, s].T for m, s in slices.items()}
+        swaps = draw_swaps(hp.num_samples, len(y), self.generator)
+        weights = swap_weights(swaps, y, hp.shuffle)
+        return game(contributions, fusion.bias, z, swaps, weights, hp.strategy)

@@ -3,19 +3,18 @@
 A misaligned sample takes its modalities from samples of different classes; its label mixes theirs
 by how sure each unimodal classifier is; the weak modality's term and hard samples weigh more.
 
-    Eq. 1, 12  sources         f~_i = (f_i^1, f_j^2) and (f_j^1, f_i^2), y_j != y_i
-    Eq. 2      `unimodal_shares`   c_m = q_m / sum_l q_l, q_m = p^m of the source's own true label
-    Eq. 3, 4   label           y~ = sum_m c_m onehot(k_m), k_m = label of modality m's source
-    Eq. 5 - 7  `update_alpha`  alpha of the least confident modality moves by eta
-    Eq. 8      `similarity`    s = cos(replaced feature, swapped-in feature)
-    Eq. 9, 11  `Midas.forward` L = L_align + L_uni + lambda L_mis
-    Eq. 10     `misaligned_loss`   (1 + (s + 1) / 2) * [-sum_m alpha_m c_m log p~_{k_m}]
+    Eq. 1, 12  `assign_sources`   f~_i = (f_i^1, f_j^2) and (f_j^1, f_i^2), y_j != y_i
+    Eq. 2      `unimodal_shares`  c_m = q_m / sum_l q_l, q_m = p^m of the source's own true label
+    Eq. 3, 4   label              y~ = sum_m c_m onehot(k_m), k_m = label of modality m's source
+    Eq. 5 - 7  `update_alpha`     alpha of the least confident modality moves by eta
+    Eq. 8      `similarity`       s = cos(replaced feature, swapped-in feature)
+    Eq. 9, 11  `Midas.forward`    L = L_align + L_uni + lambda L_mis
+    Eq. 10     `misaligned_loss`  (1 + (s + 1) / 2) * [-sum_m alpha_m c_m log p~_{k_m}]
 
-The authors' release (commit d25b225, "the release") does not run as published; it was read, and run
-with repairs. Where the paper is silent the defaults follow the release; where the two differ the
-paper is the default and a switch follows the release, at the line named in the code (of its
-models/model_midas_cremad.py). `--recipe official` sets all of them: docs/recipe.md. More in
-docs/methods.md.
+Where the paper is silent the defaults follow the authors' release (commit d25b225, "the release",
+which does not run as published). Where the two differ the paper is the default and a switch follows
+the release, at the line named in the code (of its models/model_midas_cremad.py). `--recipe
+official` sets all of them: docs/recipe.md. More in docs/methods.md.
 """
 
 from collections.abc import Callable
@@ -27,20 +26,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import UsageError, option
-from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet
+from methods.base import Batch, Features, Logs, Method, TrainingSet, choice, warmup
 from methods.midas_release import carry_alpha, ratio, update_alpha_by_ratio
 from methods.ops import accuracy, label_shares, true_probability, unimodal_losses
+
+RELEASE = "official release"
 
 
 def choose_partners(
     y: Tensor, generator: torch.Generator, pairing: str = "uniform", fused: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sec. 3.2: for each sample i of a batch a partner j with y_j != y_i.
+    """Sec. 3.2: for each sample i a partner j with y_j != y_i: (j [B], valid [B], fell_back [B]).
 
-    y [B]; `fused` [B, C] logits, for `confusion` only -> (j [B], valid [B], fell_back [B]).
-    `uniform`: any such j with equal chance. `shuffle` (Algorithm 1 line 17): a permutation, valid
-    where labels differ. `permutation` (release, 122): always valid, even if labels are equal or
-    i = j. `confusion` (Sec. A.4): y_j is one of i's two likeliest classes, else as `uniform`.
+    y [B]; `fused` [B, C] logits, for `confusion` only. `uniform`: any such j with equal chance.
+    `shuffle` (Algorithm 1 line 17): a permutation, valid where labels differ. `permutation`
+    (release, 122): always valid, even if labels are equal or i = j. `confusion` (Sec. A.4): y_j is
+    one of i's two likeliest classes, else as `uniform`.
     """
     none = torch.zeros_like(y, dtype=torch.bool)
     if pairing in ("shuffle", "permutation"):
@@ -64,9 +65,8 @@ def assign_sources(
 ) -> Tensor:
     """Sec. 3.2: the source of each modality: [D, B, M] places in the batch, D directions a sample.
 
-    M = 2: direction A = (i, j) and B = (j, i) (Eq. 1 and its mirror). M > 2 (Sec. A.2): the sources
-    i, j and M - 2 further ones drawn without replacement, assigned by a random permutation; one
-    sample per anchor, although Sec. 3.6 speaks of more of them with more modalities.
+    M = 2: (i, j) and (j, i) (Eq. 1 and its mirror). M > 2 (Sec. A.2): i, j and M - 2 further ones
+    without replacement, assigned by a random permutation; one sample an anchor.
     """
     i = torch.arange(len(j), device=j.device)
     if modalities == 2:
@@ -88,10 +88,9 @@ def unimodal_shares(logits: Features, y: Tensor, sources: Tensor) -> Tensor:
 
 
 def update_alpha(alpha: Tensor, c: Tensor, r: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """Eq. 5 - 7 from batch means: (new alpha [M], mask [M] of the least confident modality).
+    """Eq. 5 - 7: (new alpha [M], mask [M] of the least confident modality, the first of equals).
 
-    c [M] mean unimodal shares, r [M] mean fused shares; if they are NaN (no valid pair) alpha
-    stays. A tie goes to the first modality.
+    c, r [M] mean unimodal and fused shares; alpha stays if they are NaN (no valid pair).
     """
     # A mask instead of `alpha[m]`: indexing by a tensor would be a host read.
     weakest = torch.arange(len(alpha), device=alpha.device) == c.argmin()
@@ -149,10 +148,10 @@ def misaligned_loss(
     """Eq. 10, averaged over the misaligned samples of valid pairs; c and s carry no gradient.
 
     features {m: [B, D_m]}, y [B], unimodal_logits {m: [B, C]}, alpha [M], sources [D, B, M] from
-    `assign_sources`, valid [B] from `choose_partners` under `pairing`. `fuse` maps features to
-    logits; `kind` is that of `similarity`, None weighs all samples equally. Of a pair's directions
-    the mean is taken (release); the sum over anchors is divided by B (Eq. 11), or under `shuffle`,
-    which drops pairs, by the number of valid ones.
+    `assign_sources`, valid [B] from `choose_partners` under `pairing`; `fuse` maps features to
+    logits, `kind` is that of `similarity` (None: all samples weigh the same). The loss is the mean
+    of a pair's directions (release), summed over anchors, over B (Eq. 11); under `shuffle`, which
+    drops pairs, over the number of valid ones.
     """
     directions, batch, modalities = sources.shape
     rows = sources.reshape(-1, modalities)
@@ -179,65 +178,50 @@ class Midas(Method):
 
     needs_unimodal_heads = True
     min_modalities = 2
+    alpha: Tensor
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the paper, and of the authors' release where it is silent."""
-
         lam: float = option(1.0, "weight lambda of L_mis", low=0, source="Sec. A.3; 5 for kinetics")
         eta: float = option(0.05, "step of alpha", above=0, source="Sec. A.3")
-        warmup_epochs: int = option(
+        warmup_epochs: int = warmup(
             10,
-            "epochs on L_uni alone",
-            low=0,
-            per_epochs=True,
-            source="official release: 10 of 70, food101 2 of 30 (ucf101 0, against Table 2); the"
-            " paper gives no value",
+            help="epochs on L_uni alone",
+            source=f"{RELEASE}: 10 of 70, food101 2 of 30 (ucf101 0, against Table 2)",
         )
-        lr_from: str = option(
-            "start",
+        lr_from: str = choice(
+            "start main",
             "epochs that the learning rate's decay counts: all, or those after warm-up",
-            choices=("start", "main"),
-            source="official release: main, but on food101; the paper is silent",
+            f"{RELEASE}: main, but on food101; the paper is silent",
         )
-        uni_reduce: str = option(
-            "sum", "terms of L_uni", choices=("sum", "mean"), source="Eq. 9; mean: official release"
-        )
+        uni_reduce: str = choice("sum mean", "terms of L_uni", f"Eq. 9; mean: {RELEASE}")
         weak_modality: bool = option(True, "weak-modality weighting: alpha", source="Table 2")
         hard_sample: bool = option(True, "hard-sample weighting (off: weight 1)", source="Table 2")
-        similarity: str = option(
-            "cosine", "similarity s", choices=("cosine", "l2"), source="Eq. 8, Table 4"
-        )
-        level: str = option(
-            "feature", "what is swapped", choices=("feature", "input"), source="Eq. 12, Table 8"
-        )
-        pairing: str = option(
-            "uniform",
+        similarity: str = choice("cosine l2", "similarity s", "Eq. 8, Table 4")
+        level: str = choice("feature input", "what is swapped", "Eq. 12, Table 8")
+        pairing: str = choice(
+            "uniform shuffle confusion permutation",
             "how partners are drawn",
-            choices=("uniform", "shuffle", "confusion", "permutation"),
-            source="Sec. 3.2, Algorithm 1, Sec. A.4; permutation: official release",
+            f"Sec. 3.2, Algorithm 1, Sec. A.4; permutation: {RELEASE}",
         )
-        direction: str = option(
-            "mean",
+        direction: str = choice(
+            "mean a_only",
             "both misaligned samples of a pair, or the first (two modalities)",
-            choices=("mean", "a_only"),
-            source="official release; Sec. 3.2 makes both",
+            f"{RELEASE}; Sec. 3.2 makes both",
         )
-        alpha_rule: str = option(
-            "share",
+        alpha_rule: str = choice(
+            "share ratio ratio_2over1 ratio_inverted",
             "alpha by shares, or by ratios of batch means: modality 1 over 2; 2 over 1; or 1 over"
             " 2 with the fused ratio inverted where modality 2 leads",
-            choices=("share", "ratio", "ratio_2over1", "ratio_inverted"),
-            source="Eq. 5 - 7; official release: ratio, food101 ratio_2over1, kinetics inverted",
+            f"Eq. 5 - 7; {RELEASE}: ratio, food101 ratio_2over1, kinetics inverted",
         )
         alpha_cap: float = option(
-            0.0, "largest alpha; 0: none", low=0, source="official release: 10 on kinetics"
+            0.0, "largest alpha; 0: none", low=0, source=f"{RELEASE}: 10 on kinetics"
         )
-        alpha_reset: str = option(
-            "start",
+        alpha_reset: str = choice(
+            "start epoch",
             "when alpha returns to 1",
-            choices=("start", "epoch"),
-            source="Sec. 3.4 and official release; epoch: Algorithm 1 line 11",
+            f"Sec. 3.4 and {RELEASE}; epoch: Algorithm 1 line 11",
         )
 
     def __init__(self, model, hparams, facts):
@@ -246,24 +230,18 @@ class Midas(Method):
 
     @classmethod
     def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` also for switches that need two modalities, and a useless cap."""
         super().check(hparams, epochs, modalities)
-        by_share = hparams.alpha_rule == "share"
-        for flag, value, of_two in (
-            ("direction", hparams.direction, hparams.direction == "a_only"),
-            ("pairing", hparams.pairing, hparams.pairing == "permutation"),
-            ("alpha_rule", hparams.alpha_rule, not by_share),
-        ):
-            if of_two and len(modalities) > 2:
-                raise UsageError(f"--{flag} {value} is defined for two modalities only")
-        if hparams.alpha_cap and (by_share or hparams.alpha_cap < 1):
+        of_two = {"direction": "a_only", "pairing": "permutation", "alpha_rule": "ratio"}
+        for flag, value in of_two.items() if len(modalities) > 2 else ():
+            if (given := getattr(hparams, flag)).startswith(value):
+                raise UsageError(f"--{flag} {given} is defined for two modalities only")
+        if hparams.alpha_cap and (hparams.alpha_rule == "share" or hparams.alpha_cap < 1):
             raise UsageError(
                 f"--alpha_cap {hparams.alpha_cap:g} is refused: it takes 1 or more under the ratio"
                 " rules; --alpha_rule share needs --alpha_cap 0"
             )
 
-    def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        self.warming_up = not self.in_window(epoch)
+    def start_epoch(self, epoch: int, train: TrainingSet) -> None:
         if self.hparams.alpha_reset == "epoch":
             self.alpha.fill_(1.0)
 
@@ -275,12 +253,12 @@ class Midas(Method):
         l_uni = unimodal_losses(z_uni, y)
         if hp.uni_reduce == "mean":  # release, 115-117: half the sum of two
             l_uni = l_uni / len(f)
-        logs = {"train/L_uni": l_uni.detach()}
-        if self.warming_up:
+        logs = self.train_logs(L_uni=l_uni)
+        if not self.active:
             return l_uni, logs
         z = self.model.fuse(f)
         l_align = F.cross_entropy(z, y)
-        logs |= {"train/acc": accuracy(z, y), "train/L_align": l_align.detach()}
+        logs |= self.train_logs(acc=accuracy(z, y), L_align=l_align)
         if len(y) < len(f):  # fewer samples than modalities: no M distinct sources
             return l_align + l_uni, logs
         j, valid, fell_back = choose_partners(y, self.generator, hp.pairing, z)
@@ -290,42 +268,39 @@ class Midas(Method):
             logs["train/n_fallback"] = fell_back.sum()
         # Table 8: a second pass in training mode, which updates batch norm's statistics twice.
         f_mis = f if hp.level == "feature" else self.model.encode(batch["inputs"])
-        l_mis, mis_logs = self._misalign(f_mis, y, z_uni, sources, valid)
+        l_mis, mis_logs = self.misalign(f_mis, y, z_uni, sources, valid)
         return l_align + l_uni + hp.lam * l_mis, logs | mis_logs
 
-    def _misalign(
+    def misalign(
         self, f: Features, y: Tensor, z_uni: Features, sources: Tensor, valid: Tensor
     ) -> tuple[Tensor, Logs]:
         """L_mis and its logs; alpha is then updated for the next step."""
-        hp, alpha = self.hparams, self.alpha
+        hp, alpha, logs = self.hparams, self.alpha, {}
         q = torch.stack([true_probability(z.detach(), y).mean() for z in z_uni.values()])
         by_ratio = hp.weak_modality and hp.alpha_rule != "share"
         if by_ratio:
             rho = ratio(q, hp.alpha_rule)
             alpha, weakest = carry_alpha(alpha, rho, hp.alpha_rule)
-        how = {"pairing": hp.pairing, "kind": hp.similarity if hp.hard_sample else None}
-        l_mis, c, r, p = misaligned_loss(f, y, z_uni, self.model.fuse, alpha, sources, valid, **how)
-        logs = {"train/L_mis": l_mis.detach()}
+        kind = hp.similarity if hp.hard_sample else None
+        l_mis, c, r, p = misaligned_loss(
+            f, y, z_uni, self.model.fuse, alpha, sources, valid, pairing=hp.pairing, kind=kind
+        )
         if by_ratio:
-            new, fused_ratio = update_alpha_by_ratio(
-                alpha, weakest, rho, p, hp.eta, hp.alpha_rule, hp.alpha_cap
-            )
-            logs |= {"train/rho": rho, "train/r": fused_ratio}
+            rule, cap = hp.alpha_rule, hp.alpha_cap
+            new, fused_ratio = update_alpha_by_ratio(alpha, weakest, rho, p, hp.eta, rule, cap)
+            logs = self.train_logs(rho=rho, r=fused_ratio)
         else:
             new, weakest = update_alpha(alpha, c, r, hp.eta)
         if hp.weak_modality:
             self.alpha.copy_(new)
-        logs["train/alpha"] = self.alpha.max()
-        logs |= self.by_modality("train/conf_uni", c)  # Figure 3; q and p are the raw means
-        logs |= self.by_modality("train/conf_fused", r)
-        logs |= self.by_modality("train/q", q)
-        logs |= self.by_modality("train/p", p.mean(0))
-        return l_mis, logs | self.by_modality("train/weakest", weakest.float())
+        # Figure 3 shows the shares c and r; q and p are the raw means.
+        logs |= self.train_logs(L_mis=l_mis, alpha=self.alpha.max(), conf_uni=c, conf_fused=r, q=q)
+        return l_mis, logs | self.train_logs(p=p.mean(0), weakest=weakest.float())
 
     def counts_for_decay(self, epoch: int) -> bool:
         """`--lr_from main` (release, 296-298): warm-up epochs do not count."""
-        return self.hparams.lr_from == "start" or self.in_window(epoch)
+        return self.hparams.lr_from == "start" or epoch > self.hparams.warmup_epochs
 
     def end_epoch(self) -> Logs:
         """alpha (Figure 4: the largest of the modalities'; 1 during the warm-up)."""
-        return self.by_modality("alpha", self.alpha)
+        return {f"alpha/{m}": a for m, a in zip(self.model.modalities, self.alpha)}

@@ -1,8 +1,7 @@
 """The alpha of MIDAS's official release (commit d25b225): `--alpha_rule ratio` and its kin.
 
-The release carries one alpha over to the modality that is weak in this very batch, and compares
-ratios of batch means where the paper (Eq. 5 - 7) compares shares. Two modalities. Lines are those
-of models/model_midas_cremad.py, 124-169; two data sets have rules of their own:
+One alpha goes over to the modality that is weak in this very batch, and ratios of batch means are
+compared where the paper (Eq. 5 - 7) compares shares: models/model_midas_cremad.py, 124-169.
 
     ratio_2over1    model_midas_food101.py, 124: the ratios are modality 2 over 1
     ratio_inverted  model_midas_kinetics.py, 127-162: where rho <= 1, r is inverted and rho is not
@@ -21,8 +20,7 @@ def ratio(mean: Tensor, rule: str) -> Tensor:
 def carry_alpha(alpha: Tensor, rho: Tensor, rule: str) -> tuple[Tensor, Tensor]:
     """(alpha [2] for this step, mask [2] of the weak modality): its entry is alpha, the other 1.
 
-    rho [] is the ratio of the heads' mean probabilities of the true labels. At rho = 1 the
-    numerator is the weak one.
+    rho [] is the ratio of the heads' mean probabilities of the true labels.
     """
     numerator_is_weak = ~(rho > 1)
     weakest = torch.stack([numerator_is_weak, ~numerator_is_weak])
@@ -36,9 +34,8 @@ def update_alpha_by_ratio(
 ) -> tuple[Tensor, Tensor]:
     """(new alpha [2], fused ratio r []), for alpha and mask as `carry_alpha` gives them.
 
-    p [D, 2]: mean fused probability of each modality's own label in each direction; r is the mean
-    of the directions' ratios. alpha always moves by eta, within 1 and `cap` (0: no cap). NaN leaves
-    alpha as it is.
+    p [D, 2]: mean fused probability of each modality's own label in each direction. alpha always
+    moves by eta, within 1 and `cap` (0: no cap); NaN leaves it as it is.
     """
     ratios = ratio(p, rule)
     r = ratios.mean()

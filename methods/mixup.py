@@ -1,18 +1,16 @@
 """Mixup for multimodal embeddings: the baseline row of the MIDAS paper's Sec. 4.4.
 
-mixup (Zhang, Cisse, Dauphin, Lopez-Paz; ICLR 2018) trains on interpolated pairs. The MIDAS paper
-applies it behind the encoders: "each modality's embedding" is interpolated "independently", and the
-label is the weighted average of the two original labels. Evaluation is Joint's.
+mixup (Zhang, Cisse, Dauphin, Lopez-Paz; ICLR 2018) behind the encoders: "each modality's embedding"
+is interpolated "independently"; the label is the weighted average of the two original labels.
 
-    1  factors   `draw_lam`       lam ~ Beta(a, a), drawn once a batch
+    1  factors   `dirichlet`      lam ~ Beta(a, a), drawn once a batch
     2  partners  `Mixup.forward`  j = a random permutation of the batch (equal labels, j = i too)
     3  features  `mix_features`   fhat_i^m = lam f_i^m + (1 - lam) f_j^m, for each modality m
     4  loss      `pair_loss`      mean_i [ lam CE(zhat_i, y_i) + (1 - lam) CE(zhat_i, y_j) ],
                                   zhat = g_f([fhat^1; ...; fhat^M])
 
-The paper gives neither a nor whether lam is shared, and its code has no Mixup. We read
-"independently" as: each embedding by itself, with one lam and one partner for all modalities, so
-that the label's weight is lam, as in mixup. More in docs/methods.md.
+The paper gives neither a nor whether lam is shared, and its code has no Mixup. We share lam and the
+partner, so that the label's weight is lam, as in mixup. More in docs/methods.md.
 """
 
 from dataclasses import dataclass
@@ -22,16 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
-from methods.base import Batch, Features, Logs, Method
+from methods.base import Batch, Features, Logs, Method, choice
 from methods.ops import accuracy, dirichlet
-
-
-def draw_lam(concentration: float, columns: int, generator: torch.Generator) -> Tensor:
-    """lam [K] in [0, 1], independent draws from Beta(a, a), a = `concentration`.
-
-    K is 1 (one for all modalities) or M.
-    """
-    return dirichlet(concentration, (columns, 2), generator)[:, 0]
 
 
 def mix_features(features: Features, j: Tensor, lam: Tensor) -> Features:
@@ -52,36 +42,28 @@ class Mixup(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        """The paper gives no value."""
-
         concentration: float = option(
             0.2,
             "a of lam ~ Beta(a, a); 0.4 and 1.0 are other usual values",
             above=0,
             source="DomainBed; the paper gives no value",
         )
-        lam_mode: str = option(
-            "shared",
+        lam_mode: str = choice(
+            "shared per_modality",
             "one lam for all modalities, or one for each, whose mean weighs the label",
-            choices=("shared", "per_modality"),
-            source="two readings of Sec. 4.4",
+            "two readings of Sec. 4.4",
         )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """The loss of mixed samples; the clean batch is fused for the log alone."""
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         columns = len(f) if hp.lam_mode == "per_modality" else 1
-        lam = draw_lam(hp.concentration, columns, self.generator)
+        lam = dirichlet(hp.concentration, (columns, 2), self.generator)[:, 0]
         j = torch.randperm(len(y), generator=self.generator, device=y.device)
         z_mix = self.model.fuse(mix_features(f, j, lam))
-        loss = pair_loss(z_mix, y, y[j], lam.mean())
-        with torch.no_grad():
+        l_mix = pair_loss(z_mix, y, y[j], lam.mean())
+        with torch.no_grad():  # the clean batch is fused for the log alone
             z = self.model.fuse(f)
             l_align = F.cross_entropy(z, y)
-        return loss, {
-            "train/acc": accuracy(z, y),
-            "train/L_align": l_align,
-            "train/L_mix": loss.detach(),
-            "train/lam": lam.mean(),
-        }
+        logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_mix=l_mix, lam=lam.mean())
+        return l_mix, logs

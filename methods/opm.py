@@ -1,7 +1,7 @@
 """OPM: on-the-fly prediction modulation (Wei, Hu, Du, Wen; TPAMI 2024).
 
-In each batch the fusion layer's slices show which modality predicts the right class better. OPM
-drops that modality's features in some of the samples, so that the others must explain them.
+OPM drops the features of the modality that predicts the right class better, by the fusion layer's
+slices, in some of a batch's samples, so that the others must explain them.
 
     1  `compare_modalities`  S^m = sum_i softmax(W_m f_i^m + b / M)[y_i], of whole features
     2  `discrepancy_ratio`   rho^m = mean over l != m of S^m / S^l
@@ -13,11 +13,10 @@ drops that modality's features in some of the samples, so that the others must e
     7  `OPM.forward`         L = CE(fuse(f~), y); with a closed gate L = CE(fuse(f), y)
 
 `--ogm on` also slows the leading modality's encoder (`methods/ogm.py`), by the same ratio and in
-the same window of epochs. Evaluation is Joint's.
-
-We could not read the paper. The steps are those of GeWu-Lab/BML_TPAMI2024 (code/main.py,
-code/models/Classifier.py), of GeWu-Lab/BalanceBenchmark (balancemm/trainer/OPM_trainer.py), and of
-a public re-implementation that quotes the paper ("second-hand"). More in docs/methods.md.
+the same epochs. Evaluation is Joint's. We could not read the paper; the steps are those of
+GeWu-Lab/BML_TPAMI2024 (code/main.py, code/models/Classifier.py), of GeWu-Lab/BalanceBenchmark
+(balancemm/trainer/OPM_trainer.py), and of a public re-implementation that quotes the paper
+("second-hand"). More in docs/methods.md.
 """
 
 from dataclasses import dataclass
@@ -26,13 +25,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.options import UsageError, format_value, option
-from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet
-from methods.ops import accuracy, compare_modalities, gradient_factor, modulate_gradients_
+from common.options import option
+from methods.base import Batch, Features, Logs, Method, last_epoch, warmup
+from methods.ops import accuracy, compare_modalities, gradient_factor, modulate_encoders_
+
+SCRIPT, CODE = "official script", "official code"
 
 
 def drop_probability(ratio: Tensor, q_base: float, lam: float) -> Tensor:
-    """Step 3: q [M] of ratios [M]; it jumps from 0 to q_base where the ratio passes 1."""
+    """Step 3: q [M] of ratios [M]."""
     q = q_base * (1 + lam * torch.tanh(ratio - 1))
     return torch.where(ratio > 1, q.clamp(0.0, 1.0), 0.0)
 
@@ -40,11 +41,11 @@ def drop_probability(ratio: Tensor, q_base: float, lam: float) -> Tensor:
 def draw_masks(
     q: Tensor, rows: int, p_exe: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Step 4: (gate [], keep [rows, M]), both boolean; a closed gate keeps everything.
+    """Step 4: bool (gate [], keep [rows, M]); a closed gate keeps everything.
 
-    No sample loses all its modalities: the modality with the smallest S has S^m / S^l <= 1 for each
-    l, hence a ratio of at most 1 (rounding keeps the order), q = 0 and a mask of ones. So the
-    public codes' filter for such samples is not needed, and theta < 1.
+    No sample loses all its modalities: the one with the smallest S has S^m / S^l <= 1 for each l,
+    hence a ratio of at most 1, q = 0 and a mask of ones. So the public codes' filter for such
+    samples is not needed, and theta < 1.
     """
     # The gate stays a tensor: to branch on it would make the host wait for the device.
     gate = torch.rand((), generator=generator, device=q.device) < p_exe
@@ -54,16 +55,12 @@ def draw_masks(
 
 def dropped_width(q: Tensor, widths: dict[str, int]) -> Tensor:
     """Step 5: theta [], the expected share of the concatenated features that is dropped."""
-    hidden = sum(width * q_m for width, q_m in zip(widths.values(), q))
+    hidden = torch.stack([width * q_m for width, q_m in zip(widths.values(), q)]).sum()
     return hidden / sum(widths.values())
 
 
 def drop_features(features: Features, keep: Tensor, theta: Tensor) -> Features:
-    """Step 6: {m: [B, D_m]}; keep [B, M] in the order of `features`, theta [].
-
-    With nothing dropped and theta 0, this multiplies and divides by 1: values and gradients are
-    those of `features` to the last bit.
-    """
+    """Step 6: {m: [B, D_m]}; keep [B, M] in the order of `features`, theta []."""
     return {m: f * keep[:, n, None] / (1 - theta) for n, (m, f) in enumerate(features.items())}
 
 
@@ -71,87 +68,42 @@ class OPM(Method):
     """Joint training on features of which the leading modality's are dropped at random."""
 
     min_modalities = 2
+    needs = {"alpha": ("ogm", True), "noise": ("ogm", True)}
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the official script; those of OGM are BalanceBenchmark's."""
-
-        q_base: float = option(
-            0.5, "drop probability just above ratio 1", low=0, high=1, source="official script"
-        )
-        lam: float = option(
-            0.5, "lambda: growth of the drop probability", low=0, source="official script"
-        )
-        p_exe: float = option(
-            0.7, "probability that a batch is modulated", low=0, high=1, source="official script"
-        )
-        warmup_epochs: int = option(
-            6, "epochs of joint training first", low=0, per_epochs=True, source="official code"
-        )
-        end_epoch: int = option(
-            0, "last epoch of the modulation (0: no end)", low=0, source="official code"
-        )
-        ogm: bool = option(
-            False, "modulate gradients too, by the same ratio (OPM+OGM)", source="official code"
-        )
+        q_base: float = option(0.5, "drop rate just above ratio 1", low=0, high=1, source=SCRIPT)
+        lam: float = option(0.5, "lambda: growth of the drop rate", low=0, source=SCRIPT)
+        p_exe: float = option(0.7, "share of modulated batches", low=0, high=1, source=SCRIPT)
+        warmup_epochs: int = warmup(6, source=CODE)
+        end_epoch: int = last_epoch(source=CODE)
+        ogm: bool = option(False, "modulate gradients too, by the same ratio", source=CODE)
         alpha: float = option(0.3, "OGM: strength", low=0, source="BalanceBenchmark")
         noise: bool = option(True, "OGM: Gaussian noise (GE)", source="official code's default")
 
-    @classmethod
-    def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` also for an option of OGM's that would do nothing."""
-        super().check(hparams, epochs, modalities)
-        for name in () if hparams.ogm else ("alpha", "noise"):
-            value = getattr(hparams, name)
-            if value != getattr(cls.HParams(), name):
-                raise UsageError(
-                    f"--{name} {format_value(value)} does nothing without --ogm on for OPM"
-                )
-
-    def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        self.active = self.in_window(epoch)
-        self.factors: dict[str, Tensor] = {}  # k of each modality, from forward to after_backward
-
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """Cross-entropy of the fused logits of partly dropped features; outside the window Joint's.
-
-        `train/drop` and `train/theta` are what an open gate applies, `train/dropped` what came of
-        it: the share of dropped rows.
-        """
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         # S, rho, q, theta and k carry no gradient (our choice). In the public codes q is
         # differentiable in the features, and the official one returns theta as theta's gradient.
         score, ratio = compare_modalities(self.model.split_logits(f), y)
-        logs = self.by_modality("train/score", score / len(y))
-        logs |= self.by_modality("train/ratio", ratio)
+        logs = self.train_logs(score=score / len(y), ratio=ratio)
         if self.active:
             # From this batch's ratio, as in both public codes; the paper's algorithm is said to
             # take that of the step before (second-hand).
-            f, drop_logs = self._drop(f, ratio)
-            logs |= drop_logs
+            q = drop_probability(ratio, hp.q_base, hp.lam)
+            gate, keep = draw_masks(q, len(y), hp.p_exe, self.generator)
+            theta = dropped_width(q, self.model.widths)
+            f = drop_features(f, keep, torch.where(gate, theta, 0.0))
+            dropped = 1 - keep.float().mean(0)
+            logs |= self.train_logs(theta=theta, gate=gate.float(), drop=q, dropped=dropped)
             if hp.ogm:
-                k = gradient_factor(ratio, hp.alpha)
-                self.factors = dict(zip(f, k))
-                logs |= self.by_modality("train/k", k)
+                self.k = gradient_factor(ratio, hp.alpha)  # read by `after_backward`
+                logs |= self.train_logs(k=self.k)
         z = self.model.fuse(f)
         loss = F.cross_entropy(z, y)
-        return loss, logs | {"train/acc": accuracy(z, y), "train/L_align": loss.detach()}
+        return loss, logs | self.train_logs(acc=accuracy(z, y), L_align=loss)
 
-    def _drop(self, features: Features, ratio: Tensor) -> tuple[Features, Logs]:
-        """Steps 3 to 6 by the ratio [M]."""
-        hp, rows = self.hparams, len(next(iter(features.values())))
-        q = drop_probability(ratio, hp.q_base, hp.lam)
-        gate, keep = draw_masks(q, rows, hp.p_exe, self.generator)
-        theta = dropped_width(q, self.model.widths)
-        logs = {"train/theta": theta, "train/gate": gate.float()}
-        logs |= self.by_modality("train/drop", q)
-        logs |= self.by_modality("train/dropped", 1 - keep.float().mean(0))
-        return drop_features(features, keep, torch.where(gate, theta, 0.0)), logs
-
-    @torch.no_grad()
     def after_backward(self) -> None:
-        """OGM-GE where `forward` has set the factors."""
-        generator = self.generator if self.hparams.noise else None
-        for m, k in self.factors.items():
-            modulate_gradients_(self.model.encoder_parameters(m), k, generator)
+        if self.active and self.hparams.ogm:
+            modulate_encoders_(self.model, self.k, self.generator if self.hparams.noise else None)

@@ -2,17 +2,19 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.classifier import Classifier, Features
+
 Value = TypeVar("Value", float, Tensor)
 
 
-def unimodal_losses(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
+def unimodal_losses(logits: Features, labels: Tensor) -> Tensor:
     """Sum over modalities of the mean cross-entropy of [B, C] logits (paper Eq. 9, second half)."""
     return torch.stack([F.cross_entropy(z, labels) for z in logits.values()]).sum()
 
@@ -25,10 +27,9 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 def label_shares(log_p: Tensor, labels: Tensor) -> Tensor:
     """How a prediction divides its mass among the labels of a sample's modalities.
 
-    log_p [R, C] log-probabilities, labels [R, M] the label of each modality's source -> [R, M]
-    shares that sum to 1 over the modalities. If several modalities have the same label, they divide
-    its mass equally, so that shares stay comparable with unimodal ones (our choice; for M = 2 with
-    two labels this is the paper's normalised confidence of Sec. 3.4 exactly).
+    log_p [R, C] log-probabilities, labels [R, M] the label of each modality's source -> [R, M],
+    rows sum to 1. For M = 2 with two labels this is the paper's normalised confidence of Sec. 3.4.
+    Modalities of the same label divide its mass equally (our choice).
     """
     carriers = (labels[:, :, None] == labels[:, None, :]).sum(2)
     return torch.softmax(log_p.gather(1, labels) - carriers.log(), dim=1)
@@ -46,19 +47,9 @@ def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     return 0.5 * (left + (log_q.exp() * (log_q - log_mean)).sum(-1))
 
 
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """`x` to the last bit, with its gradient multiplied by `factor`."""
-    if factor == 0:
-        return x.detach()
-    return x.detach() + factor * (x - x.detach())
-
-
 def dirichlet(concentration: float, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Draws of `shape` from the symmetric Dirichlet over the last axis: rows sum to 1.
-
-    With two columns these are Beta(a, a) and its complement. `torch.distributions` takes no
-    generator; this is its own sampler with one.
-    """
+    """Draws of `shape` from the symmetric Dirichlet over the last axis; of two: Beta(a, a)."""
+    # `torch.distributions` takes no generator; this is its own sampler with one.
     a = torch.full(tuple(shape), concentration, device=generator.device)
     gamma = torch._standard_gamma(a, generator=generator).clamp_min(torch.finfo(a.dtype).tiny)
     return gamma / gamma.sum(-1, keepdim=True)
@@ -77,29 +68,29 @@ def shapley(worth: Callable[[tuple[str, ...]], Value], players: Sequence[str]) -
     number, or a tensor with one entry for each of many games.
     """
     orders = list(itertools.permutations(players))
-    total = {}
+    total: dict[str, Any] = dict.fromkeys(players, 0)
     for order in orders:
         for place, m in enumerate(order):
             before = tuple(p for p in players if p in order[:place])
             after = tuple(p for p in players if p in order[: place + 1])
-            total[m] = total.get(m, 0) + (worth(after) - worth(before)) / len(orders)
-    return {m: total[m] for m in players}
+            total[m] = total[m] + (worth(after) - worth(before)) / len(orders)
+    return total
+
+
+# OPM and OGM --------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def compare_modalities(logits: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+def compare_modalities(logits: Features, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(S [M], rho [M]) of split logits {m: [B, C]}, with S^m = sum_i softmax(z_i^m)[y_i]."""
     score = torch.stack([true_probability(z, labels).sum() for z in logits.values()])
     return score, discrepancy_ratio(score)
 
 
 def discrepancy_ratio(score: Tensor) -> Tensor:
-    """rho^m = mean over l != m of S^m / S^l, [M] of scores [M] > 0; above 1 if m is ahead.
-
-    The mean for M > 2 is second-hand (Eq. 7 of the TPAMI paper). BalanceBenchmark divides by the
-    sum of the others (OPM) or by the smallest score (OGM).
-    """
-    # Clamping is our choice: adding 1e-5, as BalanceBenchmark does, breaks rho^1 rho^2 = 1.
+    """rho^m = mean over l != m of S^m / S^l, [M] of scores [M] > 0; above 1 if m is ahead."""
+    # The mean for M > 2 is second-hand (Eq. 7 of the TPAMI paper). Clamping is our choice: adding
+    # 1e-5, as BalanceBenchmark does, breaks rho^1 rho^2 = 1.
     quotient = score[:, None] / score.clamp_min(1e-5)
     return quotient.fill_diagonal_(0.0).sum(1) / (len(score) - 1)
 
@@ -109,49 +100,35 @@ def gradient_factor(ratio: Tensor, alpha: float) -> Tensor:
     return torch.where(ratio > 1, 1 - torch.tanh(alpha * ratio), 1.0)
 
 
-def modulate_gradients_(
-    parameters: Iterable[nn.Parameter], k: Tensor, generator: torch.Generator | None
-) -> None:
-    """`modulate_gradient_` for an encoder's parameters, except vectors (batch norms and biases)."""
-    # As in BalanceBenchmark. The official code takes 4-D gradients alone, which for convolutional
-    # encoders are the same tensors, but would never modulate a text encoder.
-    for p in parameters:
-        if p.ndim != 1 and p.grad is not None and p.numel() > 1:
-            modulate_gradient_(p.grad, k, generator)
+@torch.no_grad()
+def modulate_encoders_(model: Classifier, k: Tensor, generator: torch.Generator | None) -> None:
+    """OGM-GE: grad <- k^m grad + e, e ~ N(0, std(grad)^2), of the encoders; k [M].
 
-
-def modulate_gradient_(grad: Tensor, k: Tensor, generator: torch.Generator | None) -> None:
-    """OGM-GE in place: grad <- k grad + e, e ~ N(0, std(grad)^2); without a generator no noise.
-
-    grad has two or more elements, k [] is a scalar; the standard deviation is unbiased, plus 1e-8.
+    Without a generator there is no noise. Vectors (batch norms and biases) are left alone, as in
+    BalanceBenchmark; the official code takes 4-D gradients only, which for convolutional encoders
+    are the same tensors, but would never modulate a text encoder.
     """
-    # One dimension in the order of memory: noise in another order than a channels-last gradient's
-    # would make this the slowest part of a step on a CPU.
-    flat = grad.permute(sorted(range(grad.ndim), key=grad.stride, reverse=True)).view(-1)
-    if generator is None:
-        flat.mul_(k)
-        return
-    # `std` would read the mean back to the host on a CPU.
-    spread = torch.linalg.vector_norm(flat - flat.mean()) / (len(flat) - 1) ** 0.5 + 1e-8
-    noise = torch.randn(len(flat), generator=generator, device=grad.device, dtype=grad.dtype)
-    flat.mul_(k).add_(noise.mul_(spread))
+    for m, k_m in zip(model.modalities, k):
+        grads = [p.grad for p in model.encoder_parameters(m) if p.ndim != 1 and p.numel() > 1]
+        for grad in (g for g in grads if g is not None):
+            # One dimension in the order of memory: noise in another order than a channels-last
+            # gradient's would make this the slowest part of a step on a CPU.
+            flat = grad.permute(sorted(range(grad.ndim), key=grad.stride, reverse=True)).view(-1)
+            noise: Tensor | float = 0.0
+            if generator is not None:  # `std` would read the mean back to the host on a CPU
+                spread = torch.linalg.vector_norm(flat - flat.mean()) / (len(flat) - 1) ** 0.5
+                noise = torch.empty_like(flat).normal_(generator=generator) * (spread + 1e-8)
+            flat.mul_(k_m).add_(noise)
 
 
 class CommonWidth(nn.Module):
-    """Brings features {m: [B, D_m]} to one width, so that they can be compared.
-
-    Equal widths pass unchanged; otherwise each modality gets a linear map without bias to the
-    smallest width (our choice).
-    """
+    """Linear maps without bias of features {m: [B, D_m]} to the smallest D_m, if they differ."""
 
     def __init__(self, widths: dict[str, int]):
         super().__init__()
-        narrow = min(widths.values())
-        unequal = len(set(widths.values())) > 1
-        self.maps = nn.ModuleDict(
-            {m: nn.Linear(w, narrow, bias=False) for m, w in widths.items() if unequal}
-        )
+        self.maps, least = nn.ModuleDict(), min(widths.values())
+        for m, width in widths.items() if len(set(widths.values())) > 1 else ():
+            self.maps[m] = nn.Linear(width, least, bias=False)
 
-    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """{m: [B, D]} in the order of `features`."""
+    def forward(self, features: Features) -> Features:
         return {m: self.maps[m](f) if m in self.maps else f for m, f in features.items()}

@@ -1,10 +1,10 @@
 """SMV: re-sampling by sample-level modality valuation (Wei, Feng, Wang, Hu; CVPR 2024).
 
-Before each epoch, every modality's contribution to the prediction of every training sample is
-computed: the Shapley value of a game whose players are the modalities. Where a contribution is low,
-copies of the sample in which only that modality is visible join the epoch, to train its encoder.
+A modality's contribution to the prediction of a sample is its Shapley value in a game whose players
+are the modalities. Where it is low, copies of the sample that show only that modality join the
+epoch, to train its encoder.
 
-    hits       `SMV._hits`      hit_S = 1[argmax of the fused logits = y], features outside S zero
+    hits       `SMV.hits`       hit_S = 1[argmax of the fused logits = y], features outside S zero
     worth      `contributions`  v(S) = |S| hit_S ("size") or hit_S ("unit"), v of nothing = 0
     valuation  `contributions`  phi^m = the Shapley value of m in v; one game a sample
     frequency  `copies`         0 if phi >= 1; 1 if phi >= 0.4; 2 if phi >= -0.1; else 3
@@ -14,9 +14,9 @@ copies of the sample in which only that modality is visible join the epoch, to t
                `SMV.forward`    L = CE(z, y) over whole samples and copies
 
 We could read the paper's abstract and the authors' code (GeWu-Lab/Valuate-and-Enhance-Multimodal-
-Cooperation: code/sample_level.py, modality_level.py, datasets/dataloader.py, models/models.py), not
-the paper's body. GeWu-Lab/BalanceBenchmark re-implements it (balancemm/trainer/Sample_trainer.py,
-datasets/__init__.py); its worth of a hit is second-hand. More in docs/methods.md.
+Cooperation: code/sample_level.py, modality_level.py, datasets/dataloader.py, models/models.py);
+GeWu-Lab/BalanceBenchmark re-implements it (balancemm/trainer/Sample_trainer.py). More in
+docs/methods.md.
 """
 
 import itertools
@@ -28,23 +28,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.options import UsageError, option
-from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
+from common.options import option
+from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet, choice, warmup
 from methods.ops import accuracy, shapley, subsets
 
 CODE = "the authors' code"
-Coalition = tuple[str, ...]
-ByModality = dict[str, Tensor]
+Hits = dict[tuple[str, ...], Tensor]
 
 
-def contributions(
-    hits: dict[Coalition, Tensor], modalities: Sequence[str], value: str = "size"
-) -> ByModality:
+def contributions(hits: Hits, modalities: Sequence[str], value: str = "size") -> Features:
     """phi {m: [N]} float64 from the hits [N] (bool or 0/1) of every coalition.
 
-    `value`: "size" (the authors' code) makes a coalition's hit worth its size, "unit"
-    (BalanceBenchmark) makes it worth 1. With "unit" a sample that every coalition gets right still
-    has copies: for M = 2 the list has N (5 - 2a) entries, a being the fused accuracy.
+    With "unit" a sample that every coalition gets right still has copies: for M = 2 the list has
+    N (5 - 2a) entries, a being the fused accuracy.
     """
     worth = {s: hit.double() * (len(s) if value == "size" else 1) for s, hit in hits.items()}
     worth[()] = torch.zeros_like(worth[tuple(modalities)])
@@ -54,34 +50,30 @@ def contributions(
 
 
 def copies(phi: Tensor) -> Tensor:
-    """The number of copies for each contribution, [N] int64 in 0..3.
-
-    For M = 2, phi takes multiples of 1/2 and this is 2 (1 - phi) below 1: linear in what is missing
-    to a fair share. For M > 2 the same thresholds hold for each modality (an inference).
-    """
-    # The bound 1 is BalanceBenchmark's; the authors' code has 0.9, which differs from M = 4 on.
-    # Both codes give no copies at exactly 0.4 and -0.1, which do not occur for M <= 4.
+    """The number of copies for each contribution, [N] int64 in 0..3."""
+    # For M > 2 the same thresholds are an inference. The bound 1 is BalanceBenchmark's; the
+    # authors' code has 0.9, which differs from M = 4 on. Both codes give no copies at exactly 0.4
+    # and -0.1, which do not occur for M <= 4.
     return (phi < 1).long() + (phi < 0.4).long() + (phi < -0.1).long()
 
 
-def sample_plan(phi: ByModality) -> tuple[Tensor, Tensor]:
+def sample_plan(phi: Features) -> tuple[Tensor, Tensor]:
     """(indices [K], keep [K]) int64 from phi {m: [N]}: N whole samples, then all copies.
 
-    keep is 0 for a whole sample and k for a copy that shows only the k-th modality, from 1.
+    keep is 0 for a whole sample, and k for a copy that shows only the k-th modality, from 1.
     """
-    size, device = len(next(iter(phi.values()))), next(iter(phi.values())).device
-    places = torch.arange(size, device=device)
+    some = next(iter(phi.values()))
+    places = torch.arange(len(some), device=some.device)
     indices = [places] + [places.repeat_interleave(copies(values)) for values in phi.values()]
     keep = [torch.full_like(rows, k) for k, rows in enumerate(indices)]
     return torch.cat(indices), torch.cat(keep)
 
 
-def modality_gap(means: Sequence[float], strength: float, form: str = "linear") -> float:
+def modality_gap(means: Sequence[float], strength: float, form: str) -> float:
     """The share of samples to be copied, from the mean contributions of the M modalities.
 
-    g = 2/3 of the mean distance between two modalities' shortfalls 1 - phi. "linear": a g, "tanh":
-    tanh(a g), "power": a g^1.5, with the strength a. 2/3 is the authors' constant; a share above 1
-    is possible, since copies are drawn with replacement. "power" is the authors' "square".
+    g is the mean distance of two contributions, times 2/3 (the authors' constant). With strength a,
+    "linear" is a g, "tanh" tanh(a g), "power" a g^1.5 (the authors' "square").
     """
     pairs = list(itertools.combinations(means, 2))
     g = sum(abs(one - other) for one, other in pairs) / len(pairs) * 2 / 3
@@ -91,17 +83,12 @@ def modality_gap(means: Sequence[float], strength: float, form: str = "linear") 
 
 
 def modality_plan(
-    phi: ByModality,
-    generator: torch.Generator,
-    part_ratio: float = 0.2,
-    strength: float = 1.0,
-    form: str = "linear",
+    phi: Features, draws: torch.Generator, part_ratio: float, strength: float, form: str
 ) -> tuple[Tensor, Tensor]:
     """(indices [K], keep [K]) int64 as `sample_plan` gives them, for one modality in the whole set.
 
-    The contributions are averaged over int(part_ratio N), at least one, samples. The share of
-    `modality_gap` of the N samples gets a copy with the least contributing modality (the first of
-    equals). Both draws are uniform with replacement.
+    Contributions are averaged over part_ratio N samples, at least one. The share `modality_gap` of
+    all samples gets a copy of the least contributing modality. Both draws are with replacement.
     """
     stacked = torch.stack(list(phi.values()))  # [M, N]
     size, device = stacked.shape[1], stacked.device
@@ -109,7 +96,7 @@ def modality_plan(
     def draw(share: float, least: int) -> Tensor:
         # Rounded first: 0.29 * 100 must give 29 draws, not 28.
         count = max(least, int(round(share * size, 9)))
-        return torch.randint(size, (count,), generator=generator, device=device)
+        return torch.randint(size, (count,), generator=draws, device=device)
 
     means = stacked[:, draw(part_ratio, 1)].mean(1).tolist()
     extra = draw(modality_gap(means, strength, form), 0)
@@ -119,12 +106,9 @@ def modality_plan(
     return torch.cat([whole, extra]), keep
 
 
-def keep_only(features: ByModality, keep: Tensor) -> ByModality:
-    """Features {m: [B, D_m]} with zero vectors where keep [B] names another modality.
-
-    A row with keep = 0 passes unchanged to the last bit. A hidden feature gets exactly no gradient,
-    but its encoder's batch statistics include it (as in the authors' code).
-    """
+def keep_only(features: Features, keep: Tensor) -> Features:
+    """Features {m: [B, D_m]} with zero vectors where keep [B] names another modality."""
+    # As in the authors' code, a hidden modality is encoded and counts in the batch statistics.
     return {
         m: torch.where(((keep == 0) | (keep == k))[:, None], f, 0.0)
         for k, (m, f) in enumerate(features.items(), start=1)
@@ -135,83 +119,62 @@ class SMV(Method):
     """Joint training for the warm-up, then on the list that each epoch's valuation makes."""
 
     min_modalities = 2
+    needs = dict.fromkeys(("part_ratio", "strength", "gap_form"), ("level", "modality"))
+    found: Logs
 
     @dataclass(frozen=True)
     class HParams:
-        """Defaults of the authors' code."""
-
-        value: str = option(
-            "size",
+        value: str = choice(
+            "size unit",
             "worth of a coalition whose prediction is right: its size, or 1",
-            choices=("size", "unit"),
-            source="the authors' code; unit: BalanceBenchmark",
+            f"{CODE}; unit: BalanceBenchmark",
         )
-        warmup_epochs: int = option(
-            5,
-            "epochs of joint training before the first valuation",
-            low=0,
-            per_epochs=True,
-            source="the authors' code; MIDAS's release: ucf101 10, food101 2 of 30",
+        warmup_epochs: int = warmup(
+            5, source=f"{CODE}; MIDAS's release: ucf101 10, food101 2 of 30"
         )
-        level: str = option(
-            "sample",
-            "copies for each sample by its own contributions, or one share for the whole set",
-            choices=("sample", "modality"),
-            source="the two variants of the authors' code",
+        level: str = choice(
+            "sample modality",
+            "copies by each sample's own contributions, or one share for the whole set",
+            f"the two variants of {CODE}",
         )
         part_ratio: float = option(
             0.2, "modality level: share of samples averaged", above=0, high=1, source=CODE
         )
         strength: float = option(1.0, "modality level: factor of the gap", low=0, source=CODE)
-        gap_form: str = option(
-            "linear", "modality level", choices=("linear", "tanh", "power"), source=CODE
-        )
+        gap_form: str = choice("linear tanh power", "modality level", CODE)
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
-        # Logs of this epoch's valuation. They need no buffer: a resumed run starts at an epoch's
-        # beginning, where the valuation is made again.
-        self._found: Logs = {}
-
-    @classmethod
-    def check(cls, hparams: HParams, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` also for an option of the modality level that would do nothing."""
-        super().check(hparams, epochs, modalities)
-        if hparams.level == "sample":
-            for name in ("part_ratio", "strength", "gap_form"):
-                if getattr(hparams, name) != getattr(cls.HParams(), name):
-                    raise UsageError(f"--{name} has an effect with --level modality only")
+        self.found = {}  # logs of this epoch's valuation
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
         """After the warm-up: values all training samples and makes this epoch's list."""
-        self._found = {}
-        if not self.in_window(epoch):
+        self.found = {}
+        if not self.active:
             return None
         hp, modalities = self.hparams, self.model.modalities
-        hits = self._hits(train)
+        hits = self.hits(train)
         phi = contributions(hits, modalities, hp.value)
         if hp.level == "sample":
             indices, keep = sample_plan(phi)
         else:
-            indices, keep = modality_plan(
-                phi, self.generator, hp.part_ratio, hp.strength, hp.gap_form
-            )
+            how = (hp.part_ratio, hp.strength, hp.gap_form)
+            indices, keep = modality_plan(phi, self.generator, *how)
         modality = torch.arange(len(modalities) + 1, device=keep.device)  # 0: all of them
         entries = (keep[:, None] == modality).double().sum(0) / len(train)
-        self._found["train/expansion"] = entries.sum()
-        self._found |= self.by_modality("train/copies", entries[1:])
-        self._found |= self.by_modality("train/shapley", [values.mean() for values in phi.values()])
+        means = torch.stack([values.mean() for values in phi.values()])
+        self.found = self.train_logs(expansion=entries.sum(), copies=entries[1:], shapley=means)
         for s, hit in hits.items():
-            self._found[f"train/hit/{'+'.join(s)}"] = hit.double().mean()
+            self.found[f"train/hit/{'+'.join(s)}"] = hit.double().mean()
         return EpochPlan(indices, {"keep": keep})
 
     @torch.no_grad()
-    def _hits(self, train: TrainingSet) -> dict[Coalition, Tensor]:
+    def hits(self, train: TrainingSet) -> Hits:
         """hit_S [N] bool of every coalition, from one encoder pass in evaluation mode."""
         # The authors' code values after the epoch, on augmented inputs. Doing it before the next
         # one uses the same weights; the valuation shall not depend on a crop (our choice).
         self.eval()
-        parts: dict[Coalition, list[Tensor]] = {s: [] for s in subsets(self.model.modalities)}
+        parts: dict[tuple[str, ...], list[Tensor]] = {s: [] for s in subsets(self.model.modalities)}
         for batch in train.batches(transforms="eval"):
             f = self.model.encode(batch["inputs"])
             for s, hits in parts.items():
@@ -219,24 +182,16 @@ class SMV(Method):
         return {s: torch.cat(hits) for s, hits in parts.items()}
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """Mean cross-entropy of the fused logits, over whole samples and copies alike.
-
-        In warm-up there is no column "keep" and this is Joint. `train/acc` counts whole samples
-        only, since copies are harder and their share changes; NaN where a step has none.
-        """
-        y, keep = batch["label"], batch.get("keep")
+        """`train/acc` counts whole samples only, since copies are harder; NaN without any."""
+        y, keep = batch["label"], batch.get("keep")  # in warm-up there is no such column
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f if keep is None else keep_only(f, keep))
         loss = F.cross_entropy(z, y)
-        logs = {"train/L_align": loss.detach()}
         if keep is None:
-            return loss, logs | {"train/acc": accuracy(z, y)}
+            return loss, self.train_logs(acc=accuracy(z, y), L_align=loss)
         whole = keep == 0
-        right = (z.detach().argmax(1) == y) & whole
-        logs["train/acc"] = right.sum() / whole.sum()
-        logs["train/masked"] = (~whole).float().mean()
-        return loss, logs
+        acc = ((z.argmax(1) == y) & whole).sum() / whole.sum()
+        return loss, self.train_logs(acc=acc, L_align=loss, masked=(~whole).float().mean())
 
     def end_epoch(self) -> Logs:
-        """Results of this epoch's valuation; none in the warm-up."""
-        return self._found
+        return self.found

@@ -2,31 +2,25 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from common.options import UsageError
+from models import encoders
 from models.classifier import ON_CPU, Classifier, Execution, seeded
-from models.inputs import IMAGENET, FramesInput, PooledEncoder, SpectrogramInput
 from models.sequences import SequenceEncoder, TextEncoder
-from models.trunks import TRUNKS, ResNet18
 from models.weights import resnet18_state, text_body
-
-CONVOLUTIONAL = ("audio", "video", "image", "flow")
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What the model must know of a modality.
+    """What the model must know of a modality."""
 
-    `kind`: audio, video, image, flow, text or array. `normalise`: (mean, std), "imagenet", or None
-    for text. `channels` of an image-like input; `length` and `vocabulary` of a text.
-    """
-
-    kind: str
-    normalise: tuple | str | None
-    channels: int = 3
-    length: int = 0
+    kind: str  # audio, video, image, flow, text or array
+    normalise: Any  # (mean, std), "imagenet", or None for text
+    channels: int = 3  # of an image-like input
+    length: int = 0  # of a text
     vocabulary: int = 0
 
 
@@ -39,7 +33,7 @@ class Choice:
     audio_norm: str = "dataset"
     weights: str = "none"  # "none", "pretrained" (the ordinary caches), or a folder
     text_model: str = "tiny"
-    image_width: int = 0  # pictures pass a linear layer to it; 0: none
+    image_width: int = 0  # images pass a linear layer to it; 0: none
 
 
 def build_encoder(stream: Stream, choice: Choice) -> nn.Module:
@@ -48,21 +42,24 @@ def build_encoder(stream: Stream, choice: Choice) -> nn.Module:
     if stream.kind == "text":
         body = text_body(choice.text_model, pretrained, stream.vocabulary, stream.length)
         return TextEncoder(body)
-    mean, std = IMAGENET if stream.normalise == "imagenet" else stream.normalise
+    mean, std = encoders.IMAGENET if stream.normalise == "imagenet" else stream.normalise
     if stream.kind == "array":
         return SequenceEncoder(mean, std)
+    inputs: nn.Module
     if stream.kind == "audio":
         mean, std = (v[0] if isinstance(v, (list, tuple)) else v for v in (mean, std))
-        inputs = SpectrogramInput(mean, std, choice.spec_pool, choice.audio_norm == "zscore")
+        zscore = choice.audio_norm == "zscore"
+        inputs = encoders.SpectrogramInput(mean, std, choice.spec_pool, zscore)
     else:
-        inputs = FramesInput(mean, std)
-    body = TRUNKS[choice.encoder](stream.channels)
+        inputs = encoders.FramesInput(mean, std)
+    trunk = encoders.TRUNKS[choice.encoder](stream.channels)
     if pretrained and stream.kind in ("image", "video"):
-        if not isinstance(body, ResNet18):
+        if not isinstance(trunk, encoders.ResNet18):
             raise UsageError(f"--weights {choice.weights} exist for --encoder resnet18 only")
         folder = None if choice.weights == "pretrained" else Path(choice.weights)
-        body.load_imagenet(resnet18_state(folder))
-    return PooledEncoder(inputs, body, choice.image_width if stream.kind == "image" else 0)
+        trunk.load_imagenet(resnet18_state(folder))
+    project = choice.image_width if stream.kind == "image" else 0
+    return encoders.PooledEncoder(inputs, trunk, project)
 
 
 def build_classifier(
@@ -75,8 +72,8 @@ def build_classifier(
     execution: Execution = ON_CPU,
 ) -> Classifier:
     """The model of all modalities, in the order of `streams`."""
-    encoders = {}
+    built = {}
     for m, stream in streams.items():
         with seeded(seed, f"encoder {m}"):
-            encoders[m] = build_encoder(stream, choice)
-    return Classifier(encoders, num_classes, heads, seed, execution)
+            built[m] = build_encoder(stream, choice)
+    return Classifier(built, num_classes, heads, seed, execution)

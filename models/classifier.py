@@ -1,13 +1,16 @@
 """The multimodal classifier, and all that a method sees of it.
 
 `encode` is the one boundary of everything technical: moving and casting inputs, autocast, memory
-format, compilation (and, later, the distribution over devices) happen inside it and nowhere else.
-It returns float32 features of the whole batch; fusion, heads and losses then run in float32.
+format and compilation happen there. It returns float32 features of the whole batch; fusion, heads
+and losses then run in float32.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +29,19 @@ class Execution:
 ON_CPU = Execution()
 
 
+@contextmanager
+def seeded(seed: int, name: str) -> Iterator[None]:
+    """Initialises what is built in its block from (seed, name) alone, on the CPU.
+
+    So equal seeds give every method equal encoders, also the one that trains a single modality.
+    """
+    before = torch.get_rng_state()
+    words = np.random.SeedSequence([seed, *name.encode()])
+    torch.manual_seed(int(words.generate_state(1)[0]))
+    yield
+    torch.set_rng_state(before)
+
+
 class Classifier(nn.Module):
     """Encoders, concatenation with one linear layer (g_f), and unimodal heads (g_m) if asked.
 
@@ -34,7 +50,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        encoders: dict[str, nn.Module],
+        encoders: dict[str, Any],
         num_classes: int,
         heads: bool,
         seed: int,
@@ -42,32 +58,23 @@ class Classifier(nn.Module):
     ):
         super().__init__()
         self.modalities, self.num_classes, self.execution = list(encoders), num_classes, execution
+        self.device = execution.device  # of features and logits
         self.encoders = nn.ModuleDict(encoders)
-        self.widths = {m: encoder.width for m, encoder in encoders.items()}
+        self.widths: dict[str, int] = {m: encoder.width for m, encoder in encoders.items()}
+        self.modality_slices: dict[str, slice] = {}  # each modality's columns of the fusion weight
+        end = 0
+        for m, width in self.widths.items():
+            self.modality_slices[m] = slice(end, end + width)
+            end += width
         with seeded(seed, "fusion"):
-            self.fusion = nn.Linear(sum(self.widths.values()), num_classes)
+            self.fusion = nn.Linear(end, num_classes)
         self.heads = nn.ModuleDict()
         for m, width in self.widths.items() if heads else ():
             with seeded(seed, f"head {m}"):
                 self.heads[m] = nn.Linear(width, num_classes)
-        self.to(execution.device, memory_format=torch.channels_last)
-        self._run = {
-            m: torch.compile(e) if execution.compile else e for m, e in self.encoders.items()
-        }
-
-    @property
-    def device(self) -> torch.device:
-        """Where features and logits are."""
-        return self.execution.device
-
-    @property
-    def modality_slices(self) -> dict[str, slice]:
-        """The columns of the fusion weight that belong to each modality."""
-        slices, start = {}, 0
-        for m, width in self.widths.items():
-            slices[m] = slice(start, start + width)
-            start += width
-        return slices
+        self.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        compiled = torch.compile if execution.compile else lambda encoder: encoder
+        self._run = {m: compiled(encoder) for m, encoder in self.encoders.items()}
 
     def encode(self, inputs: dict[str, Tensor]) -> Features:
         """{m: [B, D_m]} float32: pooled features before fusion."""
@@ -97,25 +104,4 @@ class Classifier(nn.Module):
         return {m: head(features[m]) for m, head in self.heads.items()}
 
     def encoder_parameters(self, modality: str) -> Iterator[nn.Parameter]:
-        """The parameters of one modality's encoder."""
         return self.encoders[modality].parameters()
-
-
-class seeded:
-    """Initialises what stands in its block from (seed, name) alone, on the CPU.
-
-    So a module's first weights depend on nothing that was built before it: equal seeds give every
-    method equal encoders, also the one that trains a single modality.
-    """
-
-    def __init__(self, seed: int, name: str):
-        self.words = [seed, *name.encode()]
-
-    def __enter__(self) -> None:
-        import numpy as np
-
-        self.before = torch.get_rng_state()
-        torch.manual_seed(int(np.random.SeedSequence(self.words).generate_state(1)[0]))
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_rng_state(self.before)

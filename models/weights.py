@@ -1,10 +1,8 @@
-"""Pretrained weights from where they are: a local folder, or the ordinary caches. No silent start.
+"""Pretrained weights from a local folder or the ordinary caches; missing files are an error."""
 
-A machine without a network, and without the files, gets an error that names the files expected and
-where to put them; `--weights none` trains from scratch instead.
-"""
-
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,10 +11,10 @@ from common.options import UsageError
 
 RESNET_FILE = "resnet18-f37072fd.pth"  # torchvision's IMAGENET1K_V1; the name ends in its SHA-256
 RESNET_URL = f"https://download.pytorch.org/models/{RESNET_FILE}"
-TEXT_FILES = ("config.json", "model.safetensors or pytorch_model.bin", "vocab.txt")
-# The encoder of texts without any download: ELECTRA's architecture, two layers; `readout` is ours,
-# see `models.sequences.TextEncoder`.
-TINY = {
+TEXT_FILES = "config.json, model.safetensors or pytorch_model.bin, vocab.txt"
+# The encoder of texts without any download: ELECTRA's architecture; `readout` is ours, see
+# `models.sequences.TextEncoder`.
+TINY: dict[str, Any] = {
     "readout": "largest",
     "hidden_size": 64,
     "embedding_size": 64,
@@ -27,10 +25,7 @@ TINY = {
 
 
 def resnet18_state(folder: Path | None) -> dict[str, torch.Tensor]:
-    """ImageNet weights of ResNet-18 from `folder`, or from torch's cache when it is None.
-
-    Raises `UsageError` where the file is not there or is not what its name says.
-    """
+    """ImageNet weights of ResNet-18 from `folder`, or from torch's cache when it is None."""
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     path = (folder or cache) / RESNET_FILE
     if not path.is_file():
@@ -38,8 +33,6 @@ def resnet18_state(folder: Path | None) -> dict[str, torch.Tensor]:
             f"--weights needs {path}, which is not there: download {RESNET_URL} to that place on a"
             " machine with a network, give --weights <folder that holds it>, or --weights none"
         )
-    import hashlib
-
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     wanted = RESNET_FILE.rsplit("-", 1)[1].removesuffix(".pth")
     if not found.startswith(wanted):
@@ -70,7 +63,7 @@ def text_body(model: str, pretrained: bool, vocabulary_size: int, max_tokens: in
     except (OSError, ValueError) as error:
         raise UsageError(
             f"--text_model {model} is not on this machine ({str(error).splitlines()[0]}); put"
-            f" {', '.join(TEXT_FILES)} into a folder and give --text_model <folder>, fetch it with"
+            f" {TEXT_FILES} into a folder and give --text_model <folder>, fetch it with"
             f" `hf download {model}` where there is a network, or use --text_model tiny"
         ) from None
     if info["missing_keys"]:

@@ -13,7 +13,7 @@ from methods.base import Facts
 from models.build import Choice, Stream, build_classifier
 
 ROOT = Path(__file__).parent.parent
-
+PAIR, TRIO = ("audio", "video"), ("text", "audio", "video")
 
 # How a modality of the tiny models looks, by the first word of its name; others are spectrograms.
 STREAMS = {
@@ -84,8 +84,21 @@ class TinySet:
 
 
 def facts(seed=0, epochs=10, train_size=64, classes=4):
-    """A method's facts."""
     return Facts(seed, epochs, train_size, classes)
+
+
+def tiny_method(cls, modalities=PAIR, epoch=9, data=None, size=64, seed=0, **values):
+    """A method with these settings on a tiny model, with the epoch begun."""
+    hp = cls.HParams(**values)
+    model = tiny_model(modalities, heads=cls.has_unimodal_heads(hp))
+    torch.manual_seed(0)
+    method = cls(model, hp, facts(seed, train_size=size))
+    method.begin_epoch(epoch, data)
+    return method
+
+
+def doubles(*values):
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def equal_states(a, b):
@@ -126,6 +139,18 @@ def cpu_of_children():
 def same_draws():
     """Every test sees the same draws, alone or after others."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def deterministic():
+    """As train.py; one thread, since the tiny models are too small for two."""
+    from experiments.run.session import make_deterministic
+
+    make_deterministic()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

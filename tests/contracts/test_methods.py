@@ -1,8 +1,4 @@
-"""Every method, on every set of modalities: it trains, its mechanism runs, it forgets nothing.
-
-What a method computes is tested in its own file; here all of them, and each of their options, pass
-the same gate.
-"""
+"""Every method, on every set of modalities: it trains, its mechanism runs, it forgets nothing."""
 
 import copy
 import json
@@ -14,15 +10,13 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, TinySet, equal_states, host_reads, program, tiny_batch
+from conftest import PAIR, ROOT, TRIO, TinySet, equal_states, program, tiny_batch
 from small_runs import EPOCHS, GOLDEN, base, epoch_losses, make, train
 
 import methods
 from experiments.run.folder import RunFolder
-from experiments.run.session import make_deterministic
 from experiments.run.settings import METHOD_DEFAULTS, build, method_defaults
 
-PAIR, TRIO = ("audio", "video"), ("text", "audio", "video")
 # The other data sets' modalities: UCF-101's, Food-101's and CMU-MOSI's.
 KINDS = {
     "flow": ("flow", "video"),
@@ -57,14 +51,7 @@ RAN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def deterministic():
-    """As train.py; one thread, since these models are too small for two."""
-    make_deterministic()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 def logged(method, data, last):
@@ -192,16 +179,6 @@ def test_evaluation_is_the_fused_output_draws_nothing_and_looks_at_no_other_samp
         assert torch.equal(z, method.logits(f)) and torch.equal(z, method.model.fuse(f))
         few = {m: x[2:5] for m, x in f.items()}
         assert torch.allclose(method.logits(few), z[2:5], atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_a_step_reads_nothing_back_from_the_device(name):
-    method, data = make(name), TinySet()
-    train(method, data, 1, 3)
-    plan = method.begin_epoch(4, data)
-    method.train()
-    batch = next(data.epoch(4, plan))
-    assert host_reads(lambda: (method(batch)[0].backward(), method.after_backward())) == 0
 
 
 def test_each_methods_settings_of_a_data_set_exist():

@@ -254,7 +254,7 @@ def test_the_learning_rate_of_each_epoch(variant, given, expect, recipe):
     rates, main = [], []
     for epoch, _, optimizers, schedulers in epochs_to_run(session, None, None):
         method.begin_epoch(epoch, None)
-        main += [] if method.warming_up else [epoch - 1]
+        main += [epoch - 1] if method.active else []
         rates.append(optimizers[0].param_groups[0]["lr"])
         optimizers[0].step()
         for scheduler in schedulers if method.counts_for_decay(epoch) else ():
