@@ -11,13 +11,14 @@ listed with the commands that make it; that is no error.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.files import digest
 from common.options import Parser
 from common.program import run as run_program
 from experiments.paper.adapt import adapted, read_settings
-from experiments.paper.kinds import Table, suffix_of
+from experiments.paper.kinds import Figure, Table, suffix_of
 from experiments.paper.registry import ARTIFACTS, select
 from experiments.report.evaluate import evaluate
 from experiments.report.figures import evaluate_figure
@@ -38,7 +39,7 @@ def missing_text(commands: list[str], count: int, names: list[str]) -> str:
     return "\n".join([f"missing: {count} runs", *commands])
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """The program; missing cells are no failure, no run at all is one."""
     parser = Parser(prog="make_tables.py", description=__doc__)
     known = ", ".join(artifact.id for artifact in ARTIFACTS)
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
     add("--out", default="results", metavar="DIR", help="where tables/ and figures/ go")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of runs with these settings")
     add("--missing", action="store_true", help="only print the missing runs' commands")
-    args = parser.parse_strictly(argv)
+    args = parser.parse_strictly(list(argv))
     given = read_settings(args.set)
     artifacts = adapted(select(args.names), given)
     reader, out = Reader(Path(args.results_dir)), Path(args.out)
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
         )
         return 1
     tables = [evaluate(a, reader) for a in artifacts if isinstance(a, Table)]
-    figures = [evaluate_figure(a, reader) for a in artifacts if not isinstance(a, Table)]
+    figures = [evaluate_figure(a, reader) for a in artifacts if isinstance(a, Figure)]
     lines = {table.table.id: write_table(table, out) for table in tables}
     lines |= {figure.figure.id: write_figure(figure, out) for figure in figures}
     name = "-".join(["report", *args.names])

@@ -1,17 +1,16 @@
-"""Tables that the paper lacks and its readers ask for; none repeats a number of the paper."""
+"""Tables that the paper lacks and its readers ask for."""
 
 from functools import partial
 
-from experiments.paper.kinds import Cell, Column, Row, RunSet, Table
+from experiments.paper.kinds import Column, RunSet
 from experiments.paper.rows import (
     FOUR,
-    LABELS,
     LR_NOTE,
     METHODS,
     NAMES,
-    OURS,
     TAKEN_BACK,
     Scores,
+    grid,
     method_scores,
     midas,
     score_table,
@@ -48,76 +47,56 @@ SPLITS: dict[str, tuple[tuple[str, object], ...]] = {
     "group": (("split_rule", "group"),),
     "official": (("split_rule", "official"),),
 }
-# (data set, heading) of each column
-SPLIT_COLUMNS = [
-    (dataset, heading)
-    for dataset in ("cremad", "ucf101", "kinetics")
-    for heading in SPLITS
-    if heading != "official" or dataset == "ucf101"
-]
 
 
-def split_row(method: str) -> Row:
-    """A method under each of the splits."""
-    cells = [Cell(RunSet(d, method, SPLITS[heading]), "test/acc") for d, heading in SPLIT_COLUMNS]
-    return Row(LABELS.get(method, method), tuple(cells), ours=method in OURS)
+def under_split(column: tuple[str, str], method: str) -> RunSet:
+    """A method under the split of a (dataset, heading)."""
+    return RunSet(column[0], method, SPLITS[column[1]])
 
 
-EXTRA_SPLITS = Table(
+EXTRA_SPLITS = grid(
     "extra-splits",
     "Accuracy (%) under other splits: a split a seed, as in the other tables of these sets; one"
     " split for all seeds; and without leakage, where no actor (CREMA-D), no long video (UCF-101,"
     " also in its first official list) and no YouTube video (Kinetics-Sounds) stands in two parts.",
-    tuple(Column(heading, NAMES[d]) for d, heading in SPLIT_COLUMNS),
-    tuple(split_row(method) for method in ("Joint", "JointUni", "Midas")),
-    (
-        "Where each seed has its own split, as in the authors' release, ± includes the spread"
-        " between test parts; with one split, and with the official list, it is that of the"
-        " training seeds alone. Under group each seed has its own split as well.",
-        "official: UCF-101's validation part is groups 23 to 25 of the training list (our choice).",
-        LR_NOTE,
-    ),
+    {
+        Column(heading, NAMES[d]): ((d, heading), "test/acc", "")
+        for d in ("cremad", "ucf101", "kinetics")
+        for heading in SPLITS
+        if heading != "official" or d == "ucf101"
+    },
+    method_scores("Joint", "JointUni", "Midas", runs=under_split),
+    "Where each seed has its own split, as in the authors' release, ± includes the spread"
+    " between test parts; with one split, and with the official list, it is that of the"
+    " training seeds alone. Under group each seed has its own split as well.",
+    "official: UCF-101's validation part is groups 23 to 25 of the training list (our choice).",
+    LR_NOTE,
 )
-
-
-def warmed(dataset: str, epochs: int) -> RunSet:
-    """MIDAS after a warm-up of that many epochs."""
-    return midas(dataset) if epochs == 10 else midas(dataset, warmup_epochs=epochs)
-
 
 WARMUP = score_table(
     "extra-warmup",
     "MIDAS after other lengths of warm-up, in epochs, test part. The paper does not state its own;"
     " the authors' release has 10 on both sets.",
     ("cremad", "kinetics"),
-    [Scores(f"{epochs} epochs", partial(warmed, epochs=epochs)) for epochs in (0, 5, 10, 20)],
+    [Scores(f"{epochs} epochs", partial(midas, warmup_epochs=epochs)) for epochs in (0, 5, 10, 20)],
     "10 of 70 epochs is the default; 0 is Table 2's WM + HS. The learning rate falls 50 epochs"
     " after the warm-up's end, so after 20 epochs of it not at all.",
     first="warm-up",
     repeats=False,
 )
 
-COST = Table(
+COSTS = {
+    "time/train_min": Column("minutes", percent=False, digits=1, lower=True),
+    "time/step_min": Column("minutes of steps", percent=False, digits=1, lower=True),
+    "count/seen_million": Column("million samples", percent=False, digits=3, lower=None),
+}
+COST = grid(
     "extra-cost",
     "What a method costs on CREMA-D: training time in minutes, whole epochs and steps alone, and"
     " samples seen.",
-    (
-        Column("minutes", percent=False, digits=1, lower=True),
-        Column("minutes of steps", percent=False, digits=1, lower=True),
-        Column("million samples", percent=False, digits=3, lower=None),
-    ),
-    tuple(
-        Row(
-            LABELS.get(method, method),
-            tuple(
-                Cell(RunSet("cremad", method), key)
-                for key in ("time/train_min", "time/step_min", "count/seen_million")
-            ),
-            ours=method in OURS,
-        )
-        for method in METHODS
-    ),
-    ("Minutes depend on the machine and on what else runs there: the footer tells the machines.",),
+    {column: ("cremad", key, "") for key, column in COSTS.items()},
+    method_scores(*METHODS),
+    "Minutes depend on the machine and on what else runs there: the footer tells the machines.",
 )
 
 

@@ -1,9 +1,9 @@
 """A figure evaluated once: its plotted numbers, its names, its caption. `draw.py` adds nothing."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from experiments.paper.kinds import Figure, Panel, RunSet, Series, Value
+from experiments.paper.kinds import Figure, RunSet, Series
 from experiments.report.reader import Finished, Reader, number
 from experiments.report.statistics import Summary, summarise
 
@@ -14,7 +14,7 @@ class Point:
 
     panel: int
     series: int
-    x: int | str
+    x: Any
     y: Summary
 
 
@@ -23,15 +23,15 @@ class EvaluatedFigure:
     """A figure with all that is drawn of it, in the unit of its axes.
 
     `runs` are the finished runs behind it, `missing` those that it still needs. `warmup_ends` has
-    for each panel the last epoch of the warm-up, None where none is marked; `weak` names for
-    (panel, series) of a largest weight the modality that has it at the end.
+    for each panel the last epoch of the warm-up, 0 where none is marked; `weak` has for a (panel,
+    series) of largest weights the modality that has it at the end.
     """
 
     figure: Figure
     runs: list[Finished]
     missing: list[tuple[RunSet, int]]
     points: list[Point]
-    warmup_ends: list[int | None]
+    warmup_ends: list[int]
     weak: dict[tuple[int, int], str]
 
     def label(self, panel: int, series: int) -> str:
@@ -47,28 +47,25 @@ class EvaluatedFigure:
     @property
     def not_drawn(self) -> str:
         """The panels, series and bars without a point, by their names; "" for none."""
-        panels = self.figure.panels
-        lacking = [self.lacks(place) for place in range(len(panels))]
+        lacking = []
+        for p, panel in enumerate(self.figure.panels):
+            names = []
+            for s, series in enumerate(panel.series):
+                drawn = {point.x for point in self.points if (point.panel, point.series) == (p, s)}
+                absent = " and ".join(group for group in panel.groups if group not in drawn)
+                if not drawn:
+                    names.append(series.label)
+                elif absent:
+                    names.append(f"{series.label} on {absent}")
+            lacking.append(", ".join(names))
         if len(set(lacking)) == 1:  # the same in every panel
             return lacking[0]
-        parts = []
-        for place, names in enumerate(lacking):
-            title = panels[place].title
-            if names:
-                parts.append(f"{title}: {names}" if place in self.drawn_panels else title)
-        return "; ".join(parts)
-
-    def lacks(self, place: int) -> str:
-        """The names of a panel's series and bars without a point."""
-        panel, names = self.figure.panels[place], []
-        for s, series in enumerate(panel.series):
-            drawn = {point.x for point in self.points if (point.panel, point.series) == (place, s)}
-            absent = [group for group in panel.groups if group not in drawn]
-            if not drawn:
-                names.append(series.label)
-            elif absent:
-                names.append(f"{series.label} on {' and '.join(absent)}")
-        return ", ".join(names)
+        titles = [panel.title for panel in self.figure.panels]
+        return "; ".join(
+            f"{title}: {names}" if p in self.drawn_panels else title
+            for p, (title, names) in enumerate(zip(titles, lacking))
+            if names
+        )
 
     @property
     def caption(self) -> str:
@@ -89,53 +86,43 @@ class EvaluatedFigure:
 
 def evaluate_figure(figure: Figure, reader: Reader) -> EvaluatedFigure:
     """Reads the figure's runs and computes everything that is drawn."""
-    points, weak = [], {}
+    points, weak, ends = [], {}, []
     for p, panel in enumerate(figure.panels):
         for s, series in enumerate(panel.series):
-            for x, summary in series_points(figure, panel, series, reader):
-                points.append(Point(p, s, x, summary.scaled(100.0 if panel.percent else 1.0)))
+            by_x = values_by_x(figure, panel.groups, series, reader)
+            for x, values in by_x.items():
+                summary = summarise(values).scaled(100.0 if panel.percent else 1.0)
+                points.append(Point(p, s, x, summary))
             if len(series.values[0].keys) > 1:
-                runs = reader.finished(series.values[0].runs, figure.seeds)
-                weak[p, s] = weak_modality(series.values[0], runs)
-    ends = [warmup_end(panel, figure, reader) for panel in figure.panels]
-    runs = [run for one in figure.runs() for run in reader.finished(one, figure.seeds)]
-    return EvaluatedFigure(figure, runs, reader.missing([figure]), points, ends, weak)
+                weak[p, s] = weak_modality(figure, series, reader)
+        warmed = reader.finished(panel.warmup, figure.seeds) if panel.warmup else []
+        lengths = [run.config["hparams"].get("warmup_epochs", 0) for run in warmed]
+        ends.append(max(lengths, default=0))
+    runs, missing = reader.behind(figure), reader.missing([figure])
+    return EvaluatedFigure(figure, runs, missing, points, ends, weak)
 
 
-def series_points(
-    figure: Figure, panel: Panel, series: Series, reader: Reader
-) -> list[tuple[int | str, Summary]]:
-    """(x, summary over the runs) of a series: a bar for each group, or a point for each epoch."""
-    by_x: dict[int | str, list[float]] = {}
+def values_by_x(
+    figure: Figure, groups: tuple[str, ...], series: Series, reader: Reader
+) -> dict[Any, list[float]]:
+    """x -> the value of each run that has one; x is a bar's group, or an epoch in rising order."""
+    found: dict[Any, list[float]] = {}
     for place, value in enumerate(series.values):
         for run in reader.finished(value.runs, figure.seeds):
-            for line in [run.best] if figure.kind == "bars" else run.log:
-                y = epoch_value(run, line, value)
-                if y is not None:
-                    x = panel.groups[place] if figure.kind == "bars" else line["epoch"]
-                    by_x.setdefault(x, []).append(y)
-    ordered = by_x if figure.kind == "bars" else sorted(by_x)
-    return [(x, summarise(by_x[x])) for x in ordered]
+            for line in [run.best] if groups else run.log:
+                present = [line[key] for key in value.keys if key in line]
+                numbers = [number(y, run.runs, run.seed, "/".join(value.keys)) for y in present]
+                largest = max((y for y in numbers if y is not None), default=None)
+                if largest is not None:
+                    found.setdefault(groups[place] if groups else line["epoch"], []).append(largest)
+    return found if groups else {epoch: found[epoch] for epoch in sorted(found)}
 
 
-def epoch_value(run: Finished, line: dict, value: Value) -> float | None:
-    """The largest of the value's keys in a log line, or None where it has none of them."""
-    present = [line[key] for key in value.keys if key in line]
-    found = [number(x, run.runs, run.seed, "/".join(value.keys)) for x in present]
-    return max((x for x in found if x is not None), default=None)
-
-
-def weak_modality(value: Value, runs: Sequence[Finished]) -> str:
+def weak_modality(figure: Figure, series: Series, reader: Reader) -> str:
     """The modality whose weight is the largest at the end of the runs; "" where all are equal."""
-    names = set()
-    for run in runs:
+    (value,), names = series.values, set()
+    for run in reader.finished(value.runs, figure.seeds):
         last = {key: run.log[-1][key] for key in value.keys if key in run.log[-1]}
         if len(set(last.values())) > 1:
-            names.add(max(last, key=last.get).rpartition("/")[2])
+            names.add(max(last, key=last.__getitem__).rpartition("/")[2])
     return " or ".join(sorted(names))
-
-
-def warmup_end(panel: Panel, figure: Figure, reader: Reader) -> int | None:
-    """The last epoch of the panel's warm-up, the largest of its runs'; None: none is marked."""
-    runs = reader.finished(panel.warmup, figure.seeds) if panel.warmup else []
-    return max((run.config["hparams"].get("warmup_epochs", 0) for run in runs), default=0) or None

@@ -1,80 +1,91 @@
-"""Evaluated tables and figures as Markdown, and their exact numbers as CSV."""
+r"""Evaluated tables and figures as Markdown, CSV and LaTeX.
+
+    \usepackage{booktabs,graphicx}
+    \input{results/tables/table1}
+
+In LaTeX, a table of more than three columns takes both columns of a two-column paper. One of more
+than six goes on below itself, block after block: side by side its type would be too small to read.
+"""
+
+import re
+from collections.abc import Sequence
 
 from common.files import csv_text
 from experiments.report.compare import FOOTNOTE, verdict_counts, why_not_comparable
-from experiments.report.evaluate import NOT_THERE, Entry, EvaluatedCell, EvaluatedTable
+from experiments.report.evaluate import NOT_THERE, Entry, EvaluatedCell, EvaluatedTable, blocks
 from experiments.report.figures import EvaluatedFigure
-from experiments.report.statistics import exact
+from experiments.report.provenance import plus_minus
+from experiments.report.statistics import MISSING, Summary, exact
+
+WIDEST = 6  # columns side by side
+NARROW = 3  # columns that fit half a page
+ESCAPES = {c: "\\" + c for c in "{}$%&#_"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\`{}",
+    '"': "''",
+    "±": r"$\pm$",
+}
+# \width is the natural one: a table that fits is left as it is.
+FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 def markdown(evaluated: EvaluatedTable) -> str:
     """The table with its notes, what is missing, and where the numbers come from."""
-    table = evaluated.table
-    body = [
-        " | ".join([f"| {row.label}", *map(markdown_entry, entries)]) + " |"
-        for row, entries in evaluated.rows()
-    ]
-    commands = [
-        f"- `{command}`" + (f" ({hint})" if hint else "") for command, hint in evaluated.to_fill
-    ]
-    lines = [
-        f"**{table.id}.** {table.caption}",
-        "",
-        " | ".join([f"| {table.first}", *(column.name for column in table.columns)]) + " |",
-        "|---" * (len(table.columns) + 1) + "|",
-        *body,
-        "",
-        *([evaluated.marks_note, ""] if evaluated.marks_note else []),
-        *(line for note in table.notes for line in (note, "")),
-        *beside_the_paper(evaluated),
-        *(["To fill:", "", *commands, ""] if commands else []),
-        evaluated.footer,
-    ]
-    return "\n".join(lines) + "\n"
+    table, compared = evaluated.table, evaluated.compared
+    rows = [[table.first, *(column.name for column in table.columns)]]
+    for row, entries in evaluated.rows():
+        shown = (
+            e.marked(e.text, "markdown") if isinstance(e, EvaluatedCell) else e or NOT_THERE
+            for e in entries
+        )
+        rows.append([row.label, *shown])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    parts = [f"**{table.id}.** {table.caption}"]
+    parts += ["\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])]
+    parts += [evaluated.marks_note, *table.notes]
+    if compared:
+        counts = ", ".join(f"{n} {verdict}" for verdict, n in verdict_counts(compared).items())
+        why = why_not_comparable(compared)
+        parts.append(f"Against the paper, cell by cell: {counts}. {why}{FOOTNOTE}")
+    if evaluated.to_fill:
+        hints = [(command, f" ({hint})" if hint else "") for command, hint in evaluated.to_fill]
+        parts += ["To fill:", "\n".join(f"- `{command}`{hint}" for command, hint in hints)]
+    return "\n\n".join(part for part in [*parts, evaluated.footer] if part) + "\n"
 
 
-def markdown_entry(entry: Entry) -> str:
-    """A number with its mark, a text, or that the table has no such cell."""
-    if isinstance(entry, EvaluatedCell):
-        return entry.enclosed(entry.text, "markdown")
-    return entry or NOT_THERE
+def markdown_figure(evaluated: EvaluatedFigure) -> str:
+    """The picture with its caption."""
+    name = evaluated.figure.id
+    return f"![{name}](<{name}.png>)\n\n**{name}.** {evaluated.caption}\n"
 
 
-def beside_the_paper(evaluated: EvaluatedTable) -> list[str]:
-    """A line of verdicts, and how to read them; nothing for a table that the paper lacks."""
-    comparisons = evaluated.comparisons
-    if not comparisons:
-        return []
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in verdict_counts(comparisons).items())
-    why = why_not_comparable(comparisons)
-    return [f"Against the paper, cell by cell: {counts}. {why}{FOOTNOTE}", ""]
+# CSV ----------------------------------------------------------------------------------------------
 
 
 def numbers_csv(evaluated: EvaluatedTable) -> str:
     """One line a cell: a text, or in the unit of result.json each seed's own value."""
     header = ("row", "column", "runs", "metric", "mean", "std", "n", "seeds", "values")
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for row, entries in evaluated.rows():
         for column, entry in zip(evaluated.table.columns, entries, strict=True):
             if isinstance(entry, EvaluatedCell):
-                lines.append((row.label, column.name, *number_fields(entry)))
+                values = entry.values
+                each = (" ".join(map(str, values)), " ".join(map(exact, values.values())))
+                fields = (entry.cell.name, entry.cell.key, *summary_fields(entry.summary), *each)
+                lines.append((row.label, column.name, *fields))
             elif entry:
                 lines.append((row.label, column.name, *[""] * 6, entry))
     return csv_text(header, lines)
 
 
-def number_fields(cell: EvaluatedCell) -> tuple[str, ...]:
-    """runs, metric, mean, std, n, seeds and values of a CSV line."""
-    summary, values = cell.summary, cell.values
-    return (
-        cell.cell.name,
-        cell.cell.key,
-        exact(summary and summary.mean),
-        exact(summary and summary.std),
-        str(len(values)),
-        " ".join(map(str, values)),
-        " ".join(map(exact, values.values())),
-    )
+def summary_fields(summary: Summary | None) -> tuple[str, str, str]:
+    """Mean, standard deviation and count of a CSV line."""
+    return (exact(summary.mean), exact(summary.std), str(summary.n)) if summary else ("", "", "0")
 
 
 def comparison_csv(evaluated: EvaluatedTable) -> str:
@@ -85,34 +96,132 @@ def comparison_csv(evaluated: EvaluatedTable) -> str:
     )  # fmt: skip
     lines = []
     for row, cell in evaluated.cells():
-        if not cell.comparison:
-            continue
-        found, paper = cell.comparison, cell.comparison.paper
-        ours, test = found.ours, found.test
-        low, high, p = (test.low, test.high, test.p) if test else (None, None, None)
-        sides = [
-            *(exact(ours and ours.mean), exact(ours and ours.std), str(ours.n if ours else 0)),
-            *(exact(paper.mean), exact(paper.std), str(paper.n)),
-        ]
-        tested = map(exact, (found.difference, low, high, p, found.p_holm))
-        names = (row.label, cell.column.name, cell.cell.name)
-        lines.append((*names, *sides, *tested, found.verdict, found.differs))
+        if cell.paper:
+            sides = (*summary_fields(cell.shown), *summary_fields(cell.paper))
+            tested = (cell.difference, *(cell.test or (None, None, None)), cell.p_holm)
+            names = (row.label, cell.column.name, cell.cell.name)
+            lines.append((*names, *sides, *map(exact, tested), cell.verdict, cell.differs))
     return csv_text(header, lines)
 
 
 def figure_csv(evaluated: EvaluatedFigure) -> str:
     """The plotted numbers, in the unit of the axis."""
-    figure = evaluated.figure
-    x = "group" if figure.kind == "bars" else "epoch"
-    lines = []
+    x, lines = "group" if evaluated.figure.kind == "bars" else "epoch", []
     for point in evaluated.points:
-        panel, y = figure.panels[point.panel], point.y
+        panel = evaluated.figure.panels[point.panel]
         names = (panel.title, panel.series[point.series].label, str(point.x), panel.y_label)
-        lines.append((*names, exact(y.mean), exact(y.std), str(y.n)))
+        lines.append((*names, *summary_fields(point.y)))
     return csv_text(("panel", "series", x, "y", "mean", "std", "n"), lines)
 
 
-def markdown_figure(evaluated: EvaluatedFigure) -> str:
-    """The picture with its caption."""
+# LaTeX --------------------------------------------------------------------------------------------
+
+
+def escape(text: str) -> str:
+    """Text that LaTeX prints as it stands: also two hyphens, which it would draw as one dash."""
+    return re.sub(
+        "-(?=-)", "-{}", text.translate({ord(c): written for c, written in ESCAPES.items()})
+    )
+
+
+def latex(evaluated: EvaluatedTable) -> str:
+    """The table's file; its sources stand in comments at the top."""
+    table = evaluated.table
+    parts = panels([count for _, count in blocks(table.columns)])
+    wide = max(map(len, parts))
+    kind = "table*" if wide > NARROW else "table"
+    lines = [
+        r"% \usepackage{booktabs,graphicx}",
+        "% " + " ".join(evaluated.footer.split()),
+        rf"\begin{{{kind}}}[tbp]",
+        r"\centering",
+        rf"\caption{{{escape(table.caption)}}}",
+        rf"\label{{tab:{table.id}}}",
+        r"\small",
+        r"\setlength{\tabcolsep}{3pt}",
+        r"\smallskip",
+        FIT,
+        rf"\begin{{tabular}}{{l{'c' * wide}}}",
+        r"\toprule",
+    ]
+    for number, part in enumerate(parts):
+        lines += [r"\midrule \addlinespace"] * (number > 0) + latex_panel(evaluated, part)
+    lines += [r"\bottomrule", r"\end{tabular}}", r"\par\smallskip", r"{\footnotesize\raggedright"]
+    lines += [*map(escape, latex_notes(evaluated)), r"\par}", rf"\end{{{kind}}}"]
+    return "\n".join(lines) + "\n"
+
+
+def panels(counts: Sequence[int]) -> list[list[int]]:
+    """The places of the columns that stand side by side: whole blocks, as many as fit."""
+    found: list[list[int]] = [[]]
+    for place, count in enumerate(counts):
+        if found[-1] and len(found[-1]) + count > WIDEST:
+            found.append([])
+        before = sum(counts[:place])
+        found[-1] += range(before, before + count)
+    return found
+
+
+def latex_panel(evaluated: EvaluatedTable, places: Sequence[int]) -> list[str]:
+    """Heading and rows of some columns; the paper's rows first, below a rule those it lacks."""
+    table = evaluated.table
+    columns = tuple(table.columns[place] for place in places)
+    lines, names, rules, place = [], [""], [], 2
+    for block, count in blocks(columns):
+        names.append(rf"\multicolumn{{{count}}}{{c}}{{{escape(block)}}}")
+        rules += [rf"\cmidrule(lr){{{place}-{place + count - 1}}}"] if block else []
+        place += count
+    if rules:
+        lines += [" & ".join(names).lstrip() + r" \\", " ".join(rules)]
+    lines.append(" & ".join(map(escape, [table.first, *(c.header for c in columns)])) + r" \\")
+    for ours in (False, True):
+        rows = list(evaluated.rows(ours))
+        lines += [r"\midrule"] * bool(rows)
+        for row, entries in rows:
+            shown = (latex_entry(entries[place], len(table.seeds)) for place in places)
+            lines.append(" & ".join([escape(row.label), *shown]) + r" \\")
+    return lines
+
+
+def latex_entry(entry: Entry, seeds: int) -> str:
+    """Mean, spread, and how many runs they are over where it is not every seed; or a text."""
+    if not isinstance(entry, EvaluatedCell):
+        return escape(entry or NOT_THERE)
+    if entry.shown is None:
+        return MISSING
+    mean, *spread = entry.shown.spread(entry.column.digits).split(" ± ")
+    text = r" $\pm$ ".join([entry.marked(mean, "latex"), *spread])
+    return text if entry.shown.n == seeds else f"{text} ({entry.shown.n})"
+
+
+def latex_notes(evaluated: EvaluatedTable) -> list[str]:
+    """The small print below the table."""
+    table, dash = evaluated.table, "A dash: no run yet."
+    if len(table.seeds) == 1:
+        found = ["One seed.", dash]
+    else:
+        found = [
+            f"Mean ± sample standard deviation (n - 1) over {len(table.seeds)} seeds.",
+            plus_minus(evaluated.runs),
+            f"Where fewer runs are there, their number stands in parentheses. {dash}",
+        ]
+    own_rows = any(row.ours for row in table.rows)
+    below = "The paper has no rows like those below the rule." if own_rows else ""
+    return [note for note in (*found, evaluated.marks_note, below, *table.notes) if note]
+
+
+def latex_figure(evaluated: EvaluatedFigure) -> str:
+    """The figure's picture with its caption; several panels take both columns of a page."""
     name = evaluated.figure.id
-    return f"![{name}](<{name}.png>)\n\n**{name}.** {evaluated.caption}\n"
+    kind = "figure" if len(evaluated.drawn_panels) == 1 else "figure*"
+    lines = [
+        r"% \usepackage{graphicx}",
+        r"% \graphicspath{{results/figures/}}",
+        rf"\begin{{{kind}}}[tbp]",
+        r"\centering",
+        rf"\includegraphics[width=\linewidth]{{\detokenize{{{name}.pdf}}}}",
+        rf"\caption{{{escape(evaluated.caption)}}}",
+        rf"\label{{fig:{name}}}",
+        rf"\end{{{kind}}}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -19,7 +19,6 @@ from data_prep.prepare import prepare
 from experiments.paper import extras as extra_tables
 from experiments.paper import figures as paper_figures
 from experiments.paper import tables as paper_tables
-from experiments.paper import text as text_tables
 from experiments.paper.adapt import adapted
 from experiments.paper.kinds import Table, suffix_of
 from experiments.paper.registry import needed
@@ -27,7 +26,6 @@ from experiments.run.recipe import SHARED
 
 CHOSEN = [
     *paper_tables.ARTIFACTS,
-    *text_tables.ARTIFACTS,
     *paper_figures.ARTIFACTS,
     extra_tables.CONTROLS,
     extra_tables.EXTRA_SPLITS,
