@@ -16,9 +16,19 @@ START = {
 
 
 def fake_run(
-    results, runs, seed, *, acc=0.9, epochs=4, best=3, log=None, done=True, samples=None,
-    known_log=False, **start,
-):  # fmt: skip
+    results,
+    runs,
+    seed,
+    *,
+    acc=0.9,
+    epochs=4,
+    best=3,
+    log=None,
+    done=True,
+    known_log=False,
+    samples=None,
+    **start,
+):
     """A run's folder as train.py leaves it; `log(epoch)` adds keys to the log's lines.
 
     It has `samples` in all parts, by default as many as in the paper. With `known_log` the result

@@ -58,9 +58,8 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
         if official and runs.dataset not in SHARED:
             known -= {"recipe"}
         own = {key: value for key, value in given.items() if key in known}
-        varied = sorted(own.keys() & dict(runs.overrides).keys())
-        if varied:
-            raise VariesItself(f"--set {varied[0]}: the entry varies it itself ({runs.name})")
+        for key in sorted(own.keys() & dict(runs.overrides).keys()):
+            raise VariesItself(f"--set {key}: the entry varies it itself ({runs.name})")
         used.update(own)
         flags = [word for key, value in own.items() for word in (f"--{key}", value)]
         run, _ = resolve([*runs.arguments(1), *flags], "")
@@ -77,12 +76,9 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
             continue
         other = with_settings(other, given)
         changed.append(measured_by_release(other) if official else other)
-    unused = sorted(given.keys() - used)
-    if unused:
-        why = f"; the authors' release has {', '.join(SHARED)}" if unused[0] == "recipe" else ""
-        raise UsageError(
-            f"--set {unused[0]}: no run of these tables and figures has this setting{why}"
-        )
+    for key in sorted(given.keys() - used):
+        why = f"; the authors' release has {', '.join(SHARED)}" if key == "recipe" else ""
+        raise UsageError(f"--set {key}: no run of these tables and figures has this setting{why}")
     return changed
 
 
@@ -106,12 +102,15 @@ def with_settings(artifact: Artifact, given: Mapping[str, str]) -> Artifact:
 def measured_by_release(artifact: Artifact) -> Artifact:
     """The artifact with the release's evaluation where its runs have the release's recipe."""
 
+    def renamed(key: str) -> str:
+        return key.replace("/acc_mis", "/acc_mis_release").replace("/conf_raw/", "/conf_release/")
+
     def release(part: Any) -> Any:
         if not isinstance(part, Cell | Value) or part.runs.dataset not in SHARED:
             return part
         if isinstance(part, Cell):
-            return replace(part, key=release_key(part.key))
-        return replace(part, keys=tuple(map(release_key, part.keys)))
+            return replace(part, key=renamed(part.key))
+        return replace(part, keys=tuple(map(renamed, part.keys)))
 
     changed = rebuilt(artifact, release)
     lacks = sorted({runs.dataset for runs in artifact.runs()} - SHARED.keys())
@@ -120,8 +119,3 @@ def measured_by_release(artifact: Artifact) -> Artifact:
     if isinstance(changed, Table):
         return replace(changed, notes=changed.notes + notes)
     return replace(changed, caption=" ".join([changed.caption, *notes]))
-
-
-def release_key(key: str) -> str:
-    """The key that holds the same quantity as the release measures it."""
-    return key.replace("/acc_mis", "/acc_mis_release").replace("/conf_raw/", "/conf_release/")

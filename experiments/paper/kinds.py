@@ -34,7 +34,6 @@ class RunSet:
 
     @property
     def name(self) -> str:
-        """<dataset>/<method>/<variant>, as in the folder's path."""
         return f"{self.dataset}/{self.method}/{variant_name(dict(self.overrides))}"
 
     def folder(self, results: Path, seed: int) -> RunFolder:
@@ -67,8 +66,7 @@ class Cell:
     """The number of some runs: `key` of result.json, and which number of the paper it repeats.
 
     A key that begins with val/ is read from the log, at the chosen epoch. The number of the runs
-    `minus` is subtracted seed by seed. `paper` names a cell of the paper and not a run, because the
-    paper gives several numbers for one run.
+    `minus` is subtracted seed by seed.
     """
 
     runs: RunSet

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.paper.kinds import Figure, RunSet, Series
-from experiments.report.reader import Finished, Reader, number
+from experiments.report.reader import Finished, Reader
 from experiments.report.statistics import Summary, summarise
 
 
@@ -111,7 +111,7 @@ def values_by_x(
         for run in reader.finished(value.runs, figure.seeds):
             for line in [run.best] if groups else run.log:
                 present = [line[key] for key in value.keys if key in line]
-                numbers = [number(y, run.runs, run.seed, "/".join(value.keys)) for y in present]
+                numbers = [run.number(y, "/".join(value.keys)) for y in present]
                 largest = max((y for y in numbers if y is not None), default=None)
                 if largest is not None:
                     found.setdefault(groups[place] if groups else line["epoch"], []).append(largest)

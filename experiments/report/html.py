@@ -22,10 +22,9 @@ from common.program import duration
 from experiments.launch.estimate import Estimator, time_left
 from experiments.paper.kinds import Artifact, Cell, RunSet, runs_in, suffix_of
 from experiments.paper.registry import needed
-from experiments.report.compare import FOOTNOTE, verdict_counts, why_not_comparable
-from experiments.report.evaluate import NOT_THERE, EvaluatedCell, EvaluatedTable, blocks
+from experiments.report import compare, evaluate, provenance
+from experiments.report.evaluate import EvaluatedCell, EvaluatedTable
 from experiments.report.figures import EvaluatedFigure
-from experiments.report.provenance import PLUS_MINUS, SELECTION, hashes_in, provenance
 from experiments.report.reader import HINTS, Reader
 from experiments.report.statistics import exact
 
@@ -49,45 +48,34 @@ def report(
 
     `notes` is the path of docs/paper-notes.md as seen from the page.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment.loader, environment.autoescape = FileSystemLoader(Path(__file__).parent), True
+    environment.filters.update(
+        base64=lambda png: base64.b64encode(png).decode(),
+        exact=exact,
+        marked=lambda cell: Markup(cell.marked(escape(cell.text), "html")),
+        prose=prose,
+        size=lambda png: struct.unpack(">II", png[16:24]),  # of a PNG, from its header
     )
-    environment.filters |= {
-        "base64": lambda png: base64.b64encode(png).decode(),
-        "blocks": blocks,
-        "counts": verdict_counts,
-        "exact": exact,
-        "marked": lambda cell: Markup(cell.marked(escape(cell.text), "html")),
-        "prose": prose,
-        "provenance": provenance,
-        "size": lambda png: struct.unpack(">II", png[16:24]),  # of a PNG, from its header
-        "why": why_not_comparable,
-    }
     environment.tests["number"] = lambda entry: isinstance(entry, EvaluatedCell)
     artifacts: list[Artifact] = [*(t.table for t in tables), *(f.figure for f in figures)]
     drawn = [figure for figure in figures if figure.points]
     small = (f for f in drawn if f.figure.kind == "bars" and len(f.drawn_panels) == 1)
-    behind = RunsBehind(reader)
     return environment.get_template("report.html.j2").render(
-        finding=finding(tables),
-        main_table=leading_table(tables),
-        main_figure=next(small, drawn[0] if drawn else None),
-        tables=tables,
-        figures=figures,
-        pictures=pictures,
+        artifacts=artifacts,
+        behind=RunsBehind(reader),
+        compare=compare,
         compared=[cell for table in tables for cell in table.compared],
-        behind=behind,
-        counted=behind.counted(artifacts),
+        evaluate=evaluate,
+        figures=figures,
+        finding=finding(tables),
+        main_figure=next(small, drawn[0] if drawn else None),
+        main_table=leading_table(tables),
         missing=reader.missing(artifacts),
         notes=notes,
-        selection=SELECTION,
-        plus_minus=PLUS_MINUS,
-        footnote=FOOTNOTE,
-        not_there=NOT_THERE,
+        pictures=pictures,
+        provenance=provenance,
+        tables=tables,
     )
 
 
@@ -107,7 +95,7 @@ def finding(tables: Sequence[EvaluatedTable]) -> str:
     if table is None or not table.runs:
         return "No finished run yet: there is nothing to report."
     compared = [cell for table in tables for cell in table.compared]
-    counts = verdict_counts(compared)
+    counts = compare.verdict_counts(compared)
     if COMPARED.keys() & counts.keys():
         words = ", ".join(f"{counts.get(v, 0)} {phrase}" for v, phrase in COMPARED.items())
         agreement = f"against the paper, cell by cell: {words}"
@@ -184,7 +172,7 @@ class RunsBehind:
                 named = {
                     k: start.get(k, "unknown") for k in ("device", "threads", "torch", "commit")
                 }
-                hashes = sorted(hashes_in(start).items())
+                hashes = sorted(provenance.hashes_in(start).items())
                 text = ", ".join(f"{key} {value}" for key, value in (*named.items(), *hashes))
                 if run.seed not in found.setdefault(text, []):
                     found[text].append(run.seed)

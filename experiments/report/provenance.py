@@ -42,12 +42,10 @@ def provenance(runs: Sequence[Finished]) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def by_dataset(runs: Iterable[Finished]) -> dict[str, list[Finished]]:
+def by_dataset(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
     """The runs of each dataset."""
-    found: dict[str, list[Finished]] = {}
-    for run in runs:
-        found.setdefault(run.runs.dataset, []).append(run)
-    return found
+    datasets = dict.fromkeys(run.runs.dataset for run in runs)
+    return {d: [run for run in runs if run.runs.dataset == d] for d in datasets}
 
 
 def split_of(run: Finished) -> Split:
@@ -72,26 +70,24 @@ def plus_minus(runs: Sequence[Finished]) -> str:
 
 def hashes_of(dataset: str, runs: Sequence[Finished]) -> str:
     """The hashes of a dataset's runs; those that differ with the split are only counted."""
-    found: dict[str, dict[Split, set[str]]] = {}  # name -> group of runs -> hashes
-    for run in runs:
-        for start in run.starts:
-            hashes = hashes_in(start)
-            # Whatever the split: one preparation, and of one preparation the same samples.
-            common = {"spec": (), "data": (hashes["spec"],)}
-            for name, value in hashes.items():
-                group = common.get(name, split_of(run))
-                found.setdefault(name, {}).setdefault(group, set()).add(value)
-    parts, each = [], []
-    for name, by_group in sorted(found.items()):
-        values = sorted(set().union(*by_group.values()))
-        alone = all(len(own) == 1 for own in by_group.values())
-        if alone and len(values) > 1 and name != "data":
-            each.append(name)
+    seen: set[tuple[str, Split, str]] = set()  # name, group of runs, hash
+    for run, hashes in [(one, hashes_in(start)) for one in runs for start in one.starts]:
+        # Whatever the split: one preparation, and of one preparation the same samples.
+        common = {"spec": (), "data": (hashes["spec"],)}
+        seen |= {(name, common.get(name, split_of(run)), value) for name, value in hashes.items()}
+    parts: list[str] = []
+    each: dict[str, int] = {}  # name of a hash that each split has for itself -> how many splits
+    for name in sorted({name for name, _, _ in seen}):
+        groups = [group for other, group, _ in seen if other == name]
+        values = sorted({value for other, _, value in seen if other == name})
+        mixed = len(groups) > len(set(groups))
+        if len(values) > 1 and not mixed and name != "data":
+            each[name] = len(groups)
         else:
-            mixed = name == "data" and not alone
-            warning = " (MIXED: not all runs saw the same samples)" if mixed else ""
+            warning = " (MIXED: not all runs saw the same samples)" * (mixed and name == "data")
             parts.append(f"{name} {' and '.join(values)}{warning}")
-    varied = f"; for each of {len(found[each[0]])} splits its own {', '.join(each)}" if each else ""
+    count = next(iter(each.values()), 0)
+    varied = f"; for each of {count} splits its own {', '.join(each)}" if each else ""
     return f"Hashes of {dataset}: {', '.join(parts)}{varied}."
 
 

@@ -17,7 +17,7 @@ from experiments.paper.kinds import Artifact, RunSet
 from experiments.paper.registry import needed
 from experiments.run.folder import RunFolder
 
-HUGE = 1e100
+HUGE = 1e100  # sums of larger numbers may not be finite
 HINTS = {
     "partial": "begun: it goes on where it stopped",
     "failed": "it stopped with an error: see error.txt in its folder",
@@ -46,6 +46,13 @@ class Finished:
         """The log's line of the chosen epoch."""
         return self.log[self.result["best_epoch"] - 1]
 
+    def number(self, value: Any, key: str) -> float | None:
+        """A measured value as a float; None, and a line on stderr, when it is no number."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        print(f"WARNING: {self.runs.name}/seed{self.seed} has no value {key}", file=sys.stderr)
+        return None
+
 
 class Reader:
     """Reads each run of a results folder once."""
@@ -53,7 +60,7 @@ class Reader:
     def __init__(self, results: Path):
         self.results = Path(results)
         self.run = cache(self._run)
-        self._value = cache(self._number)
+        self._value = cache(self._read_value)
 
     def _run(self, runs: RunSet, seed: int) -> tuple[Finished | None, str]:
         """The run if it can be used, and its state: new, partial, failed, done or unusable."""
@@ -83,12 +90,11 @@ class Reader:
         found = {seed: self._value(runs, seed, key) for seed in seeds}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def _number(self, runs: RunSet, seed: int, key: str) -> float | None:
+    def _read_value(self, runs: RunSet, seed: int, key: str) -> float | None:
         run, _ = self.run(runs, seed)
         if run is None:
             return None
-        source = run.best if key.startswith("val/") else run.result
-        return number(source.get(key), runs, seed, key)
+        return run.number((run.best if key.startswith("val/") else run.result).get(key), key)
 
     def missing(self, artifacts: Iterable[Artifact]) -> list[tuple[RunSet, int]]:
         """The (runs, seed) that the artifacts need and that cannot be used yet."""
@@ -102,10 +108,7 @@ class Reader:
         groups: dict[tuple[RunSet, str], list[int]] = {}
         for runs, seed in self.missing(artifacts):
             groups.setdefault((runs, self.run(runs, seed)[1]), []).append(seed)
-        return [
-            (self.commands(runs, seeds), HINTS.get(state, ""))
-            for (runs, state), seeds in groups.items()
-        ]
+        return [(self.commands(r, seeds), HINTS.get(s, "")) for (r, s), seeds in groups.items()]
 
     def commands(self, runs: RunSet, seeds: Sequence[int]) -> str:
         """One line of shell that makes the runs of these seeds, all in the state of the first.
@@ -129,14 +132,15 @@ def read_config(folder: RunFolder, runs: RunSet, seed: int) -> dict[str, Any]:
             there = shown(repr(config.get(key)))
             raise UsageError(f"config.json is another run's: {key} is {there}, not {value!r}")
     for key in ("settings", "prep", "hparams"):
-        as_dict(config.get(key), f"{key} of config.json")
+        if not isinstance(config.get(key), dict):
+            raise UsageError(f"config.json is damaged: {key} is not an object")
     return config
 
 
 def read_finished(folder: RunFolder, runs: RunSet, seed: int, config: dict[str, Any]) -> Finished:
     """A done run's files; raises `UsageError` when one of them is not whole."""
     starts = folder.read_json("env.json").get("starts")
-    if not starts or not isinstance(starts, list):
+    if not (starts and isinstance(starts, list) and all(isinstance(s, dict) for s in starts)):
         raise UsageError("env.json is damaged: it has no list of starts")
     result = folder.read_json("result.json")
     best, epochs = result.get("best_epoch"), config["settings"].get("max_epochs", 1)
@@ -145,7 +149,6 @@ def read_finished(folder: RunFolder, runs: RunSet, seed: int, config: dict[str, 
             raise UsageError(f"damaged: {name} is {str(value)[:40]}")
     check_finite(result)
     check_log(folder, result.get("log"), max(best, epochs))
-    starts = [as_dict(start, "env.json") for start in starts]
     return Finished(runs, seed, config, starts, result, folder)
 
 
@@ -169,22 +172,7 @@ def check_log(folder: RunFolder, known: str | None, epochs: int) -> None:
 
 
 def check_finite(line: dict[str, Any]) -> None:
-    """Raises `UsageError` for a number that is not finite, or so large that sums of it are not."""
+    """Raises `UsageError` for a number that is not finite, or huge."""
     for key, value in line.items():
         if isinstance(value, int | float) and not abs(value) < HUGE:
             raise UsageError(f"damaged: {key} is {str(value)[:40]}")
-
-
-def as_dict(value: Any, what: str) -> dict[str, Any]:
-    """The value if it is a dictionary; raises `UsageError` otherwise."""
-    if not isinstance(value, dict):
-        raise UsageError(f"{what} is damaged: an object was expected, not {type(value).__name__}")
-    return value
-
-
-def number(value: Any, runs: RunSet, seed: int, key: str) -> float | None:
-    """A measured value as a float; None, and a line on stderr, when the run has no such number."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    print(f"WARNING: {runs.name}/seed{seed} has no value {key}", file=sys.stderr)
-    return None

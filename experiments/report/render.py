@@ -30,8 +30,36 @@ ESCAPES = {c: "\\" + c for c in "{}$%&#_"} | {
     '"': "''",
     "±": r"$\pm$",
 }
-# \width is the natural one: a table that fits is left as it is.
-FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+TABLE = r"""% \usepackage{{booktabs,graphicx}}
+% {sources}
+\begin{{{kind}}}[tbp]
+\centering
+\caption{{{caption}}}
+\label{{tab:{name}}}
+\small
+\setlength{{\tabcolsep}}{{3pt}}
+\smallskip
+\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{%
+\begin{{tabular}}{{{columns}}}
+\toprule
+{rows}
+\bottomrule
+\end{{tabular}}}}
+\par\smallskip
+{{\footnotesize\raggedright
+{notes}
+\par}}
+\end{{{kind}}}
+"""
+FIGURE = r"""% \usepackage{{graphicx}}
+% \graphicspath{{{{results/figures/}}}}
+\begin{{{kind}}}[tbp]
+\centering
+\includegraphics[width=\linewidth]{{\detokenize{{{name}.pdf}}}}
+\caption{{{caption}}}
+\label{{fig:{name}}}
+\end{{{kind}}}
+"""
 
 
 def markdown(evaluated: EvaluatedTable) -> str:
@@ -44,10 +72,9 @@ def markdown(evaluated: EvaluatedTable) -> str:
             for e in entries
         )
         rows.append([row.label, *shown])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    parts = [f"**{table.id}.** {table.caption}"]
-    parts += ["\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])]
-    parts += [evaluated.marks_note, *table.notes]
+    head, *body = [f"| {' | '.join(row)} |\n" for row in rows]
+    grid = "".join([head, "|---" * len(rows[0]) + "|\n", *body])
+    parts = [f"**{table.id}.** {table.caption}", grid.rstrip(), evaluated.marks_note, *table.notes]
     if compared:
         counts = ", ".join(f"{n} {verdict}" for verdict, n in verdict_counts(compared).items())
         why = why_not_comparable(compared)
@@ -62,9 +89,6 @@ def markdown_figure(evaluated: EvaluatedFigure) -> str:
     """The picture with its caption."""
     name = evaluated.figure.id
     return f"![{name}](<{name}.png>)\n\n**{name}.** {evaluated.caption}\n"
-
-
-# CSV ----------------------------------------------------------------------------------------------
 
 
 def numbers_csv(evaluated: EvaluatedTable) -> str:
@@ -114,41 +138,34 @@ def figure_csv(evaluated: EvaluatedFigure) -> str:
     return csv_text(("panel", "series", x, "y", "mean", "std", "n"), lines)
 
 
-# LaTeX --------------------------------------------------------------------------------------------
-
-
 def escape(text: str) -> str:
     """Text that LaTeX prints as it stands: also two hyphens, which it would draw as one dash."""
-    return re.sub(
-        "-(?=-)", "-{}", text.translate({ord(c): written for c, written in ESCAPES.items()})
-    )
+    return re.sub("-(?=-)", "-{}", text.translate({ord(c): new for c, new in ESCAPES.items()}))
 
 
 def latex(evaluated: EvaluatedTable) -> str:
-    """The table's file; its sources stand in comments at the top."""
-    table = evaluated.table
+    """The table's file; its sources are in comments at the top."""
+    table, seeds, dash = evaluated.table, len(evaluated.table.seeds), "A dash: no run yet."
     parts = panels([count for _, count in blocks(table.columns)])
     wide = max(map(len, parts))
-    kind = "table*" if wide > NARROW else "table"
-    lines = [
-        r"% \usepackage{booktabs,graphicx}",
-        "% " + " ".join(evaluated.footer.split()),
-        rf"\begin{{{kind}}}[tbp]",
-        r"\centering",
-        rf"\caption{{{escape(table.caption)}}}",
-        rf"\label{{tab:{table.id}}}",
-        r"\small",
-        r"\setlength{\tabcolsep}{3pt}",
-        r"\smallskip",
-        FIT,
-        rf"\begin{{tabular}}{{l{'c' * wide}}}",
-        r"\toprule",
+    over = [
+        f"Mean ± sample standard deviation (n - 1) over {seeds} seeds.",
+        plus_minus(evaluated.runs),
+        f"Where fewer runs are there, their number stands in parentheses. {dash}",
     ]
-    for number, part in enumerate(parts):
-        lines += [r"\midrule \addlinespace"] * (number > 0) + latex_panel(evaluated, part)
-    lines += [r"\bottomrule", r"\end{tabular}}", r"\par\smallskip", r"{\footnotesize\raggedright"]
-    lines += [*map(escape, latex_notes(evaluated)), r"\par}", rf"\end{{{kind}}}"]
-    return "\n".join(lines) + "\n"
+    own_rows = any(row.ours for row in table.rows)
+    below = "The paper has no rows like those below the rule." if own_rows else ""
+    first = ["One seed.", dash] if seeds == 1 else over
+    notes = [note for note in (*first, evaluated.marks_note, below, *table.notes) if note]
+    return TABLE.format(
+        sources=" ".join(evaluated.footer.split()),
+        kind="table*" if wide > NARROW else "table",
+        caption=escape(table.caption),
+        name=table.id,
+        columns="l" + "c" * wide,
+        rows="\n\\midrule \\addlinespace\n".join(latex_rows(evaluated, part) for part in parts),
+        notes="\n".join(map(escape, notes)),
+    )
 
 
 def panels(counts: Sequence[int]) -> list[list[int]]:
@@ -162,7 +179,7 @@ def panels(counts: Sequence[int]) -> list[list[int]]:
     return found
 
 
-def latex_panel(evaluated: EvaluatedTable, places: Sequence[int]) -> list[str]:
+def latex_rows(evaluated: EvaluatedTable, places: Sequence[int]) -> str:
     """Heading and rows of some columns; the paper's rows first, below a rule those it lacks."""
     table = evaluated.table
     columns = tuple(table.columns[place] for place in places)
@@ -180,7 +197,7 @@ def latex_panel(evaluated: EvaluatedTable, places: Sequence[int]) -> list[str]:
         for row, entries in rows:
             shown = (latex_entry(entries[place], len(table.seeds)) for place in places)
             lines.append(" & ".join([escape(row.label), *shown]) + r" \\")
-    return lines
+    return "\n".join(lines)
 
 
 def latex_entry(entry: Entry, seeds: int) -> str:
@@ -194,34 +211,7 @@ def latex_entry(entry: Entry, seeds: int) -> str:
     return text if entry.shown.n == seeds else f"{text} ({entry.shown.n})"
 
 
-def latex_notes(evaluated: EvaluatedTable) -> list[str]:
-    """The small print below the table."""
-    table, dash = evaluated.table, "A dash: no run yet."
-    if len(table.seeds) == 1:
-        found = ["One seed.", dash]
-    else:
-        found = [
-            f"Mean ± sample standard deviation (n - 1) over {len(table.seeds)} seeds.",
-            plus_minus(evaluated.runs),
-            f"Where fewer runs are there, their number stands in parentheses. {dash}",
-        ]
-    own_rows = any(row.ours for row in table.rows)
-    below = "The paper has no rows like those below the rule." if own_rows else ""
-    return [note for note in (*found, evaluated.marks_note, below, *table.notes) if note]
-
-
 def latex_figure(evaluated: EvaluatedFigure) -> str:
     """The figure's picture with its caption; several panels take both columns of a page."""
-    name = evaluated.figure.id
     kind = "figure" if len(evaluated.drawn_panels) == 1 else "figure*"
-    lines = [
-        r"% \usepackage{graphicx}",
-        r"% \graphicspath{{results/figures/}}",
-        rf"\begin{{{kind}}}[tbp]",
-        r"\centering",
-        rf"\includegraphics[width=\linewidth]{{\detokenize{{{name}.pdf}}}}",
-        rf"\caption{{{escape(evaluated.caption)}}}",
-        rf"\label{{fig:{name}}}",
-        rf"\end{{{kind}}}",
-    ]
-    return "\n".join(lines) + "\n"
+    return FIGURE.format(kind=kind, name=evaluated.figure.id, caption=escape(evaluated.caption))
