@@ -128,9 +128,8 @@ ARTIFACTS = (
     FIGURE_2,
     Figure(
         "figure3",
-        f"CREMA-D, {SHARES} Normalised, as the paper's caption says; its authors' release records"
-        " raw means, Uni on aligned samples and Multi in one direction alone. Our logs have raw"
-        " means as train/q and train/p.",
+        f"CREMA-D, {SHARES} Normalised, as the paper's caption says; the authors' release records"
+        " raw means, which our logs have as train/q and train/p.",
         "curves",
         share_panels("cremad"),
     ),

@@ -16,15 +16,13 @@ GROUPS: dict[str, tuple[Artifact, ...]] = {
 ARTIFACTS: list[Artifact] = [*GROUPS["paper"], *GROUPS["extra"], *illustration.ARTIFACTS]
 
 
-def find(name: str) -> list[Artifact]:
-    """The artifacts of that name: one, or a group; raises `UsageError` for an unknown name."""
-    names = {artifact.id: (artifact,) for artifact in ARTIFACTS} | GROUPS
-    return list(names[match_name("table or figure", name, names)])
-
-
 def select(names: Iterable[str]) -> list[Artifact]:
-    """The artifacts of several names, in the registry's order; all of them for no name."""
-    chosen = {artifact.id for name in names for artifact in find(name)}
+    """The artifacts of several names, each one's or a group's; all of them for no name.
+
+    They are in the registry's order. Raises `UsageError` for an unknown name.
+    """
+    known = {artifact.id: (artifact,) for artifact in ARTIFACTS} | GROUPS
+    chosen = {a.id for n in names for a in known[match_name("table or figure", n, known)]}
     return [a for a in ARTIFACTS if a.id in chosen or not chosen]
 
 

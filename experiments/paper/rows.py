@@ -21,17 +21,18 @@ FOUR = ("kinetics", "cremad", "ucf101", "food101")
 THREE = ("kinetics", "cremad", "food101")
 TOP_TWO = "share whose two labels are the two likeliest"
 F1_NOTE = (
-    "F1 is computed as in the authors' released test code: macro-F1 over the classes that occur in"
-    " a batch of 64, averaged over the batches, weighted by their size. The batches are cut from a"
-    " fixed shuffle of the part (under --split_rule release, from the order of the draw). 'F1,"
-    " whole' is macro-F1 over the whole part, the sound measure; it is not compared with the paper."
+    "F1 is the mean of macro-F1 over batches of 64, weighted by their size, as in the authors'"
+    " released test code. Batches come from a fixed shuffle (under --split_rule release, from the"
+    " order of the draw). 'F1, whole' is macro-F1 over the whole part, the sound measure; it is not"
+    " compared with the paper."
 )
 LR_NOTE = (
     "MIDAS's learning rate falls after epoch 60 on Kinetics-Sounds, CREMA-D and UCF-101, since the"
-    " authors' release counts only the epochs that follow the warm-up; the other methods' falls"
-    " after epoch 50. extra-controls has Joint with the later decay."
+    " authors' release counts from the end of the warm-up; the other methods' falls after epoch 50."
+    " extra-controls has Joint with the later decay."
 )
 ONE_RUN = "The paper prints no ± here, so nothing can be tested; ours has three seeds."
+DOUBTS = "docs/paper-notes.md says which of the paper's numbers here contradict one another."
 # key of result.json -> (the column's header, the paper's name of the metric)
 SCORES = {
     "test/acc": ("Acc", "acc"),

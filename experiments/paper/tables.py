@@ -5,6 +5,7 @@ from itertools import product
 
 from experiments.paper.kinds import Cell, Column, Row, RunSet, Table
 from experiments.paper.rows import (
+    DOUBTS,
     FOUR,
     LR_NOTE,
     NAMES,
@@ -24,15 +25,11 @@ TABLE_1 = score_table(
     "Accuracy and F1 (%) of MIDAS and related baselines on four data sets, test part.",
     FOUR,
     method_scores("Joint", "SMV", "OPM", "AMCo", "LFM", "MCR", "Midas"),
-    "Splits have the paper's shares, and its sizes where all of its samples and no others are"
-    " there. Each seed has its own split, as in the authors' release. By default the draw is ours;"
-    " --split_rule release, which --recipe official sets, draws as the release does (scikit-learn,"
-    " stratified by class, with the run's seed). Both let one actor or one long video stand in"
-    " several parts (see extra-splits).",
+    "Each seed has its own split with the paper's shares, as in the authors' release. One actor or"
+    " one long video may be in several parts (docs/data.md; extra-splits has other splits).",
     LR_NOTE,
-    "The paper's gains of 3.13 and 4.08 points are over MCR, which uses misaligned features itself;"
-    " over the best baseline without them they are 7.53 (OPM, Kinetics-Sounds) and 5.08 (AMCo,"
-    " CREMA-D).",
+    "The paper's gains of 3.13 and 4.08 points are over MCR, which uses misaligned features, too.",
+    DOUBTS,
     AMCO_NOTE,
 )
 
@@ -54,11 +51,8 @@ TABLE_2 = score_table(
     FOUR,
     map(ablation, sorted(product((True, False), repeat=3), key=sum)),  # none of them first
     f"{LR_NOTE} Without W it falls after epoch 50, too.",
-    "Labels are mixed in all rows, so the first row is not Joint: extra-controls has what the"
-    " unimodal losses do alone.",
-    "The paper's CREMA-D accuracy of the first row (72.32 ± 0.52) equals its Kinetics-Sounds"
-    " accuracy of W alone, and its Food-101 WM + HS (74.41 ± 16.4) holds a diverged run:"
-    " compare both loosely.",
+    "Labels are mixed in all rows, so the first row is not Joint: see extra-controls.",
+    DOUBTS,
     first="parts",
 )
 
@@ -69,8 +63,7 @@ TABLE_3 = score_table(
     method_scores("Joint", "Mixup", "PowMix", "LeMDA", "Midas"),
     LR_NOTE,
     "PowMix(R) is a reconstruction: its paper could not be read in full.",
-    "For MIDAS on Food-101 the paper has 93.46 in Tables 1 and 2, 93.11 here, 93.82 in Tables 4"
-    " and 6.",
+    DOUBTS,
 )
 
 TABLE_4 = score_table(
@@ -114,12 +107,9 @@ TABLE_5 = Table(
     ),
     tuple(Row(NAMES[d], (*(count(d, key) for key in COUNTS), *m)) for d, m in MODALITIES.items()),
     (
-        "Each seed's split has these sizes. On Kinetics-Sounds the authors' release would give"
-        " 16,890, 2,413 and 4,826 samples, since it cuts the held-out ones at 2/3; the paper's"
-        " sizes come from 0.66 alone, which our --split_rule release takes too.",
-        "The last three rows are of the paper's text (Sec. 4.5 and A.4). The Sarcasm sizes follow"
-        " from no rule of two cuts: the released lists give 24,635 samples after the authors'"
-        " filter, 80 fewer than the paper's.",
+        "Each seed's split has these sizes. The last three rows are in the paper's text (Sec. 4.5,"
+        " A.4).",
+        DOUBTS,
     ),
     first="data set",
 )
@@ -174,9 +164,8 @@ TABLE_8 = Table(
         for d in ("cremad", "kinetics", "food101")
     ),
     (
-        "Minutes depend on the machine: only the ratio of the two levels means anything across"
-        " machines, and the right half, where the loader does not count. Validation after each"
-        " epoch is left out of both.",
+        "Minutes depend on the machine: across machines only the ratio of the two levels means"
+        " anything, best in the right half, without the loader. Validation is left out of both.",
         ONE_RUN,
     ),
     first="data set",
@@ -202,8 +191,8 @@ TEXT_CONFUSION = score_table(
         Scores("Random", midas, "pair=random"),
     ],
     ONE_RUN,
-    "The paper does not say which partner is taken where several qualify, or none does: ours"
-    " draws among them, and where none qualifies among all of another class.",
+    "Which partner is taken where several qualify, or none does, is our choice: any of them, or any"
+    " sample of another class.",
     first="pairing",
 )
 
@@ -244,8 +233,8 @@ TEXT_ZERO = Table(
     (
         ONE_RUN,
         LR_NOTE,
-        "Unimodal is a model of one modality trained alone (an inference). The paper's overall"
-        " accuracy of MIDAS is 73.7 here and 74.99 in Table 1.",
+        "Unimodal is a model of one modality trained alone (an inference).",
+        DOUBTS,
     ),
 )
 
@@ -277,8 +266,7 @@ TEXT_GAINS = Table(
     tuple(Column(NAMES[d], "gain") for d in ("kinetics", "cremad")),
     (Row("MIDAS minus MCR", (gain("kinetics"), gain("cremad"))),),
     (
-        "Differences are taken seed by seed, so that both runs of a seed have one split, and ± is"
-        " their standard deviation.",
+        "Differences are taken seed by seed, on one split; ± is their standard deviation.",
         ONE_RUN,
         LR_NOTE,
     ),

@@ -158,7 +158,7 @@ def latex(evaluated: EvaluatedTable) -> str:
     first = ["One seed.", dash] if seeds == 1 else over
     notes = [note for note in (*first, evaluated.marks_note, below, *table.notes) if note]
     return TABLE.format(
-        sources=" ".join(evaluated.footer.split()),
+        sources=evaluated.footer,
         kind="table*" if wide > NARROW else "table",
         caption=escape(table.caption),
         name=table.id,

@@ -68,13 +68,6 @@ def test_curves_are_means_over_the_seeds_of_each_epoch(full):
     assert shares == {"2", "3", "4"}  # they begin after the warm-up
 
 
-def test_curves_end_where_their_runs_end(tmp_path):
-    run(tmp_path, RunSet("food101", "Midas"), seeds=(1, 2), epochs=3)
-    run(tmp_path, RunSet("cremad", "Midas"), seeds=(1, 2), epochs=5)
-    ends = {series: epoch for _, series, epoch in lines(tmp_path, "figure4")}
-    assert ends == {"Food-101": "3", "CREMA-D": "5"}
-
-
 def test_alpha_is_the_largest_and_the_legend_names_whose_it_is(full):
     figure = evaluated(full, "demo-figure4")
     assert [p.y.mean for p in figure.points] == pytest.approx([1.0, 1.4, 1.6, 1.8])

@@ -8,7 +8,7 @@ from experiments.paper import extras, tables
 from experiments.paper.adapt import RELEASE_PAIRS, adapted, read_settings
 from experiments.paper.illustration import DEMO_RECIPE
 from experiments.paper.kinds import RunSet, Table
-from experiments.paper.registry import ARTIFACTS, find, needed, select
+from experiments.paper.registry import ARTIFACTS, needed, select
 from experiments.paper.rows import TAKEN_BACK
 from experiments.run import recipe
 from experiments.run.resolve import resolve, run_from_config
@@ -21,7 +21,7 @@ def resolved(runs):
 
 
 def named(*names):
-    return [find(name)[0] for name in names]
+    return [artifact for name in names for artifact in select([name])]
 
 
 def test_every_run_is_what_train_would_call_it():
@@ -38,11 +38,12 @@ def test_the_tables_and_figures_of_the_paper_are_all_there():
     assert [n for n in names if n.startswith("figure")] == [f"figure{k}" for k in range(1, 8)]
     assert len(set(names)) == len(names)
     for artifact in ARTIFACTS:
-        assert find(artifact.id.upper()) == [artifact]
+        assert select([artifact.id.upper()]) == [artifact]
         for panel in getattr(artifact, "panels", ()):
             wanted = len(panel.groups) if artifact.kind == "bars" else 1
             assert all(len(series.values) == wanted for series in panel.series)
-    assert [a.id for a in find("Demo")] == ["figure2", *(n for n in names if n[:5] == "demo-")]
+    demo = [n for n in names if n == "figure2" or n[:5] == "demo-"]
+    assert [a.id for a in select(["Demo"])] == demo
     assert [a.id for a in select(["demo-figure6", "table1"])] == ["table1", "demo-figure6"]
 
 
@@ -134,7 +135,7 @@ def test_all_runs_take_other_settings_where_they_have_them():
 )
 def test_settings_that_cannot_be_set_are_refused(name, given, words):
     with pytest.raises(UsageError, match=words):
-        adapted(find(name), given)
+        adapted(named(name), given)
 
 
 @pytest.mark.parametrize("words", [["size"], ["=3"], ["size=3", "size=4"]])

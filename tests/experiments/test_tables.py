@@ -129,13 +129,6 @@ def test_special_characters_are_escaped():
     assert escape('3 ± 1 --x --- "no"') == r"3 $\pm$ 1 -{}-x -{}-{}- ''no''"
 
 
-def test_an_environment_cannot_leave_its_comment(tmp_path):
-    fake_run(tmp_path, JOINT, 1, device="a\n\\input{b}")
-    fake_run(tmp_path, JOINT, 2)
-    lines = latex(evaluate(TABLE, Reader(tmp_path))).splitlines()
-    assert all(line.startswith("%") for line in lines if r"\input" in line)
-
-
 def test_wide_tables_go_on_below_themselves_by_whole_blocks():
     places = [[len(part) for part in panels(n)] for n in ((3, 3, 3, 3), (2, 3, 2), (8, 1))]
     assert places == [[6, 6], [5, 2], [8, 1]]
@@ -157,14 +150,6 @@ def split_run(results, runs, seed, drawn, spec="feed", **hashes):
 
 def footer(results, *several):
     return texts(results, *(Cell(runs, "test/acc") for runs in several))[0]
-
-
-def test_mixed_settings_and_hashes_are_named(tmp_path):
-    fake_run(tmp_path, JOINT, 1)
-    fake_run(tmp_path, JOINT, 2, epochs=5, hashes={"split": "other"})
-    text = footer(tmp_path, JOINT)
-    assert "Settings: mixed (demo.max_epochs: 4, 5)." in text
-    assert "split 0123456789ab and other" in text
 
 
 def test_a_split_a_seed_is_no_mixture(tmp_path):
