@@ -17,7 +17,7 @@ from experiments.run.recipe import SHARED
 
 RELEASE_PAIRS = (
     "Misaligned pairs are made and counted as in the authors' release: by a permutation within each"
-    " batch of 64 that looks at no label, in one direction; a pair of one label stays, and is a"
+    " batch of 64 that ignores labels, in one direction; a pair of one class stays and counts as a"
     " miss."
 )
 

@@ -94,7 +94,7 @@ COST = grid(
     " samples seen.",
     {column: ("cremad", key, "") for key, column in COSTS.items()},
     method_scores(*METHODS),
-    "Minutes depend on the machine and on what else runs there: the footer tells the machines.",
+    "Minutes depend on the machine and on what else runs there: the footer names the machines.",
 )
 
 

@@ -78,7 +78,7 @@ ALONE = {
 }
 DEMO_RECIPE = demo_table(
     "demo-recipe",
-    ": MIDAS by the paper's letter, with the four switches of the authors' release"
+    ": MIDAS as in the paper, with the four switches of the authors' release"
     " (uni_reduce=mean, pairing=permutation, alpha_rule=ratio, lr_from=main), and with one of"
     " them taken back at a time. Columns as in the demo table.",
     {"the paper (defaults)": MIDAS, "the release's switches": switched()}

@@ -31,7 +31,7 @@ FOOTNOTE = (
     " over n or n - 1 (a factor of 1.22 at n = 3), nor whether it includes the spread between test"
     " parts. Ours does where each seed has its own split; the paper's does if its runs used the"
     " authors' release, which draws one split per seed (an inference). With three runs a side only"
-    " large differences can be told: `agrees` means that none was shown, not that there is none."
+    " large differences can be shown: `agrees` means that none was shown, not that there is none."
 )
 # form -> mark -> how a number that has the mark is written
 MARKS = {
@@ -95,7 +95,7 @@ def paper_results(path: Path = PAPER_FILE) -> dict[Place, Summary]:
     for line, row in enumerate(read_table(path), 2):
         place = (row["table"], row["dataset"], row["method"], row["variant"], row["metric"])
         if place in found:
-            raise UsageError(f"{path.name}, line {line}: {list(place)} stands there twice")
+            raise UsageError(f"{path.name}, line {line}: {list(place)} occurs twice")
         std = float(row["std"]) if row["std"] else None
         if row["mean"] != "n/a":
             found[place] = Summary(float(row["mean"]), std, 1 if std is None else PAPER_SEEDS)

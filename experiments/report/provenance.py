@@ -8,24 +8,23 @@ from experiments.report.reader import Finished
 from experiments.run.settings import DATASET_DEFAULTS
 
 PLUS_MINUS = "± is the sample standard deviation (n - 1) over the n seeds in parentheses."
-# whether the seeds of a cell have different splits -> what its ± holds
-HOLDS = {
-    (True,): "the spread between test parts as well as between trainings (a split a seed)",
-    (False,): "the spread between trainings alone (one split for all seeds)",
-    (False, True): "the spread between test parts in those columns alone where each seed has its"
-    " own split",
+# whether the seeds of a cell have different splits -> what its ± includes
+INCLUDED = {
+    (True,): "the spread between test parts as well as between trainings (a split per seed)",
+    (False,): "only the spread between trainings (one split for all seeds)",
+    (False, True): "the spread between test parts only in columns with a split per seed",
 }
 SELECTION = (
-    "Each run's epoch is chosen on validation accuracy alone (the first of equals); the test part"
-    " is read once, at the end, whole."
+    "Each run's epoch is chosen by validation accuracy only (the first of equal ones); the whole"
+    " test part is read once, at the end."
 )
 HASH_DIGITS = 12  # of a hash that is shown; env.json has all of them
-NO_MACHINE = ("commit", "spec_hash", "hashes", "raw")  # entries of env.json that are reported apart
+NO_MACHINE = ("commit", "spec_hash", "hashes", "raw")  # of env.json: reported separately
 Split = tuple[Any, ...]
 
 
 def provenance(runs: Sequence[Finished]) -> list[str]:
-    """Sentences on what ± holds, what the runs share, and what differs between them."""
+    """Sentences on what ± includes, what the runs share, and what differs between them."""
     if not runs:
         return ["No finished run yet."]
     starts = [start for run in runs for start in run.starts]
@@ -55,7 +54,7 @@ def split_of(run: Finished) -> Split:
 
 
 def plus_minus(runs: Sequence[Finished]) -> str:
-    """What ± holds, for each dataset of which a cell has several seeds; "" for none."""
+    """What ± includes, for each dataset of which a cell has several seeds; "" for none."""
     datasets: dict[str, list[str]] = {}
     for dataset, own in by_dataset(runs).items():
         splits: dict[object, list[Split]] = {}
@@ -63,8 +62,8 @@ def plus_minus(runs: Sequence[Finished]) -> str:
             splits.setdefault(run.runs, []).append(split_of(run))
         kinds = {len(set(one)) > 1 for one in splits.values() if len(one) > 1}
         if kinds:
-            datasets.setdefault(HOLDS[tuple(sorted(kinds))], []).append(dataset)
-    parts = [f"of {', '.join(names)} holds {what}" for what, names in datasets.items()]
+            datasets.setdefault(INCLUDED[tuple(sorted(kinds))], []).append(dataset)
+    parts = [f"of {', '.join(names)} includes {what}" for what, names in datasets.items()]
     return f"± {'; that '.join(parts)}." if parts else ""
 
 

@@ -19,9 +19,9 @@ from experiments.run.folder import RunFolder
 
 HUGE = 1e100  # sums of larger numbers may not be finite
 HINTS = {
-    "partial": "begun: it goes on where it stopped",
+    "partial": "begun: it will continue where it stopped",
     "failed": "it stopped with an error: see error.txt in its folder",
-    "unusable": "its folder is damaged or another run's, and is given up for it",
+    "unusable": "its folder is damaged or belongs to another run, and will be overwritten",
 }
 
 

@@ -151,7 +151,7 @@ def latex(evaluated: EvaluatedTable) -> str:
     over = [
         f"Mean ± sample standard deviation (n - 1) over {seeds} seeds.",
         plus_minus(evaluated.runs),
-        f"Where fewer runs are there, their number stands in parentheses. {dash}",
+        f"Where there are fewer runs, their number is in parentheses. {dash}",
     ]
     own_rows = any(row.ours for row in table.rows)
     below = "The paper has no rows like those below the rule." if own_rows else ""

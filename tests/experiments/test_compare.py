@@ -133,7 +133,7 @@ def test_the_papers_file_is_read_with_its_gaps_and_each_place_once(tmp_path):
     assert ("table6", "food101", "Midas", "lambda=10", "acc") not in found  # n/a
     path = tmp_path / "p.csv"
     path.write_text("table,dataset,method,variant,metric,mean,std\n" + "t,d,m,,acc,1,\n" * 2)
-    with pytest.raises(Exception, match="line 3: .* stands there twice"):
+    with pytest.raises(Exception, match="line 3: .* occurs twice"):
         paper_results(path)
 
 

@@ -135,7 +135,7 @@ def test_missing_runs_show_their_state_command_and_what_makes_them_all(results):
     for name, count in (("small", 5), ("drawing", 3)):
         command = f"python -m experiments run {name} {where}"
         assert f"{name} {command} {count} runs, no estimate" in words
-    assert "All at once, but those with --overwrite: python -m experiments run small" in words
+    assert "All at once, except those with --overwrite: python -m experiments run small" in words
     whole = Page(made(results, [Table("t", "T.", TABLE.columns, TABLE.rows[:1])])).words
     assert whole.count("Nothing is missing") == 2 and "To fill" not in whole
 

@@ -44,16 +44,16 @@ To fill:
 done`
 - `for seed in 2 3; do python train.py --dataset demo --method SMV --seed $seed{places}; done`
 - `python train.py --dataset demo --method Midas --seed 3{places}` \
-(begun: it goes on where it stopped)
+(begun: it will continue where it stopped)
 
 {footer}
 """
 FOOTER = (
-    "Each run's epoch is chosen on validation accuracy alone (the first of equals); the test part"
-    " is read once, at the end, whole. ± is the sample standard deviation (n - 1) over the n seeds"
-    " in parentheses. ± of demo holds the spread between trainings alone (one split for all seeds)."
-    " Hashes of demo: spec feed, split 0123456789ab. Commit: abc. Environments: mixed (threads: 1,"
-    " 2). Settings: one."
+    "Each run's epoch is chosen by validation accuracy only (the first of equal ones); the whole"
+    " test part is read once, at the end. ± is the sample standard deviation (n - 1) over the n"
+    " seeds in parentheses. ± of demo includes only the spread between trainings (one split for all"
+    " seeds). Hashes of demo: spec feed, split 0123456789ab. Commit: abc. Environments: mixed"
+    " (threads: 1, 2). Settings: one."
 )
 
 
@@ -157,10 +157,10 @@ def test_a_split_a_seed_is_no_mixture(tmp_path):
         split_run(tmp_path, CREMAD, seed, seed)
         split_run(tmp_path, ONE_SPLIT, seed, 0)
     text = footer(tmp_path, CREMAD)
-    assert "± of cremad holds the spread between test parts as well as between trainings" in text
+    assert "± of cremad includes the spread between test parts as well as between trainings" in text
     assert "part same, spec feed; for each of 3 splits its own split. Commit" in text
     both = footer(tmp_path, CREMAD, ONE_SPLIT)
-    assert "± of cremad holds the spread between test parts in those columns alone" in both
+    assert "± of cremad includes the spread between test parts only in columns with" in both
     assert "spec feed; for each of 4 splits its own split." in both
     assert "Settings: one." in text and "Settings: one." in both
 
@@ -181,7 +181,7 @@ def test_runs_of_one_split_seed_with_different_splits_are_reported(tmp_path):
     text = footer(tmp_path, CREMAD)
     assert "split hash1 and other" in text
     assert "Settings: mixed (cremad.split_seed: 1, the run's seed)." in text
-    assert "holds the spread between trainings alone" in text
+    assert "includes only the spread between trainings" in text
 
 
 # --- damaged runs ---------------------------------------------------------------------------------
