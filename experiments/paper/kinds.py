@@ -169,6 +169,10 @@ class Series:
     dash: int = 0
     shade: int = 0
 
+    @property
+    def method(self) -> str:
+        return self.values[0].runs.method
+
 
 @dataclass(frozen=True)
 class Panel:

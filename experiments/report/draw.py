@@ -7,7 +7,6 @@ matplotlib are ignored, and the files hold no dates or versions.
 """
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from experiments.paper.kinds import Panel, Series
-from experiments.report.figures import EvaluatedFigure, Point
+from experiments.paper.kinds import Series
+from experiments.report.figures import EvaluatedFigure, EvaluatedPanel
 
 matplotlib.use("Agg")
 
@@ -72,7 +71,7 @@ def draw(evaluated: EvaluatedFigure) -> dict[str, bytes]:
 
 def cut_panels(png: bytes, evaluated: EvaluatedFigure) -> list[bytes]:
     """The picture of each panel: a page may put them below each other."""
-    count = len(evaluated.drawn_panels)
+    count = len(evaluated.drawn)
     if count < 2:
         return [png]
     picture = Image.open(io.BytesIO(png))
@@ -84,17 +83,15 @@ def cut_panels(png: bytes, evaluated: EvaluatedFigure) -> list[bytes]:
 
 def compose(evaluated: EvaluatedFigure) -> Drawing:
     """Panels side by side, each below its legend; those of one quantity have one scale."""
-    figure, drawn = evaluated.figure, evaluated.drawn_panels
+    drawn = evaluated.drawn
     layout = ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.07)
     drawing = Drawing(figsize=(PANEL[0] * len(drawn), PANEL[1]), layout=layout)
     all_axes: list[Axes] = []
     tops: dict[str, float] = {}
-    for part, place in zip(drawing.subfigures(1, len(drawn), squeeze=False)[0], drawn):
-        panel, axes = figure.panels[place], part.subplots()
-        paint = paint_bars if figure.kind == "bars" else paint_curves
-        painted = paint(axes, panel, [one for one in evaluated.points if one.panel == place])
-        handles = {evaluated.label(place, s): handle for s, handle in painted.items()}
-        if end := evaluated.warmup_ends[place]:
+    for part, one in zip(drawing.subfigures(1, len(drawn), squeeze=False)[0], drawn):
+        panel, axes = one.panel, part.subplots()
+        handles = paint_bars(axes, one) if panel.groups else paint_curves(axes, one)
+        if end := one.warmup_end:
             handles[WARMUP] = axes.axvline(end + 0.5, color="#555555", dashes=(2, 2), linewidth=1.2)
         axes.set_title(panel.title)
         axes.set_ylabel(panel.y_label)
@@ -103,31 +100,31 @@ def compose(evaluated: EvaluatedFigure) -> Drawing:
         part.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
         all_axes.append(axes)
         tops[panel.y_label] = max(tops.get(panel.y_label, axes.get_ylim()[1]), axes.get_ylim()[1])
-    for axes, place in zip(all_axes, drawn):
-        axes.set_ylim(figure.panels[place].y_low, tops[figure.panels[place].y_label])
+    for axes, one in zip(all_axes, drawn):
+        axes.set_ylim(one.panel.y_low, tops[one.panel.y_label])
     return drawing
 
 
-def paint_bars(axes: Axes, panel: Panel, points: Sequence[Point]) -> dict[int, Any]:
-    """Bars, error bars and the means above; series -> its handle in the legend.
+def paint_bars(axes: Axes, evaluated: EvaluatedPanel) -> dict[str, Any]:
+    """Bars, error bars and the means above; label -> its handle in the legend.
 
     Series and groups without any bar take no room.
     """
-    groups = [group for group in panel.groups if any(point.x == group for point in points)]
-    drawn = sorted({point.series for point in points})
-    wide, handles = 0.8 / len(drawn), {}
-    for place, s in enumerate(drawn):
-        own = [point for point in points if point.series == s]
-        x = [groups.index(p.x) + (place - (len(drawn) - 1) / 2) * wide for p in own]
-        height, spread = [p.y.mean for p in own], [p.y.std or 0.0 for p in own]
-        look: Any = {"color": colour(panel.series[s]), "hatch": LOOKS[method(panel.series[s])][1]}
-        handles[s] = axes.bar(x, height, wide * 0.92, edgecolor="black", linewidth=0.8, **look)
+    drawn, handles = evaluated.drawn, {}
+    groups = [group for group in evaluated.panel.groups if any(group in s.points for s in drawn)]
+    wide, digits = 0.8 / len(drawn), 1 if evaluated.panel.percent else 2
+    for place, one in enumerate(drawn):
+        x = [groups.index(g) + (place - (len(drawn) - 1) / 2) * wide for g in one.points]
+        height, spread = zip(*((y.mean, y.std or 0.0) for y in one.points.values()))
+        look: Any = {"color": colour(one.series), "hatch": LOOKS[one.series.method][1]}
+        bars = axes.bar(x, height, wide * 0.92, edgecolor="black", linewidth=0.8, **look)
+        handles[one.label] = bars
         if any(spread):
             axes.errorbar(x, height, spread, fmt="none", ecolor="black", capsize=4, elinewidth=1.3)
         for left, mean, std in zip(x, height, spread):
-            text, at = f"{mean:.{1 if panel.percent else 2}f}", (left, mean + std)
+            text, at = f"{mean:.{digits}f}", (left, mean + std)
             axes.annotate(text, at, (0, 4), textcoords="offset points", ha="center", fontsize=9)
-    # Long names go over two lines, so that four stand side by side.
+    # Long names go over two lines, so that four fit side by side.
     names = [name.replace("-", "-\n", 1) if len(name) > 10 else name for name in groups]
     axes.set_xticks(range(len(groups)), names)
     axes.set_xlim(-0.6, len(groups) - 0.4)
@@ -135,29 +132,23 @@ def paint_bars(axes: Axes, panel: Panel, points: Sequence[Point]) -> dict[int, A
     return handles
 
 
-def paint_curves(axes: Axes, panel: Panel, points: Sequence[Point]) -> dict[int, Any]:
-    """Means as lines, standard deviations as bands; series -> its handle in the legend."""
-    handles: dict[int, Any] = {}
-    for s in sorted({point.series for point in points}):
-        own = [point for point in points if point.series == s]
-        x, mean, spread = zip(*((p.x, p.y.mean, p.y.std or 0.0) for p in own))
-        look, dash = colour(panel.series[s]), DASHES[panel.series[s].dash]
+def paint_curves(axes: Axes, evaluated: EvaluatedPanel) -> dict[str, Any]:
+    """Means as lines, standard deviations as bands; label -> its handle in the legend."""
+    handles: dict[str, Any] = {}
+    for one in evaluated.drawn:
+        x, look = list(one.points), colour(one.series)
+        mean, spread = zip(*((y.mean, y.std or 0.0) for y in one.points.values()))
         if any(spread):
             low, high = ([m + sign * d for m, d in zip(mean, spread)] for sign in (-1, 1))
             axes.fill_between(x, low, high, color=look, alpha=0.18, linewidth=0)
-        (handles[s],) = axes.plot(x, mean, color=look, linestyle=dash)
+        (handles[one.label],) = axes.plot(x, mean, color=look, linestyle=DASHES[one.series.dash])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("epoch")
     axes.set_xlim(left=0.5)
     return handles
 
 
-def method(series: Series) -> str:
-    """The method whose runs a series shows."""
-    return series.values[0].runs.method
-
-
 def colour(series: Series) -> tuple[float, ...]:
     """The method's colour in the series' shade."""
     shade, target = SHADES[series.shade], 1.0 if SHADES[series.shade] > 0 else 0.0
-    return tuple(c + abs(shade) * (target - c) for c in to_rgb(LOOKS[method(series)][0]))
+    return tuple(c + abs(shade) * (target - c) for c in to_rgb(LOOKS[series.method][0]))

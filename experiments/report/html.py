@@ -59,8 +59,8 @@ def report(
     )
     environment.tests["number"] = lambda entry: isinstance(entry, EvaluatedCell)
     artifacts: list[Artifact] = [*(t.table for t in tables), *(f.figure for f in figures)]
-    drawn = [figure for figure in figures if figure.points]
-    small = (f for f in drawn if f.figure.kind == "bars" and len(f.drawn_panels) == 1)
+    drawn = [figure for figure in figures if figure.drawn]
+    small = (f for f in drawn if f.figure.kind == "bars" and len(f.drawn) == 1)
     return environment.get_template("report.html.j2").render(
         artifacts=artifacts,
         behind=RunsBehind(reader),

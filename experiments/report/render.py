@@ -130,12 +130,14 @@ def comparison_csv(evaluated: EvaluatedTable) -> str:
 
 def figure_csv(evaluated: EvaluatedFigure) -> str:
     """The plotted numbers, in the unit of the axis."""
-    x, lines = "group" if evaluated.figure.kind == "bars" else "epoch", []
-    for point in evaluated.points:
-        panel = evaluated.figure.panels[point.panel]
-        names = (panel.title, panel.series[point.series].label, str(point.x), panel.y_label)
-        lines.append((*names, *summary_fields(point.y)))
-    return csv_text(("panel", "series", x, "y", "mean", "std", "n"), lines)
+    header = ("panel", "series", "group" if evaluated.figure.kind == "bars" else "epoch", "y")
+    lines = [
+        (one.panel.title, s.series.label, str(x), one.panel.y_label, *summary_fields(y))
+        for one in evaluated.panels
+        for s in one.series
+        for x, y in s.points.items()
+    ]
+    return csv_text((*header, "mean", "std", "n"), lines)
 
 
 def escape(text: str) -> str:
@@ -213,5 +215,5 @@ def latex_entry(entry: Entry, seeds: int) -> str:
 
 def latex_figure(evaluated: EvaluatedFigure) -> str:
     """The figure's picture with its caption; several panels take both columns of a page."""
-    kind = "figure" if len(evaluated.drawn_panels) == 1 else "figure*"
+    kind = "figure" if len(evaluated.drawn) == 1 else "figure*"
     return FIGURE.format(kind=kind, name=evaluated.figure.id, caption=escape(evaluated.caption))

@@ -40,13 +40,13 @@ def write_figure(evaluated: EvaluatedFigure, out: Path) -> str:
     from experiments.report.draw import draw  # matplotlib takes a second to import
 
     stem = out / "figures" / evaluated.figure.id
-    if evaluated.figure.panels and not evaluated.points:
+    if evaluated.figure.panels and not evaluated.drawn:
         removed = " (an earlier one was removed)" if Path(f"{stem}.png").exists() else ""
         for suffix in (".png", ".pdf", ".csv", ".md", ".tex"):
             Path(f"{stem}{suffix}").unlink(missing_ok=True)
         return f"{stem.name}: not drawn, its runs are missing{removed}"
     texts = {".md": render.markdown_figure(evaluated), ".tex": render.latex_figure(evaluated)}
-    if evaluated.points:
+    if evaluated.drawn:
         texts[".csv"] = render.figure_csv(evaluated)
     write_files(stem, {**texts, **draw(evaluated)})
     missing = f" (without {evaluated.not_drawn})" if evaluated.not_drawn else ""

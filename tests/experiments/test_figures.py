@@ -70,11 +70,13 @@ def test_curves_are_means_over_the_seeds_of_each_epoch(full):
 
 def test_alpha_is_the_largest_and_the_legend_names_whose_it_is(full):
     figure = evaluated(full, "demo-figure4")
-    assert [p.y.mean for p in figure.points] == pytest.approx([1.0, 1.4, 1.6, 1.8])
-    assert figure.points[0].y.std == 0.0 and figure.points[1].y.std == pytest.approx(0.2)
-    assert figure.warmup_ends == [1]
-    assert figure.label(0, 0) == "Midas (video)" and "In parentheses" in figure.caption
-    assert evaluated(full, "figure4").label(0, 3) == "Food-101 (image)"
+    (panel,) = figure.panels
+    (curve,) = panel.series
+    assert [y.mean for y in curve.points.values()] == pytest.approx([1.0, 1.4, 1.6, 1.8])
+    assert [y.std for y in curve.points.values()][:2] == pytest.approx([0.0, 0.2])
+    assert panel.warmup_end == 1
+    assert curve.label == "Midas (video)" and "In parentheses" in figure.caption
+    assert evaluated(full, "figure4").panels[0].series[3].label == "Food-101 (image)"
 
 
 @pytest.mark.parametrize("name", ["figure1", "figure5", "figure6", "figure7"])
@@ -83,8 +85,14 @@ def test_figures_measure_by_their_recipe_and_say_so(full, name):
     ours, (theirs,) = named(name), adapted([named(name)], OFFICIAL)
     assert RELEASE_PAIRS not in ours.caption and theirs.caption.endswith(f" {RELEASE_PAIRS}")
     means = [
-        [p.y.mean for p in evaluate_figure(f, Reader(full)).points if p.x != "aligned"]
-        for f in (ours, theirs)
+        [
+            y.mean
+            for p in made.panels
+            for s in p.series
+            for x, y in s.points.items()
+            if x != "aligned"
+        ]
+        for made in (evaluate_figure(figure, Reader(full)) for figure in (ours, theirs))
     ]
     assert means[0] and [2 * x for x in means[1]] == pytest.approx(means[0])
 
@@ -109,7 +117,7 @@ def test_what_has_runs_is_drawn_and_the_caption_names_the_rest(tmp_path, full, n
     assert figure.not_drawn == words
     assert figure.caption.endswith(f"Not drawn, as no finished run has them: {words}.")
     assert evaluated(full, name).not_drawn == ""
-    assert len(compose(figure).axes) == len(figure.drawn_panels)
+    assert len(compose(figure).axes) == len(figure.drawn)
 
 
 def test_the_caption_counts_the_seeds_and_is_beside_the_picture(tmp_path):
@@ -129,10 +137,10 @@ def test_the_caption_counts_the_seeds_and_is_beside_the_picture(tmp_path):
 @pytest.mark.parametrize("figure", PLOTS, ids=lambda figure: figure.id)
 def test_a_colour_is_a_method_and_no_two_series_of_a_panel_look_alike(figure):
     for panel in figure.panels:
-        methods = {s: s.values[0].runs.method for s in panel.series}
-        assert len({(m, s.dash, s.shade) for s, m in methods.items()}) == len(panel.series)
-        assert set(methods.values()) <= LOOKS.keys()
-        shades, others = (
-            {colour(s) for s, m in methods.items() if (m == "Midas") == w} for w in (1, 0)
+        looks = {(s.method, s.dash, s.shade) for s in panel.series}
+        assert len(looks) == len(panel.series)
+        assert {s.method for s in panel.series} <= LOOKS.keys()
+        midas, others = (
+            {colour(s) for s in panel.series if (s.method == "Midas") == m} for m in (1, 0)
         )
-        assert not shades & others
+        assert not midas & others
