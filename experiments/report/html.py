@@ -34,6 +34,7 @@ STATES = {
     "failed": "stopped with an error",
     "unusable": "damaged or another run's",
 }
+MACHINE = ("device", "threads", "torch", "commit")
 COMPARED = {"agrees": "in agreement", "higher": "higher", "lower": "lower"}
 
 
@@ -169,11 +170,9 @@ class RunsBehind:
         found: dict[str, list[int]] = {}
         for run in [run for runs in runs_in(cell) for run in self.reader.finished(runs, seeds)]:
             for start in run.starts:
-                named = {
-                    k: start.get(k, "unknown") for k in ("device", "threads", "torch", "commit")
-                }
-                hashes = sorted(provenance.hashes_in(start).items())
-                text = ", ".join(f"{key} {value}" for key, value in (*named.items(), *hashes))
+                hashes = dict(sorted(provenance.hashes_in(start).items()))
+                named = {k: start.get(k, "unknown") for k in MACHINE} | hashes
+                text = ", ".join(f"{key} {value}" for key, value in named.items())
                 if run.seed not in found.setdefault(text, []):
                     found[text].append(run.seed)
         return [
