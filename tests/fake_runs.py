@@ -3,10 +3,9 @@
 from common.files import file_digest
 from data_prep.datasets import DATASETS
 from experiments.paper import illustration as demo
-from experiments.paper.figures import LETTERS as PAPER_LETTERS
+from experiments.paper.figures import LETTERS
 from experiments.paper.registry import needed
 
-LETTERS = PAPER_LETTERS | {"demo": demo.LETTERS}
 START = {
     "commit": "abc",
     "device": "cpu",
@@ -32,12 +31,12 @@ def fake_run(
 ):
     """A run's folder as train.py leaves it; `log(epoch)` adds keys to the log's lines.
 
-    `samples`: of all parts, as many as the paper has without it. With `known_log` the result knows
-    the log's digest, as train.py notes it.
+    It has `samples` in all parts, by default as many as in the paper. With `known_log` the result
+    has the log's digest, as train.py notes it. `start` changes the entry of env.json.
     """
     folder = runs.folder(results, seed)
-    hparams = {"lam": 1.0, "warmup_epochs": 1} if runs.method == "Midas" else {}
     differing = dict(runs.overrides)
+    hparams = {"lam": 1.0, "warmup_epochs": 1} if runs.method == "Midas" else {}
     config = {
         "dataset": runs.dataset,
         "method": runs.method,
@@ -78,7 +77,7 @@ def full_log(seed, dataset="demo"):
 
 
 def fill(results, artifacts=demo.ARTIFACTS, seeds=(1, 2, 3)):
-    """Every run that the artifacts need, of data sets that the figures know."""
+    """Every run that the artifacts need, of datasets that the figures know."""
     for runs, seed in needed(artifacts, seeds):
         log = full_log(seed, runs.dataset) if runs.dataset in LETTERS else None
         fake_run(results, runs, seed, acc=0.9 + seed / 100, log=log, known_log=True)

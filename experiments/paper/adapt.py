@@ -1,29 +1,25 @@
 """The same tables and figures of runs with other settings: `--set max_epochs=3 size=32`.
 
-A smaller protocol for all runs at once: to try the whole on a small machine, or to see what a
-shorter training does. Such runs have folders of their own, and so have the tables and figures made
-of them: their names and captions give the settings.
-
-With `--set recipe=official`, misaligned accuracy and confidence are read as the authors' release
-measures them, and captions and notes say so. Runs of data sets that the release lacks stay as they
-are, and notes say that as well.
+Such runs have their own folders, and the tables and figures made of them their own names. With
+`--set recipe=official`, misaligned accuracy and confidence are also read as the authors' release
+measures them. Runs of datasets that the release lacks stay as they are; a note says so.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
+from typing import Any
 
 from common.options import UsageError
-from experiments.paper.kinds import Artifact, RunSet, with_settings
+from experiments.paper.kinds import Artifact, Cell, RunSet, Table, Value, suffix_of
 from experiments.run.recipe import SHARED
 
 RELEASE_PAIRS = (
     "Misaligned pairs are made and counted as in the authors' release: by a permutation within each"
-    " batch of 64 that looks at no label, in one direction; a pair of one label stays, and is a"
+    " batch of 64 that ignores labels, in one direction; a pair of one class stays and counts as a"
     " miss."
 )
-# what a key holds -> what stands for it under the release's evaluation
-RELEASE_KEYS = {"/acc_mis": "/acc_mis_release", "/conf_raw/": "/conf_release/"}
 
 
 class VariesItself(UsageError):
@@ -45,9 +41,8 @@ def read_settings(words: Sequence[str]) -> dict[str, str]:
 def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Artifact]:
     """The artifacts with the settings `given` in every run that has them.
 
-    The official recipe is a setting of the data sets alone that the release has. An artifact that
-    varies a setting itself is left out, with a note on stderr. Raises `UsageError` where none is
-    left, for a setting that no run has, or a value that `train.py` would refuse.
+    An artifact that varies a setting itself is left out, with a note on stderr. Raises `UsageError`
+    where none is left, for a setting that no run has, and for a value that `train.py` would refuse.
     """
     if not given:
         return list(artifacts)
@@ -58,14 +53,13 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
     official = given.get("recipe") == "official"
 
     @cache
-    def change(runs: RunSet) -> RunSet:
+    def with_given(runs: RunSet) -> RunSet:
         known = setting_names(runs.dataset, runs.method)
         if official and runs.dataset not in SHARED:
             known -= {"recipe"}
         own = {key: value for key, value in given.items() if key in known}
-        varied = sorted(own.keys() & dict(runs.overrides).keys())
-        if varied:
-            raise VariesItself(f"--set {varied[0]}: the entry varies it itself ({runs.name})")
+        for key in sorted(own.keys() & dict(runs.overrides).keys()):
+            raise VariesItself(f"--set {key}: the entry varies it itself ({runs.name})")
         used.update(own)
         flags = [word for key, value in own.items() for word in (f"--{key}", value)]
         run, _ = resolve([*runs.arguments(1), *flags], "")
@@ -74,7 +68,7 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
     changed = []
     for artifact in artifacts:
         try:
-            other = artifact.mapped(lambda runs, key: (change(runs), key))
+            other = rebuilt(artifact, lambda p: with_given(p) if isinstance(p, RunSet) else p)
         except VariesItself as error:
             if len(artifacts) == 1:
                 raise
@@ -82,28 +76,46 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
             continue
         other = with_settings(other, given)
         changed.append(measured_by_release(other) if official else other)
-    unused = sorted(given.keys() - used)
-    if unused:
-        why = f"; the authors' release has {', '.join(SHARED)}" if unused[0] == "recipe" else ""
-        raise UsageError(
-            f"--set {unused[0]}: no run of these tables and figures has this setting{why}"
-        )
+    for key in sorted(given.keys() - used):
+        why = f"; the authors' release has {', '.join(SHARED)}" if key == "recipe" else ""
+        raise UsageError(f"--set {key}: no run of these tables and figures has this setting{why}")
     return changed
+
+
+def rebuilt(part: Any, change: Callable[[Any], Any]) -> Any:
+    """An artifact, or a part of one, with `change` applied to every part, the innermost first."""
+    if isinstance(part, tuple):
+        return tuple(rebuilt(inner, change) for inner in part)
+    if is_dataclass(part) and not isinstance(part, type):
+        inner = {f.name: rebuilt(getattr(part, f.name), change) for f in fields(part)}
+        return change(replace(part, **inner))
+    return part
+
+
+def with_settings(artifact: Artifact, given: Mapping[str, str]) -> Artifact:
+    """The table or figure of runs with these settings, under its own name."""
+    changed = tuple(sorted(given.items()))
+    caption = f"{artifact.caption} All runs with {', '.join(f'{k}={v}' for k, v in changed)}."
+    return replace(artifact, id=artifact.id + suffix_of(given), caption=caption, changed=changed)
 
 
 def measured_by_release(artifact: Artifact) -> Artifact:
     """The artifact with the release's evaluation where its runs have the release's recipe."""
-    renamed = set()
 
-    def other(runs: RunSet, key: str) -> tuple[RunSet, str]:
-        own = key
-        if runs.dataset in SHARED:
-            for ours, release in RELEASE_KEYS.items():
-                own = own.replace(ours, release)
-            renamed.update({own} - {key})
-        return runs, own
+    def renamed(key: str) -> str:
+        return key.replace("/acc_mis", "/acc_mis_release").replace("/conf_raw/", "/conf_release/")
 
-    changed = artifact.mapped(other)
+    def release(part: Any) -> Any:
+        if not isinstance(part, Cell | Value) or part.runs.dataset not in SHARED:
+            return part
+        if isinstance(part, Cell):
+            return replace(part, key=renamed(part.key))
+        return replace(part, keys=tuple(map(renamed, part.keys)))
+
+    changed = rebuilt(artifact, release)
     lacks = sorted({runs.dataset for runs in artifact.runs()} - SHARED.keys())
     stay = f"The authors' release has no {', '.join(lacks)}: there the recipe is the paper's."
-    return changed.noted(*[RELEASE_PAIRS] * bool(renamed), *[stay] * bool(lacks))
+    notes = (RELEASE_PAIRS,) * (changed != artifact) + (stay,) * bool(lacks)
+    if isinstance(changed, Table):
+        return replace(changed, notes=changed.notes + notes)
+    return replace(changed, caption=" ".join([changed.caption, *notes]))

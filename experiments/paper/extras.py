@@ -1,17 +1,16 @@
-"""Tables that the paper lacks and its readers ask for; none repeats a number of the paper."""
+"""Tables that the paper lacks and its readers ask for."""
 
 from functools import partial
 
-from experiments.paper.kinds import Cell, Column, Row, RunSet, Table
+from experiments.paper.kinds import Column, RunSet
 from experiments.paper.rows import (
     FOUR,
-    LABELS,
     LR_NOTE,
     METHODS,
     NAMES,
-    OURS,
     TAKEN_BACK,
     Scores,
+    grid,
     method_scores,
     midas,
     score_table,
@@ -26,8 +25,8 @@ def late(dataset: str) -> RunSet | None:
 
 CONTROLS = score_table(
     "extra-controls",
-    "Controls: what the unimodal losses do alone (JointUni), what a later decay of the learning"
-    " rate does (lr_step 60), and methods of the field that the paper does not have, test part.",
+    "Controls: the unimodal losses alone (JointUni), a later decay of the learning rate (lr_step"
+    " 60), and methods that the paper does not have, test part.",
     FOUR,
     [
         *method_scores("Joint"),
@@ -36,8 +35,7 @@ CONTROLS = score_table(
     ],
     LR_NOTE,
     "On Food-101 all methods' learning rates fall after epoch 15 of 30.",
-    "JointUni is Joint plus the unimodal losses that MIDAS has too. GMM is our formulation of"
-    " what its paper's abstract says.",
+    "JointUni is Joint plus MIDAS's unimodal losses. GMM is our formulation of a paper's abstract.",
     repeats=False,
 )
 
@@ -48,76 +46,55 @@ SPLITS: dict[str, tuple[tuple[str, object], ...]] = {
     "group": (("split_rule", "group"),),
     "official": (("split_rule", "official"),),
 }
-# (data set, heading) of each column
-SPLIT_COLUMNS = [
-    (dataset, heading)
-    for dataset in ("cremad", "ucf101", "kinetics")
-    for heading in SPLITS
-    if heading != "official" or dataset == "ucf101"
-]
 
 
-def split_row(method: str) -> Row:
-    """A method under each of the splits."""
-    cells = [Cell(RunSet(d, method, SPLITS[heading]), "test/acc") for d, heading in SPLIT_COLUMNS]
-    return Row(LABELS.get(method, method), tuple(cells), ours=method in OURS)
+def under_split(column: tuple[str, str], method: str) -> RunSet:
+    """A method under the split of a (dataset, heading)."""
+    return RunSet(column[0], method, SPLITS[column[1]])
 
 
-EXTRA_SPLITS = Table(
+EXTRA_SPLITS = grid(
     "extra-splits",
-    "Accuracy (%) under other splits: a split a seed, as in the other tables of these sets; one"
-    " split for all seeds; and without leakage, where no actor (CREMA-D), no long video (UCF-101,"
-    " also in its first official list) and no YouTube video (Kinetics-Sounds) stands in two parts.",
-    tuple(Column(heading, NAMES[d]) for d, heading in SPLIT_COLUMNS),
-    tuple(split_row(method) for method in ("Joint", "JointUni", "Midas")),
-    (
-        "Where each seed has its own split, as in the authors' release, ± includes the spread"
-        " between test parts; with one split, and with the official list, it is that of the"
-        " training seeds alone. Under group each seed has its own split as well.",
-        "official: UCF-101's validation part is groups 23 to 25 of the training list (our choice).",
-        LR_NOTE,
-    ),
+    "Accuracy (%) under other splits: a split a seed, as in the other tables; one split for all"
+    " seeds; and with no actor (CREMA-D), no long video (UCF-101; also in its official list) and no"
+    " YouTube video (Kinetics-Sounds) in two parts.",
+    {
+        Column(heading, NAMES[d]): ((d, heading), "test/acc", "")
+        for d in ("cremad", "ucf101", "kinetics")
+        for heading in SPLITS
+        if heading != "official" or d == "ucf101"
+    },
+    method_scores("Joint", "JointUni", "Midas", runs=under_split),
+    "Where each seed has its own split (also under group), ± includes the spread between test"
+    " parts; with one split, or the official list, it is that of the training seeds alone.",
+    "official: UCF-101's validation part is groups 23 to 25 of the training list (our choice).",
+    LR_NOTE,
 )
-
-
-def warmed(dataset: str, epochs: int) -> RunSet:
-    """MIDAS after a warm-up of that many epochs."""
-    return midas(dataset) if epochs == 10 else midas(dataset, warmup_epochs=epochs)
-
 
 WARMUP = score_table(
     "extra-warmup",
     "MIDAS after other lengths of warm-up, in epochs, test part. The paper does not state its own;"
     " the authors' release has 10 on both sets.",
     ("cremad", "kinetics"),
-    [Scores(f"{epochs} epochs", partial(warmed, epochs=epochs)) for epochs in (0, 5, 10, 20)],
-    "10 of 70 epochs is the default; 0 is Table 2's WM + HS. The learning rate falls 50 epochs"
-    " after the warm-up's end, so after 20 epochs of it not at all.",
+    [Scores(f"{epochs} epochs", partial(midas, warmup_epochs=epochs)) for epochs in (0, 5, 10, 20)],
+    "10 is the default; 0 is Table 2's WM + HS. The learning rate falls 50 epochs after the"
+    " warm-up, so after 20 epochs of it not at all.",
     first="warm-up",
     repeats=False,
 )
 
-COST = Table(
+COSTS = {
+    "time/train_min": Column("minutes", percent=False, digits=1, lower=True),
+    "time/step_min": Column("minutes of steps", percent=False, digits=1, lower=True),
+    "count/seen_million": Column("million samples", percent=False, digits=3, lower=None),
+}
+COST = grid(
     "extra-cost",
     "What a method costs on CREMA-D: training time in minutes, whole epochs and steps alone, and"
     " samples seen.",
-    (
-        Column("minutes", percent=False, digits=1, lower=True),
-        Column("minutes of steps", percent=False, digits=1, lower=True),
-        Column("million samples", percent=False, digits=3, lower=None),
-    ),
-    tuple(
-        Row(
-            LABELS.get(method, method),
-            tuple(
-                Cell(RunSet("cremad", method), key)
-                for key in ("time/train_min", "time/step_min", "count/seen_million")
-            ),
-            ours=method in OURS,
-        )
-        for method in METHODS
-    ),
-    ("Minutes depend on the machine and on what else runs there: the footer tells the machines.",),
+    {column: ("cremad", key, "") for key, column in COSTS.items()},
+    method_scores(*METHODS),
+    "Minutes depend on the machine and on what else runs there: the footer names the machines.",
 )
 
 
@@ -131,7 +108,7 @@ def recipe_runs(dataset: str, back: tuple[str, str] | None = None) -> RunSet | N
 
 RECIPE = score_table(
     "extra-recipe",
-    "MIDAS by the paper's letter, by the authors' release, and by the release with one difference"
+    "MIDAS as in the paper, as in the authors' release, and as in the release with one difference"
     " taken back at a time, test part.",
     FOUR,
     [
@@ -142,11 +119,9 @@ RECIPE = score_table(
             for name, back in TAKEN_BACK.items()
         ),
     ],
-    "The release differs from the first row in its split's draw as well, and on Kinetics-Sounds"
-    " and UCF-101 in the choice of frames, on UCF-101 also in mirroring (docs/recipe.md has all"
-    " of it). On Kinetics-Sounds, CREMA-D and UCF-101 the first row counts the decay from the"
-    " warm-up's end as well, since the paper is silent: only the last row counts it from the"
-    " start. On Food-101 all rows do. On Kinetics-Sounds, alpha by shares has no cap.",
+    "The release also differs from the first row in how its split is drawn and, but for CREMA-D and"
+    " Food-101, in its frames (docs/recipe.md). The first row counts the decay from the warm-up's"
+    " end, but on Food-101. On Kinetics-Sounds, alpha by shares has no cap.",
     first="recipe",
     repeats=False,
 )

@@ -1,26 +1,20 @@
-"""The paper's Figures 1 to 7, as data. Figure 2 is a drawing of the method."""
+"""The paper's Figures 1 to 7, and panels that the demo set's figures share with them."""
+
+from collections.abc import Mapping
 
 from experiments.paper.kinds import Figure, Panel, RunSet, Series, Value
-from experiments.paper.rows import (
-    FOUR,
-    NAMES,
-    TOP_TWO,
-    bar_panels,
-    confidence_curves,
-    midas,
-    share_panels,
-    weight_panel,
-)
+from experiments.paper.rows import FOUR, NAMES, TOP_TWO, midas
 
-# data set -> modality -> the paper's abbreviation
+# dataset -> modality -> the paper's abbreviation
 LETTERS = {
     "kinetics": {"audio": "A", "video": "V"},
     "cremad": {"audio": "A", "video": "V"},
     "ucf101": {"flow": "OF", "video": "RF"},
     "food101": {"text": "T", "image": "I"},
+    "demo": {"audio": "A", "video": "V"},
 }
 PAIRS = "Misaligned pairs of the validation part"
-# What figures show, on whatever data set.
+# What figures show, on whatever dataset.
 BARS = (
     f"validation part, best epoch. (a) Accuracy, and of misaligned pairs the {TOP_TWO}. (b) Mean"
     " probability of each modality's own label on misaligned pairs."
@@ -36,67 +30,116 @@ WEIGHTS = (
 CONFIDENCES = f"{PAIRS}. Mean probability of each modality's own label; A audio, V video"
 
 
-def two(dataset: str) -> dict[str, RunSet]:
-    """Joint and MIDAS on a data set."""
+def joint_and_midas(dataset: str) -> dict[str, RunSet]:
+    """The two methods that most figures compare."""
     return {"Joint": RunSet(dataset, "Joint"), "Midas": midas(dataset)}
 
 
-def confidences(number: int, *datasets: str) -> Figure:
-    """Figures 5 and 7."""
-    panels = [
-        confidence_curves(f"({letter}) {NAMES[d]}", *two(d).values(), LETTERS[d])
-        for letter, d in zip("ab", datasets)
+def bars(methods: Mapping[str, RunSet], *keys: str) -> tuple[Series, ...]:
+    """For each method its bars, one for each key of the log's best epoch."""
+    return tuple(
+        Series(label, tuple(Value(runs, (key,)) for key in keys)) for label, runs in methods.items()
+    )
+
+
+def misaligned_panel(series: tuple[Series, ...], *groups: str) -> Panel:
+    """Figure 6: accuracy on misaligned pairs."""
+    return Panel("misaligned accuracy", "accuracy (%)", series, groups, percent=True)
+
+
+def bar_panels(dataset: str) -> tuple[Panel, ...]:
+    """Figure 1: accuracy on aligned and on misaligned samples, and each label's probability."""
+    titles = ("(a) aligned and misaligned accuracy", "(b) confidence on misaligned pairs")
+    both, modalities = joint_and_midas(dataset), tuple(LETTERS[dataset])
+    scores = bars(both, "val/acc", "val/acc_mis")
+    probabilities = bars(both, *(f"val/conf_raw/{m}" for m in modalities))
+    return (
+        Panel(titles[0], "accuracy (%)", scores, ("aligned", "misaligned"), percent=True),
+        Panel(titles[1], "confidence", probabilities, modalities),
+    )
+
+
+def curve_panel(title: str, y_label: str, *lines: tuple[str, RunSet, str, int]) -> Panel:
+    """Curves by epoch: for each (label, runs, key, shade) one for each modality.
+
+    The warm-up of the last line's runs is marked.
+    """
+    series = [
+        Series(f"{label}-{letter}", (Value(runs, (f"{key}/{m}",)),), dash, shade)
+        for label, runs, key, shade in lines
+        for dash, (m, letter) in enumerate(LETTERS[runs.dataset].items())
     ]
-    caption = f"{CONFIDENCES}, OF optical flow, RF RGB frames, T text, I image."
-    return Figure(f"figure{number}", caption, "curves", tuple(panels))
+    return Panel(title, y_label, tuple(series), warmup=lines[-1][1])
 
 
+def confidence_panels(datasets: Mapping[str, str]) -> tuple[Panel, ...]:
+    """Figures 5 and 7, for each title: the labels' mean probability on misaligned pairs."""
+    lines = {
+        title: [(label, runs, "val/conf_raw", 0) for label, runs in joint_and_midas(d).items()]
+        for title, d in datasets.items()
+    }
+    return tuple(curve_panel(title, "confidence", *own) for title, own in lines.items())
+
+
+def share_panels(dataset: str) -> tuple[Panel, ...]:
+    """Figure 3: c of Eq. 2 (Uni) and r of Eq. 5 (Multi) on misaligned training pairs."""
+    runs = {
+        "(a) without weak-modality weighting": midas(dataset, weak_modality=False),
+        "(b) Midas": midas(dataset),
+    }
+    return tuple(
+        curve_panel(
+            title,
+            "normalised confidence",
+            ("Uni", one, "train/conf_uni", 1),
+            ("Multi", one, "train/conf_fused", 0),
+        )
+        for title, one in runs.items()
+    )
+
+
+def weight_panel(labels: Mapping[str, str]) -> Panel:
+    """Figure 4: for each dataset (its label is given) the largest of the modalities' weights."""
+    series = [
+        Series(label, (Value(midas(d), tuple(f"alpha/{m}" for m in LETTERS[d])),), place, place)
+        for place, (d, label) in enumerate(labels.items())
+    ]
+    warmup = midas(*labels) if len(labels) == 1 else None
+    title = "weight of the weak modality"
+    return Panel(title, "alpha", tuple(series), y_low=None, warmup=warmup)
+
+
+FIGURE_2 = Figure(
+    "figure2",
+    "MIDAS, schematically: a misaligned sample is made of two samples' features, labelled by"
+    " the unimodal classifiers' confidence, and weighted (Sec. 3).",
+    "schematic",
+    file="docs/figure2",
+)
+ON_FOUR = tuple(
+    Series(m, tuple(Value(joint_and_midas(d)[m], ("val/acc_mis",)) for d in FOUR))
+    for m in ("Joint", "Midas")
+)
+LEGEND = f"{CONFIDENCES}, OF optical flow, RF RGB frames, T text, I image."
+FIGURE_5 = {"(a) CREMA-D": "cremad", "(b) UCF-101": "ucf101"}
+FIGURE_7 = {"(a) Kinetics-Sounds": "kinetics", "(b) Food-101": "food101"}
 ARTIFACTS = (
-    Figure(
-        "figure1",
-        f"Kinetics-Sounds, {BARS}",
-        "bars",
-        bar_panels(two("kinetics"), ("audio", "video")),
-    ),
-    Figure(
-        "figure2",
-        "MIDAS, schematically: a misaligned sample is made of two samples' features, labelled by"
-        " the unimodal classifiers' confidence, and weighted (Sec. 3).",
-        "schematic",
-        file="docs/figure2",
-    ),
+    Figure("figure1", f"Kinetics-Sounds, {BARS}", "bars", bar_panels("kinetics")),
+    FIGURE_2,
     Figure(
         "figure3",
-        f"CREMA-D, {SHARES} Normalised, as the paper's caption says; its authors' release records"
-        " raw means, Uni on aligned samples and Multi in one direction alone. Our logs have raw"
-        " means as train/q and train/p.",
+        f"CREMA-D, {SHARES} Normalised, as the paper's caption says; the authors' release records"
+        " raw means, which our logs have as train/q and train/p.",
         "curves",
-        share_panels(midas("cremad", weak_modality=False), midas("cremad"), LETTERS["cremad"]),
+        share_panels("cremad"),
     ),
-    Figure(
-        "figure4",
-        WEIGHTS,
-        "curves",
-        (weight_panel({NAMES[d]: midas(d) for d in FOUR}, LETTERS),),
-    ),
-    confidences(5, "cremad", "ucf101"),
+    Figure("figure4", WEIGHTS, "curves", (weight_panel({d: NAMES[d] for d in FOUR}),)),
+    Figure("figure5", LEGEND, "curves", confidence_panels(FIGURE_5)),
     Figure(
         "figure6",
         f"{PAIRS}, best epoch: of these, the {TOP_TWO}.",
         "bars",
-        (
-            Panel(
-                "misaligned accuracy",
-                "accuracy (%)",
-                tuple(
-                    Series(m, tuple(Value(two(d)[m], ("val/acc_mis",)) for d in FOUR))
-                    for m in ("Joint", "Midas")
-                ),
-                groups=tuple(NAMES[d] for d in FOUR),
-                percent=True,
-            ),
-        ),
+        (misaligned_panel(ON_FOUR, *(NAMES[d] for d in FOUR)),),
     ),
-    confidences(7, "kinetics", "food101"),
+    Figure("figure7", LEGEND, "curves", confidence_panels(FIGURE_7)),
 )
-FIGURE_2 = ARTIFACTS[1]

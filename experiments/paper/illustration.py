@@ -1,27 +1,12 @@
-"""The demo set's tables and figures, as data."""
+"""The demo set's tables and figures."""
 
 from collections.abc import Mapping
 
-from experiments.paper.figures import BARS, CONFIDENCES, PAIRS, SHARES, WEIGHTS
+from experiments.paper import figures
 from experiments.paper.kinds import Cell, Column, Figure, Panel, Row, RunSet, Table
-from experiments.paper.rows import (
-    METHODS,
-    NO_PAPER_READ,
-    OURS,
-    TAKEN_BACK,
-    TOP_TWO,
-    bar_panels,
-    bars,
-    confidence_curves,
-    share_panels,
-    weight_panel,
-)
+from experiments.paper.rows import METHODS, NO_PAPER_READ, OURS, TAKEN_BACK, TOP_TWO
 
-JOINT = RunSet("demo", "Joint")
-JOINT_UNI = RunSet("demo", "JointUni")
-MIDAS = RunSet("demo", "Midas")
-MIDAS_UNWEIGHTED = RunSet("demo", "Midas", (("weak_modality", False),))
-LETTERS = {"audio": "A", "video": "V"}
+JOINT, JOINT_UNI, MIDAS = THREE = [RunSet("demo", m) for m in ("Joint", "JointUni", "Midas")]
 COLUMNS = {
     "accuracy %": "test/acc",
     "F1, batches %": "test/f1_batch64",
@@ -68,41 +53,42 @@ def switched(*back: str) -> RunSet:
     return RunSet("demo", "Midas", tuple(item for item in RELEASE.items() if item[0] not in back))
 
 
-THREE = {"Joint": JOINT, "JointUni": JOINT_UNI, "Midas": MIDAS}
 DEMO_TABLE = demo_table(
     "demo-table",
     ", in the form of the paper's Table 1. Accuracy; F1 as the authors' release has it (mean over"
     f" batches of 64) and over the whole part; of misaligned pairs, the {TOP_TWO}; accuracy with"
     " one modality alone, the other's features zero.",
-    THREE,
+    {runs.method: runs for runs in THREE},
     "The demo set illustrates; it is no evidence for the method. JointUni is Joint plus the"
     " unimodal losses that MIDAS has too: it is not in the paper, and shows what they do alone.",
 )
+ALL_THREE = figures.bars({runs.method: runs for runs in THREE}, "val/acc_mis")
+CURVES = figures.confidence_panels({"confidence on misaligned pairs": "demo"})
+ABOUT_6 = f"{figures.PAIRS}, best epoch. Of these, the {TOP_TWO}; JointUni is ours."
 SHORT = (
     DEMO_TABLE,
-    demo_figure(1, BARS, "bars", *bar_panels({"Joint": JOINT, "Midas": MIDAS}, ("audio", "video"))),
-    demo_figure(3, SHARES, "curves", *share_panels(MIDAS_UNWEIGHTED, MIDAS, LETTERS)),
-    demo_figure(4, WEIGHTS, "curves", weight_panel({"Midas": MIDAS}, {"demo": LETTERS})),
-    demo_figure(
-        5,
-        f"{CONFIDENCES}.",
-        "curves",
-        confidence_curves("confidence on misaligned pairs", JOINT, MIDAS, LETTERS),
-    ),
-    demo_figure(
-        6,
-        f"{PAIRS}, best epoch. Of these, the {TOP_TWO}; JointUni is ours.",
-        "bars",
-        Panel(
-            "misaligned accuracy",
-            "accuracy (%)",
-            bars(THREE, "val/acc_mis"),
-            ("demo",),
-            percent=True,
-        ),
-    ),
+    demo_figure(1, figures.BARS, "bars", *figures.bar_panels("demo")),
+    demo_figure(3, figures.SHARES, "curves", *figures.share_panels("demo")),
+    demo_figure(4, figures.WEIGHTS, "curves", figures.weight_panel({"demo": "Midas"})),
+    demo_figure(5, f"{figures.CONFIDENCES}.", "curves", *CURVES),
+    demo_figure(6, ABOUT_6, "bars", figures.misaligned_panel(ALL_THREE, "demo")),
 )
-ALONE = {f"{m} alone": RunSet("demo", "Unimodal", (("modality", m),)) for m in LETTERS}
+ALONE = {
+    f"{m} alone": RunSet("demo", "Unimodal", (("modality", m),)) for m in figures.LETTERS["demo"]
+}
+DEMO_RECIPE = demo_table(
+    "demo-recipe",
+    ": MIDAS as in the paper, with the four switches of the authors' release"
+    " (uni_reduce=mean, pairing=permutation, alpha_rule=ratio, lr_from=main), and with one of"
+    " them taken back at a time. Columns as in the demo table.",
+    {"the paper (defaults)": MIDAS, "the release's switches": switched()}
+    | {f"the release's, but {name}": switched(key) for name, (key, _) in TAKEN_BACK.items()},
+    "The demo set illustrates; it is no evidence for or against a recipe. The release has no"
+    " demo set, so --recipe official is refused here and its switches are spelled out; data,"
+    " split and evaluation are the same in all rows.",
+    lower=None,
+    first="recipe",
+)
 ARTIFACTS = (
     *SHORT,
     demo_table(
@@ -119,18 +105,5 @@ ARTIFACTS = (
         " reconstruction from its abstract, GMM our own formulation of what its paper's abstract"
         " says; AMCo follows public code, since its paper could not be read in full.",
     ),
-    demo_table(
-        "demo-recipe",
-        ": MIDAS by the paper's letter, with the four switches of the authors' release"
-        " (uni_reduce=mean, pairing=permutation, alpha_rule=ratio, lr_from=main), and with one of"
-        " them taken back at a time. Columns as in the demo table.",
-        {"the paper (defaults)": MIDAS, "the release's switches": switched()}
-        | {f"the release's, but {name}": switched(key) for name, (key, _) in TAKEN_BACK.items()},
-        "The demo set illustrates; it is no evidence for or against a recipe. The release has no"
-        " demo set, so --recipe official is refused here and its switches are spelled out; data,"
-        " split and evaluation are the same in all rows.",
-        lower=None,
-        first="recipe",
-    ),
+    DEMO_RECIPE,
 )
-DEMO_RECIPE = ARTIFACTS[-1]

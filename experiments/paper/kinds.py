@@ -1,16 +1,14 @@
-"""What a table or figure is made of: the kinds of entry that the experiments are written in.
+"""What tables and figures are made of. Nothing is read, drawn or trained here.
 
-    RunSet    a data set, a method and the settings that are not the defaults; a seed makes it a run
-    Table     rows x columns of cells: runs and a key of result.json, or a text
-    Figure    panels of bars at the best epoch, or of curves over epochs (keys of log.jsonl)
-
-Nothing is read, drawn or trained here.
+RunSet    a dataset, a method and the settings that are not the defaults; a seed makes it a run
+Table     rows x columns of cells: runs and a key of result.json, or a text
+Figure    panels of bars at the best epoch, or of curves over epochs (keys of log.jsonl)
 """
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,15 @@ from common.options import format_value
 from experiments.run.folder import RunFolder, run_path, variant_name
 
 SEEDS = (1, 2, 3)
-Change = Callable[["RunSet", str], tuple["RunSet", str]]  # runs and a key -> others
+Place = tuple[str, str, str, str, str]  # table, dataset, method, variant, metric: a paper's number
 
 
 @dataclass(frozen=True)
 class RunSet:
-    """Runs that differ in their seed only.
+    """Runs that differ only in their seed.
 
     `overrides` are (flag, value) pairs of settings that differ from their defaults. A setting at
-    its default must not be among them: its folder would not be the one that `train.py` uses.
+    its default must not be among them: the folder would not be the one that `train.py` uses.
     """
 
     dataset: str
@@ -36,14 +34,12 @@ class RunSet:
 
     @property
     def name(self) -> str:
-        """<dataset>/<method>/<variant>, as in the folder's path."""
         return f"{self.dataset}/{self.method}/{variant_name(dict(self.overrides))}"
 
     def folder(self, results: Path, seed: int) -> RunFolder:
         """The run's folder under the root of all runs."""
-        return RunFolder(
-            run_path(Path(results), self.dataset, self.method, dict(self.overrides), seed)
-        )
+        overrides = dict(self.overrides)
+        return RunFolder(run_path(Path(results), self.dataset, self.method, overrides, seed))
 
     def arguments(self, seed: int) -> list[str]:
         """The flags of `train.py` that choose the run."""
@@ -53,11 +49,11 @@ class RunSet:
         return flags
 
     def command(self, seed: int, extra: Iterable[str] = ()) -> str:
-        """The plain command line of a run; `extra` are further flags, for places and devices."""
+        """The command line of a run; `extra` are further flags, such as devices and folders."""
         return self.commands([seed], extra)
 
     def commands(self, seeds: Sequence[int], extra: Iterable[str] = ()) -> str:
-        """One line of shell for the runs of several seeds: a loop, where there is more than one."""
+        """One line of shell for the runs of several seeds: a loop where there is more than one."""
         words = [shlex.quote(w) for w in ("python", "train.py", *self.arguments(seeds[0]), *extra)]
         if len(seeds) == 1:
             return " ".join(words)
@@ -67,36 +63,28 @@ class RunSet:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of runs: `key` of result.json, and which number of the paper it repeats.
+    """The number of some runs: `key` of result.json, and which number of the paper it repeats.
 
-    A key that begins with val/ is read from the log, at the epoch that was chosen. The number of
-    other runs, `minus`, is subtracted seed by seed. `paper` is (table, dataset, method, variant,
-    metric) of paper_results.csv; it names a cell and not a run, because the paper gives one run
-    several numbers.
+    A key that begins with val/ is read from the log, at the chosen epoch. The number of the runs
+    `minus` is subtracted seed by seed.
     """
 
     runs: RunSet
     key: str
-    paper: tuple[str, str, str, str, str] | None = None
+    paper: Place | None = None
     minus: RunSet | None = None
 
     @property
-    def operands(self) -> tuple[RunSet, ...]:
-        """All runs that the number needs."""
-        return (self.runs, self.minus) if self.minus else (self.runs,)
-
-    @property
     def name(self) -> str:
-        """The runs' names."""
-        return " minus ".join(runs.name for runs in self.operands)
+        return " minus ".join(runs.name for runs in runs_in(self))
 
 
 @dataclass(frozen=True)
 class Column:
-    """A table's column; neighbours of one `block` share a heading.
+    """A column of a table; neighbours of one `block` share a heading.
 
-    `lower`: the smaller number is the better one; None: neither is, and nothing is marked.
-    `counts`: whole numbers, which equal the paper's or do not.
+    `lower`: the smaller number is better; None: neither is, and nothing is marked. `counts`: whole
+    numbers, which either equal the paper's or do not.
     """
 
     header: str
@@ -108,13 +96,17 @@ class Column:
 
     @property
     def name(self) -> str:
-        """The header with its block's."""
         return f"{self.block}: {self.header}" if self.block else self.header
+
+    @property
+    def scale(self) -> float:
+        """What a number of result.json is multiplied by to be shown."""
+        return 100.0 if self.percent else 1.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row: a cell, a text or None for each column; `ours` marks one that the paper lacks."""
+    """A cell, a text or None for each column; `ours` marks a row that the paper lacks."""
 
     label: str
     cells: tuple[Cell | str | None, ...]
@@ -122,21 +114,27 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table; a cell is mean ± sample standard deviation over `seeds`.
-
-    `first` heads the rows' labels; `notes` are footnotes; `changed` are the settings in which all
-    runs differ from the paper's.
-    """
+class Artifact:
+    """A table or a figure; `changed` are the settings in which all runs differ from the paper's."""
 
     id: str
     caption: str
+    seeds: tuple[int, ...] = field(default=SEEDS, kw_only=True)
+    changed: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+
+    def runs(self) -> list[RunSet]:
+        """Each set of runs that it needs, once."""
+        return list(dict.fromkeys(runs_in(self)))
+
+
+@dataclass(frozen=True)
+class Table(Artifact):
+    """Means ± sample standard deviations over `seeds`; `first` is the heading of the row labels."""
+
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     first: str = "method"
-    seeds: tuple[int, ...] = SEEDS
-    changed: tuple[tuple[str, str], ...] = ()
 
     def cells(self) -> Iterator[tuple[Row, Column, Cell]]:
         """All cells that need runs, row by row."""
@@ -145,30 +143,10 @@ class Table:
                 if isinstance(cell, Cell):
                     yield row, column, cell
 
-    def runs(self) -> list[RunSet]:
-        """Each set of runs that the table needs, once."""
-        return list(dict.fromkeys(runs for _, _, cell in self.cells() for runs in cell.operands))
-
     @property
     def repeats(self) -> bool:
-        """Whether it repeats numbers of the paper, so that rows which the paper lacks stand out."""
+        """Whether it repeats numbers of the paper: then rows that the paper lacks stand apart."""
         return any(cell.paper for _, _, cell in self.cells())
-
-    def noted(self, *notes: str) -> "Table":
-        """The table with further notes."""
-        return replace(self, notes=self.notes + notes)
-
-    def mapped(self, change: Change) -> "Table":
-        """The table of other runs and keys."""
-
-        def other(cell: Cell | str | None) -> Cell | str | None:
-            if not isinstance(cell, Cell):
-                return cell
-            runs, key = change(cell.runs, cell.key)
-            return replace(cell, runs=runs, key=key, minus=cell.minus and change(cell.minus, "")[0])
-
-        rows = [replace(row, cells=tuple(map(other, row.cells))) for row in self.rows]
-        return replace(self, rows=tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -181,7 +159,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Series:
-    """A curve (one value), or a method's bars (one value for each of the panel's groups).
+    """A curve (one value), or the bars of a method (one value for each group of the panel).
 
     The method decides the colour; `dash` and `shade` distinguish curves of one method.
     """
@@ -191,10 +169,14 @@ class Series:
     dash: int = 0
     shade: int = 0
 
+    @property
+    def method(self) -> str:
+        return self.values[0].runs.method
+
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes. `groups` label the bars; `warmup` are the runs whose warm-up is marked."""
+    """One pair of axes; `groups` label the bars; the warm-up of the runs `warmup` is marked."""
 
     title: str
     y_label: str
@@ -206,56 +188,30 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(Artifact):
     """A figure of "bars" (each run's best epoch), "curves" (all epochs), or a "schematic".
 
-    A schematic has no panels and needs no run: `file` is its drawing, without the ending.
+    A schematic has no panels and needs no run: `file` is the path of its drawing without suffix.
     """
 
-    id: str
-    caption: str
     kind: str
     panels: tuple[Panel, ...] = ()
-    seeds: tuple[int, ...] = SEEDS
-    changed: tuple[tuple[str, str], ...] = ()
     file: str = ""
 
-    def runs(self) -> list[RunSet]:
-        """Each set of runs that the figure needs, once."""
-        found = [v.runs for panel in self.panels for series in panel.series for v in series.values]
-        return list(dict.fromkeys(found + [p.warmup for p in self.panels if p.warmup]))
 
-    def noted(self, *notes: str) -> "Figure":
-        """The figure with further sentences in its caption."""
-        return replace(self, caption=" ".join([self.caption, *notes]))
-
-    def mapped(self, change: Change) -> "Figure":
-        """The figure of other runs and keys."""
-
-        def other(value: Value) -> Value:
-            keys = tuple(change(value.runs, key)[1] for key in value.keys)
-            return Value(change(value.runs, "")[0], keys)
-
-        panels = []
-        for panel in self.panels:
-            series = [replace(s, values=tuple(map(other, s.values))) for s in panel.series]
-            warmup = panel.warmup and change(panel.warmup, "")[0]
-            panels.append(replace(panel, series=tuple(series), warmup=warmup))
-        return replace(self, panels=tuple(panels))
-
-
-Artifact = Table | Figure
-
-
-def with_settings(artifact: Artifact, given: Mapping[str, str]) -> Artifact:
-    """The table or figure of runs with these settings, under a name of its own."""
-    changed = tuple(sorted(given.items()))
-    caption = f"{artifact.caption} All runs with {', '.join(f'{k}={v}' for k, v in changed)}."
-    return replace(artifact, id=artifact.id + suffix_of(given), caption=caption, changed=changed)
+def runs_in(part: Any) -> Iterator[RunSet]:
+    """The runs of a table, a figure or a part of one, in its order."""
+    if isinstance(part, RunSet):
+        yield part
+    elif is_dataclass(part):
+        yield from runs_in(tuple(getattr(part, f.name) for f in fields(part)))
+    elif isinstance(part, tuple):
+        for inner in part:
+            yield from runs_in(inner)
 
 
 def suffix_of(given: Mapping[str, str]) -> str:
-    """The ending of an artifact's name that spells out the settings of its runs."""
+    """What the name of an artifact ends with when its runs have other settings."""
     words = [f"{key}={value}" for key, value in sorted(given.items())]
     safe = re.sub(r"[^A-Za-z0-9_=.,+-]+", "-", ",".join(words))
     if len(safe) > 80:  # as a part of a file's name

@@ -1,41 +1,28 @@
-"""The registry: every table and figure, found by name.
-
-An entry (`experiments/paper/kinds.py` has their kinds) is all that `make_tables.py` and `python -m
-experiments` know of an artifact, and two artifacts that name the same runs share them.
-"""
+"""Every table and figure, found by name; those that name the same runs share them."""
 
 from collections.abc import Iterable, Iterator
 
 from common.options import match_name
-from experiments.paper import extras as extra_tables
-from experiments.paper import figures as paper_figures
-from experiments.paper import illustration as demo
-from experiments.paper import tables as paper_tables
-from experiments.paper import text as text_tables
+from experiments.paper import extras, figures, illustration, tables
 from experiments.paper.kinds import Artifact, RunSet
 
 # Several entries under one name.
 GROUPS: dict[str, tuple[Artifact, ...]] = {
-    "paper": (*paper_tables.ARTIFACTS, *text_tables.ARTIFACTS, *paper_figures.ARTIFACTS),
-    "extra": extra_tables.ARTIFACTS,
-    "demo": (paper_figures.FIGURE_2, *demo.ARTIFACTS),
-    "demo-short": (paper_figures.FIGURE_2, *demo.SHORT),
+    "paper": (*tables.ARTIFACTS, *figures.ARTIFACTS),
+    "extra": extras.ARTIFACTS,
+    "demo": (figures.FIGURE_2, *illustration.ARTIFACTS),
+    "demo-short": (figures.FIGURE_2, *illustration.SHORT),
 }
-ARTIFACTS: list[Artifact] = [*GROUPS["paper"], *GROUPS["extra"], *demo.ARTIFACTS]
-
-
-def find(name: str) -> list[Artifact]:
-    """The artifacts of that name: one, or a group.
-
-    Raises `UsageError` for an unknown name, with the closest one.
-    """
-    names = {artifact.id: (artifact,) for artifact in ARTIFACTS} | GROUPS
-    return list(names[match_name("table or figure", name, names)])
+ARTIFACTS: list[Artifact] = [*GROUPS["paper"], *GROUPS["extra"], *illustration.ARTIFACTS]
 
 
 def select(names: Iterable[str]) -> list[Artifact]:
-    """The artifacts of several names, in the registry's order; all of them for no name."""
-    chosen = {artifact.id for name in names for artifact in find(name)}
+    """The artifacts of several names, each one's or a group's; all of them for no name.
+
+    They are in the registry's order. Raises `UsageError` for an unknown name.
+    """
+    known = {artifact.id: (artifact,) for artifact in ARTIFACTS} | GROUPS
+    chosen = {a.id for n in names for a in known[match_name("table or figure", n, known)]}
     return [a for a in ARTIFACTS if a.id in chosen or not chosen]
 
 

@@ -1,28 +1,23 @@
-"""Ours against the paper, cell by cell: difference, interval, Welch's test, verdict.
+"""A table's number, alone and beside the paper's: difference, interval, Welch's test, verdict.
 
-The paper's numbers come from paper_results.csv, by table and cell. Its ± is over three runs (Sec.
-4). The paper does not say whether it divides by n or n - 1, a factor of 1.22 at n = 3: we read
-n - 1. Where each seed has its own split, our ± includes the spread between test parts. So does the
-paper's if its runs used the authors' release, and then Welch's test compares like with like.
-
-Tests are two-sided at level 0.05 and corrected by Holm over a family: all testable cells of one
-metric in one table. A cell without a deviation, or with 0 on both sides, is untestable, which is
-not the same as agreeing. Runs whose settings differ from the paper's, or whose number of samples
-differs by more than 2 %, are not comparable (our choice: the UCF-101 download has 13,320 clips, the
-paper counts 13,085).
+The paper's ± is over three runs (Sec. 4); we read it as dividing by n - 1. Tests are two-sided at
+level 0.05 and corrected by Holm over a family: all testable cells of one metric in one table. Runs
+whose settings differ from the paper's, or whose number of samples differs by more than 2 %, are not
+comparable (our choice: the UCF-101 download has 13,320 clips, the paper counts 13,085).
 """
 
 import functools
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import read_table
 from common.options import UsageError
 from data_prep.datasets import DATASETS
-from experiments.paper.kinds import Cell, Column, Table
+from experiments.paper.kinds import Cell, Column, Place, Table, runs_in
 from experiments.report.reader import Reader
-from experiments.report.statistics import Summary, Welch, holm, welch
+from experiments.report.statistics import MISSING, Summary, Welch, holm, welch
 
 PAPER_FILE = Path(__file__).parent.with_name("paper") / "paper_results.csv"
 PAPER_SEEDS = 3
@@ -36,87 +31,103 @@ FOOTNOTE = (
     " over n or n - 1 (a factor of 1.22 at n = 3), nor whether it includes the spread between test"
     " parts. Ours does where each seed has its own split; the paper's does if its runs used the"
     " authors' release, which draws one split per seed (an inference). With three runs a side only"
-    " large differences can be told: `agrees` means that none was shown, not that there is none."
+    " large differences can be shown: `agrees` means that none was shown, not that there is none."
 )
+# form -> mark -> how a number that has the mark is written
+MARKS = {
+    "markdown": {"best": "**{}**", "second": "<u>{}</u>", "": "{}"},
+    "latex": {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"},
+    "html": {"best": "<b>{}</b>", "second": "<u>{}</u>", "": "{}"},
+}
 
 
-@functools.cache
-def paper_results(path: Path = PAPER_FILE) -> dict[tuple[str, ...], Summary]:
-    """(table, dataset, method, variant, metric) -> the paper's number, in its own unit.
+@dataclass
+class EvaluatedCell:
+    """A cell with each seed's value and their summary, in the unit of result.json.
 
-    Cells that the paper leaves out ("n/a") are absent.
-    """
-    found = {}
-    for line, row in enumerate(read_table(path), 2):
-        place = tuple(row[name] for name in ("table", "dataset", "method", "variant", "metric"))
-        if row["mean"] == "n/a":
-            continue
-        if place in found:
-            raise UsageError(f"{path.name}, line {line}: {list(place)} stands there twice")
-        std = float(row["std"]) if row["std"] else None
-        found[place] = Summary(float(row["mean"]), std, 1 if std is None else PAPER_SEEDS)
-    return found
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A number beside the paper's, both in the paper's unit (percent where it prints percent).
-
-    `verdict` is one of `VERDICTS`; "missing" means that no run is there. `p_holm` is None where
-    nothing was tested; `differs` says what makes the cell not comparable.
+    `place` is (row, column); `mark` is "best", "second" or "". Where the paper has the number,
+    `paper` is in the column's unit, and `verdict` one of `VERDICTS`. `test` and `p_holm` are None
+    where nothing was tested; `differs` says what makes the cell not comparable.
     """
 
-    ours: Summary | None
-    paper: Summary
+    place: tuple[int, int]
+    cell: Cell
+    column: Column
+    values: dict[int, float]
+    summary: Summary | None
+    mark: str = ""
+    paper: Summary | None = None
     test: Welch | None = None
     p_holm: float | None = None
-    verdict: str = "missing"
+    verdict: str = ""
     differs: str = ""
+
+    @property
+    def shown(self) -> Summary | None:
+        """The summary in the unit of the column."""
+        return self.summary and self.summary.scaled(self.column.scale)
+
+    @property
+    def text(self) -> str:
+        """`90.2 ± 0.4 (3)`, `90.2 (1)` for a single run, `--` for none."""
+        shown = self.shown
+        return f"{shown.spread(self.column.digits)} ({shown.n})" if shown else MISSING
+
+    def marked(self, text: str, form: str) -> str:
+        """The text with the cell's mark, in Markdown, LaTeX or HTML."""
+        return MARKS[form][self.mark].format(text)
 
     @property
     def difference(self) -> float | None:
         """Ours minus the paper's."""
-        return None if self.ours is None else self.ours.mean - self.paper.mean
+        return self.shown.mean - self.paper.mean if self.shown and self.paper else None
+
+    @property
+    def side(self) -> str:
+        """The verdict if no difference came from chance."""
+        return "higher" if self.difference > 0 else "lower" if self.difference < 0 else "agrees"
 
 
-def compare(
-    table: Table, numbers: Iterable[tuple[Cell, Column, Summary | None]], reader: Reader
-) -> list[Comparison]:
-    """The comparisons of all cells for which the paper has a number, Holm-corrected."""
-    found, families = [], {}
-    for place, (cell, column, ours) in enumerate(numbers):
-        comparison = uncorrected(cell, column, ours, differences(table, cell, reader))
-        found.append(comparison)
-        if comparison.test:
-            families.setdefault(cell.paper[-1], []).append(place)
-    for places in families.values():
-        adjusted = holm([found[place].test.p for place in places])
-        for place, p in zip(places, adjusted):
-            side = "higher" if found[place].difference > 0 else "lower"
-            verdict = "agrees" if p >= LEVEL else side
-            found[place] = replace(found[place], p_holm=p, verdict=verdict)
+@functools.cache
+def paper_results(path: Path = PAPER_FILE) -> dict[Place, Summary]:
+    """The paper's numbers in its own units; cells that it leaves out ("n/a") are absent."""
+    found: dict[Place, Summary] = {}
+    for line, row in enumerate(read_table(path), 2):
+        place = (row["table"], row["dataset"], row["method"], row["variant"], row["metric"])
+        if place in found:
+            raise UsageError(f"{path.name}, line {line}: {list(place)} occurs twice")
+        std = float(row["std"]) if row["std"] else None
+        if row["mean"] != "n/a":
+            found[place] = Summary(float(row["mean"]), std, 1 if std is None else PAPER_SEEDS)
     return found
 
 
-def uncorrected(cell: Cell, column: Column, ours: Summary | None, differs: str) -> Comparison:
-    """One cell's two numbers and its test, before the family is corrected."""
-    paper = paper_results()[cell.paper]
-    if ours is None:
-        return Comparison(None, paper)
-    ours = ours.scaled(100.0 if column.percent else 1.0)
-    if column.counts:
-        words = {0: "agrees", 1: "higher", -1: "lower"}
-        sign = (ours.mean > paper.mean) - (ours.mean < paper.mean)
-        return Comparison(ours, paper, verdict=words[sign])
-    if differs:
-        return Comparison(ours, paper, verdict="not comparable", differs=differs)
-    return Comparison(ours, paper, welch(ours, paper), verdict="untestable")
+def compare(table: Table, cells: Iterable[EvaluatedCell], reader: Reader) -> None:
+    """Gives each cell for which the paper has a number that number, a test and a verdict."""
+    families: dict[str, list[EvaluatedCell]] = {}  # metric -> its tested cells
+    for cell in cells:
+        if not cell.cell.paper:
+            continue
+        cell.paper = paper_results()[cell.cell.paper]
+        if not cell.shown:
+            cell.verdict = "missing"
+        elif cell.column.counts:
+            cell.verdict = cell.side
+        elif differs := differences(table, cell.cell, reader):
+            cell.verdict, cell.differs = "not comparable", differs
+        else:
+            cell.verdict, cell.test = "untestable", welch(cell.shown, cell.paper)
+            if cell.test:
+                families.setdefault(cell.cell.paper[-1], []).append(cell)
+    for family in families.values():
+        for cell, p in zip(family, holm([cell.test.p for cell in family])):
+            cell.p_holm, cell.verdict = p, "agrees" if p >= LEVEL else cell.side
 
 
 def differences(table: Table, cell: Cell, reader: Reader) -> str:
     """How a cell's runs differ from the paper's: settings, number of samples; "" if they do not."""
     found = [f"{key}={value}" for key, value in table.changed if (key, value) != OFFICIAL]
-    for runs in cell.operands:
+    for runs in runs_in(cell):
         due = DATASETS[runs.dataset][1]
         for run in reader.finished(runs, table.seeds):
             counts = [run.result.get(f"count/n_{part}") for part in ("train", "val", "test")]
@@ -126,13 +137,13 @@ def differences(table: Table, cell: Cell, reader: Reader) -> str:
     return ", ".join(dict.fromkeys(found))
 
 
-def verdict_counts(comparisons: Iterable[Comparison]) -> dict[str, int]:
-    """How many cells have each verdict; those that none has are left out."""
-    given = [comparison.verdict for comparison in comparisons]
-    return {verdict: given.count(verdict) for verdict in VERDICTS if verdict in given}
+def verdict_counts(compared: Iterable[EvaluatedCell]) -> dict[str, int]:
+    """How many cells have each verdict that occurs."""
+    given = Counter(cell.verdict for cell in compared)
+    return {verdict: given[verdict] for verdict in VERDICTS if given[verdict]}
 
 
-def why_not_comparable(comparisons: Sequence[Comparison]) -> str:
+def why_not_comparable(compared: Sequence[EvaluatedCell]) -> str:
     """What makes cells not comparable, as a sentence followed by a space; "" for none."""
-    words = dict.fromkeys(word for c in comparisons if c.differs for word in c.differs.split(", "))
+    words = dict.fromkeys(word for c in compared if c.differs for word in c.differs.split(", "))
     return f"What makes cells not comparable: {', '.join(words)}. " if words else ""

@@ -15,20 +15,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from common.program import duration
 from experiments.launch.estimate import Estimator, time_left
-from experiments.paper.kinds import Artifact, Cell, RunSet, suffix_of
+from experiments.paper.kinds import Artifact, Cell, RunSet, runs_in, suffix_of
 from experiments.paper.registry import needed
-from experiments.report.compare import FOOTNOTE, verdict_counts, why_not_comparable
-from experiments.report.evaluate import NOT_THERE, EvaluatedCell, EvaluatedTable, blocks
+from experiments.report import compare, evaluate, provenance
+from experiments.report.evaluate import EvaluatedCell, EvaluatedTable
 from experiments.report.figures import EvaluatedFigure
-from experiments.report.finding import finding, leading_table
-from experiments.report.provenance import HASH_DIGITS, PLUS_MINUS, SELECTION, hashes_in, provenance
 from experiments.report.reader import HINTS, Reader
-from experiments.report.statistics import Summary, exact
+from experiments.report.statistics import exact
 
 STATES = {
     "new": "not begun",
@@ -36,7 +34,8 @@ STATES = {
     "failed": "stopped with an error",
     "unusable": "damaged or another run's",
 }
-Wanted = Sequence[tuple[RunSet, int]]
+MACHINE = ("device", "threads", "torch", "commit")
+COMPARED = {"agrees": "in agreement", "higher": "higher", "lower": "lower"}
 
 
 def report(
@@ -50,58 +49,80 @@ def report(
 
     `notes` is the path of docs/paper-notes.md as seen from the page.
     """
-    artifacts = [*(t.table for t in tables), *(f.figure for f in figures)]
-    behind = RunsBehind(reader)
-    return template().render(
-        finding=finding(tables),
-        main_table=leading_table(tables),
-        main_figure=main_figure(figures),
-        tables=tables,
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment.loader, environment.autoescape = FileSystemLoader(Path(__file__).parent), True
+    environment.filters.update(
+        base64=lambda png: base64.b64encode(png).decode(),
+        exact=exact,
+        marked=lambda cell: Markup(cell.marked(escape(cell.text), "html")),
+        prose=prose,
+        size=lambda png: struct.unpack(">II", png[16:24]),  # of a PNG, from its header
+    )
+    environment.tests["number"] = lambda entry: isinstance(entry, EvaluatedCell)
+    artifacts: list[Artifact] = [*(t.table for t in tables), *(f.figure for f in figures)]
+    drawn = [figure for figure in figures if figure.drawn]
+    small = (f for f in drawn if f.figure.kind == "bars" and len(f.drawn) == 1)
+    return environment.get_template("report.html.j2").render(
+        artifacts=artifacts,
+        behind=RunsBehind(reader),
+        compare=compare,
+        compared=[cell for table in tables for cell in table.compared],
+        evaluate=evaluate,
         figures=figures,
-        pictures=pictures,
-        comparisons=[comparison for table in tables for comparison in table.comparisons],
-        behind=behind,
-        counted=behind.counted(artifacts),
+        finding=finding(tables),
+        main_figure=next(small, drawn[0] if drawn else None),
+        main_table=leading_table(tables),
         missing=reader.missing(artifacts),
         notes=notes,
-        selection=SELECTION,
-        plus_minus=PLUS_MINUS,
-        footnote=FOOTNOTE,
-        not_there=NOT_THERE,
+        pictures=pictures,
+        provenance=provenance,
+        tables=tables,
     )
 
 
-def template() -> Template:
-    """The page with the functions that it formats with."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {
-        "blocks": blocks,
-        "counts": verdict_counts,
-        "data_uri": data_uri,
-        "exact": exact,
-        "marked": lambda cell: Markup(cell.enclosed(escape(cell.text), "html")),
-        "probability": probability,
-        "prose": prose,
-        "provenance": provenance,
-        "size": png_size,
-        "spread": plain_spread,
-        "why": why_not_comparable,
-    }
-    environment.tests["number"] = lambda entry: isinstance(entry, EvaluatedCell)
-    return environment.get_template("report.html.j2")
+def prose(text: str) -> Markup:
+    """A sentence of ours, in which `backticks` mark code."""
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
-def main_figure(figures: Sequence[EvaluatedFigure]) -> EvaluatedFigure | None:
-    """The first figure of one panel of bars, else the first that is drawn: it heads the page."""
-    drawn = [figure for figure in figures if figure.points]
-    small = (f for f in drawn if f.figure.kind == "bars" and len(f.drawn_panels) == 1)
-    return next(small, drawn[0] if drawn else None)
+def leading_table(tables: Sequence[EvaluatedTable]) -> EvaluatedTable | None:
+    """The first table that has a run; without any, the first one."""
+    return next((t for t in tables if t.runs), tables[0] if tables else None)
+
+
+def finding(tables: Sequence[EvaluatedTable]) -> str:
+    """One sentence: who leads the leading table, and how far the numbers agree with the paper's."""
+    table = leading_table(tables)
+    if table is None or not table.runs:
+        return "No finished run yet: there is nothing to report."
+    compared = [cell for table in tables for cell in table.compared]
+    counts = compare.verdict_counts(compared)
+    if COMPARED.keys() & counts.keys():
+        words = ", ".join(f"{counts.get(v, 0)} {phrase}" for v, phrase in COMPARED.items())
+        agreement = f"against the paper, cell by cell: {words}"
+    elif any(cell.shown for cell in compared):
+        agreement = "none of the numbers could be compared with the paper's"
+    else:
+        agreement = "the paper reports no counterpart of these numbers"
+    return f"{leader(table)}; {agreement}."
+
+
+def leader(evaluated: EvaluatedTable) -> str:
+    """Which row is best in the first column that has a best one, and the first other row."""
+    cells = [(row.label, cell) for row, cell in evaluated.cells() if cell.summary]
+    for place, column in enumerate(evaluated.table.columns):
+        numbers = {label: cell for label, cell in cells if cell.place[1] == place}
+        best = [label for label, cell in numbers.items() if cell.mark == "best"]
+        if best:
+            other = next(label for label in numbers if label not in best)
+            few = f" (among the {len(numbers)} rows that have runs)"
+            return (
+                f"In {evaluated.table.id}, {' and '.join(best)} {'is' if len(best) == 1 else 'are'}"
+                f" best in “{column.name}” with {numbers[best[0]].text}, against"
+                f" {numbers[other].text} for {other}"
+                f"{few if len(numbers) < len(evaluated.table.rows) else ''}"
+            )
+    return f"No row of {evaluated.table.id} is better than another yet"
 
 
 class RunsBehind:
@@ -113,12 +134,11 @@ class RunsBehind:
 
     def counted(self, artifacts: Sequence[Artifact]) -> str:
         """How many of all runs there are, and in what state the others are."""
-        wanted = list(needed(artifacts))
-        states = Counter(self.reader.run(runs, seed)[1] for runs, seed in wanted)
+        states = Counter(self.reader.run(*pair)[1] for pair in needed(artifacts))
         rest = [f"{states[state]} {words}" for state, words in STATES.items() if states[state]]
-        return "; ".join([f"{states['done']} of {len(wanted)} are there", *rest])
+        return "; ".join([f"{states['done']} of {states.total()} are there", *rest])
 
-    def cost(self, wanted: Wanted) -> str:
+    def cost(self, wanted: Sequence[tuple[RunSet, int]]) -> str:
         """How many runs, and how long they take one after another."""
         count = "1 run" if len(wanted) == 1 else f"{len(wanted)} runs"
         rest = time_left(self.seconds(runs, seed) for runs, seed in wanted)
@@ -126,15 +146,14 @@ class RunsBehind:
 
     def of_cell(self, seeds: Sequence[int], cell: EvaluatedCell) -> Iterator[dict[str, Any]]:
         """For each run of a cell its value, command and folder, or why it is missing."""
-        scale = 100.0 if cell.column.percent else 1.0
-        for runs, seed in product(cell.cell.operands, seeds):
+        for runs, seed in product(runs_in(cell.cell), seeds):
             if self.reader.run(runs, seed)[1] != "done":
                 yield self.missing_run(runs, seed)
                 continue
             value = self.reader.values(runs, [seed], cell.cell.key).get(seed)
             yield {
                 "seed": seed,
-                "value": "no such number" if value is None else exact(value * scale),
+                "value": "no such number" if value is None else exact(value * cell.column.scale),
                 "command": self.reader.commands(runs, [seed]),
                 "folder": runs.folder(Path(), seed).path.as_posix(),
             }
@@ -149,17 +168,19 @@ class RunsBehind:
     def environments(self, seeds: Sequence[int], cell: Cell) -> list[str]:
         """A line for each environment among the runs' starts, with the seeds that had it."""
         found: dict[str, list[int]] = {}
-        for runs in cell.operands:
-            for run in self.reader.finished(runs, seeds):
-                for text in map(environment_text, run.starts):
-                    if run.seed not in found.setdefault(text, []):
-                        found[text].append(run.seed)
+        for run in [run for runs in runs_in(cell) for run in self.reader.finished(runs, seeds)]:
+            for start in run.starts:
+                hashes = dict(sorted(provenance.hashes_in(start).items()))
+                named = {k: start.get(k, "unknown") for k in MACHINE} | hashes
+                text = ", ".join(f"{key} {value}" for key, value in named.items())
+                if run.seed not in found.setdefault(text, []):
+                    found[text].append(run.seed)
         return [
             f"Seed{'s' * (len(own) > 1)} {', '.join(map(str, own))}: {text}."
             for text, own in found.items()
         ]
 
-    def damaged(self, wanted: Wanted) -> bool:
+    def damaged(self, wanted: Sequence[tuple[RunSet, int]]) -> bool:
         """Whether a folder must be given up, which the launcher does not do by itself."""
         return any(self.reader.run(runs, seed)[1] == "unusable" for runs, seed in wanted)
 
@@ -172,40 +193,3 @@ class RunsBehind:
         if self.reader.results != Path("results"):
             words += ["--results_dir", str(self.reader.results)]
         return shlex.join(words)
-
-
-def environment_text(start: dict) -> str:
-    """Machine, version and hashes of a start."""
-    parts = [f"{k} {start.get(k, 'unknown')}" for k in ("device", "threads", "torch", "commit")]
-    hashes = {"spec": str(start.get("spec_hash", "unknown"))[:HASH_DIGITS]} | hashes_in(start)
-    return ", ".join(parts + [f"{key} {value}" for key, value in sorted(hashes.items())])
-
-
-def prose(text: str) -> Markup:
-    """A sentence of ours, in which `backticks` mark code."""
-    parts = re.split(r"`([^`]*)`", text)
-    marked = (Markup("<code>{}</code>").format(p) if k % 2 else p for k, p in enumerate(parts))
-    return Markup("").join(map(escape, marked))
-
-
-def data_uri(png: bytes) -> str:
-    """The picture as a data address, so that the page loads nothing."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def png_size(png: bytes) -> tuple[int, int]:
-    """Width and height, from the header that comes first in a PNG."""
-    return struct.unpack(">II", png[16:24])
-
-
-def plain_spread(summary: Summary, digits: int) -> str:
-    """The paper's number; over how many runs is said once, among the definitions."""
-    spread = "" if summary.std is None else f" ± {summary.std:.{digits}f}"
-    return f"{summary.mean:.{digits}f}{spread}"
-
-
-def probability(p: float | None) -> str:
-    """A p-value of three decimals."""
-    if p is None:
-        return ""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,14 +1,13 @@
 """Which runs count: finished, undamaged, and those that the registry asks for.
 
-Tables, figures, the report and the launcher read runs through `Reader` alone. A folder that is
-damaged, half-written or another run's is named on stderr, treated as missing, and the rest goes on.
+A folder that is damaged, half-written or another run's is named on stderr and counts as missing.
 """
 
 import hashlib
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from experiments.paper.kinds import Artifact, RunSet
 from experiments.paper.registry import needed
 from experiments.run.folder import RunFolder
 
-HUGE = 1e100
+HUGE = 1e100  # sums of larger numbers may not be finite
 HINTS = {
-    "partial": "begun: it goes on where it stopped",
+    "partial": "begun: it will continue where it stopped",
     "failed": "it stopped with an error: see error.txt in its folder",
-    "unusable": "its folder is damaged or another run's, and is given up for it",
+    "unusable": "its folder is damaged or belongs to another run, and will be overwritten",
 }
 
 
@@ -32,21 +31,27 @@ class Finished:
 
     runs: RunSet
     seed: int
-    config: dict
-    starts: list[dict]
-    result: dict
+    config: dict[str, Any]
+    starts: list[dict[str, Any]]
+    result: dict[str, Any]
     folder: RunFolder
-    lines: list[dict] | None = None
 
     @cached_property
-    def log(self) -> list[dict]:
-        """One line an epoch; read on demand, unless it had to be checked line by line."""
-        return self.folder.read_log() if self.lines is None else self.lines
+    def log(self) -> list[dict[str, Any]]:
+        """One line an epoch, read on demand."""
+        return self.folder.read_log()
 
     @property
-    def best(self) -> dict:
-        """The log's line of the epoch that validation accuracy chose."""
+    def best(self) -> dict[str, Any]:
+        """The log's line of the chosen epoch."""
         return self.log[self.result["best_epoch"] - 1]
+
+    def number(self, value: Any, key: str) -> float | None:
+        """A measured value as a float; None, and a line on stderr, when it is no number."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        print(f"WARNING: {self.runs.name}/seed{self.seed} has no value {key}", file=sys.stderr)
+        return None
 
 
 class Reader:
@@ -54,40 +59,42 @@ class Reader:
 
     def __init__(self, results: Path):
         self.results = Path(results)
-        self._read: dict[tuple[RunSet, int], tuple[Finished | None, str]] = {}
-        self._values: dict[tuple[RunSet, int, str], float | None] = {}
+        self.run = cache(self._run)
+        self._value = cache(self._read_value)
 
-    def run(self, runs: RunSet, seed: int) -> tuple[Finished | None, str]:
+    def _run(self, runs: RunSet, seed: int) -> tuple[Finished | None, str]:
         """The run if it can be used, and its state: new, partial, failed, done or unusable."""
-        if (runs, seed) not in self._read:
-            folder = runs.folder(self.results, seed)
-            try:
-                state = folder.state
-                config = None if state == "new" else read_config(folder, runs, seed)
-                finished = read_finished(folder, runs, seed, config) if state == "done" else None
-            except (UsageError, OSError, UnicodeDecodeError) as error:
-                print(f"WARNING: {folder.path} is not used: {error}", file=sys.stderr)
-                finished, state = None, "unusable"
-            self._read[runs, seed] = finished, state
-        return self._read[runs, seed]
+        folder = runs.folder(self.results, seed)
+        try:
+            state = folder.state
+            config = {} if state == "new" else read_config(folder, runs, seed)
+            return read_finished(folder, runs, seed, config) if state == "done" else None, state
+        except (UsageError, OSError, UnicodeDecodeError) as error:
+            print(f"WARNING: {folder.path} is not used: {error}", file=sys.stderr)
+            return None, "unusable"
 
     def finished(self, runs: RunSet, seeds: Iterable[int]) -> list[Finished]:
         """The usable runs among the seeds, in their order."""
         found = (self.run(runs, seed)[0] for seed in seeds)
         return [run for run in found if run is not None]
 
+    def behind(self, artifact: Artifact) -> list[Finished]:
+        """The usable runs among all that the artifact needs."""
+        return [run for runs in artifact.runs() for run in self.finished(runs, artifact.seeds)]
+
     def values(self, runs: RunSet, seeds: Iterable[int], key: str) -> dict[int, float]:
         """Seed -> number of result.json; a run that lacks it is named once on stderr.
 
-        Keys that begin with val/ are the log's, at the epoch that was chosen.
+        Keys that begin with val/ are the log's, at the chosen epoch.
         """
-        for run in self.finished(runs, seeds):
-            place = (runs, run.seed, key)
-            if place not in self._values:
-                source = run.best if key.startswith("val/") else run.result
-                self._values[place] = number(source.get(key), runs, run.seed, key)
-        found = {seed: self._values.get((runs, seed, key)) for seed in seeds}
+        found = {seed: self._value(runs, seed, key) for seed in seeds}
         return {seed: value for seed, value in found.items() if value is not None}
+
+    def _read_value(self, runs: RunSet, seed: int, key: str) -> float | None:
+        run, _ = self.run(runs, seed)
+        if run is None:
+            return None
+        return run.number((run.best if key.startswith("val/") else run.result).get(key), key)
 
     def missing(self, artifacts: Iterable[Artifact]) -> list[tuple[RunSet, int]]:
         """The (runs, seed) that the artifacts need and that cannot be used yet."""
@@ -96,15 +103,12 @@ class Reader:
     def to_fill(self, artifacts: Iterable[Artifact]) -> list[tuple[str, str]]:
         """(command, why the runs do not count yet or "") for the missing runs.
 
-        Runs that differ in their seed alone, and are in the same state, are one command.
+        Runs that differ only in their seed and are in the same state are one command.
         """
         groups: dict[tuple[RunSet, str], list[int]] = {}
         for runs, seed in self.missing(artifacts):
             groups.setdefault((runs, self.run(runs, seed)[1]), []).append(seed)
-        return [
-            (self.commands(runs, seeds), HINTS.get(state, ""))
-            for (runs, state), seeds in groups.items()
-        ]
+        return [(self.commands(r, seeds), HINTS.get(s, "")) for (r, s), seeds in groups.items()]
 
     def commands(self, runs: RunSet, seeds: Sequence[int]) -> str:
         """One line of shell that makes the runs of these seeds, all in the state of the first.
@@ -117,30 +121,26 @@ class Reader:
         return runs.commands(seeds, extra)
 
 
-def read_config(folder: RunFolder, runs: RunSet, seed: int) -> dict:
+def read_config(folder: RunFolder, runs: RunSet, seed: int) -> dict[str, Any]:
     """The run's configuration; raises `UsageError` when it is another run's or not whole."""
     if not folder.file("config.json").exists():
         raise UsageError("it holds a result and no config.json: move the folder away")
     config = folder.read_json("config.json")
-    asked = {
-        "dataset": runs.dataset,
-        "method": runs.method,
-        "seed": seed,
-        "differing": dict(runs.overrides),
-    }
-    for key, value in asked.items():
+    asked = {"dataset": runs.dataset, "method": runs.method, "seed": seed}
+    for key, value in (asked | {"differing": dict(runs.overrides)}).items():
         if config.get(key) != value:
             there = shown(repr(config.get(key)))
             raise UsageError(f"config.json is another run's: {key} is {there}, not {value!r}")
     for key in ("settings", "prep", "hparams"):
-        as_dict(config.get(key), f"{key} of config.json")
+        if not isinstance(config.get(key), dict):
+            raise UsageError(f"config.json is damaged: {key} is not an object")
     return config
 
 
-def read_finished(folder: RunFolder, runs: RunSet, seed: int, config: dict) -> Finished:
+def read_finished(folder: RunFolder, runs: RunSet, seed: int, config: dict[str, Any]) -> Finished:
     """A done run's files; raises `UsageError` when one of them is not whole."""
     starts = folder.read_json("env.json").get("starts")
-    if not starts or not isinstance(starts, list):
+    if not (starts and isinstance(starts, list) and all(isinstance(s, dict) for s in starts)):
         raise UsageError("env.json is damaged: it has no list of starts")
     result = folder.read_json("result.json")
     best, epochs = result.get("best_epoch"), config["settings"].get("max_epochs", 1)
@@ -148,13 +148,12 @@ def read_finished(folder: RunFolder, runs: RunSet, seed: int, config: dict) -> F
         if not isinstance(value, int) or not 1 <= value < 10**9:
             raise UsageError(f"damaged: {name} is {str(value)[:40]}")
     check_finite(result)
-    lines = checked_log(folder, result.get("log"), max(best, epochs))
-    starts = [as_dict(start, "env.json") for start in starts]
-    return Finished(runs, seed, config, starts, result, folder, lines)
+    check_log(folder, result.get("log"), max(best, epochs))
+    return Finished(runs, seed, config, starts, result, folder)
 
 
-def checked_log(folder: RunFolder, known: str | None, epochs: int) -> list[dict] | None:
-    """The log, or None where it is whole without being read; raises `UsageError` if it is not.
+def check_log(folder: RunFolder, known: str | None, epochs: int) -> None:
+    """Raises `UsageError` for a log that is not whole.
 
     `known` is the digest that train.py noted in result.json: bytes that have it need not be parsed.
     Numbers that are not finite are written as NaN and Infinity.
@@ -163,33 +162,17 @@ def checked_log(folder: RunFolder, known: str | None, epochs: int) -> list[dict]
     damaged = bool(known) and known != hashlib.sha256(text).hexdigest()
     plain = b"NaN" not in text and b"Infinity" not in text
     if known and not damaged and plain and text.count(b"\n") >= epochs:
-        return None
+        return
     log = folder.read_log()
     numbers = [line.get("epoch") for line in log]
     if damaged or numbers != list(range(1, len(log) + 1)) or len(log) < epochs:
         raise UsageError(f"log.jsonl is damaged: {epochs} epochs expected, {len(log)} whole lines")
     for line in log:
         check_finite(line)
-    return log
 
 
-def check_finite(line: dict) -> None:
-    """Raises `UsageError` for a number that is not finite, or so large that sums of it are not."""
+def check_finite(line: dict[str, Any]) -> None:
+    """Raises `UsageError` for a number that is not finite, or huge."""
     for key, value in line.items():
         if isinstance(value, int | float) and not abs(value) < HUGE:
             raise UsageError(f"damaged: {key} is {str(value)[:40]}")
-
-
-def as_dict(value: Any, what: str) -> dict:
-    """The value, if it is a dictionary; raises `UsageError` otherwise."""
-    if not isinstance(value, dict):
-        raise UsageError(f"{what} is damaged: an object was expected, not {type(value).__name__}")
-    return value
-
-
-def number(value: Any, runs: RunSet, seed: int, key: str) -> float | None:
-    """A measured value as a float; None, and a line on stderr, when the run has no such number."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    print(f"WARNING: {runs.name}/seed{seed} has no value {key}", file=sys.stderr)
-    return None

@@ -1,80 +1,115 @@
-"""Evaluated tables and figures as Markdown, and their exact numbers as CSV."""
+r"""Evaluated tables and figures as Markdown, CSV and LaTeX.
+
+    \usepackage{booktabs,graphicx}
+    \input{results/tables/table1}
+
+In LaTeX, a table of more than three columns takes both columns of a two-column paper. One of more
+than six goes on below itself, block after block: side by side its type would be too small to read.
+"""
+
+import re
+from collections.abc import Sequence
 
 from common.files import csv_text
 from experiments.report.compare import FOOTNOTE, verdict_counts, why_not_comparable
-from experiments.report.evaluate import NOT_THERE, Entry, EvaluatedCell, EvaluatedTable
+from experiments.report.evaluate import NOT_THERE, Entry, EvaluatedCell, EvaluatedTable, blocks
 from experiments.report.figures import EvaluatedFigure
-from experiments.report.statistics import exact
+from experiments.report.provenance import plus_minus
+from experiments.report.statistics import MISSING, Summary, exact
+
+WIDEST = 6  # columns side by side
+NARROW = 3  # columns that fit half a page
+ESCAPES = {c: "\\" + c for c in "{}$%&#_"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\`{}",
+    '"': "''",
+    "±": r"$\pm$",
+}
+TABLE = r"""% \usepackage{{booktabs,graphicx}}
+% {sources}
+\begin{{{kind}}}[tbp]
+\centering
+\caption{{{caption}}}
+\label{{tab:{name}}}
+\small
+\setlength{{\tabcolsep}}{{3pt}}
+\smallskip
+\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{%
+\begin{{tabular}}{{{columns}}}
+\toprule
+{rows}
+\bottomrule
+\end{{tabular}}}}
+\par\smallskip
+{{\footnotesize\raggedright
+{notes}
+\par}}
+\end{{{kind}}}
+"""
+FIGURE = r"""% \usepackage{{graphicx}}
+% \graphicspath{{{{results/figures/}}}}
+\begin{{{kind}}}[tbp]
+\centering
+\includegraphics[width=\linewidth]{{\detokenize{{{name}.pdf}}}}
+\caption{{{caption}}}
+\label{{fig:{name}}}
+\end{{{kind}}}
+"""
 
 
 def markdown(evaluated: EvaluatedTable) -> str:
     """The table with its notes, what is missing, and where the numbers come from."""
-    table = evaluated.table
-    body = [
-        " | ".join([f"| {row.label}", *map(markdown_entry, entries)]) + " |"
-        for row, entries in evaluated.rows()
-    ]
-    commands = [
-        f"- `{command}`" + (f" ({hint})" if hint else "") for command, hint in evaluated.to_fill
-    ]
-    lines = [
-        f"**{table.id}.** {table.caption}",
-        "",
-        " | ".join([f"| {table.first}", *(column.name for column in table.columns)]) + " |",
-        "|---" * (len(table.columns) + 1) + "|",
-        *body,
-        "",
-        *([evaluated.marks_note, ""] if evaluated.marks_note else []),
-        *(line for note in table.notes for line in (note, "")),
-        *beside_the_paper(evaluated),
-        *(["To fill:", "", *commands, ""] if commands else []),
-        evaluated.footer,
-    ]
-    return "\n".join(lines) + "\n"
+    table, compared = evaluated.table, evaluated.compared
+    rows = [[table.first, *(column.name for column in table.columns)]]
+    for row, entries in evaluated.rows():
+        shown = (
+            e.marked(e.text, "markdown") if isinstance(e, EvaluatedCell) else e or NOT_THERE
+            for e in entries
+        )
+        rows.append([row.label, *shown])
+    head, *body = [f"| {' | '.join(row)} |\n" for row in rows]
+    grid = "".join([head, "|---" * len(rows[0]) + "|\n", *body])
+    parts = [f"**{table.id}.** {table.caption}", grid.rstrip(), evaluated.marks_note, *table.notes]
+    if compared:
+        counts = ", ".join(f"{n} {verdict}" for verdict, n in verdict_counts(compared).items())
+        why = why_not_comparable(compared)
+        parts.append(f"Against the paper, cell by cell: {counts}. {why}{FOOTNOTE}")
+    if evaluated.to_fill:
+        hints = [(command, f" ({hint})" if hint else "") for command, hint in evaluated.to_fill]
+        parts += ["To fill:", "\n".join(f"- `{command}`{hint}" for command, hint in hints)]
+    return "\n\n".join(part for part in [*parts, evaluated.footer] if part) + "\n"
 
 
-def markdown_entry(entry: Entry) -> str:
-    """A number with its mark, a text, or that the table has no such cell."""
-    if isinstance(entry, EvaluatedCell):
-        return entry.enclosed(entry.text, "markdown")
-    return entry or NOT_THERE
-
-
-def beside_the_paper(evaluated: EvaluatedTable) -> list[str]:
-    """A line of verdicts, and how to read them; nothing for a table that the paper lacks."""
-    comparisons = evaluated.comparisons
-    if not comparisons:
-        return []
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in verdict_counts(comparisons).items())
-    why = why_not_comparable(comparisons)
-    return [f"Against the paper, cell by cell: {counts}. {why}{FOOTNOTE}", ""]
+def markdown_figure(evaluated: EvaluatedFigure) -> str:
+    """The picture with its caption."""
+    name = evaluated.figure.id
+    return f"![{name}](<{name}.png>)\n\n**{name}.** {evaluated.caption}\n"
 
 
 def numbers_csv(evaluated: EvaluatedTable) -> str:
     """One line a cell: a text, or in the unit of result.json each seed's own value."""
     header = ("row", "column", "runs", "metric", "mean", "std", "n", "seeds", "values")
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for row, entries in evaluated.rows():
         for column, entry in zip(evaluated.table.columns, entries, strict=True):
             if isinstance(entry, EvaluatedCell):
-                lines.append((row.label, column.name, *number_fields(entry)))
+                values = entry.values
+                each = (" ".join(map(str, values)), " ".join(map(exact, values.values())))
+                fields = (entry.cell.name, entry.cell.key, *summary_fields(entry.summary), *each)
+                lines.append((row.label, column.name, *fields))
             elif entry:
                 lines.append((row.label, column.name, *[""] * 6, entry))
     return csv_text(header, lines)
 
 
-def number_fields(cell: EvaluatedCell) -> tuple[str, ...]:
-    """runs, metric, mean, std, n, seeds and values of a CSV line."""
-    summary, values = cell.summary, cell.values
-    return (
-        cell.cell.name,
-        cell.cell.key,
-        exact(summary and summary.mean),
-        exact(summary and summary.std),
-        str(len(values)),
-        " ".join(map(str, values)),
-        " ".join(map(exact, values.values())),
-    )
+def summary_fields(summary: Summary | None) -> tuple[str, str, str]:
+    """Mean, standard deviation and count of a CSV line."""
+    return (exact(summary.mean), exact(summary.std), str(summary.n)) if summary else ("", "", "0")
 
 
 def comparison_csv(evaluated: EvaluatedTable) -> str:
@@ -85,34 +120,100 @@ def comparison_csv(evaluated: EvaluatedTable) -> str:
     )  # fmt: skip
     lines = []
     for row, cell in evaluated.cells():
-        if not cell.comparison:
-            continue
-        found, paper = cell.comparison, cell.comparison.paper
-        ours, test = found.ours, found.test
-        low, high, p = (test.low, test.high, test.p) if test else (None, None, None)
-        sides = [
-            *(exact(ours and ours.mean), exact(ours and ours.std), str(ours.n if ours else 0)),
-            *(exact(paper.mean), exact(paper.std), str(paper.n)),
-        ]
-        tested = map(exact, (found.difference, low, high, p, found.p_holm))
-        names = (row.label, cell.column.name, cell.cell.name)
-        lines.append((*names, *sides, *tested, found.verdict, found.differs))
+        if cell.paper:
+            sides = (*summary_fields(cell.shown), *summary_fields(cell.paper))
+            tested = (cell.difference, *(cell.test or (None, None, None)), cell.p_holm)
+            names = (row.label, cell.column.name, cell.cell.name)
+            lines.append((*names, *sides, *map(exact, tested), cell.verdict, cell.differs))
     return csv_text(header, lines)
 
 
 def figure_csv(evaluated: EvaluatedFigure) -> str:
     """The plotted numbers, in the unit of the axis."""
-    figure = evaluated.figure
-    x = "group" if figure.kind == "bars" else "epoch"
-    lines = []
-    for point in evaluated.points:
-        panel, y = figure.panels[point.panel], point.y
-        names = (panel.title, panel.series[point.series].label, str(point.x), panel.y_label)
-        lines.append((*names, exact(y.mean), exact(y.std), str(y.n)))
-    return csv_text(("panel", "series", x, "y", "mean", "std", "n"), lines)
+    header = ("panel", "series", "group" if evaluated.figure.kind == "bars" else "epoch", "y")
+    lines = [
+        (one.panel.title, s.series.label, str(x), one.panel.y_label, *summary_fields(y))
+        for one in evaluated.panels
+        for s in one.series
+        for x, y in s.points.items()
+    ]
+    return csv_text((*header, "mean", "std", "n"), lines)
 
 
-def markdown_figure(evaluated: EvaluatedFigure) -> str:
-    """The picture with its caption."""
-    name = evaluated.figure.id
-    return f"![{name}](<{name}.png>)\n\n**{name}.** {evaluated.caption}\n"
+def escape(text: str) -> str:
+    """Text that LaTeX prints as it stands: also two hyphens, which it would draw as one dash."""
+    return re.sub("-(?=-)", "-{}", text.translate({ord(c): new for c, new in ESCAPES.items()}))
+
+
+def latex(evaluated: EvaluatedTable) -> str:
+    """The table's file; its sources are in comments at the top."""
+    table, seeds, dash = evaluated.table, len(evaluated.table.seeds), "A dash: no run yet."
+    parts = panels([count for _, count in blocks(table.columns)])
+    wide = max(map(len, parts))
+    over = [
+        f"Mean ± sample standard deviation (n - 1) over {seeds} seeds.",
+        plus_minus(evaluated.runs),
+        f"Where there are fewer runs, their number is in parentheses. {dash}",
+    ]
+    own_rows = any(row.ours for row in table.rows)
+    below = "The paper has no rows like those below the rule." if own_rows else ""
+    first = ["One seed.", dash] if seeds == 1 else over
+    notes = [note for note in (*first, evaluated.marks_note, below, *table.notes) if note]
+    return TABLE.format(
+        sources=evaluated.footer,
+        kind="table*" if wide > NARROW else "table",
+        caption=escape(table.caption),
+        name=table.id,
+        columns="l" + "c" * wide,
+        rows="\n\\midrule \\addlinespace\n".join(latex_rows(evaluated, part) for part in parts),
+        notes="\n".join(map(escape, notes)),
+    )
+
+
+def panels(counts: Sequence[int]) -> list[list[int]]:
+    """The places of the columns that stand side by side: whole blocks, as many as fit."""
+    found: list[list[int]] = [[]]
+    for place, count in enumerate(counts):
+        if found[-1] and len(found[-1]) + count > WIDEST:
+            found.append([])
+        before = sum(counts[:place])
+        found[-1] += range(before, before + count)
+    return found
+
+
+def latex_rows(evaluated: EvaluatedTable, places: Sequence[int]) -> str:
+    """Heading and rows of some columns; the paper's rows first, below a rule those it lacks."""
+    table = evaluated.table
+    columns = tuple(table.columns[place] for place in places)
+    lines, names, rules, place = [], [""], [], 2
+    for block, count in blocks(columns):
+        names.append(rf"\multicolumn{{{count}}}{{c}}{{{escape(block)}}}")
+        rules += [rf"\cmidrule(lr){{{place}-{place + count - 1}}}"] if block else []
+        place += count
+    if rules:
+        lines += [" & ".join(names).lstrip() + r" \\", " ".join(rules)]
+    lines.append(" & ".join(map(escape, [table.first, *(c.header for c in columns)])) + r" \\")
+    for ours in (False, True):
+        rows = list(evaluated.rows(ours))
+        lines += [r"\midrule"] * bool(rows)
+        for row, entries in rows:
+            shown = (latex_entry(entries[place], len(table.seeds)) for place in places)
+            lines.append(" & ".join([escape(row.label), *shown]) + r" \\")
+    return "\n".join(lines)
+
+
+def latex_entry(entry: Entry, seeds: int) -> str:
+    """Mean, spread, and how many runs they are over where it is not every seed; or a text."""
+    if not isinstance(entry, EvaluatedCell):
+        return escape(entry or NOT_THERE)
+    if entry.shown is None:
+        return MISSING
+    mean, *spread = entry.shown.spread(entry.column.digits).split(" ± ")
+    text = r" $\pm$ ".join([entry.marked(mean, "latex"), *spread])
+    return text if entry.shown.n == seeds else f"{text} ({entry.shown.n})"
+
+
+def latex_figure(evaluated: EvaluatedFigure) -> str:
+    """The figure's picture with its caption; several panels take both columns of a page."""
+    kind = "figure" if len(evaluated.drawn) == 1 else "figure*"
+    return FIGURE.format(kind=kind, name=evaluated.figure.id, caption=escape(evaluated.caption))

@@ -1,14 +1,13 @@
-"""Mean and sample standard deviation of a few runs, how a cell shows them, and Welch's test."""
+"""Mean and sample standard deviation of a few runs, how a cell shows them, and their tests."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MISSING = "--"
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """Mean, sample standard deviation (n - 1; None for a single value) and count."""
 
     mean: float
@@ -19,49 +18,32 @@ class Summary:
         """The summary in another unit."""
         return Summary(self.mean * factor, None if self.std is None else self.std * factor, self.n)
 
-
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean of at least one value; the order of the values cannot change a bit of it."""
-    return math.fsum(values) / len(values)
-
-
-def sample_std(values: Sequence[float]) -> float | None:
-    """Square root of the summed squared deviations over n - 1; None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    centre = mean(values)
-    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+    def spread(self, digits: int) -> str:
+        """`90.2 ± 0.4`, or `90.2` without a standard deviation."""
+        std = "" if self.std is None else f" ± {self.std:.{digits}f}"
+        return f"{self.mean:.{digits}f}{std}"
 
 
 def summarise(values: Sequence[float]) -> Summary | None:
-    """The summary of the values, None where there are none."""
-    return Summary(mean(values), sample_std(values), len(values)) if values else None
+    """The summary of the values, None for no values; their order cannot change a bit of it."""
+    if not values:
+        return None
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n == 1:
+        return Summary(mean, None, 1)
+    return Summary(mean, math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1)), n)
 
 
-def show(summary: Summary | None, percent: bool = True, digits: int = 1) -> str:
-    """`90.2 ± 0.4 (3)`, `90.2 (1)` for a single run, `--` for none."""
-    if summary is None:
-        return MISSING
-    s = summary.scaled(100.0) if percent else summary
-    spread = "" if s.std is None else f" ± {s.std:.{digits}f}"
-    return f"{s.mean:.{digits}f}{spread} ({s.n})"
+class Welch(NamedTuple):
+    """Of a difference of two means: its 95 % interval and the two-sided p-value."""
 
-
-@dataclass(frozen=True)
-class Welch:
-    """First minus second: the difference of means, its 95 % interval, the two-sided p-value."""
-
-    difference: float
     low: float
     high: float
     p: float
 
 
 def welch(first: Summary, second: Summary) -> Welch | None:
-    """Welch's t-test from summaries; None where it cannot be made.
-
-    It needs a standard deviation on both sides and one of them above 0 (a single run has none).
-    """
+    """Welch's t-test of first minus second; None without a deviation on both sides, one above 0."""
     if first.std is None or second.std is None or not (first.std or second.std):
         return None
     from scipy import stats  # takes a second to import
@@ -69,17 +51,16 @@ def welch(first: Summary, second: Summary) -> Welch | None:
     a, b = first.std**2 / first.n, second.std**2 / second.n
     freedom = (a + b) ** 2 / (a**2 / (first.n - 1) + b**2 / (second.n - 1))
     half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(a + b)
-    of_both = (first.mean, first.std, first.n, second.mean, second.std, second.n)
-    p = float(stats.ttest_ind_from_stats(*of_both, equal_var=False).pvalue)
+    both = (first.mean, first.std, first.n, second.mean, second.std, second.n)
+    p = float(stats.ttest_ind_from_stats(*both, equal_var=False).pvalue)
     difference = first.mean - second.mean
-    return Welch(difference, difference - half, difference + half, p)
+    return Welch(difference - half, difference + half, p)
 
 
 def holm(values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values of a family, in its order."""
-    order = sorted(range(len(values)), key=lambda k: values[k])
     adjusted, largest = [0.0] * len(values), 0.0
-    for rank, k in enumerate(order):
+    for rank, k in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         largest = max(largest, min(1.0, (len(values) - rank) * values[k]))
         adjusted[k] = largest
     return adjusted

@@ -1,36 +1,35 @@
 """Writes evaluated tables and figures, and the report of them, into a folder."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.files import atomic, write_text
+from experiments.report import render
 from experiments.report.evaluate import EvaluatedTable
 from experiments.report.figures import EvaluatedFigure
-from experiments.report.latex import latex, latex_figure
 from experiments.report.reader import Reader
-from experiments.report.render import (
-    comparison_csv,
-    figure_csv,
-    markdown,
-    markdown_figure,
-    numbers_csv,
-)
 
 NOTES = Path(__file__).resolve().parents[2] / "docs" / "paper-notes.md"
 
 
+def write_files(stem: Path, files: Mapping[str, str | bytes]) -> None:
+    """Writes a file for each suffix."""
+    for suffix, content in files.items():
+        with atomic(stem.with_name(stem.name + suffix)) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def write_table(evaluated: EvaluatedTable, out: Path) -> str:
     """Writes a table, and prints it if it has a run; returns the line that reports it."""
-    text, path = markdown(evaluated), out / "tables" / f"{evaluated.table.id}.md"
-    write_text(path, text)
-    write_text(path.with_suffix(".csv"), numbers_csv(evaluated))
-    write_text(path.with_suffix(".tex"), latex(evaluated))
-    if evaluated.comparisons:
-        write_text(path.with_suffix(".paper.csv"), comparison_csv(evaluated))
+    text, stem = render.markdown(evaluated), out / "tables" / evaluated.table.id
+    files = {".md": text, ".csv": render.numbers_csv(evaluated), ".tex": render.latex(evaluated)}
+    if evaluated.compared:
+        files[".paper.csv"] = render.comparison_csv(evaluated)
+    write_files(stem, files)
     if evaluated.runs:
         print(text)
-    return f"{evaluated.table.id}: {path}"
+    return f"{stem.name}: {stem}.md"
 
 
 def write_figure(evaluated: EvaluatedFigure, out: Path) -> str:
@@ -40,22 +39,18 @@ def write_figure(evaluated: EvaluatedFigure, out: Path) -> str:
     """
     from experiments.report.draw import draw  # matplotlib takes a second to import
 
-    name = evaluated.figure.id
-    path = out / "figures" / f"{name}.png"
-    if evaluated.figure.panels and not evaluated.points:
-        removed = " (an earlier one was removed)" if path.exists() else ""
+    stem = out / "figures" / evaluated.figure.id
+    if evaluated.figure.panels and not evaluated.drawn:
+        removed = " (an earlier one was removed)" if Path(f"{stem}.png").exists() else ""
         for suffix in (".png", ".pdf", ".csv", ".md", ".tex"):
-            path.with_suffix(suffix).unlink(missing_ok=True)
-        return f"{name}: not drawn, its runs are missing{removed}"
-    if evaluated.points:
-        write_text(path.with_suffix(".csv"), figure_csv(evaluated))
-    write_text(path.with_suffix(".md"), markdown_figure(evaluated))
-    write_text(path.with_suffix(".tex"), latex_figure(evaluated))
-    for suffix, content in draw(evaluated).items():
-        with atomic(path.with_suffix(suffix)) as temporary:
-            temporary.write_bytes(content)
-    missing = evaluated.not_drawn
-    return f"{name}: {path}" + (f" (without {missing})" if missing else "")
+            Path(f"{stem}{suffix}").unlink(missing_ok=True)
+        return f"{stem.name}: not drawn, its runs are missing{removed}"
+    texts = {".md": render.markdown_figure(evaluated), ".tex": render.latex_figure(evaluated)}
+    if evaluated.drawn:
+        texts[".csv"] = render.figure_csv(evaluated)
+    write_files(stem, {**texts, **draw(evaluated)})
+    missing = f" (without {evaluated.not_drawn})" if evaluated.not_drawn else ""
+    return f"{stem.name}: {stem}.png{missing}"
 
 
 def write_report(
@@ -69,12 +64,12 @@ def write_report(
     from experiments.report.draw import cut_panels
     from experiments.report.html import report
 
-    pictures = {}
-    for figure in figures:
-        path = out / "figures" / f"{figure.figure.id}.png"
-        if path.exists():
-            pictures[figure.figure.id] = cut_panels(path.read_bytes(), figure)
-    path = out / f"{name}.html"
+    paths = {f.figure.id: out / "figures" / f"{f.figure.id}.png" for f in figures}
+    pictures = {
+        f.figure.id: cut_panels(paths[f.figure.id].read_bytes(), f)
+        for f in figures
+        if paths[f.figure.id].exists()
+    }
     notes = Path(os.path.relpath(NOTES, out)).as_posix()
-    write_text(path, report(tables, figures, pictures, reader, notes))
-    return f"report: {path}"
+    write_text(out / f"{name}.html", report(tables, figures, pictures, reader, notes))
+    return f"report: {out / name}.html"

@@ -16,13 +16,13 @@ from common.files import read_table
 from common.program import run as run_program
 from data_prep import datasets
 from data_prep.prepare import prepare
-from experiments.paper import extras, figures, tables, text
+from experiments.paper import extras, figures, tables
 from experiments.paper.adapt import adapted
 from experiments.paper.kinds import Table, suffix_of
 from experiments.paper.registry import needed
 from experiments.run.recipe import SHARED
 
-CHOSEN = [*tables.ARTIFACTS, *text.ARTIFACTS, *figures.ARTIFACTS]
+CHOSEN = [*tables.ARTIFACTS, *figures.ARTIFACTS]
 CHOSEN += [extras.CONTROLS, extras.EXTRA_SPLITS, extras.COST, extras.RECIPE]
 SHORTEST = {  # one epoch leaves none after a warm-up
     "max_epochs": "2", "lr": "0.03", "batch_size": "16", "weights": "none", "text_model": "tiny",

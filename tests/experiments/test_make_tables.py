@@ -9,7 +9,6 @@ from fake_runs import fake_run, fill
 
 from experiments.paper import illustration as demo
 from experiments.paper import registry
-from experiments.paper.illustration import MIDAS
 from experiments.paper.kinds import Table
 
 CODE = """
@@ -24,11 +23,12 @@ MEMORY = """
 from tests.memory import peak
 print(peak(), file=sys.stderr)
 """
+ENDINGS = {"figures": (".png", ".pdf", ".csv", ".md", ".tex"), "tables": (".md", ".csv", ".tex")}
 
 
-def make_tables(results, *words, out="out", **environment):
+def make_tables(results, *words, out="out", code=CODE + END, **environment):
     places = ("--results_dir", results, "--out", results / out)
-    return program("-c", CODE + END, *places, *words, **environment)
+    return program("-c", code, *places, *words, **environment)
 
 
 def add_every_key(results, artifacts):
@@ -54,14 +54,10 @@ def test_all_files_are_written_twice_the_same_without_torch(tmp_path):
     assert "| JointUni | 92.0 ± 1.0 (3) | 50.0 ± 0.0 (3) |" in first.stdout
     assert "missing" not in first.stdout
     files = files_of(tmp_path / "out")
-    endings = {
-        "figures": (".png", ".pdf", ".csv", ".md", ".tex"),
-        "tables": (".md", ".csv", ".tex"),
-    }
     wanted = {"report-demo.html"} | {f"figures/figure2{e}" for e in (".png", ".pdf", ".md", ".tex")}
     for artifact in demo.ARTIFACTS:
         kind = "tables" if isinstance(artifact, Table) else "figures"
-        wanted |= {f"{kind}/{artifact.id}{end}" for end in endings[kind]}
+        wanted |= {f"{kind}/{artifact.id}{end}" for end in ENDINGS[kind]}
     assert set(files) == wanted
     for name, content in files.items():  # no dates, and text that stays text
         if name.endswith(".pdf"):
@@ -85,13 +81,13 @@ def test_a_thousand_runs_take_seconds_and_a_part_of_a_gigabyte(tmp_path):
     for seed in range(10, 10 + 1000 - total):
         shutil.copytree(one, one.with_name(f"seed{seed}"))
     before = cpu_of_children()
-    made = program("-c", CODE + MEMORY + END, "--results_dir", tmp_path, "--out", tmp_path / "out")
+    made = make_tables(tmp_path, code=CODE + MEMORY + END)
     after = cpu_of_children()
     assert made.returncode == 0 and "missing" not in made.stdout
     assert after - before < 15
     assert float(made.stderr.split()[-1]) < 1024  # MiB
-    told = program("-m", "experiments", "status", "--results_dir", tmp_path)
-    assert told.stdout.splitlines()[-1].startswith("537 done"), told.stdout[-300:]
+    status = program("-m", "experiments", "status", "--results_dir", tmp_path)
+    assert status.stdout.splitlines()[-1].startswith("537 done"), status.stdout[-300:]
     assert cpu_of_children() - after < 2
     table = (tmp_path / "out/tables/table1.md").read_text(encoding="utf-8")
     assert "Against the paper, cell by cell: " in table and "| --" not in table
@@ -102,19 +98,17 @@ def test_a_thousand_runs_take_seconds_and_a_part_of_a_gigabyte(tmp_path):
 def test_what_is_missing_is_listed_and_what_would_mislead_is_removed(tmp_path):
     fake_run(tmp_path, demo.JOINT, 1)
     (tmp_path / "out/figures").mkdir(parents=True)
-    for end in (".png", ".pdf", ".csv", ".md", ".tex"):
+    for end in ENDINGS["figures"]:
         (tmp_path / f"out/figures/demo-figure4{end}").write_bytes(b"old")
     made = make_tables(tmp_path, "demo-short")
     assert made.returncode == 0
-    said = "demo-figure4: not drawn, its runs are missing (an earlier one was removed)"
-    assert said in made.stdout and not list((tmp_path / "out/figures").glob("demo-figure4*"))
+    line = "demo-figure4: not drawn, its runs are missing (an earlier one was removed)"
+    assert line in made.stdout and not list((tmp_path / "out/figures").glob("demo-figure4*"))
     assert f"demo-figure1: {tmp_path}/out/figures/demo-figure1.png (without " in made.stdout
     assert "missing: 11 runs" in made.stdout
-    commands = make_tables(tmp_path, "demo-figure4", "--missing")
-    assert commands.stdout.splitlines() == [
-        MIDAS.commands([1, 2, 3], ["--results_dir", str(tmp_path)])
-    ]
-    assert commands.stdout.startswith("for seed in 1 2 3; do python train.py --dataset demo")
+    commands = make_tables(tmp_path, "demo-figure4", "--missing").stdout.splitlines()
+    assert commands == [demo.MIDAS.commands([1, 2, 3], ["--results_dir", str(tmp_path)])]
+    assert commands[0].startswith("for seed in 1 2 3; do python train.py --dataset demo")
 
 
 def test_no_run_or_an_unknown_name_is_refused_in_a_line(tmp_path):

@@ -4,27 +4,32 @@ import pytest
 from conftest import ROOT, program
 
 from common.options import UsageError
-from experiments.paper import extras as extra_tables
-from experiments.paper import illustration as demo
-from experiments.paper import tables as paper_tables
+from experiments.paper import extras, tables
 from experiments.paper.adapt import RELEASE_PAIRS, adapted, read_settings
+from experiments.paper.illustration import DEMO_RECIPE
 from experiments.paper.kinds import RunSet, Table
-from experiments.paper.registry import ARTIFACTS, find, needed, select
+from experiments.paper.registry import ARTIFACTS, needed, select
 from experiments.paper.rows import TAKEN_BACK
 from experiments.run import recipe
 from experiments.run.resolve import resolve, run_from_config
 
-ALL_RUNS = sorted({runs for runs, _ in needed(ARTIFACTS)}, key=lambda runs: runs.name)
 TABLES = [a for a in ARTIFACTS if isinstance(a, Table)]
+
+
+def resolved(runs):
+    return resolve(runs.arguments(1), "")[0]
+
+
+def named(*names):
+    return [artifact for name in names for artifact in select([name])]
 
 
 def test_every_run_is_what_train_would_call_it():
     """A setting at its default would name another folder than train.py's."""
-    for runs in ALL_RUNS:
-        run, _ = resolve(runs.arguments(1), "")
-        assert (run.dataset, run.method, run.differing) == (
-            runs.dataset, runs.method, dict(runs.overrides),
-        )  # fmt: skip
+    for runs in {runs for runs, _ in needed(ARTIFACTS)}:
+        run = resolved(runs)
+        assert (run.dataset, run.method) == (runs.dataset, runs.method)
+        assert run.differing == dict(runs.overrides)
 
 
 def test_the_tables_and_figures_of_the_paper_are_all_there():
@@ -33,11 +38,12 @@ def test_the_tables_and_figures_of_the_paper_are_all_there():
     assert [n for n in names if n.startswith("figure")] == [f"figure{k}" for k in range(1, 8)]
     assert len(set(names)) == len(names)
     for artifact in ARTIFACTS:
-        assert find(artifact.id.upper()) == [artifact]
+        assert select([artifact.id.upper()]) == [artifact]
         for panel in getattr(artifact, "panels", ()):
             wanted = len(panel.groups) if artifact.kind == "bars" else 1
             assert all(len(series.values) == wanted for series in panel.series)
-    assert [a.id for a in find("Demo")] == ["figure2", *(n for n in names if n[:5] == "demo-")]
+    demo = [n for n in names if n == "figure2" or n[:5] == "demo-"]
+    assert [a.id for a in select(["Demo"])] == demo
     assert [a.id for a in select(["demo-figure6", "table1"])] == ["table1", "demo-figure6"]
 
 
@@ -50,39 +56,31 @@ def test_overrides_become_flags_and_a_folder(tmp_path):
     assert str(folder) == "runs/demo/Midas/lam=5,weak_modality=off/seed2"
 
 
-def test_a_cell_stands_beside_the_papers_number_of_the_same_thing():
-    for table in TABLES:
-        for row, column, cell in table.cells():
-            if not cell.paper:
-                continue
-            _, dataset, method, variant, metric = cell.paper
-            assert dataset == cell.runs.dataset, (table.id, row.label, column.header)
-            assert method in ("", cell.runs.method)
-            if metric in ("acc", "f1"):
-                assert metric == ("acc" if "acc" in cell.key else "f1")
-                assert cell.key != "test/f1_macro"
-            if variant.startswith(("similarity=", "lambda=", "level=")):
-                key, value = variant.replace("lambda", "lam").split("=")
-                own = dict(cell.runs.overrides).get(key)
-                run, _ = resolve(cell.runs.arguments(1), "")
-                assert str(getattr(run.hparams, key)).removesuffix(".0") == value
-                assert own is None or str(own).removesuffix(".0") == value
-            if variant.startswith("W"):
-                run, _ = resolve(cell.runs.arguments(1), "")
-                h = run.hparams
-                on = (h.warmup_epochs > 0, h.weak_modality, h.hard_sample)
-                assert variant == "W{:d}_WM{:d}_HS{:d}".format(*on)
+def test_a_cell_is_beside_the_papers_number_of_the_same_thing():
+    for cell in [cell for table in TABLES for _, _, cell in table.cells() if cell.paper]:
+        _, dataset, method, variant, metric = cell.paper
+        assert dataset == cell.runs.dataset and method in ("", cell.runs.method)
+        if metric in ("acc", "f1"):
+            assert metric == ("acc" if "acc" in cell.key else "f1")
+            assert cell.key != "test/f1_macro"
+        if variant.startswith(("similarity=", "lambda=", "level=")):
+            key, value = variant.replace("lambda", "lam").split("=")
+            assert str(getattr(resolved(cell.runs).hparams, key)).removesuffix(".0") == value
+        if variant.startswith("W"):
+            h = resolved(cell.runs).hparams
+            on = (h.warmup_epochs > 0, h.weak_modality, h.hard_sample)
+            assert variant == "W{:d}_WM{:d}_HS{:d}".format(*on)
 
 
 def test_runs_are_shared_between_tables():
-    table1, table2 = (find(name)[0] for name in ("table1", "table2"))
+    table1, table2 = named("table1", "table2")
     assert {c.runs for c in table2.rows[-1].cells} == {c.runs for c in table1.rows[-1].cells}
 
 
 def test_the_late_control_decays_where_midas_does():
-    for row in extra_tables.CONTROLS.rows:
+    for row in extras.CONTROLS.rows:
         for cell in filter(None, row.cells):
-            run, _ = resolve(cell.runs.arguments(1), "")
+            run = resolved(cell.runs)
             warmup = run.hparams.warmup_epochs if row.label == "MIDAS" else 0
             first = 15 if cell.runs.dataset == "food101" else 50
             late = row.label in ("MIDAS", "Joint, lr_step 60") and first == 50
@@ -90,42 +88,40 @@ def test_the_late_control_decays_where_midas_does():
 
 
 def test_the_recipe_table_takes_back_one_difference_a_row():
-    paper, release, *backs = extra_tables.RECIPE.rows
+    paper, release, *backs = extras.RECIPE.rows
     for place, default in enumerate(paper.cells):
-        runs = [row.cells[place] and row.cells[place].runs for row in (release, *backs)]
-        wants = resolve(default.runs.arguments(1), "")[0].hparams
-        has = resolve(runs[0].arguments(1), "")[0].hparams
-        for (key, value), one in zip(TAKEN_BACK.values(), runs[1:], strict=True):
-            if one is None:
+        wants, has = (resolved(c.runs).hparams for c in (default, release.cells[place]))
+        for (key, value), row in zip(TAKEN_BACK.values(), backs, strict=True):
+            if row.cells[place] is None:
                 assert getattr(has, key) == value and default.runs.dataset == "food101"
                 continue
-            own = resolve(one.arguments(1), "")[0].hparams
+            own = resolved(row.cells[place].runs).hparams
             changed = {k for k, v in vars(own).items() if v != getattr(has, k)}
             assert changed - {"alpha_cap"} == {key} and getattr(own, key) == value
             assert key == "lr_from" or getattr(wants, key) == value
 
 
 def test_the_demos_recipe_is_the_releases_but_for_what_differs_between_its_sets():
-    own = dict(demo.DEMO_RECIPE.rows[1].cells[0].runs.overrides)
-    assert own == {key: recipe.MIDAS["cremad"][key] for key in own}
-    assert set(own) == {key for key, _ in TAKEN_BACK.values()}
-    taken = [row.cells[0].runs.overrides for row in demo.DEMO_RECIPE.rows[2:]]
+    own = dict(DEMO_RECIPE.rows[1].cells[0].runs.overrides)
+    assert own == {key: recipe.MIDAS["cremad"][key] for key, _ in TAKEN_BACK.values()}
+    taken = [row.cells[0].runs.overrides for row in DEMO_RECIPE.rows[2:]]
     assert [set(own) - set(dict(one)) for one in taken] == [{k} for k, _ in TAKEN_BACK.values()]
 
 
 def test_all_runs_take_other_settings_where_they_have_them():
-    chosen = [a for a in ARTIFACTS if a.id in ("table1", "figure4", "figure2")]
-    given = {"max_epochs": "3", "size": "32", "vocabulary": "build", "weights": "none"}
-    changed = adapted(chosen, given)
+    chosen = named("table1", "figure2", "figure4")
+    changed = adapted(
+        chosen, {"max_epochs": "3", "size": "32", "vocabulary": "build", "weights": "none"}
+    )
     names = {runs.name for runs, _ in needed(changed)}
     assert "kinetics/Midas/max_epochs=3,size=32" in names
     assert "food101/SMV/max_epochs=3,size=32,vocabulary=build,weights=none" in names
-    # Files of their own, whose captions tell the settings: the tables without them stay.
+    # Files and captions name the settings: the tables without them stay.
     settings = "max_epochs=3,size=32,vocabulary=build,weights=none"
     assert [a.id for a in changed] == [f"{a.id}-{settings}" for a in chosen]
     assert all(a.caption.endswith(f"{settings.replace(',', ', ')}.") for a in changed)
     assert adapted(chosen, {}) == chosen
-    assert set(needed([changed[1]])) < set(needed([changed[0]]))  # still shared
+    assert set(needed([changed[2]])) < set(needed([changed[0]]))  # still shared
 
 
 @pytest.mark.parametrize(
@@ -134,22 +130,23 @@ def test_all_runs_take_other_settings_where_they_have_them():
         ("table6", {"lam": "2"}, "--set lam: the entry varies it itself"),
         ("table1", {"colour": "red"}, "--set colour: no run of these"),
         ("table1", {"max_epochs": "none"}, "--max_epochs"),
+        ("table7", {"recipe": "official"}, "has this setting; the authors' release has cremad, k"),
     ],
 )
 def test_settings_that_cannot_be_set_are_refused(name, given, words):
     with pytest.raises(UsageError, match=words):
-        adapted(find(name), given)
+        adapted(named(name), given)
 
 
-def test_settings_of_another_form_are_refused():
-    for words in (["size"], ["=3"], ["size=3", "size=4"]):
-        with pytest.raises(UsageError, match="--set takes KEY=VALUE"):
-            read_settings(words)
+@pytest.mark.parametrize("words", [["size"], ["=3"], ["size=3", "size=4"]])
+def test_settings_of_another_form_are_refused(words):
+    with pytest.raises(UsageError, match="--set takes KEY=VALUE"):
+        read_settings(words)
     assert read_settings(["--size=32", "weights=/a=b"]) == {"size": "32", "weights": "/a=b"}
 
 
 def test_the_official_recipe_reaches_the_sets_of_the_release_alone():
-    counts, accuracy, others = (find(n)[0] for n in ("table5", "text-figure1", "table7"))
+    counts, accuracy, others = named("table5", "text-figure1", "table7")
     given = {"recipe": "official", "max_epochs": "3"}
     table5, figure1, table7 = adapted([counts, accuracy, others], given)
     names = {cell.runs.name for _, _, cell in table5.cells()}
@@ -159,8 +156,12 @@ def test_the_official_recipe_reaches_the_sets_of_the_release_alone():
     assert figure1.rows[0].cells[1].key == "val/acc_mis_release"
     assert figure1.notes == (*accuracy.notes, RELEASE_PAIRS)
     assert adapted([accuracy], {"max_epochs": "3"})[0].notes == accuracy.notes
-    with pytest.raises(UsageError, match="has this setting; the authors' release has cremad, kin"):
-        adapted([others], {"recipe": "official"})
+
+
+def test_an_entry_that_varies_a_setting_is_left_out_where_others_take_it(capsys):
+    kept = adapted([tables.TABLE_1, extras.RECIPE], {"recipe": "official"})
+    assert [artifact.id for artifact in kept] == ["table1-recipe=official"]
+    assert "note: extra-recipe is left out: --set recipe" in capsys.readouterr().err
 
 
 def test_the_page_of_both_recipes_is_what_the_command_prints():
@@ -168,14 +169,6 @@ def test_the_page_of_both_recipes_is_what_the_command_prints():
     assert (made.returncode, made.stderr) == (0, "")
     assert (ROOT / "docs" / "recipe.md").read_text("utf-8") == made.stdout
     assert "| **`alpha_cap`** | **0** | **10** |" in made.stdout
-
-
-def test_an_entry_that_varies_a_setting_is_left_out_where_others_take_it(capsys):
-    kept = adapted([paper_tables.TABLE_1, extra_tables.RECIPE], {"recipe": "official"})
-    assert [artifact.id for artifact in kept] == ["table1-recipe=official"]
-    assert "note: extra-recipe is left out: --set recipe" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="the entry varies it itself"):
-        adapted([extra_tables.RECIPE], {"recipe": "official"})
 
 
 def test_a_run_of_an_older_version_is_not_evaluated_under_todays_defaults():
