@@ -46,7 +46,7 @@ from common.program import run as run_program  # noqa: E402
 from data_prep.datasets import cremad, kinetics  # noqa: E402
 from data_prep.modalities.video import Video  # noqa: E402
 from data_prep.sample import extract_row, single_threaded  # noqa: E402
-from data_prep.shards import Shard, ShardWriter, schema  # noqa: E402
+from data_prep.shards import Shard, schema, write_shard  # noqa: E402
 from data_prep.spec import Candidate, Rejection, Spec  # noqa: E402
 
 READ_RATE = 22050  # Hz, as librosa reads the peers' wav files of 16 kHz
@@ -138,14 +138,14 @@ def peers(clips: list[Clip], out: Path, row: Row, ffmpeg: str | None) -> None:
 def ours(clips: list[Clip], path: Path, spec: Spec) -> None:
     """Our way for all clips, which share a folder; the rows become the shard `path`."""
     root = clips[0].video.parent
-    writer = ShardWriter(path, schema("benchmark", spec))
+    rows = []
     for clip in clips:
         sources = {"audio": (clip.sound.name,), "video": (clip.video.name,)}
         row = extract_row(root, spec, None, Candidate(clip.video.stem, 0, sources))
         if isinstance(row, Rejection):
             raise RuntimeError(f"{clip.video.name} was rejected: {row.reason} {row.detail}")
-        writer.append(row)
-    writer.close([])
+        rows.append(row)
+    write_shard(path, schema("benchmark", spec), rows)
 
 
 def needed(path: Path, k: int) -> list[range]:

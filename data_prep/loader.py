@@ -28,7 +28,7 @@ Key = tuple[int, int, int]
 class Samples(Dataset):
     """The samples of one part; a list of keys makes a whole batch at once.
 
-    `vocabulary` is the split's vocab.txt where texts are stored themselves.
+    `vocabulary` is the split's vocab.txt if texts are stored as texts.
     """
 
     def __init__(
@@ -42,9 +42,6 @@ class Samples(Dataset):
     ):
         self.prepared, self.positions, self.spec = prepared, positions, spec
         self.seed, self.draw = seed, Draw(size, vocabulary=vocabulary)
-
-    def __len__(self) -> int:
-        return len(self.positions)
 
     def one(self, key: Key) -> dict[str, np.ndarray]:
         """The inputs of one item."""
@@ -68,22 +65,13 @@ class Samples(Dataset):
         }
 
 
-class _KeyBatches:
-    """A batch sampler whose list is set before each pass (persistent workers keep their loader)."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Key]] = []
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
 def _quiet_worker(_: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _as_is(batch: Any) -> Batch:
+    return batch
 
 
 class Loader:
@@ -102,13 +90,13 @@ class Loader:
         keep_last: bool = True,
         vocabulary: Path | None = None,
     ):
-        self.keep_last = keep_last
         self.samples = Samples(prepared, positions, spec, size, seed, vocabulary)
+        self.keep_last = keep_last
         self.batch_size, self.seed, self.device = batch_size, seed, device
-        self.sampler = _KeyBatches()
+        self.keys: list[list[Key]] = []  # of a pass's batches; changed in place between passes
         self.loader = DataLoader(
             self.samples,
-            batch_sampler=self.sampler,
+            batch_sampler=self.keys,
             num_workers=workers,
             collate_fn=_as_is,
             persistent_workers=workers > 0,
@@ -117,7 +105,7 @@ class Loader:
         )
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.samples.positions)
 
     def steps(self, plan: Any = None) -> int:
         """The number of batches that `epoch` yields."""
@@ -140,8 +128,7 @@ class Loader:
         into the part and `columns` of length K) replaces the list of samples for this epoch.
         """
         indices = np.arange(len(self)) if plan is None else plan.indices.cpu().numpy()
-        rng = np.random.default_rng([self.seed, epoch])
-        places = rng.permutation(len(indices))
+        places = np.random.default_rng([self.seed, epoch]).permutation(len(indices))
         starts = self._starts(len(places))
         end = len(places) if self.keep_last else len(places) // self.batch_size * self.batch_size
         batches = [
@@ -157,34 +144,29 @@ class Loader:
     def batches(
         self, indices: Sequence[int] | None = None, transforms: str = "eval"
     ) -> Iterator[Batch]:
-        """Every sample (or `indices`) in fixed order, whole: nothing shuffled, nothing dropped.
+        """Every sample (or `indices`) in fixed order: nothing shuffled, nothing dropped.
 
         `transforms`: "eval" for the deterministic view, "train" for the first epoch's augmentation.
         """
         epoch = {"eval": -1, "train": 0}[transforms]
         wanted = range(len(self)) if indices is None else [int(k) for k in indices]
         keys = [(epoch, place, index) for place, index in enumerate(wanted)]
-        yield from self._run(
-            [keys[k : k + self.batch_size] for k in range(0, len(keys), self.batch_size)]
-        )
+        starts = range(0, len(keys), self.batch_size)
+        yield from self._run([keys[k : k + self.batch_size] for k in starts])
 
     def _run(self, batches: list[list[Key]]) -> Iterator[Batch]:
-        self.sampler.batches = batches
+        self.keys[:] = batches
         for batch in self.loader:
-            batch["label"] = batch["label"].to(self.device, non_blocking=True)
-            batch["index"] = batch["index"].to(self.device, non_blocking=True)
+            for name in ("label", "index"):
+                batch[name] = batch[name].to(self.device, non_blocking=True)
             yield batch
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch
 
 
 def train_statistics(
     batches: Callable[[], Iterator[Batch]], name: str, modality: Modality
 ) -> tuple[list, list]:
     """Mean and standard deviation of a part, as lists: see `Modality.values`."""
-    count, total, squares = 0, 0.0, 0.0
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for batch in batches():
         values, axes, means = modality.values(batch["inputs"][name].double())
         count += values.numel() // means

@@ -21,8 +21,9 @@ from data_prep.modalities import array, unpickle, unpickle_child
 from data_prep.modalities.array import Array
 from data_prep.modalities.audio import Audio
 from data_prep.modalities.image import Image
-from data_prep.shards import FACTS, Shard, ShardWriter, schema
+from data_prep.shards import FACTS, Shard, schema, write_shard
 from data_prep.spec import Rejection, spec_hash, spec_json
+from data_prep.split import Split
 from data_prep.store import Prepared, read_pool
 from experiments.paper.kinds import RunSet
 from experiments.report.reader import Reader
@@ -51,12 +52,11 @@ def write_prepared(folder: Path) -> Path:
     """A whole prepared folder of a few samples, its split and its pairs."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, columns = SPEC["audio"].shape
-    writer = ShardWriter(folder / "samples-00000.arrow", schema("demo", SPEC))
-    for k in range(SAMPLES):
-        values = {"audio": bytes(2 * rows * columns), "image": [b"jpeg"], "array": [b"a", b"b"]}
-        facts = {"id": f"s{k:02d}", "label": k % 2, "group": "", "part": "", "sources": "x"}
-        writer.append(facts | {"duration_s": 1.0, "n_frames": 3, "flags": ""} | values)
-    writer.close([Rejection("r", "r.wav", "unreadable", "why")])
+    values = {"audio": bytes(2 * rows * columns), "image": [b"jpeg"], "array": [b"a", b"b"]}
+    values |= {"group": "", "part": "", "sources": "x", "duration_s": 1.0, "n_frames": 3}
+    results = [{"id": f"s{k:02d}", "label": k % 2, "flags": ""} | values for k in range(SAMPLES)]
+    rejected = Rejection("r", "r.wav", "unreadable", "why")
+    write_shard(folder / "samples-00000.arrow", schema("demo", SPEC), [*results, rejected])
     meta = spec_json("demo", SPEC) | {
         "spec_hash": spec_hash("demo", SPEC), "complete": True, "label_names": ["cat", "dog"],
         "samples": SAMPLES, "split_second": 2 / 3, "release_cut": "test",
@@ -69,7 +69,7 @@ def write_prepared(folder: Path) -> Path:
     write_json(folder / "meta.json", meta)
     prepared = Prepared(folder)
     for part in ("train", "test"):
-        prepared.pairs("paper", 0, part, ["audio", "image"])
+        prepared.pairs(Split("paper", 0), part, ["audio", "image"])
     return folder
 
 
@@ -77,7 +77,7 @@ def look_through(prepared: Prepared) -> None:
     """Reads of a prepared folder what a training does."""
     parts = prepared.split("paper", 0)
     for part in ("train", "test"):
-        prepared.pairs("paper", 0, part, ["audio", "image"])
+        prepared.pairs(Split("paper", 0), part, ["audio", "image"])
     for position in parts["val"]:
         for modality in prepared.modalities:
             prepared.value(int(position), modality)
