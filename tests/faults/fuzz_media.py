@@ -19,10 +19,7 @@ from data_prep.modalities.flow import Flow
 from data_prep.modalities.image import Image
 from data_prep.modalities.video import Video
 from data_prep.reasons import Reject
-from data_prep.sample import single_threaded
 from fixtures.media import write_video
-
-__all__ = ["TARGETS", "single_threaded"]
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SOUND = Audio(sample_rate=16000, seconds=0.5, n_fft=256, hop=128)

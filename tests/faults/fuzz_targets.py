@@ -7,6 +7,7 @@ of a process what must stand around a file, and returns the function that reads 
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,21 @@ def one_file(name: str, read: Callable[[Path], Any]) -> Callable[[Path], Read]:
 def fixed(*seeds: str | bytes) -> Callable[[Path], list[bytes]]:
     """Seeds that are written down."""
     return lambda folder: [s if isinstance(s, bytes) else s.encode() for s in seeds]
+
+
+def fragile(folder: Path) -> Read:
+    """A reader that crashes, to test the fuzzer."""
+
+    def feed(data: bytes) -> None:
+        if b"b" in data:
+            raise KeyError("b")
+        if b"crash" in data:
+            os.kill(os.getpid(), 9)
+
+    return feed
+
+
+FRAGILE = Target(fixed("aaa", "abc", "crash", "ccc"), fragile)
 
 
 def plant(root: Path, files: dict[str, str]) -> None:
