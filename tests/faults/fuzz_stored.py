@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from fake_runs import fake_run
-from fuzz_targets import Read, Target, check_message, one_file, told
+from fuzz_targets import Read, Target, check_message, checked, one_file
 
 from common.files import CHECKSUM, file_digest, read_object, to_json, write_json, write_table
 from common.options import UsageError
@@ -276,7 +276,7 @@ def in_mosi(files: str) -> Callable[[Path], Read]:
         def feed(data: bytes) -> Any:
             path.write_bytes(data)
             array.opened.cache_clear()
-            scan = told(mosi.scan(folder, settings))
+            scan = checked(mosi.scan(folder, settings))
             for candidate in scan.candidates[:2]:
                 for m, spec in mosi.spec(settings).items():
                     spec.extract([path], candidate.inline[m], None)

@@ -251,7 +251,6 @@ FOUND: list[tuple[str, Any, str]] = [  # target, input (changes of a sound objec
     ("csv.manifest", b"id,id,label" + b",id" * 20_000, "m.csv has"),
     ("csv.manifest", b"id,label,image\na,%b,no.jpg\nb,y,c.jpg\n" % (b"9" * 5000), "no file under"),
     ("food101", b"a.jpg,t,waffles\n" + b'x"y,"z\n' * 20_000, "as do many lines above"),
-    ("release.food101", b"\x1b" * 3000 + b"\n" + b"x" * 3000, "no sample of food101"),
     *(("json.object", nested(depth), "is damaged") for depth in range(940, 1010, 5)),
     ("text.placed", b"[PAD]\n[CLS]\na\n", "no line [UNK]"),
     ("pickle.load", b"\x80\x02}" + ARRAY[2:-1] + b"K\x01s.", "unhashable"),
