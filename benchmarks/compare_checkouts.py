@@ -103,8 +103,8 @@ def work(checkout: Path, raw: Path, out: Path) -> None:
     flags = ("--data_dir", data, "--results_dir", out / "results", "--devices", "cpu", *SMALL)
     for dataset, (_, preparation) in SETS.items():
         classes = ("--allow_missing_classes", "--max_bad", "1")
-        given = ("--dataset", dataset, "--dataset_root", raw / dataset, "--data_dir", data)
-        run(checkout, "-m", "data_prep", *given, *preparation, *classes)
+        places = ("--dataset_root", raw / dataset, "--data_dir", data)
+        run(checkout, "-m", "data_prep", "--dataset", dataset, *places, *preparation, *classes)
         text = TINY_TEXT if preparation else ()
         run(checkout, "train.py", "--dataset", dataset, *preparation, *text, *flags)
     for method in methods:

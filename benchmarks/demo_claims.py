@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", default="data", help="prepared data")
     parser.add_argument("--results_dir", default="results", help="root of all runs")
-    args = parser.parse_strictly(argv)
+    args = parser.parse_strictly(list(argv))
     reader = Reader(Path(args.results_dir))
     truth = Path(args.data_dir) / "raw" / "demo-truth.csv"
     missed = 0

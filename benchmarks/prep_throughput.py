@@ -82,12 +82,12 @@ def write_clips(folder: Path, row: Row, count: int, seconds: float) -> list[Path
     for k, path in enumerate(paths):
         draw = np.random.default_rng(k)
         large = draw.integers(0, 256, (9, 12, 3)).astype(np.float32)
-        large = cv2.resize(large, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)
+        far = cv2.resize(large, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)
         grain = draw.normal(0, 6 if mp4 else 3, (height + 64, width + 64, 3)).astype(np.float32)
         frames = np.empty((int(seconds * FPS), height, width, 3), np.uint8)
         for t, (down, right) in enumerate(draw.integers(0, 64, (len(frames), 2))):
             x, y = (round(side / 2 * (1 + np.sin(t / 97 + side))) for side in (width, height))
-            picture = large[y : y + height, x : x + width]
+            picture = far[y : y + height, x : x + width]
             picture = picture + grain[down : down + height, right : right + width]
             frames[t] = np.clip(picture, 0, 255)
         sound = 0.3 * draw.normal(size=int(seconds * WAV_RATE)).clip(-3, 3) / 3
@@ -149,7 +149,8 @@ def ours(clips: list[Path], path: Path, spec: dict[str, Any]) -> None:
 
     def row(clip: Path) -> Any:
         wav = clip.with_suffix(".wav")
-        sources = {"audio": (wav.name if wav.exists() else clip.name,), "video": (clip.name,)}
+        sources: dict[str, tuple[str, ...]] = {"video": (clip.name,)}
+        sources["audio"] = (wav.name,) if wav.exists() else (clip.name,)
         made = extract_row(clip.parent, spec, None, Candidate(clip.stem, 0, sources))
         assert isinstance(made, dict), made
         return made
@@ -163,7 +164,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--rounds", default="7")
     parser.add_argument("--clips", default="4", help="distinct clips of each kind")
     parser.add_argument("--seconds", default="10", help="length of an mp4 clip")
-    args = parser.parse_strictly(argv)
+    args = parser.parse_strictly(list(argv))
     rounds, count = (number(n, getattr(args, n), int, 1) for n in ("rounds", "clips"))
     seconds = number("seconds", args.seconds, float, 4)
     single_threaded()

@@ -14,7 +14,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,7 @@ class Part:
     def __len__(self) -> int:
         return SAMPLES
 
-    def batches(
-        self, indices: Sequence[int] | None = None, transforms: str = "eval"
-    ) -> Iterator[dict]:
+    def batches(self, indices: Any = None, transforms: str = "eval") -> Iterator[dict]:
         """The samples in fixed order, as the project's loader yields them."""
         wanted = torch.as_tensor(range(SAMPLES) if indices is None else list(indices))
         for index in wanted.split(self.size):
@@ -151,7 +149,9 @@ def seconds(work: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
-def in_turn(work: dict[str, Callable], rounds: int, device: torch.device) -> dict[str, list[float]]:
+def in_turn(
+    work: Mapping[str, Callable], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
     """Times of each piece of work, in turn in every round, after one round unmeasured.
 
     Each round begins elsewhere and every other one runs backwards: the place in a round, and what

@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     first.add_argument("--dataset")
     name = first.parse_known_args(argv)[0].dataset or "demo"
     layout, public = datasets.load(name), datasets.public_name(name)
-    args = make_parser(name, layout).parse_strictly(argv)
+    args = make_parser(name, layout).parse_strictly(list(argv))
     given = collect(args, layout.Settings)
     found = datasets.detected(layout, args.dataset_root)
     datasets.tell_detected(args.dataset_root, found, given)
@@ -85,9 +85,13 @@ def main(argv: Sequence[str]) -> int:
     workers = number("num_workers", args.num_workers or str(cores()), int, 1)
     if verb:
         folder = find_folder(data_dir, public, layout.spec(settings), bool(given))
-        if verb == "stats":
-            return show_stats(folder, bool(args.json))
-        return show_findings(folder, public, workers)
+        if verb == "verify":
+            return show_findings(folder, public, workers)
+        from data_prep.stats import stats, text
+
+        figures = stats(folder)
+        print(to_json(figures).rstrip("\n") if args.json else text(figures))
+        return 0
     folder = prepare(
         name if datasets.is_manifest(name) else public,
         Path(args.dataset_root) if args.dataset_root else None,
@@ -158,15 +162,6 @@ def show_findings(folder: Path, dataset: str, workers: int) -> int:
         return 1
     print(f"{'damaged' if findings else 'sound'}: {folder}")
     return 1 if findings else 0
-
-
-def show_stats(folder: Path, as_json: bool) -> int:
-    """Prints a folder's figures."""
-    from data_prep.stats import stats, text
-
-    found = stats(folder)
-    print(to_json(found).rstrip("\n") if as_json else text(found))
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ the epoch's list): no generator's state has to be stored to resume a run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from data_prep.modalities import Modality
 from data_prep.modalities.base import Draw
 from data_prep.modalities.views import flipped
+from data_prep.sample import single_threaded
 from data_prep.spec import Spec
 from data_prep.store import Prepared
 
@@ -25,49 +26,35 @@ Batch = dict
 Key = tuple[int, int, int]
 
 
+@dataclass
 class Samples(Dataset):
     """The samples of one part; a list of keys makes a whole batch at once.
 
-    `vocabulary` is the split's vocab.txt if texts are stored as texts.
+    `draw` is the view of evaluation; `seed` decides the augmentation of the others.
     """
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        positions: np.ndarray,
-        spec: Spec,
-        size: int,
-        seed: int,
-        vocabulary: Path | None = None,
-    ):
-        self.prepared, self.positions, self.spec = prepared, positions, spec
-        self.seed, self.draw = seed, Draw(size, vocabulary=vocabulary)
-
-    def one(self, key: Key) -> dict[str, np.ndarray]:
-        """The inputs of one item."""
-        epoch, place, index = key
-        rng = np.random.default_rng([self.seed, epoch, place]) if epoch >= 0 else None
-        position, draw = int(self.positions[index]), self.draw._replace(rng=rng, flip=flipped(rng))
-        return {m: s.to_input(self.prepared.value(position, m), draw) for m, s in self.spec.items()}
+    prepared: Prepared
+    positions: np.ndarray
+    spec: Spec
+    seed: int
+    draw: Draw
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        items = [self.one(key) for key in keys]
-        index = np.asarray([key[2] for key in keys], dtype=np.int64)
-        inputs = {
-            m: modality.trim(np.stack([item[m] for item in items]))
-            for m, modality in self.spec.items()
-        }
+        inputs: dict[str, list] = {m: [] for m in self.spec}
+        for epoch, place, index in keys:
+            rng = np.random.default_rng([self.seed, epoch, place]) if epoch >= 0 else None
+            draw = self.draw._replace(rng=rng, flip=flipped(rng))
+            for m, modality in self.spec.items():
+                stored = self.prepared.value(int(self.positions[index]), m)
+                inputs[m].append(modality.to_input(stored, draw))
+        where = torch.tensor([index for _, _, index in keys])
+        trimmed = {m: self.spec[m].trim(np.stack(items)) for m, items in inputs.items()}
         return {
-            "index": torch.from_numpy(index),
-            "label": torch.from_numpy(self.prepared.labels[self.positions[index]]),
-            "inputs": {m: torch.from_numpy(values) for m, values in inputs.items()},
-            "place": torch.tensor([key[1] for key in keys]),
+            "index": where,
+            "label": torch.from_numpy(self.prepared.labels[self.positions[where.numpy()]]),
+            "inputs": {m: torch.from_numpy(values) for m, values in trimmed.items()},
+            "place": torch.tensor([place for _, place, _ in keys]),
         }
-
-
-def _quiet_worker(_: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
 
 
 def _as_is(batch: Any) -> Batch:
@@ -90,7 +77,7 @@ class Loader:
         keep_last: bool = True,
         vocabulary: Path | None = None,
     ):
-        self.samples = Samples(prepared, positions, spec, size, seed, vocabulary)
+        self.samples = Samples(prepared, positions, spec, seed, Draw(size, vocabulary=vocabulary))
         self.keep_last = keep_last
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.keys: list[list[Key]] = []  # of a pass's batches; changed in place between passes
@@ -101,7 +88,7 @@ class Loader:
             collate_fn=_as_is,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
-            worker_init_fn=_quiet_worker,
+            worker_init_fn=single_threaded,
         )
 
     def __len__(self) -> int:

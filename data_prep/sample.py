@@ -118,7 +118,7 @@ def _of_one_file(
     raise Reject(failures[0].reason, "; ".join(details))
 
 
-def single_threaded() -> None:
+def single_threaded(_: int = 0) -> None:
     """Runs once in each worker: one clip, one core; the workers are the parallelism."""
     import cv2
     import torch

@@ -13,11 +13,7 @@ from common.files import digest, shown
 from common.options import UsageError
 from data_prep.modalities import Modality, load
 
-# Raised whenever the content that equal settings produce changes.
-# 2: raw frames of no fixed size carry it; 3: packed frames in order; 4: filter banks padded with
-# zeros instead of tiled, three frames a clip of CREMA-D, a text's cleaning, the pool of the lists,
-# texts instead of tokens where the vocabulary is built.
-VERSION = 4
+VERSION = 4  # raised whenever the content that equal settings produce changes
 
 Spec = dict[str, Modality]
 
@@ -67,8 +63,8 @@ class Listed:
 class Scan:
     """What a layout found under a root: candidates in id order, and what it could not use.
 
-    `pool`: the rows of the raw data's lists in their order, None where there are none. `listed`:
-    the samples that an own manifest names, usable or not; 0 for downloads, which are never whole.
+    `pool`: the rows of the raw data's lists, None where there are none. `listed`: the samples that
+    an own manifest names, usable or not; 0 for downloads, which are never whole.
     """
 
     label_names: tuple[str, ...]

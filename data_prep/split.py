@@ -1,17 +1,10 @@
 """Splits: which sample is in which part, decided once and written to a file.
 
-* `paper`: 70/10/20 of the whole pool, which gives the totals of Table 5 where the pool is the
-  paper's. Each class's samples are ranked by SHA-256 of "split_seed:id" and cut (our choice: one
-  clip more or less moves few samples, not all). Stratified by class, as in the authors' release.
-* `release`: the draw of the authors' release, scikit-learn's `train_test_split` twice, stratified,
-  on the rows of the raw data's lists in their order (of ids where there are none). It is made
-  before anything is rejected, and a part keeps the order of the draw.
-* `group`: the same shares, but no group (actor, source video) is in two parts.
-* `official`: the parts that the raw data set itself declares. Where it has several lists, as
-  UCF-101 does, this is the first, `official2` and `official3` are the others.
-
-The misaligned pairs of the evaluation are drawn here too, once a part, so that every method, seed
-and epoch is measured on the same ones.
+`paper`: 70/10/20, stratified by class, samples ranked by SHA-256 of "split_seed:id". `release`: the
+draw of the authors' release on the rows of the raw data's lists, before anything is rejected; a
+part keeps the order of the draw. `group`: 70/10/20, but no group (actor, source video) is in two
+parts. `official`, `official2`, `official3`: the parts that the raw data set declares.
+The misaligned pairs of the evaluation are drawn here too, the same ones for every method and epoch.
 """
 
 import hashlib
@@ -62,8 +55,8 @@ def paper_counts(total: int, second: float = 2 / 3) -> tuple[int, int, int]:
     return train, held_out - int(test), int(test)
 
 
-def _rank(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
 def _largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
@@ -254,8 +247,8 @@ def misaligned_sources(labels: np.ndarray, modalities: int, seed: int = 0) -> np
 def release_partners(count: int, batch: int = 64, seed: int = 0) -> np.ndarray:
     """The official release's misaligned samples of one part: [N] place of each one's partner.
 
-    A permutation within each batch of 64 in the part's order, labels not looked at. The release
-    draws it anew in each epoch; here it is drawn once.
+    A permutation within each batch in the part's order, whatever the labels; drawn once here, in
+    the release anew in each epoch.
     """
     rng = np.random.default_rng(seed)
     starts = range(0, count, batch)

@@ -17,27 +17,17 @@ from common.options import UsageError
 from data_prep.split import PARTS, Split
 from data_prep.store import read_meta
 
-# Train, validation and test samples: the paper's Table 5. `split.paper_counts` reproduces five of
-# the rows exactly. No such rule gives the other two, as their train part alone shows: CMU-MOSI's is
-# the set's official split, and Sarcasm's is not known to come from any rule (the filtered public
-# lists hold 80 samples fewer, too).
+# Train, validation and test samples: the paper's Table 5. `split.paper_counts` gives five of the
+# rows; CMU-MOSI's is the set's official split, and Sarcasm's comes from no rule that we know.
 TABLE_5 = {
-    "kinetics": (16890, 2461, 4778),
-    "cremad": (5209, 744, 1489),
-    "ucf101": (9159, 1308, 2618),
-    "food101": (63481, 9069, 18138),
-    "mosi": (1284, 229, 686),
-    "sarcasm": (17316, 2463, 4936),
+    "kinetics": (16890, 2461, 4778), "cremad": (5209, 744, 1489), "ucf101": (9159, 1308, 2618),
+    "food101": (63481, 9069, 18138), "mosi": (1284, 229, 686), "sarcasm": (17316, 2463, 4936),
     "twitter2015": (3736, 534, 1068),
-}
+}  # fmt: skip
 FILES = {  # what the disk is used for -> the files
-    "samples": "samples-*.arrow",
-    "manifest": "manifest.csv",
-    "rejects": "rejected.csv",
-    "meta": "meta.json",
-    "vocabulary": "**/*vocab.txt",
-    "splits": "splits/*.csv",
-}
+    "samples": "samples-*.arrow", "manifest": "manifest.csv", "rejects": "rejected.csv",
+    "meta": "meta.json", "vocabulary": "**/*vocab.txt", "splits": "splits/*.csv",
+}  # fmt: skip
 
 
 def stats(folder: Path) -> dict[str, Any]:
@@ -99,16 +89,17 @@ def _aligned(rows: Rows) -> str:
 def counts_text(found: dict[str, Any]) -> str:
     """Samples by class and part, one table a split; the paper's sizes in the last line."""
     paper, tables = found["paper"], []
-    columns = {split: PARTS for split in found["splits"]} or {"no split": ()}
-    for split, parts in columns.items():
-        counts = {name: {"all": n} for name, n in found["classes"].items()}
-        for name, own in found["splits"].get(split, {}).items():
-            counts[name] = {"all": sum(own.values()), **own}
-        rows = [(split, "all", *parts)]
-        rows += [(name, *own.values()) for name, own in counts.items()]
-        rows += [("together", *(sum(own[p] for own in counts.values()) for p in ("all", *parts)))]
+    unsplit: dict[str, dict] = {
+        "no split": {name: {"all": n} for name, n in found["classes"].items()}
+    }
+    for split, classes in (found["splits"] or unsplit).items():
+        parts = PARTS if found["splits"] else ()
+        counts = {n: (sum(own.values()), *(own[p] for p in parts)) for n, own in classes.items()}
+        rows: list[tuple] = [(split, "all", *parts)]
+        rows += [(name, *numbers) for name, numbers in counts.items()]
+        rows.append(("together", *map(sum, zip(*counts.values()))))
         if paper:
-            rows += [("paper, Table 5", sum(paper.values()), *(paper[p] for p in parts))]
+            rows.append(("paper, Table 5", sum(paper.values()), *(paper[p] for p in parts)))
         tables.append(_aligned(rows))
     return "\n\n".join(tables)
 

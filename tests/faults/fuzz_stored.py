@@ -84,8 +84,18 @@ def look_through(prepared: Prepared) -> None:
     prepared.vocabulary("paper", 0)
 
 
-def in_prepared(name: str) -> Callable[[Path], Read]:
-    """The set-up of a prepared folder in which one file is fuzzed."""
+def of_prepared(name: str) -> Callable[[Path], list[bytes]]:
+    """A file of a sound prepared folder."""
+
+    def seeds(folder: Path) -> list[bytes]:
+        data = (write_prepared(folder) / name).read_bytes()
+        return [data, without_checksum(data)] if name.endswith(".json") else [data]
+
+    return seeds
+
+
+def prepared_target(name: str, weight: float = 4) -> Target:
+    """A prepared folder in which one file is fuzzed."""
 
     def reader(folder: Path) -> Read:
         write_prepared(folder)
@@ -96,17 +106,7 @@ def in_prepared(name: str) -> Callable[[Path], Read]:
 
         return feed
 
-    return reader
-
-
-def of_prepared(name: str) -> Callable[[Path], list[bytes]]:
-    """A file of a sound prepared folder."""
-
-    def seeds(folder: Path) -> list[bytes]:
-        data = (write_prepared(folder) / name).read_bytes()
-        return [data, without_checksum(data)] if name.endswith(".json") else [data]
-
-    return seeds
+    return Target(of_prepared(name), reader, weight)
 
 
 def _shard(path: Path) -> Shard:
@@ -126,17 +126,13 @@ def _shard(path: Path) -> Shard:
 # Runs ---------------------------------------------------------------------------------------------
 
 
-def _run_files(name: str) -> Callable[[Path], list[bytes]]:
+def run_target(name: str) -> Target:
+    """A finished run of which one file is fuzzed."""
+
     def seeds(folder: Path) -> list[bytes]:
         known = [fake_run(folder / str(k), RUNS, 1, known_log=k) for k in (False, True)]
         files = [run.file(name).read_bytes() for run in known]
         return files + [without_checksum(f) for f in files if name.endswith(".json")]
-
-    return seeds
-
-
-def in_run(name: str) -> Callable[[Path], Read]:
-    """The set-up of a finished run of which one file is fuzzed."""
 
     def reader(folder: Path) -> Read:
         run = fake_run(folder, RUNS, 1)
@@ -157,7 +153,7 @@ def in_run(name: str) -> Callable[[Path], Read]:
 
         return feed
 
-    return reader
+    return Target(seeds, reader)
 
 
 def _config_seeds(folder: Path) -> list[bytes]:
@@ -298,19 +294,14 @@ def _npy_seeds(folder: Path) -> list[bytes]:
 
 
 TARGETS = {
-    "prepared.meta": Target(of_prepared("meta.json"), in_prepared("meta.json")),
-    "prepared.split": Target(
-        of_prepared("splits/paper-seed0.csv"), in_prepared("splits/paper-seed0.csv"), 3
-    ),
-    "prepared.pairs": Target(
-        of_prepared("splits/paper-seed0.pairs-test.csv"),
-        in_prepared("splits/paper-seed0.pairs-test.csv"), 3,
-    ),
+    "prepared.meta": prepared_target("meta.json"),
+    "prepared.split": prepared_target("splits/paper-seed0.csv", 3),
+    "prepared.pairs": prepared_target("splits/paper-seed0.pairs-test.csv", 3),
     "prepared.pool": Target(of_prepared("pool.csv"), one_file("pool.csv", read_pool)),
-    "prepared.local": Target(of_prepared(".local.json"), in_prepared(".local.json"), 3),
+    "prepared.local": prepared_target(".local.json", 3),
     "arrow.shard": Target(of_prepared("samples-00000.arrow"), one_file("a.arrow", _shard), 6),
     **{
-        f"run.{Path(name).stem}": Target(_run_files(name), in_run(name))
+        f"run.{Path(name).stem}": run_target(name)
         for name in ("config.json", "env.json", "result.json", "log.jsonl")
     },
     "run.resolved": Target(_config_seeds, one_file("config.json", _resolved)),
