@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,53 +54,31 @@ def run(checkout: Path, *words: object) -> str:
 
 
 def lasting(value: Any) -> Any:
-    """A JSON value without what passes."""
+    """A JSON value or checkpoint without what passes; tensors and arrays as bytes."""
     if isinstance(value, dict):
-        return {k: lasting(v) for k, v in value.items() if not k.startswith(PASSING)}
-    return [lasting(v) for v in value] if isinstance(value, list) else value
+        return {k: lasting(v) for k, v in value.items() if not str(k).startswith(PASSING)}
+    if isinstance(value, (list, tuple)):
+        return [lasting(v) for v in value]
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        value = torch.as_tensor(value).nan_to_num()
+        return value.dtype, value.shape, value.numpy().tobytes()
+    return repr(value)
 
 
-def same_json(a: Path, b: Path) -> bool:
-    lines = [[lasting(json.loads(x)) for x in p.read_text().splitlines() if x] for p in (a, b)]
-    return lines[0] == lines[1]
+def content(path: Path) -> Any:
+    """What of a file must be the same."""
+    match path.suffix:
+        case ".json":
+            return lasting(json.loads(path.read_text()))
+        case ".jsonl":
+            return [lasting(json.loads(line)) for line in path.read_text().splitlines() if line]
+        case ".pt":
+            return lasting(torch.load(path, weights_only=True, map_location="cpu"))
+        case ".png":
+            return lasting(matplotlib.image.imread(path))
+    return path.read_bytes()
 
 
-def same_object(a: Path, b: Path) -> bool:
-    return lasting(json.loads(a.read_text())) == lasting(json.loads(b.read_text()))
-
-
-def same_tensors(a: Path, b: Path) -> bool:
-    def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                if not str(key).startswith(PASSING):
-                    yield from flat(inner, f"{name}/{key}")
-        elif isinstance(value, list):
-            for k, inner in enumerate(value):
-                yield from flat(inner, f"{name}/{k}")
-        else:
-            yield name, value
-
-    one, two = (dict(flat(torch.load(p, weights_only=True, map_location="cpu"))) for p in (a, b))
-    equal = all(
-        torch.equal(v.nan_to_num(), two[k].nan_to_num()) if isinstance(v, torch.Tensor)
-        else v == two[k] or v != v
-        for k, v in one.items() if k in two
-    )  # fmt: skip
-    return one.keys() == two.keys() and equal
-
-
-def same_picture(a: Path, b: Path) -> bool:
-    return np.array_equal(matplotlib.image.imread(a), matplotlib.image.imread(b))
-
-
-def same_bytes(a: Path, b: Path) -> bool:
-    return a.read_bytes() == b.read_bytes()
-
-
-COMPARE: dict[str, Callable[[Path, Path], bool]] = {
-    ".json": same_object, ".jsonl": same_json, ".pt": same_tensors, ".png": same_picture,
-}  # fmt: skip
 LEFT_OUT = (".lock", ".pdf", ".log")
 
 
@@ -113,7 +90,7 @@ def differences(a: Path, b: Path) -> list[str]:
         found.append({n for n in names if n.suffix not in LEFT_OUT and n.name[0] != "."})
     wrong = [f"{name}: only in one" for name in sorted(found[0] ^ found[1])]
     for name in sorted(found[0] & found[1]):
-        if not COMPARE.get(name.suffix, same_bytes)(a / name, b / name):
+        if content(a / name) != content(b / name):
             wrong.append(f"{name}: differs")
     return wrong
 
@@ -126,8 +103,8 @@ def work(checkout: Path, raw: Path, out: Path) -> None:
     flags = ("--data_dir", data, "--results_dir", out / "results", "--devices", "cpu", *SMALL)
     for dataset, (_, preparation) in SETS.items():
         classes = ("--allow_missing_classes", "--max_bad", "1")
-        given = ("--dataset", dataset, "--dataset_root", raw / dataset, "--data_dir", data)
-        run(checkout, "-m", "data_prep", *given, *preparation, *classes)
+        places = ("--dataset_root", raw / dataset, "--data_dir", data)
+        run(checkout, "-m", "data_prep", "--dataset", dataset, *places, *preparation, *classes)
         text = TINY_TEXT if preparation else ()
         run(checkout, "train.py", "--dataset", dataset, *preparation, *text, *flags)
     for method in methods:
@@ -143,9 +120,8 @@ def main(before: str, after: str) -> int:
     checkouts = {"before": Path(before).resolve(), "after": Path(after).resolve()}
     place = Path(tempfile.mkdtemp())
     for dataset, (flags, _) in SETS.items():
-        given = ("--dataset", dataset, "--out", place / "raw" / dataset)
-        small = ("--per_class", "12", "--corrupt", "1", *flags)
-        run(checkouts["after"], "tests/write_tree.py", *given, *small)
+        small = ("--out", place / "raw" / dataset, "--per_class", "12", "--corrupt", "1", *flags)
+        run(checkouts["after"], "tests/write_tree.py", "--dataset", dataset, *small)
     run(checkouts["after"], "-m", "data_prep", "--dataset", "demo", "--data_dir", place / "demo")
     for name in checkouts:
         shutil.copytree(place / "demo" / "raw", place / name / "data" / "raw")

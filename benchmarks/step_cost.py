@@ -7,16 +7,18 @@ Joint's of the same round, and the median over rounds is printed. The head part 
 stored features, since whole steps cannot resolve it. Host reads are counted by the profiler,
 without the optimizers (Adam keeps its step counts on the host). "start / epoch" is what a method
 does before an epoch (SMV's valuation, GMM's pass and fit, LFM's second derivatives), relative to
-Joint's steps over as many samples, here 64: the pass of SMV and GMM grows with the training part as
-Joint's epoch does, LFM's work does not grow.
+Joint's steps over as many samples, here 64.
 """
 
 import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -30,15 +32,13 @@ from models.classifier import Execution  # noqa: E402
 
 CLASSES = 6
 SAMPLES = 64  # of the training part that methods read before an epoch
+RELEASE = {"uni_reduce": "mean", "pairing": "permutation", "alpha_rule": "ratio"}
 # name -> (method, its hyper-parameters); epoch 60 is behind every warm-up
-VARIANTS = {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "Joint": ("Joint", {}),
     "JointUni": ("JointUni", {}),
     "Midas, feature level": ("Midas", {}),
-    "Midas, release": (
-        "Midas",
-        {"uni_reduce": "mean", "pairing": "permutation", "alpha_rule": "ratio"},
-    ),
+    "Midas, release": ("Midas", RELEASE),
     "Midas, input level": ("Midas", {"level": "input"}),
     "SMV": ("SMV", {}),
     "OPM": ("OPM", {}),
@@ -67,7 +67,7 @@ class Part:
     def __len__(self) -> int:
         return SAMPLES
 
-    def batches(self, indices: object = None, transforms: str = "eval") -> Iterator[dict]:
+    def batches(self, indices: Any = None, transforms: str = "eval") -> Iterator[dict]:
         """The samples in fixed order, as the project's loader yields them."""
         wanted = torch.as_tensor(range(SAMPLES) if indices is None else list(indices))
         for index in wanted.split(self.size):
@@ -80,7 +80,7 @@ class Part:
 def make(name: str, device: torch.device, precision: str) -> tuple[Method, list]:
     """A variant with its own two ResNet-18 and its optimizers around the shared one."""
     public, values = VARIANTS[name]
-    cls = methods.load(public)
+    cls: Any = methods.load(public)
     hparams = cls.HParams(**values)
     model = build_classifier(
         {"audio": Stream("audio", (0.0, 1.0), 1), "video": Stream("video", "imagenet")},
@@ -90,19 +90,17 @@ def make(name: str, device: torch.device, precision: str) -> tuple[Method, list]
         execution=Execution(device, precision),
     )
     method = cls(model, hparams, Facts(0, 70, SAMPLES, CLASSES)).to(device)
-    return method, method.optimizers(
-        lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    )
+    shared = partial(torch.optim.SGD, lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    return method, method.optimizers(shared)
 
 
-def begin(method: Method, part: Part) -> dict:
-    """Epoch 60 begins; returns the columns that the method's plan adds to a batch."""
+def begin(method: Method, part: Part, columns: dict) -> None:
+    """Epoch 60 begins; adds the columns that the method's plan adds to a batch."""
     plan = method.begin_epoch(60, part)
     method.train()
-    if plan is None:
-        return {}
-    spread = slice(None, None, max(1, len(plan.indices) // part.size))  # originals and copies
-    return {name: values[spread][: part.size] for name, values in plan.columns.items()}
+    if plan is not None:
+        spread = slice(None, None, max(1, len(plan.indices) // part.size))  # originals and copies
+        columns |= {name: values[spread][: part.size] for name, values in plan.columns.items()}
 
 
 def make_batch(size: int, side: int, device: torch.device) -> dict:
@@ -114,34 +112,46 @@ def make_batch(size: int, side: int, device: torch.device) -> dict:
     return {"index": torch.arange(size, device=device), "label": label, "inputs": inputs}
 
 
-def gradients(method: Method, batch: dict) -> None:
-    """The method's part of a training step: loss, backward, its hand on the gradients."""
-    loss, _ = method(batch)
-    loss.backward()
-    method.after_backward()
-
-
 def step(method: Method, optimizers: list, batch: dict) -> None:
-    """One training step, as in train.py."""
+    """One training step, as in train.py; without optimizers the method's part of it."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
-    gradients(method, batch)
+    method(batch)[0].backward()
+    method.after_backward()
     for optimizer in optimizers:
         optimizer.step()
 
 
+def head_step(method: Method, batch: dict) -> None:
+    """Everything of a step but the encoders: forward and backward on stored features."""
+    features = {m: f.clone().requires_grad_() for m, f in batch["inputs"].items()}
+    with mock.patch.object(method.model, "encode", lambda _: features):
+        method(batch)[0].backward()
+
+
+def head_batch(method: Method, size: int, columns: dict, device: torch.device) -> dict:
+    """A batch of stored features of `size` samples."""
+    draw = torch.Generator().manual_seed(0)
+    widths: Any = method.model.widths
+    stored = {m: torch.rand(size, w, generator=draw).to(device) for m, w in widths.items()}
+    more = {name: v.repeat(size // len(v) + 1)[:size] for name, v in columns.items()}
+    index = torch.arange(size, device=device)
+    return {"index": index % SAMPLES, "label": index % CLASSES, "inputs": stored} | more
+
+
 def seconds(work: Callable[[], None], device: torch.device) -> float:
     """The time of one call, waiting for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
     begun = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - begun
 
 
-def in_turn(work: dict[str, Callable], rounds: int, device: torch.device) -> dict[str, list[float]]:
+def in_turn(
+    work: Mapping[str, Callable], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
     """Times of each piece of work, in turn in every round, after one round unmeasured.
 
     Each round begins elsewhere and every other one runs backwards: the place in a round, and what
@@ -159,39 +169,7 @@ def in_turn(work: dict[str, Callable], rounds: int, device: torch.device) -> dic
     return times
 
 
-def ratios(times: dict[str, list[float]], reference: str) -> dict[str, float]:
-    """Median over rounds of the time relative to `reference` in the same round."""
-    base = times[reference]
-    return {
-        name: statistics.median(a / b for a, b in zip(values, base))
-        for name, values in times.items()
-    }
-
-
-def head_alone(
-    method: Method, size: int, columns: dict, device: torch.device
-) -> Callable[[], None]:
-    """Everything of a step but the encoders: forward and backward on stored features."""
-    draw = torch.Generator().manual_seed(0)
-    widths = method.model.widths
-    stored = {m: torch.rand(size, w, generator=draw).to(device) for m, w in widths.items()}
-    label = (torch.arange(size) % CLASSES).to(device)
-    index = torch.arange(size, device=device) % SAMPLES
-    more = {name: v.repeat(size // len(v) + 1)[:size] for name, v in columns.items()}
-    batch = {"index": index, "label": label, "inputs": stored} | more
-
-    def work() -> None:
-        features = {m: f.clone().requires_grad_() for m, f in stored.items()}
-        original, method.model.encode = method.model.encode, lambda _: features
-        try:
-            method(batch)[0].backward()
-        finally:
-            method.model.encode = original
-
-    return work
-
-
-def host_reads(work: Callable[[], None], device: torch.device) -> int:
+def host_reads(work: Callable[[], None]) -> int:
     """How often a step waits for a value of the device."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=kinds, acc_events=True) as profile:
@@ -202,9 +180,8 @@ def host_reads(work: Callable[[], None], device: torch.device) -> int:
 def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--size", type=int, default=112)
+    for flag, default in (("batch", 16), ("rounds", 9), ("size", 112)):
+        parser.add_argument(f"--{flag}", type=int, default=default)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, help="these beside Joint")
@@ -214,33 +191,32 @@ def main() -> int:
     make_deterministic()  # as train.py does
     torch.set_num_threads(args.threads)
     batch = make_batch(args.batch, args.size, device)
-    part = Part(batch)
-    names = ["Joint", *(name for name in args.only or VARIANTS if name != "Joint")]
-    made = {name: make(name, device, args.precision) for name in names}
-    columns: dict[str, dict] = {}
-    starts = {
-        n: seconds(lambda n=n: columns.update({n: begin(made[n][0], part)}), device) for n in names
-    }
-    batches = {n: batch | {k: v.to(device) for k, v in columns[n].items()} for n in names}
-    steps = {n: lambda n=n: step(*made[n], batches[n]) for n in names}
-    heads = {n: head_alone(made[n][0], 64, columns[n], device) for n in names if "input" not in n}
-
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     print(
         f"torch {torch.__version__}, {where}, {args.threads} threads, {args.precision}, batch"
         f" {args.batch}, spectrogram 257x188, 2 frames of {args.size}, {args.rounds} rounds"
     )
+    starts, reads, steps, heads = {}, {}, {}, {}
+    for name in dict.fromkeys(("Joint", *(args.only or VARIANTS))):
+        method, optimizers = make(name, device, args.precision)
+        columns: dict[str, torch.Tensor] = {}
+        starts[name] = seconds(partial(begin, method, Part(batch), columns), device)
+        whole = batch | {k: v.to(device) for k, v in columns.items()}
+        steps[name] = partial(step, method, optimizers, whole)
+        reads[name] = host_reads(partial(step, method, [], whole))
+        if "input" not in name:
+            heads[name] = partial(head_step, method, head_batch(method, 64, columns, device))
     times, head_times = in_turn(steps, args.rounds, device), in_turn(heads, 30, device)
-    relative = ratios(times, "Joint")
-    head_ms = {n: 1e3 * statistics.median(v) for n, v in head_times.items()}
     epoch_s = statistics.median(times["Joint"]) * SAMPLES / args.batch
     titles = ("step / Joint", "median ms", "head ms, B=64", "reads", "start / epoch")
     print(f"{'variant':22}" + "".join(f"{title:>14}" for title in titles))
-    for name in names:
-        reads = host_reads(lambda name=name: gradients(made[name][0], batches[name]), device)
-        head = f"{head_ms[name]:14.2f}" if name in head_ms else f"{'':14}"
-        median, start = 1e3 * statistics.median(times[name]), starts[name] / epoch_s
-        print(f"{name:22}{relative[name]:14.3f}{median:14.1f}{head}{reads:14d}{start:14.3f}")
+    for name, own in times.items():
+        ratio = statistics.median(a / b for a, b in zip(own, times["Joint"]))
+        head = f"{1e3 * statistics.median(head_times[name]):.2f}" if name in heads else ""
+        print(
+            f"{name:22}{ratio:14.3f}{1e3 * statistics.median(own):14.1f}{head:>14}"
+            f"{reads[name]:14d}{starts[name] / epoch_s:14.3f}"
+        )
     return 0
 
 

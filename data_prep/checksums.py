@@ -1,10 +1,10 @@
-"""SHA-256 of the shards: what meta.json notes of each, and when the files are held against it.
+"""SHA-256 of prepared files: what meta.json notes of each, and when the files are checked.
 
 Hashing 12 GB takes a while, so a prepared folder remembers in .local.json the size, the time of the
-last change and the inode of each file whose checksum was right. While these stay as they are,
-opening the folder costs no more than a look at them; --verify reads everything. The same file names
-the raw folder and the command that prepared it. It holds only what is true on this machine. It may
-be deleted; a set that was prepared with --dataset_root then needs that flag again.
+last change and the inode of each shard whose checksum was right. While these stay the same, opening
+the folder reads no shard; --verify reads everything. The same file names the raw folder and the
+command that prepared it. It holds only what is true on this machine, and may be deleted; a set that
+was prepared with --dataset_root then needs that flag again.
 """
 
 import contextlib
@@ -21,30 +21,22 @@ LOCAL = ".local.json"
 
 
 def digests(paths: Iterable[Path], workers: int | None = None) -> dict[str, str]:
-    """File name -> SHA-256; as many files at a time as there are cores, unless told otherwise.
-
-    Threads do, for hashing does not hold Python's lock.
-    """
+    """File name -> SHA-256; `workers` files at a time (None: one a core), in threads."""
     paths = list(paths)
     with ThreadPoolExecutor(workers or cores()) as pool:
         return dict(zip([path.name for path in paths], pool.map(file_digest, paths)))
 
 
-def damaged(folder: Path, sums: dict[str, str]) -> list[str]:
-    """The names of files that are there and have another SHA-256 than `sums` says."""
-    there = [folder / name for name in sums if (folder / name).exists()]
-    return [name for name, seen in digests(there).items() if seen != sums[name]]
-
-
 def changed(folder: Path, sums: dict[str, str]) -> list[str]:
-    """The names of the shards whose SHA-256 is not the one in `sums`.
+    """The names of the shards whose SHA-256 is not the one in `sums`, missing ones left out.
 
     A shard whose size, time of change and inode are as remembered is not read again.
     """
     stamps = read_local(folder).get("checked")
     stamps = stamps if isinstance(stamps, dict) else {}
-    suspects = {name: sums[name] for name in sums if _stamp(folder / name) != stamps.get(name)}
-    wrong = damaged(folder, suspects)
+    suspects = [folder / name for name in sums if _stamp(folder / name) != stamps.get(name)]
+    found = digests(path for path in suspects if path.exists())
+    wrong = [name for name, seen in found.items() if seen != sums[name]]
     if suspects and not wrong:
         remember(folder, sums)
     return wrong
@@ -56,7 +48,7 @@ def remember(folder: Path, sums: dict[str, str]) -> None:
 
 
 def note(folder: Path, **values: Any) -> None:
-    """Adds values to .local.json; a folder that cannot be written does without."""
+    """Adds values to .local.json, if the folder can be written."""
     with contextlib.suppress(OSError):
         write_json(folder / LOCAL, read_local(folder) | values)
 

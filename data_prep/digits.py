@@ -3,11 +3,10 @@
     python -m data_prep --dataset demo
 
 The images are scikit-learn's 1,797 digits of 8 x 8 pixels (UCI "optical recognition of handwritten
-digits", shipped inside the package: nothing is downloaded). Sound is easy to learn and ambiguous,
-video is slower to learn: the imbalance that multimodal methods are about. Each modality's cue is
-left out with a known probability and never replaced by another class's, so the best reachable
-accuracies are known; `ceilings` computes them for one draw. All constants are our choice, tuned for
-the effect to be visible within minutes on a CPU: the set illustrates, it proves nothing.
+digits", part of the package). Sound is easy to learn and ambiguous, video is slower to learn: the
+imbalance that multimodal methods are about. Each modality's cue is left out with a known
+probability and never replaced by another class's, so the best reachable accuracies are known
+(`ceilings`). All constants are our choice, tuned to show the effect within minutes on a CPU.
 """
 
 import contextlib
@@ -17,9 +16,9 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import cv2
@@ -63,8 +62,7 @@ GREY, TEXTURE, CONTRAST, PIXEL_NOISE = 0.4, 0.1, 0.55, 0.15
 DIGIT_ERASED = 0.15  # probability that the digit is left out
 
 
-@dataclass(frozen=True)
-class Clip:
+class Clip(NamedTuple):
     """One sample before encoding: wave float [19200], frames uint8 [12, 64, 64, 3] RGB."""
 
     wave: np.ndarray
@@ -82,8 +80,7 @@ def render(label: int, digit: np.ndarray, seed: int, index: int) -> Clip:
     tones_kept = (bool(rng.random() >= TONE_ERASED), bool(rng.random() >= TONE_ERASED))
     digit_kept = bool(rng.random() >= DIGIT_ERASED)
     wave = _sound(label, tones_kept, rng)
-    frames = _video(digit * (digit_kept / 16.0), rng)
-    return Clip(wave, frames, tones_kept, digit_kept)
+    return Clip(wave, _video(digit * (digit_kept / 16.0), rng), tones_kept, digit_kept)
 
 
 def _sound(label: int, kept: tuple[bool, bool], rng: np.random.Generator) -> np.ndarray:
@@ -107,7 +104,12 @@ def _video(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The digit, [8, 8] in 0..1, drifting over a drifting texture; uint8 [12, 64, 64, 3]."""
     side = int(rng.integers(GLYPH[0], GLYPH[1] + 1))
     glyph = cv2.resize(digit.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
-    corners = _bouncing(rng.uniform(0, SIZE - side, 2), SIZE - side, rng)  # [12, 2]
+    # The digit moves at constant speed in a random direction and bounces off the edges.
+    room, start = SIZE - side, rng.uniform(0, SIZE - side, 2)
+    angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(*SPEED)
+    velocity = speed * np.array([np.sin(angle), np.cos(angle)])
+    folded = np.mod(start + velocity * np.arange(FRAMES)[:, None], 2 * room)  # [12, 2]
+    corners = np.minimum(folded, 2 * room - folded)
     texture = cv2.GaussianBlur(rng.standard_normal((SIZE, SIZE, 3), dtype=np.float32), (0, 0), BLUR)
     texture *= TEXTURE / texture.std()
     step = rng.integers(-1, 2, 2)
@@ -119,15 +121,6 @@ def _video(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for frame, (top, left) in zip(frames, np.rint(corners).astype(int)):
         frame[top : top + side, left : left + side] += glyph[:, :, None] * colour
     return (np.clip(frames, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
-
-
-def _bouncing(start: np.ndarray, room: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions [12, 2] in 0..room, at constant speed in a random direction, bouncing."""
-    angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(*SPEED)
-    velocity = speed * np.array([np.sin(angle), np.cos(angle)])
-    straight = start + velocity * np.arange(FRAMES)[:, None]
-    folded = np.mod(straight, 2 * room)
-    return np.minimum(folded, 2 * room - folded)
 
 
 def _write_clip(folder: Path, seed: int, job: tuple[int, int, np.ndarray]) -> tuple:
@@ -144,14 +137,14 @@ def write_digits(
 ) -> None:
     """Writes root/labels.csv and root/clips/NNNN.{avi,wav}, and the truth outside the root.
 
-    `count` takes the first so many samples only; sample i is the same whatever the count. Raises
-    `UsageError` when `root` is in use. About 140 MB and ten seconds on two cores for all.
+    `count` takes the first so many samples only; sample i is the same whatever the count. About
+    140 MB and ten seconds on two cores for all.
     """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    total = len(digits.target) if count is None else min(count, len(digits.target))
-    jobs = [(i, int(digits.target[i]), digits.images[i]) for i in range(total)]
+    samples = zip(range(len(digits.target)), digits.target.tolist(), digits.images)
+    jobs = list(samples)[:count]
     with whole_folder(root, truth_path) as folder:
         (folder / "clips").mkdir()
         work = functools.partial(_write_clip, folder / "clips", seed)
@@ -188,7 +181,7 @@ def ceilings(truth_path: Path, ids: Collection[str] | None = None) -> dict[str, 
     }
 
 
-# Files -----------------------------------------------------------------------------------------
+# Files --------------------------------------------------------------------------------------------
 
 
 def write_wav(path: Path, wave: np.ndarray, rate: int) -> None:
@@ -216,15 +209,9 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> None:
         out.mux(stream.encode())
 
 
-def refuse_used(root: Path) -> None:
-    """Raises `UsageError` unless `root` is free: absent or an empty folder."""
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UsageError(f"{root} exists and is not empty: name a new folder, or remove it first")
-
-
 @contextlib.contextmanager
 def whole_folder(root: Path, truth_path: Path) -> Iterator[Path]:
-    """A hidden folder beside `root` to write into; it becomes `root` at the end, or goes away.
+    """A hidden folder beside `root` to write into; it becomes `root` at the end, or is removed.
 
     So a stopped or killed generation never looks finished. Raises `UsageError` when `root` is in
     use or would hold `truth_path`, and `common.files.Busy` while another process generates it.
@@ -232,12 +219,10 @@ def whole_folder(root: Path, truth_path: Path) -> Iterator[Path]:
     root, truth_path = root.absolute(), truth_path.absolute()
     if truth_path.is_relative_to(root):
         raise UsageError(f"the truth {truth_path} must lie outside the raw root {root}")
-    refuse_used(root)
-    busy = f"another process is writing {root}; wait for it"
     part = root.with_name(f".{root.name}.part")
-    # Not a name that a caller might lock around this: a second lock would wait for the first.
-    with locked(part.with_name(f"{part.name}.lock"), busy):
-        refuse_used(root)  # another process may have finished it just now
+    with locked(part.with_name(f"{part.name}.lock"), f"another process is writing {root}"):
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise UsageError(f"{root} exists and is not empty: name a new folder, or remove it")
         shutil.rmtree(part, ignore_errors=True)  # what a killed generation left; we hold the lock
         part.mkdir()
         try:
@@ -250,16 +235,10 @@ def whole_folder(root: Path, truth_path: Path) -> Iterator[Path]:
 
 def run_jobs(work: Callable, jobs: Sequence, workers: int | None, what: str) -> list:
     """`[work(job) for job in jobs]`, in `workers` processes (None: one a core), with a bar."""
-    workers = cores() if workers is None else workers
-    with contextlib.ExitStack() as stack:
-        apply: Callable = map
-        if workers > 1:
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(workers, context, initializer=_one_thread)
-            apply = functools.partial(stack.enter_context(pool).map, chunksize=CHUNK)
-        return list(tqdm(apply(work, jobs), total=len(jobs), desc=what, unit="clip"))
-
-
-def _one_thread() -> None:
-    """The processes are the parallelism: one core each."""
-    cv2.setNumThreads(0)
+    bar = functools.partial(tqdm, total=len(jobs), desc=what, unit="clip")
+    if workers == 1:
+        return list(bar(map(work, jobs)))
+    context = multiprocessing.get_context("spawn")
+    # The processes are the parallelism: one core each.
+    with ProcessPoolExecutor(workers or cores(), context, cv2.setNumThreads, (0,)) as pool:
+        return list(bar(pool.map(work, jobs, chunksize=CHUNK)))

@@ -14,9 +14,7 @@ from data_prep.store import Prepared, write_pool
 
 # The flags of samples in which something stands for a modality that is not there.
 FILLED = {"missing_image": "a picture", "no_video": "a video", "no_audio": "a sound track"}
-
-
-TABLES = ("manifest.csv", "rejected.csv", "pool.csv")
+TABLES = ("manifest.csv", "rejected.csv", "pool.csv", "vocab.txt")
 
 
 class TooManyRejects(UsageError):
@@ -26,12 +24,7 @@ class TooManyRejects(UsageError):
 
 
 def finish(
-    folder: Path,
-    scan: Scan,
-    spec: Spec,
-    meta: dict,
-    max_bad: float,
-    count_filled: bool,
+    folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float, count_filled: bool
 ) -> None:
     """Writes manifest.csv, rejected.csv, pool.csv and meta.json, and says what was prepared.
 
@@ -43,45 +36,81 @@ def finish(
     rejected = [r for shard in shards for r in shard.rejected]
     columns = {name: [v for shard in shards for v in shard.column(name)] for name in FACTS}
     names = [scan.label_names[label] for label in columns["label"]]
-    label, *rest = (name for name in FACTS if name != "id")
-    header = ("id", label, "label_name", *rest)
-    rows = zip(columns["id"], columns[label], names, *(columns[name] for name in rest))
-    write_table(folder / "manifest.csv", header, list(rows))
+    flags = [text.split(";") if text else [] for text in columns["flags"]]
+    ids, labels, *rest = columns
+    header, cells = (ids, labels, "label_name", *rest), [columns[name] for name in rest]
+    write_table(folder / "manifest.csv", header, zip(columns[ids], columns[labels], names, *cells))
     listed = sorted(rejected + scan.rejected, key=lambda r: (r.reason, r.id, r.source))
     write_table(
         folder / "rejected.csv",
         ("id", "source", "reason", "detail"),
         without_formulas(tuple(vars(r).values()) for r in listed),
     )
-    pool = scan.pool or [Listed(c.id, c.label) for c in scan.candidates]
-    write_pool(folder / "pool.csv", pool)
-    tables = [folder / n for n in (*TABLES, "vocab.txt") if (folder / n).exists()]
-    meta["tables"] = digests(tables)
+    write_pool(folder / "pool.csv", scan.pool or [Listed(c.id, c.label) for c in scan.candidates])
+    meta["tables"] = digests(folder / name for name in TABLES if (folder / name).exists())
     counts = Counter(names)
-    meta = {
-        **meta,
+    meta |= {
         "samples": len(names),
         "rejected": len(rejected),
         "per_class": {name: counts[name] for name in scan.label_names},
-        "flags": dict(Counter(f for text in columns["flags"] for f in text.split(";") if f)),
+        "flags": dict(Counter(flag for own in flags for flag in own)),
     }
-    report(folder, meta, listed, scan.listed)
+    _report(folder, meta, listed, scan.listed)
     write_json(folder / "meta.json", meta)
-    _check_filled(folder, meta)
-    filled = [f for f in columns["flags"] if FILLED.keys() & set(f.split(";"))]
-    _check_share(folder, meta, len(filled) if count_filled else 0, scan.listed, max_bad)
-    for name in scan.label_names:
-        if not counts[name]:
-            raise UsageError(
-                f"every file of class {name!r} was rejected: see {folder / 'rejected.csv'}"
-            )
+    filled = sum(not FILLED.keys().isdisjoint(own) for own in flags) if count_filled else 0
+    _check_usable(folder, meta, filled, scan.listed, max_bad)
     for m, modality in spec.items():
         stored = ((i, s.value(k, m)) for s in shards for k, i in enumerate(s.column("id")))
         modality.check_together(m, stored)
     write_json(folder / "meta.json", {**meta, "complete": True})
 
 
-def tell_split(folder: Path, rule: str) -> None:
+def _report(folder: Path, meta: dict, rejected: list[Rejection], listed: int) -> None:
+    """Says on stderr what was prepared and what was not, grouped by reason."""
+    total = max(listed, meta["candidates"])
+    print(f"{meta['samples']} of {total} samples prepared in {folder}", file=sys.stderr)
+    for reason, count in sorted(Counter(r.reason for r in rejected).items()):
+        kept = " (kept)" if reason in KEPT_REASONS else ""
+        print(f"  {count:6d} {reason}{kept}: {REASONS[reason]}", file=sys.stderr)
+    for flag, count in sorted(meta["flags"].items()):
+        print(f"  {count:6d} kept with flag {flag}", file=sys.stderr)
+
+
+def _check_usable(folder: Path, meta: dict, filled: int, listed: int, max_bad: float) -> None:
+    """Raises `UsageError` where all samples lack the same modality, or a class has no sample.
+
+    Raises `TooManyRejects` where too large a share cannot be used. `filled`: samples in which
+    something stands for a modality; `listed`: as in `Scan`.
+    """
+    for flag, what in FILLED.items():
+        if meta["flags"].get(flag) == meta["samples"]:
+            raise UsageError(
+                f"none of the {meta['samples']} samples has {what} that can be read: check that"
+                f" --dataset_root is the right folder, then remove {folder} and prepare again"
+            )
+    total = max(listed, meta["candidates"])
+    kinds = {
+        "rejected": meta["rejected"],
+        "with a stand-in for a modality that cannot be read": filled,
+        "rows without a usable sample": total - meta["candidates"],
+    }
+    bad = sum(kinds.values())
+    if bad > max_bad * total:
+        which = ", ".join(f"{count} {what}" for what, count in kinds.items() if count)
+        raise TooManyRejects(
+            f"{bad} of {total} samples ({bad / total:.1%}) cannot be used, more than --max_bad"
+            f" {max_bad:g}: {which}. See {folder}/rejected.csv and the flags in manifest.csv."
+            f" Either repair the raw files and remove {folder}, or run again with a higher"
+            " --max_bad (the finished shards are kept)"
+        )
+    for name, count in meta["per_class"].items():
+        if not count:
+            raise UsageError(
+                f"every file of class {name!r} was rejected: see {folder / 'rejected.csv'}"
+            )
+
+
+def report_split(folder: Path, rule: str) -> None:
     """Draws a split by the rule that training follows by default, with seed 0.
 
     Says on stderr where it cannot be drawn, or lacks a class in some part.
@@ -102,46 +131,3 @@ def tell_split(folder: Path, rule: str) -> None:
                 f" {absent[0]!r}{more}: results on it do not cover that class",
                 file=sys.stderr,
             )
-
-
-def _check_share(folder: Path, meta: dict, filled: int, listed: int, max_bad: float) -> None:
-    """Raises `TooManyRejects` where too large a share of the samples cannot be used.
-
-    `filled`: samples in which something stands for a modality; `listed`: as in `Scan`.
-    """
-    total = max(listed, meta["candidates"])
-    kinds = {
-        "rejected": meta["rejected"],
-        "with a stand-in for a modality that cannot be read": filled,
-        "rows without a usable sample": total - meta["candidates"],
-    }
-    bad = sum(kinds.values())
-    if bad > max_bad * total:
-        told = ", ".join(f"{count} {what}" for what, count in kinds.items() if count)
-        raise TooManyRejects(
-            f"{bad} of {total} samples ({bad / total:.1%}) cannot be used, more than --max_bad"
-            f" {max_bad:g}: {told}. See {folder}/rejected.csv and the flags in manifest.csv. Either"
-            f" repair the raw files and remove {folder}, or run again with a higher --max_bad (the"
-            " finished shards are kept)"
-        )
-
-
-def _check_filled(folder: Path, meta: dict) -> None:
-    """Raises `UsageError` where every sample lacks the same modality and has a stand-in for it."""
-    for flag, what in FILLED.items():
-        if meta["flags"].get(flag) == meta["samples"]:
-            raise UsageError(
-                f"none of the {meta['samples']} samples has {what} that can be read: check that"
-                f" --dataset_root is the right folder, then remove {folder} and prepare again"
-            )
-
-
-def report(folder: Path, meta: dict, rejected: list[Rejection], listed: int) -> None:
-    """Says on stderr what was prepared and what was not, grouped by reason."""
-    total = max(listed, meta["candidates"])
-    print(f"{meta['samples']} of {total} samples prepared in {folder}", file=sys.stderr)
-    for reason, count in sorted(Counter(r.reason for r in rejected).items()):
-        kept = " (kept)" if reason in KEPT_REASONS else ""
-        print(f"  {count:6d} {reason}{kept}: {REASONS[reason]}", file=sys.stderr)
-    for flag, count in sorted(meta["flags"].items()):
-        print(f"  {count:6d} kept with flag {flag}", file=sys.stderr)

@@ -6,10 +6,10 @@ the epoch's list): no generator's state has to be stored to resume a run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from data_prep.modalities import Modality
 from data_prep.modalities.base import Draw
 from data_prep.modalities.views import flipped
+from data_prep.sample import single_threaded
 from data_prep.spec import Spec
 from data_prep.store import Prepared
 
@@ -25,65 +26,39 @@ Batch = dict
 Key = tuple[int, int, int]
 
 
+@dataclass
 class Samples(Dataset):
     """The samples of one part; a list of keys makes a whole batch at once.
 
-    `vocabulary` is the split's vocab.txt where texts are stored themselves.
+    `draw` is the view of evaluation; `seed` decides the augmentation of the others.
     """
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        positions: np.ndarray,
-        spec: Spec,
-        size: int,
-        seed: int,
-        vocabulary: Path | None = None,
-    ):
-        self.prepared, self.positions, self.spec = prepared, positions, spec
-        self.seed, self.draw = seed, Draw(size, vocabulary=vocabulary)
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def one(self, key: Key) -> dict[str, np.ndarray]:
-        """The inputs of one item."""
-        epoch, place, index = key
-        rng = np.random.default_rng([self.seed, epoch, place]) if epoch >= 0 else None
-        position, draw = int(self.positions[index]), self.draw._replace(rng=rng, flip=flipped(rng))
-        return {m: s.to_input(self.prepared.value(position, m), draw) for m, s in self.spec.items()}
+    prepared: Prepared
+    positions: np.ndarray
+    spec: Spec
+    seed: int
+    draw: Draw
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        items = [self.one(key) for key in keys]
-        index = np.asarray([key[2] for key in keys], dtype=np.int64)
-        inputs = {
-            m: modality.trim(np.stack([item[m] for item in items]))
-            for m, modality in self.spec.items()
-        }
+        inputs: dict[str, list] = {m: [] for m in self.spec}
+        for epoch, place, index in keys:
+            rng = np.random.default_rng([self.seed, epoch, place]) if epoch >= 0 else None
+            draw = self.draw._replace(rng=rng, flip=flipped(rng))
+            for m, modality in self.spec.items():
+                stored = self.prepared.value(int(self.positions[index]), m)
+                inputs[m].append(modality.to_input(stored, draw))
+        where = torch.tensor([index for _, _, index in keys])
+        trimmed = {m: self.spec[m].trim(np.stack(items)) for m, items in inputs.items()}
         return {
-            "index": torch.from_numpy(index),
-            "label": torch.from_numpy(self.prepared.labels[self.positions[index]]),
-            "inputs": {m: torch.from_numpy(values) for m, values in inputs.items()},
-            "place": torch.tensor([key[1] for key in keys]),
+            "index": where,
+            "label": torch.from_numpy(self.prepared.labels[self.positions[where.numpy()]]),
+            "inputs": {m: torch.from_numpy(values) for m, values in trimmed.items()},
+            "place": torch.tensor([place for _, place, _ in keys]),
         }
 
 
-class _KeyBatches:
-    """A batch sampler whose list is set before each pass (persistent workers keep their loader)."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Key]] = []
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def _quiet_worker(_: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
+def _as_is(batch: Any) -> Batch:
+    return batch
 
 
 class Loader:
@@ -102,22 +77,22 @@ class Loader:
         keep_last: bool = True,
         vocabulary: Path | None = None,
     ):
+        self.samples = Samples(prepared, positions, spec, seed, Draw(size, vocabulary=vocabulary))
         self.keep_last = keep_last
-        self.samples = Samples(prepared, positions, spec, size, seed, vocabulary)
         self.batch_size, self.seed, self.device = batch_size, seed, device
-        self.sampler = _KeyBatches()
+        self.keys: list[list[Key]] = []  # of a pass's batches; changed in place between passes
         self.loader = DataLoader(
             self.samples,
-            batch_sampler=self.sampler,
+            batch_sampler=self.keys,
             num_workers=workers,
             collate_fn=_as_is,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
-            worker_init_fn=_quiet_worker,
+            worker_init_fn=single_threaded,
         )
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.samples.positions)
 
     def steps(self, plan: Any = None) -> int:
         """The number of batches that `epoch` yields."""
@@ -140,8 +115,7 @@ class Loader:
         into the part and `columns` of length K) replaces the list of samples for this epoch.
         """
         indices = np.arange(len(self)) if plan is None else plan.indices.cpu().numpy()
-        rng = np.random.default_rng([self.seed, epoch])
-        places = rng.permutation(len(indices))
+        places = np.random.default_rng([self.seed, epoch]).permutation(len(indices))
         starts = self._starts(len(places))
         end = len(places) if self.keep_last else len(places) // self.batch_size * self.batch_size
         batches = [
@@ -157,34 +131,29 @@ class Loader:
     def batches(
         self, indices: Sequence[int] | None = None, transforms: str = "eval"
     ) -> Iterator[Batch]:
-        """Every sample (or `indices`) in fixed order, whole: nothing shuffled, nothing dropped.
+        """Every sample (or `indices`) in fixed order: nothing shuffled, nothing dropped.
 
         `transforms`: "eval" for the deterministic view, "train" for the first epoch's augmentation.
         """
         epoch = {"eval": -1, "train": 0}[transforms]
         wanted = range(len(self)) if indices is None else [int(k) for k in indices]
         keys = [(epoch, place, index) for place, index in enumerate(wanted)]
-        yield from self._run(
-            [keys[k : k + self.batch_size] for k in range(0, len(keys), self.batch_size)]
-        )
+        starts = range(0, len(keys), self.batch_size)
+        yield from self._run([keys[k : k + self.batch_size] for k in starts])
 
     def _run(self, batches: list[list[Key]]) -> Iterator[Batch]:
-        self.sampler.batches = batches
+        self.keys[:] = batches
         for batch in self.loader:
-            batch["label"] = batch["label"].to(self.device, non_blocking=True)
-            batch["index"] = batch["index"].to(self.device, non_blocking=True)
+            for name in ("label", "index"):
+                batch[name] = batch[name].to(self.device, non_blocking=True)
             yield batch
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch
 
 
 def train_statistics(
     batches: Callable[[], Iterator[Batch]], name: str, modality: Modality
 ) -> tuple[list, list]:
     """Mean and standard deviation of a part, as lists: see `Modality.values`."""
-    count, total, squares = 0, 0.0, 0.0
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for batch in batches():
         values, axes, means = modality.values(batch["inputs"][name].double())
         count += values.numel() // means

@@ -5,12 +5,10 @@ this program.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.modalities import Modality
 from data_prep.modalities.base import Extracted
 from data_prep.pool import Pool
 from data_prep.reasons import Reject
@@ -58,7 +56,7 @@ def extract_sample(
     """All modalities of a candidate, in the order of `spec`.
 
     Raises `Reject`: "lfs_pointer" when any source is a pointer, whatever else could stand in for
-    it; "unreadable" when one is no file, or every modality had to be filled; and what the
+    it; "unreadable" when one is not a file, or every modality had to be filled; and what the
     modalities raise.
     """
     from data_prep.media import is_lfs_pointer
@@ -69,66 +67,58 @@ def extract_sample(
             raise Reject("lfs_pointer", path.name)
         if path.exists() and not path.is_file() and not path.is_dir():
             raise Reject("unreadable", f"{path.name}: a pipe, socket or device, not a file")
-
-    def extract(name: str, paths: Sequence[Path], modality: Modality) -> Extracted:
-        return modality.extract(paths, candidate.inline.get(name), folder)
-
     sample: dict[str, Extracted] = {}
     for name, modality in spec.items():
         paths = sources[name]
         if name in sample:
             continue
         if modality.is_one_source(paths):
-            sample[name] = extract(name, paths, modality)
+            sample[name] = modality.extract(paths, candidate.inline.get(name), folder)
         else:
-            same = [m for m in spec if sources[m] == paths]
-            sample |= _of_one_file({m: spec[m] for m in same}, paths, extract)
+            same = {m: spec[m] for m in spec if sources[m] == paths}
+            sample |= _of_one_file(same, paths, candidate.inline, folder)
     if not any(part.found for part in sample.values()):
         raise Reject("unreadable", "nothing decodes in any modality")
     return {name: sample[name] for name in spec}
 
 
 def _of_one_file(
-    spec: Spec, paths: Sequence[Path], extract: Callable[[str, Sequence[Path], Modality], Extracted]
+    spec: Spec, paths: Sequence[Path], inline: dict[str, Any], folder: Path | None
 ) -> dict[str, Extracted]:
     """The modalities that the same files hold, of the first file that gives them all in full.
 
     Where none does, of the first that gives them all, if cut off; only then stand-ins for what is
-    missing are allowed. Raises `Reject`: the reason of the first file, which is the one to repair,
-    and the details of all.
+    missing are allowed, as few as possible. Raises `Reject`: the reason of the first file, which is
+    the one to repair, and the details of all.
     """
-    failures = []
+    failures: list[Reject] = []
     for fill in (False, True):
         usable = []
         for number, path in enumerate(paths):
             try:
                 found = {
-                    name: extract(name, [path], m if fill else m.strict())
+                    name: (m if fill else m.strict()).extract([path], inline.get(name), folder)
                     for name, m in spec.items()
                 }
             except Reject as failure:
                 failures.append(failure)
                 continue
-            more = (f"source={path.suffix[1:].lower()}",) if number else ()
-            usable.append(
-                {
-                    name: replace(part, flags=part.flags + more, used=number)
-                    for name, part in found.items()
-                }
-            )
-            if not fill and not any("truncated" in part.flags for part in found.values()):
-                return usable[-1]
-        if usable and not fill:
-            return usable[0]
-        if usable:  # the one with the fewest stand-ins
-            return max(usable, key=lambda found: sum(p.found for p in found.values()))
+            whole = not any("truncated" in part.flags for part in found.values())
+            for part in found.values():
+                part.used = number
+                part.flags += (f"source={path.suffix[1:].lower()}",) if number else ()
+            if whole and not fill:
+                return found
+            usable.append(found)
+        if usable:
+            return max(usable, key=lambda found: sum(part.found for part in found.values()))
         if not any(getattr(m, "missing", "") == "fill" for m in spec.values()):
             break
     details = [failure.detail or failure.reason for failure in failures[: len(paths)]]
     raise Reject(failures[0].reason, "; ".join(details))
 
 
-def single_threaded() -> None:
+def single_threaded(_: int = 0) -> None:
     """Runs once in each worker: one clip, one core; the workers are the parallelism."""
     import cv2
     import torch
@@ -139,15 +129,15 @@ def single_threaded() -> None:
 
 def make_pool(
     root: Path, spec: Spec, workers: int, limit_s: float, folder: Path, ray: str = ""
-) -> Any:
+) -> Pool:
     """What turns candidates into rows: supervised processes here, or a Ray cluster's.
 
-    `folder` is the prepared folder, `ray` is a cluster's address.
+    `folder` is the prepared folder, `ray` a cluster's address.
     """
-    work = functools.partial(extract_row, root, spec, folder)
     if ray:
         from data_prep.on_ray import RayPool
 
         work = functools.partial(extract_row, root.resolve(), spec, folder.resolve())
         return RayPool(work, ray, limit_s, single_threaded)
+    work = functools.partial(extract_row, root, spec, folder)
     return Pool(work, workers, limit_s, single_threaded, preload=["data_prep.modalities.sound"])

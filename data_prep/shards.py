@@ -1,12 +1,13 @@
 """Arrow IPC shards: the stored form of prepared samples, written once, read through a memory map.
 
 A shard holds a fixed run of consecutive candidates in id order, one row a sample. It explains
-itself: the schema's metadata carries the spec, the last record batch (it has no rows) carries the
-rejects of the shard's own candidates. No times and no machine names: equal input, equal bytes.
+itself: the schema's metadata carries the spec, the last record batch (without rows) the rejects
+among the shard's own candidates. No times and no machine names: equal input, equal bytes.
 """
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from data_prep.spec import Rejection, Spec, spec_json
 SHARD = re.compile(r"samples-\d{5,}\.arrow", re.ASCII)  # the names of shards
 SHARD_SIZE = 256  # candidates a shard: Kinetics-Sounds makes 95 shards of about 130 MB
 BATCH_ROWS = 16  # rows a record batch: what the writer holds in memory
+FACTS = {
+    "id": pa.string(), "label": pa.int16(), "group": pa.string(), "part": pa.string(),
+    "sources": pa.string(), "duration_s": pa.float64(), "n_frames": pa.int32(),
+    "flags": pa.string(),
+}  # fmt: skip
 
 
 def shard_name(number: int) -> str:
@@ -27,20 +33,8 @@ def shard_name(number: int) -> str:
     return f"samples-{number:05d}.arrow"
 
 
-FACTS = {
-    "id": pa.string(),
-    "label": pa.int16(),
-    "group": pa.string(),
-    "part": pa.string(),
-    "sources": pa.string(),
-    "duration_s": pa.float64(),
-    "n_frames": pa.int32(),
-    "flags": pa.string(),
-}
-
-
 def schema(dataset: str, spec: Spec) -> pa.Schema:
-    """Columns: id, label, what the manifest tells, and one column a modality."""
+    """The columns: the facts of the manifest, and one column a modality."""
     fields = [pa.field(name, kind) for name, kind in FACTS.items()]
     for name, modality in spec.items():
         kind, about = modality.column()
@@ -49,42 +43,25 @@ def schema(dataset: str, spec: Spec) -> pa.Schema:
     return pa.schema(fields, metadata={"spec": text})
 
 
-class ShardWriter:
-    """Collects rows and writes them as one shard; the file appears when `close` succeeds."""
-
-    def __init__(self, path: Path, columns: pa.Schema):
-        self.columns, self.rows = columns, []
-        self._atomic = atomic(path)
-        self._temporary = self._atomic.__enter__()
-        self._file = pa.OSFile(str(self._temporary), "wb")
-        self._writer = pa.ipc.new_file(self._file, columns)
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Adds one row: values by column name."""
-        self.rows.append(row)
-        if len(self.rows) == BATCH_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self.rows:
-            self._writer.write_batch(pa.RecordBatch.from_pylist(self.rows, schema=self.columns))
-            self.rows = []
-
-    def close(self, rejected: list[Rejection]) -> None:
-        """Writes the last rows and the rejects, and gives the file its final name."""
-        self._flush()
-        text = json.dumps([vars(r) for r in rejected], sort_keys=True)
-        empty = pa.RecordBatch.from_pylist([], schema=self.columns)
-        self._writer.write_batch(empty, custom_metadata={"rejected": text})
-        self._writer.close()
-        self._file.close()
-        self._atomic.__exit__(None, None, None)
-
-    def abandon(self) -> None:
-        """Removes what was written."""
-        self._writer.close()
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+def write_shard(path: Path, columns: pa.Schema, results: Iterable[dict | Rejection]) -> None:
+    """Writes rows (values by column name) and rejects; the file appears once it is whole."""
+    rows: list[dict] = []
+    rejected: list[dict] = []
+    with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
+        with pa.ipc.new_file(file, columns) as writer:
+            for result in results:
+                if isinstance(result, Rejection):
+                    rejected.append(vars(result))
+                else:
+                    rows.append(result)
+                if len(rows) == BATCH_ROWS:
+                    writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=columns))
+                    rows = []
+            if rows:
+                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=columns))
+            empty = pa.RecordBatch.from_pylist([], schema=columns)
+            text = json.dumps(rejected, sort_keys=True)
+            writer.write_batch(empty, custom_metadata={"rejected": text})
 
 
 class Shard:
@@ -109,24 +86,23 @@ class Shard:
 
     def _open(self) -> None:
         reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
-        batches = [
-            reader.get_batch_with_custom_metadata(k) for k in range(reader.num_record_batches)
-        ]
-        if not batches:
-            raise ValueError("it has no record batch")
+        pairs = map(reader.get_batch_with_custom_metadata, range(reader.num_record_batches))
+        *batches, (_, metadata) = pairs  # ValueError where there is none
         for name, kind in FACTS.items():
             if reader.schema.field(name).type != kind:
                 raise ValueError(f"its column {name} is no {kind}")
-        for batch, _ in batches:
+        self.batches = [batch for batch, _ in batches]
+        for batch in self.batches:
             batch.validate(full=True)
         self.spec = json.loads(reader.schema.metadata[b"spec"])
         self.modalities = list(self.spec["order"])
         for name in self.modalities:
-            if not _is_stored(reader.schema.field(name).type):
+            kind = reader.schema.field(name).type
+            frames = pa.types.is_list(kind) and pa.types.is_binary(kind.value_type)
+            if not (frames or pa.types.is_fixed_size_binary(kind)):
                 raise ValueError(f"its column {name} holds no bytes")
-        self.batches = [batch for batch, _ in batches[:-1]]
-        metadata = batches[-1].custom_metadata or {}
-        self.rejected = [Rejection(**entry) for entry in json.loads(metadata[b"rejected"])]
+        entries = json.loads((metadata or {})[b"rejected"])
+        self.rejected = [Rejection(**entry) for entry in entries]
         if not all(isinstance(text, str) for line in self.rejected for text in vars(line).values()):
             raise ValueError("its rejects are no texts")
 
@@ -149,13 +125,6 @@ class Shard:
         if pa.types.is_list(scalar.type):
             return [item.as_buffer() for item in scalar]
         return scalar.as_buffer()
-
-
-def _is_stored(kind: pa.DataType) -> bool:
-    """Whether a column has the type of a modality's: bytes of one length, or lists of bytes."""
-    if pa.types.is_list(kind):
-        return pa.types.is_binary(kind.value_type)
-    return pa.types.is_fixed_size_binary(kind)
 
 
 def _has_gaps(column: pa.Array) -> bool:

@@ -13,11 +13,7 @@ from common.files import digest, shown
 from common.options import UsageError
 from data_prep.modalities import Modality, load
 
-# Raised whenever the content that equal settings produce changes.
-# 2: raw frames of no fixed size carry it; 3: packed frames in order; 4: filter banks padded with
-# zeros instead of tiled, three frames a clip of CREMA-D, a text's cleaning, the pool of the lists,
-# texts instead of tokens where the vocabulary is built.
-VERSION = 4
+VERSION = 4  # raised whenever the content that equal settings produce changes
 
 Spec = dict[str, Modality]
 
@@ -27,10 +23,9 @@ class Candidate:
     """One sample of a raw tree before decoding.
 
     `sources` maps a modality to the files that hold it, relative to the root, in the order in which
-    they are tried. `group` names what must not be torn apart by a group split (actor, video);
-    `part` is the official part, if the data set has one ("train", "val" or "test"). `inline` holds
-    what is no file of its own: a modality's text, the row of a sample in a file of many, or the
-    [start, end] of a video's event in seconds.
+    they are tried. `group` names what a group split keeps together (actor, video); `part` is the
+    official part, if there is one ("train", "val" or "test"). `inline` holds what is not a file: a
+    modality's text, a sample's row in a file of many, or the [start, end] of an event in seconds.
     """
 
     id: str
@@ -68,9 +63,8 @@ class Listed:
 class Scan:
     """What a layout found under a root: candidates in id order, and what it could not use.
 
-    `pool` are the rows of the raw data's lists in their order; None where it has none. `listed` is
-    the number of samples that an own manifest names, usable or not; 0 for downloads, of which
-    something is always missing.
+    `pool`: the rows of the raw data's lists, None where there are none. `listed`: the samples that
+    an own manifest names, usable or not; 0 for downloads, which are never whole.
     """
 
     label_names: tuple[str, ...]
@@ -107,7 +101,7 @@ def spec_from_json(value: dict) -> Spec:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a field annotated with `kind` may hold the value; a whole number is a number, too."""
+    """Whether a field annotated with `kind` may hold the value; an int may stand for a float."""
     if isinstance(value, float) and not math.isfinite(value):
         return False
     return isinstance(value, kind) or isinstance(value, int) and isinstance(0.5, kind)

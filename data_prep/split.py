@@ -1,23 +1,18 @@
 """Splits: which sample is in which part, decided once and written to a file.
 
-* `paper`: 70/10/20 of the whole pool, which gives the totals of Table 5 where the pool is the
-  paper's. Each class's samples are ranked by SHA-256 of "split_seed:id" and cut (our choice: one
-  clip more or less moves one sample, not all). Stratified by class, as in the authors' release.
-* `release`: the draw of the authors' release, scikit-learn's `train_test_split` twice, stratified,
-  on the rows of the raw data's lists in their order (in the order of ids where there are none). It
-  is made before anything is rejected, and a part keeps the order of the draw.
-* `group`: the same shares, but no group (actor, source video) stands in two parts.
-* `official`: the parts that the raw data set itself declares, where it does. Where it has several
-  lists of them, as UCF-101, this is the first, `official2` and `official3` are the others.
-
-The misaligned pairs of the evaluation are drawn here too, once a part, so that every method, seed
-and epoch is measured on the same ones.
+`paper`: 70/10/20, stratified by class, samples ranked by SHA-256 of "split_seed:id". `release`: the
+draw of the authors' release on the rows of the raw data's lists, before anything is rejected; a
+part keeps the order of the draw. `group`: 70/10/20, but no group (actor, source video) is in two
+parts. `official`, `official2`, `official3`: the parts that the raw data set declares.
+The misaligned pairs of the evaluation are drawn here too, the same ones for every method and epoch.
 """
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +21,26 @@ from data_prep.spec import Listed
 
 PARTS = ("train", "val", "test")
 RULES = ("paper", "release", "group", "official", "official2", "official3")
+FILE_NAME = re.compile(rf"({'|'.join(RULES)})(-plain)?-seed(\d+)\.csv", re.ASCII)
+
+
+class Split(NamedTuple):
+    """What decides a split of a data set."""
+
+    rule: str
+    seed: int
+    stratify: bool = True
+
+    @property
+    def stem(self) -> str:
+        """The name of its file, without the ending."""
+        return f"{self.rule}{'' if self.stratify else '-plain'}-seed{self.seed}"
+
+    @classmethod
+    def of_file(cls, name: str) -> "Split | None":
+        """The split of a file name, None if it is no split's."""
+        match = FILE_NAME.fullmatch(name)
+        return cls(match[1], int(match[3]), not match[2]) if match else None
 
 
 def paper_counts(total: int, second: float = 2 / 3) -> tuple[int, int, int]:
@@ -40,15 +55,13 @@ def paper_counts(total: int, second: float = 2 / 3) -> tuple[int, int, int]:
     return train, held_out - int(test), int(test)
 
 
-def _rank(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
 def _largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
     """Whole numbers in proportion to `weights` that sum to `total`."""
-    whole = sum(weights)
-    if not whole:
-        return [0] * len(weights)
+    whole = sum(weights) or 1
     shares = [total * w // whole for w in weights]
     order = sorted(range(len(weights)), key=lambda k: (-(total * weights[k] % whole), k))
     for k in order[: total - sum(shares)]:
@@ -63,15 +76,13 @@ def split_paper(
     groups = defaultdict(list)
     for k in sorted(range(len(ids)), key=lambda k: _rank(seed, ids[k])):
         groups[labels[k] if stratify else 0].append(k)
-    keys = sorted(groups)
-    sizes = [len(groups[key]) for key in keys]
-    train_total, val_total, test_total = paper_counts(len(ids), second)
-    train = _largest_remainder(train_total, sizes)
-    rest = [n - t for n, t in zip(sizes, train)]
-    val = _largest_remainder(val_total, rest)
+    members = [groups[key] for key in sorted(groups)]
+    train_total, val_total, _ = paper_counts(len(ids), second)
+    train = _largest_remainder(train_total, [len(m) for m in members])
+    val = _largest_remainder(val_total, [len(m) - t for m, t in zip(members, train)])
     parts = [""] * len(ids)
-    for key, n_train, n_val in zip(keys, train, val):
-        for place, k in enumerate(groups[key]):
+    for own, n_train, n_val in zip(members, train, val):
+        for place, k in enumerate(own):
             parts[k] = PARTS[(place >= n_train) + (place >= n_train + n_val)]
     return parts
 
@@ -90,20 +101,17 @@ def split_release(
     rows = [row for row in pool if not row.header]
     first = {"test_size": 0.3} if cut == "test" else {"train_size": 0.7}
     again = {"test_size": second} if cut == "test" else {"train_size": 1 / 3}
-    keys = np.asarray([row.key for row in rows])
+    keys, drawn = np.asarray([row.key for row in rows]), {"random_state": seed}
     try:
-        train, rest = train_test_split(
-            np.arange(len(rows)), **first, random_state=seed, stratify=keys
-        )
-        val, test = train_test_split(rest, **again, random_state=seed, stratify=keys[rest])
+        train, rest = train_test_split(np.arange(len(rows)), **first, **drawn, stratify=keys)
+        val, test = train_test_split(rest, **again, **drawn, stratify=keys[rest])
     except ValueError as error:
         why = str(error).split(". ")[0]
         raise UsageError(
             f"--split_rule release cannot draw from {len(rows)} samples ({why}): scikit-learn's"
             " stratified draw needs some 10 of each class"
         ) from None
-    drawn = zip(PARTS, (train, val, test))
-    return [(rows[k].id, part) for part, places in drawn for k in places]
+    return [(rows[k].id, part) for part, where in zip(PARTS, (train, val, test)) for k in where]
 
 
 def release_parts(
@@ -135,7 +143,7 @@ def split_groups(ids: Sequence[str], groups: Sequence[str], seed: int, second: f
         members[group].append(k)
     need = dict(zip(PARTS, paper_counts(len(ids), second)))
     empty, parts = list(PARTS), [""] * len(ids)
-    ranked = sorted(members, key=lambda g: _rank(seed, g))
+    ranked = sorted(members, key=lambda group: _rank(seed, group))
     for place, group in enumerate(ranked):
         # The last groups go to parts that have none yet.
         choice = empty if len(ranked) - place <= len(empty) else PARTS
@@ -147,18 +155,14 @@ def split_groups(ids: Sequence[str], groups: Sequence[str], seed: int, second: f
     return parts
 
 
-def declared_part(declared: str, rule: str) -> str:
-    """A sample's part in the rule's list, "" where it has none.
+def split_official(declared: Sequence[str], rule: str = "official") -> list[str]:
+    """The parts of the rule's list; raises `UsageError` if a sample has none or a part is empty.
 
     `declared` is what a layout gives: "train", or "train/test/val" for three lists.
     """
     number = int(rule.removeprefix("official") or 1)
-    return declared.split("/")[number - 1] if declared.count("/") >= number - 1 else ""
-
-
-def split_official(declared: Sequence[str], rule: str = "official") -> list[str]:
-    """The declared parts; raises `UsageError` if a sample has none or a part is empty."""
-    parts = [declared_part(value, rule) for value in declared]
+    lists = [value.split("/") for value in declared]
+    parts = [value[number - 1] if len(value) >= number else "" for value in lists]
     missing = [part for part in PARTS if part not in parts]
     if missing or set(parts) - set(PARTS):
         raise UsageError(
@@ -169,44 +173,42 @@ def split_official(declared: Sequence[str], rule: str = "official") -> list[str]
 
 
 def make_split(
-    rule: str,
-    seed: int,
+    how: Split,
     ids: Sequence[str],
     labels: Sequence[int],
     groups: Sequence[str],
     declared: Sequence[str],
     label_names: Sequence[str],
     second: float,
-    stratify: bool = True,
 ) -> list[str]:
-    """The part of each sample; raises `UsageError` where a class would be missing from train."""
-    if rule == "paper":
+    """The part of each sample under every rule but `release`; see `check_parts`."""
+    if how.rule == "paper":
         counts = np.bincount(np.asarray(labels), minlength=len(label_names))
-        if stratify and counts.min() < 2:
+        if how.stratify and counts.min() < 2:
             name = label_names[int(counts.argmin())]
             raise UsageError(
                 f"class {name!r} has {counts.min()} usable sample(s): a stratified split needs 2"
                 " or more of each; add samples or give --stratify off"
             )
-        parts = split_paper(ids, labels, seed, second, stratify)
-    elif rule == "group":
-        parts = split_groups(ids, groups, seed, second)
+        parts = split_paper(ids, labels, how.seed, second, how.stratify)
+    elif how.rule == "group":
+        parts = split_groups(ids, groups, how.seed, second)
     else:
-        parts = split_official(declared, rule)
-    check_parts(parts, labels, label_names, f"--split_rule {rule} --split_seed {seed}")
+        parts = split_official(declared, how.rule)
+    check_parts(parts, labels, label_names, how)
     return parts
 
 
 def check_parts(
-    parts: Sequence[str], labels: Sequence[int], label_names: Sequence[str], flags: str
+    parts: Sequence[str], labels: Sequence[int], label_names: Sequence[str], how: Split
 ) -> None:
     """Raises `UsageError` for an empty part, and for a class without a sample in train."""
     present = {label for label, part in zip(labels, parts) if part == "train"}
     absent = [name for k, name in enumerate(label_names) if k not in present]
     if absent:
         raise UsageError(
-            f"the train part of {flags} has no sample of class {absent[0]!r}; add samples or choose"
-            " another rule or seed"
+            f"the train part of --split_rule {how.rule} --split_seed {how.seed} has no sample of"
+            f" class {absent[0]!r}; add samples or choose another rule or seed"
         )
     for part in PARTS:
         if part not in parts:
@@ -225,15 +227,14 @@ def misaligned_sources(labels: np.ndarray, modalities: int, seed: int = 0) -> np
     drawn without replacement from the rest, and a random permutation assigns them (Sec. A.2),
     R = N. Raises `NoPairs` where no sample has a partner.
     """
-    n, rng, rows = len(labels), np.random.default_rng(seed), []
-    if n < modalities or len(set(labels.tolist())) < 2:
+    n, classes, rng, rows = len(labels), len(set(labels.tolist())), np.random.default_rng(seed), []
+    if n < modalities or classes < 2:
         raise NoPairs(
             f"misaligned pairs need {modalities} or more samples of two or more classes, there are"
-            f" {n} of {len(set(labels.tolist()))}"
+            f" {n} of {classes}"
         )
     for i in range(n):
-        others = np.flatnonzero(labels != labels[i])
-        j = int(rng.choice(others))
+        j = int(rng.choice(np.flatnonzero(labels != labels[i])))
         if modalities == 2:
             rows += [(i, j), (j, i)]
         else:
@@ -246,8 +247,8 @@ def misaligned_sources(labels: np.ndarray, modalities: int, seed: int = 0) -> np
 def release_partners(count: int, batch: int = 64, seed: int = 0) -> np.ndarray:
     """The official release's misaligned samples of one part: [N] place of each one's partner.
 
-    A permutation within each batch of 64 in the part's order, labels not looked at. The release
-    draws it anew in each epoch, this one is drawn once.
+    A permutation within each batch in the part's order, whatever the labels; drawn once here, in
+    the release anew in each epoch.
     """
     rng = np.random.default_rng(seed)
     starts = range(0, count, batch)

@@ -19,7 +19,7 @@ from data_prep.checksums import read_local
 from data_prep.loader import Loader, train_statistics
 from data_prep.modalities import Modality
 from data_prep.prepare import check_source, prepare, prepared_folder
-from data_prep.split import NoPairs
+from data_prep.split import NoPairs, Split
 from data_prep.store import Prepared, read_meta
 from experiments.run.metrics import Protocol
 from experiments.run.resolve import Run
@@ -138,15 +138,16 @@ def protocol(
     prepared: Prepared, s: Settings, part: str, modalities: list[str], hashes: dict[str, str]
 ) -> Protocol:
     """What the metrics of a part need; the hashes of its pairs go into `hashes`."""
-    how = (s.split_rule, s.split_seed, part, modalities, s.stratify)
+    how = Split(s.split_rule, s.split_seed, s.stratify)
     sources = release = None
     if len(modalities) > 1:
         try:
-            sources, hashes[f"pairs_{part}"] = prepared.pairs(*how)
+            sources, hashes[f"pairs_{part}"] = prepared.pairs(how, part, modalities)
         except NoPairs as why:
             print(f"note: no misaligned figures of the {part} part: {why}", file=sys.stderr)
     if len(modalities) == 2 == len(prepared.modalities):
-        release, hashes[f"release_pairs_{part}"] = prepared.release_pairs(*how)
+        pairs = prepared.pairs(how, part, modalities, release=True)
+        release, hashes[f"release_pairs_{part}"] = pairs
     return Protocol(sources, release, s.split_rule == "release")
 
 

@@ -1,10 +1,12 @@
 """Preparation on a Ray cluster of two local nodes."""
 
-import hashlib
+import os
+import time
 
 import pytest
 
 from common.options import UsageError
+from data_prep import on_ray
 from data_prep.datasets.demo import Settings
 from data_prep.pool import CRASHED, DONE
 from data_prep.prepare import prepare
@@ -22,27 +24,20 @@ def address():
     cluster.shutdown()
 
 
-def hashes(folder):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.arrow")}
-
-
 @pytest.mark.slow
 def test_shards_have_the_bytes_of_a_local_preparation(demo_data, address, tmp_path):
     root, data = demo_data
     folder = prepare("demo", root, tmp_path, Settings(), ray=address)
     (local,) = (data / "demo").glob("*")
-    assert hashes(folder) == hashes(local) and hashes(folder)
-    assert (folder / "manifest.csv").read_bytes() == (local / "manifest.csv").read_bytes()
+    names = sorted(path.name for path in folder.glob("*.arrow"))
+    assert len(names) == 2
+    for name in (*names, "manifest.csv"):
+        assert (folder / name).read_bytes() == (local / name).read_bytes()
 
 
 @pytest.mark.slow
 def test_a_crashing_or_hanging_item_costs_itself_alone(address, monkeypatch):
-    from data_prep import on_ray as cluster
-
     def act(item):
-        import os
-        import time
-
         if item == "die":
             os._exit(3)
         if item == "hang":
@@ -51,8 +46,8 @@ def test_a_crashing_or_hanging_item_costs_itself_alone(address, monkeypatch):
             raise ValueError("bad item")
         return item.upper()
 
-    monkeypatch.setattr(cluster, "START_S", 30.0)
-    with cluster.RayPool(act, address, 1.0) as pool:
+    monkeypatch.setattr(on_ray, "START_S", 30.0)
+    with on_ray.RayPool(act, address, 1.0) as pool:
         results = list(pool.map(["a", "die", "b", "hang", "raise", "c"]))
     assert [r for r in results if r[0] == DONE] == [(DONE, "A"), (DONE, "B"), (DONE, "C")]
     assert results[1] == (CRASHED, "its worker died")

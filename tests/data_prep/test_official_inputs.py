@@ -20,7 +20,7 @@ from data_prep import datasets
 from data_prep.modalities.base import Draw
 from data_prep.modalities.video import Video
 from data_prep.modalities.views import choose_frames
-from data_prep.shards import ShardWriter, schema, shard_name
+from data_prep.shards import schema, shard_name, write_shard
 from data_prep.spec import Listed, spec_hash, spec_json
 from data_prep.split import PARTS
 from data_prep.store import Prepared, write_pool
@@ -159,12 +159,12 @@ def prepared_pool(folder, dataset, labels, lost):
     layout, spec = datasets.load(dataset), {"video": Video()}
     ids = [f"{len(labels) - k:05d}" for k in range(len(labels))]
     folder.mkdir()
-    writer = ShardWriter(folder / shard_name(0), schema(dataset, spec))
     texts = dict.fromkeys(("group", "part", "sources", "flags"), "")
-    for sample, label in sorted(zip(ids, labels)):
-        facts = {"id": sample, "label": label, "duration_s": 0.0, "n_frames": 0, "video": []}
-        writer.append(facts | texts)
-    writer.close([])
+    rows = [
+        {"id": sample, "label": label, "duration_s": 0.0, "n_frames": 0, "video": []} | texts
+        for sample, label in sorted(zip(ids, labels))
+    ]
+    write_shard(folder / shard_name(0), schema(dataset, spec), rows)
     write_pool(
         folder / "pool.csv", [Listed(*row, k in lost) for k, row in enumerate(zip(ids, labels))]
     )

@@ -14,7 +14,7 @@ from data_prep import checksums, datasets
 from data_prep.__main__ import main
 from data_prep.datasets.manifest import Settings
 from data_prep.prepare import prepare
-from data_prep.split import PARTS
+from data_prep.split import PARTS, Split
 from data_prep.stats import TABLE_5, stats, text
 from data_prep.store import Prepared, read_meta
 from data_prep.verify import MOST, few, verify
@@ -30,8 +30,8 @@ def folder(demo_data, tmp_path):
     source = next((demo_data[1] / "demo").iterdir())
     folder, unwanted = tmp_path / "demo" / source.name, shutil.ignore_patterns("splits", ".lock")
     prepared = Prepared(shutil.copytree(source, folder, ignore=unwanted))
-    prepared.pairs("paper", 0, "test", prepared.modalities)
-    prepared.release_pairs("release", 2, "val", prepared.modalities)
+    prepared.pairs(Split("paper", 0), "test", prepared.modalities)
+    prepared.pairs(Split("release", 2), "val", prepared.modalities, release=True)
     return folder
 
 
@@ -80,7 +80,7 @@ DAMAGE = {  # how it is done -> (the deed, how each finding begins)
     "id twice": lines_of(SPLIT, lambda lines: [*lines, lines[1]],
                          "{folder}/" + SPLIT + " does not list each sample exactly once"),
     "no split": (lambda f: (f / "splits/paper-sed0.csv").write_text("id,part\n"),
-                 ["splits/paper-sed0.csv: nothing of this set"]),
+                 ["splits/paper-sed0.csv: no file of this set"]),
     "torn meta": (lambda f: (f / "meta.json").write_text("{"), ["{folder}/meta.json is damaged"]),
     "unfinished": (meta(complete=False), ["meta.json: the preparation is not finished"]),
     "data set": (meta(dataset="cremad"), ["meta.json: the data set is 'cremad'"]),
@@ -104,7 +104,7 @@ def test_each_damage_is_a_finding_that_names_the_file(folder, damage):
         assert finding.startswith(begin.format(folder=folder)), findings
     assert len(few(findings * 99)) == MOST + 1
     if damage in ("split", "lost manifest", "unfinished"):
-        with pytest.raises(UsageError, match="not a finished prepared folder|--verify tells more"):
+        with pytest.raises(UsageError, match="not a finished prepared folder|--verify finds more"):
             stats(folder)
 
 

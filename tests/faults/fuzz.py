@@ -9,67 +9,113 @@ one short printable line. Anything else is a finding: another exception, a crash
 """
 
 import argparse
+import functools
 import hashlib
-import multiprocessing
 import os
+import random
+import re
 import resource
-import shutil
 import sys
 import tempfile
 import time
 import traceback
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "faults")]
 
 import fuzz_media  # noqa: E402
 import fuzz_stored  # noqa: E402
 import fuzz_targets  # noqa: E402
-from fuzz_mutate import mutate  # noqa: E402
 
 from common.options import UsageError  # noqa: E402
 from data_prep.modalities.unpickle_child import Refused  # noqa: E402
+from data_prep.pool import DONE, Pool  # noqa: E402
 from data_prep.reasons import Reject  # noqa: E402
+from data_prep.sample import single_threaded  # noqa: E402
 
 TARGETS = fuzz_targets.TARGETS | fuzz_stored.TARGETS | fuzz_media.TARGETS
+FRAGILE = {"fragile": fuzz_targets.FRAGILE}  # tests the fuzzer itself
 NAMED = (UsageError, Reject, Refused)
 MOST_MEMORY = 1 << 30  # bytes
 MOST_SECONDS = 10.0  # of CPU time, for one input
-PATIENCE = 60.0  # seconds of the clock after which a process is ended
-CHUNK_SHARE = 8  # parts into which a target's executions are divided
-# Places in the numbers that a process shares with the one that watches it.
-AT, SINCE, RESULTS, ERRORS, UNNAMED, SLOWEST, PEAK = range(7)
+PATIENCE = 120.0  # seconds of the clock after which the process of a batch is ended
+BATCH = 50  # inputs that a process gets at a time
+
+# Inputs -------------------------------------------------------------------------------------------
+
+MOST = 1 << 16  # bytes that an input may grow to, if its seed is not larger
+WORD = re.compile(rb'[\w."+-]+')
+TOKENS = (
+    b'"', b"'", b",", b";", b"\t", b"&", b":", b"\\", b"/", b"../", b"[", b"]", b"{", b"}", b"(",
+    b"\0", b"\0\0\0\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80\0\0\0",
+    b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80",
+    b"\r", b"\n", b"\r\n", b"\r\r\n", b"\n\n", "\u2028".encode(), "\x85".encode(), b"\x1b[31m",
+    "\u202e".encode(), "\u0130".encode(), "\u0660".encode(), "\u00b2".encode(), b"\\ud800",
+    b"\\u0000", b"\\n", b"1e999", b"-1e999", b"-1", b"0", b"1", b"2.5", b"1e3", b"9" * 400,
+    b"9" * 5000, b"4294967296", b"18446744073709551616", b"1" + b"0" * 101, b"null", b"true",
+    b"false", b"NaN", b"Infinity", b"-Infinity", b"{}", b"[]", b'""', b'" "', b'"a"', b'{"a":1}',
+    b"[" * 3000, b'{"a":' * 3000, b"(" * 300, b'["a",' * 500, b"x" * 300, b"=cmd|", b"%00", b" ",
+    b"file://", b"version https://git-lfs", b"moov", b"mdat", b"RIFF", b"PK\x03\x04", b"\x89PNG",
+    b"\x93NUMPY", b"\x80\x04", b"cnumpy\nndarray\n", b"cos\nsystem\n", b"R", b"b", b".",
+)  # fmt: skip
+Draw = random.Random
 
 
-@dataclass
-class Tally:
-    """What came of a target's executions."""
+def number_like(draw: Draw, size: int) -> bytes:
+    """A whole number of so many bytes, of those at which programs fail."""
+    value = draw.choice((0, 1, -1, 1 << 31, 1 << 63, draw.getrandbits(64))) % (1 << 8 * size)
+    return value.to_bytes(size, draw.choice(("little", "big")))
 
-    results: int = 0
-    errors: int = 0
-    unnamed: int = 0
-    slowest: float = 0.0
-    peak: float = 0.0
-    kinds: set[str] = field(default_factory=set)
 
-    def add(self, shared: Sequence[float]) -> None:
-        """Adds the numbers of a process that has ended."""
-        self.results += int(shared[RESULTS])
-        self.errors += int(shared[ERRORS])
-        self.unnamed += int(shared[UNNAMED])
-        self.slowest = max(self.slowest, shared[SLOWEST])
-        self.peak = max(self.peak, shared[PEAK])
+# What takes the place of some bytes.
+CHANGES: tuple[Callable[[Draw, bytes, list[bytes]], bytes], ...] = (
+    lambda draw, old, seeds: bytes(b ^ 1 << draw.randrange(8) for b in old[:1]) + old[1:],
+    lambda draw, old, seeds: number_like(draw, len(old)),
+    lambda draw, old, seeds: draw.choice(TOKENS),
+    lambda draw, old, seeds: draw.choice(TOKENS),
+    lambda draw, old, seeds: draw.choice(TOKENS) + old,
+    lambda draw, old, seeds: b"",
+    lambda draw, old, seeds: bytes(len(old)),
+    lambda draw, old, seeds: old * draw.choice((2, 2, 3, 30)),
+    lambda draw, old, seeds: draw.randbytes(len(old)),
+    lambda draw, old, seeds: old.replace(b"\n", draw.choice((b"\r\n", b"\r", b"\n\n", b"\0\n"))),
+    lambda draw, old, seeds: draw.choice(seeds)[draw.randrange(1 << 10) :],
+)  # fmt: skip
+
+
+def place(draw: Draw, data: bytes) -> tuple[int, int]:
+    """Where an input is changed: some bytes, a word, whole lines, all from one place on."""
+    start, kind = draw.randrange(len(data) + 1), draw.randrange(10)
+    if kind < 5:
+        return start, start + draw.choice((1, 1, 2, 4, 8, 16, 64, 512))
+    if kind < 8:
+        word = WORD.search(data, start)
+        return word.span() if word else (start, start + 1)
+    end = data.find(b"\n", start) + 1 or len(data)
+    return data.rfind(b"\n", 0, start) + 1, end if kind == 8 else len(data)
 
 
 def input_of(target: str, seeds: list[bytes], number: int, seed: int) -> bytes:
-    """Input `number` of a target: its seeds themselves come first."""
-    return seeds[number] if number < len(seeds) else mutate(seeds, f"{seed}/{target}/{number}")
+    """Input `number` of a target: its seeds themselves come first, then damaged ones."""
+    if number < len(seeds):
+        return seeds[number]
+    draw = Draw(f"{seed}/{target}/{number}")
+    data = draw.choice(seeds)
+    most = max(MOST, len(data))
+    for _ in range(draw.choice((1, 1, 1, 2, 2, 3, 4, 6))):
+        start, end = place(draw, data)
+        change = draw.choice(CHANGES)(draw, data[start:end], seeds)
+        data = (data[:start] + change + data[end:])[:most]
+    if draw.random() < 0.01:
+        data = data.decode("utf-8", "replace").encode(draw.choice(("utf-16", "utf-16-be")))
+    return data
+
+
+# One process --------------------------------------------------------------------------------------
 
 
 def outcome(read: fuzz_targets.Read, data: bytes) -> tuple[str, str]:
@@ -88,40 +134,8 @@ def outcome(read: fuzz_targets.Read, data: bytes) -> tuple[str, str]:
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         ours = [f for f in frames if str(ROOT) in f.filename and ".venv" not in f.filename]
-        place = f"{ours[-1].filename}:{ours[-1].lineno}" if ours else ""
-        return f"{type(error).__name__} {place}", traceback.format_exc()
-
-
-# One process --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Task:
-    """A run of a target's inputs, from number `start` to before `stop`."""
-
-    target: str
-    start: int
-    stop: int
-
-
-def keep(folder: Path, name: str, what: str, data: bytes, text: str) -> None:
-    """Keeps an offending input, one of each kind."""
-    kind = hashlib.sha256(f"{name} {what}".encode()).hexdigest()[:8]
-    path = folder / f"{name}-{kind}"
-    if not path.with_suffix(f"{path.suffix}.bin").exists():
-        Path(f"{path}.txt").write_text(f"{what}\n{text}", encoding="utf-8", errors="replace")
-        Path(f"{path}.bin").write_bytes(data)
-
-
-def limit_memory(media: bool) -> None:
-    """No more address space than `MOST_MEMORY` above what is mapped, twice that for decoders.
-
-    Decoders ask for room that they do not fill; what they do fill is measured.
-    """
-    with open("/proc/self/statm", encoding="ascii") as handle:
-        mapped = int(handle.read().split()[0]) * resource.getpagesize()
-    limit = mapped + MOST_MEMORY * (2 if media else 1)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        where = f"{ours[-1].filename}:{ours[-1].lineno}" if ours else ""
+        return f"{type(error).__name__} {where}", traceback.format_exc()
 
 
 def peak() -> int:
@@ -129,150 +143,106 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def work(task: Task, seeds: list[bytes], seed: int, shared: Any, places: tuple[Path, Path]) -> None:
-    """The life of a process: reads one input after the other, and counts in `shared`."""
-    folder, kept = places
+@functools.cache
+def begin(name: str, folder: Path) -> tuple[list[bytes], fuzz_targets.Read, int]:
+    """Seeds and reader of this process's target, and its memory before the first input.
+
+    No more address space than `MOST_MEMORY` above what is mapped, twice that for decoders: they ask
+    for room that they do not fill; what they do fill is measured.
+    """
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-    fuzz_media.single_threaded()
-    target = TARGETS[task.target]
-    read = target.reader(folder)
-    limit_memory(target.media)
-    first = before = peak()
-    for number in range(task.start, task.stop):
-        data = input_of(task.target, seeds, number, seed)
-        shared[AT], shared[SINCE] = number, time.monotonic()
-        begun = time.process_time()
+    target = (TARGETS | FRAGILE)[name]
+    seeds = [path.read_bytes() for path in sorted((folder / "seeds").iterdir())]
+    read = target.reader(Path(tempfile.mkdtemp(dir=folder)))
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = mapped + MOST_MEMORY * (2 if target.media else 1)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return seeds, read, peak()
+
+
+def work(name: str, folder: Path, seed: int, batch: range) -> tuple[Counter, float, int, list]:
+    """(counts, slowest in seconds, memory in bytes, findings) of some inputs."""
+    seeds, read, first = begin(name, folder)
+    counts, slowest, findings, before = Counter(), 0.0, [], peak()
+    for number in batch:
+        data, begun = input_of(name, seeds, number, seed), time.process_time()
         what, text = outcome(read, data)
         taken, now = time.process_time() - begun, peak()
         if taken > MOST_SECONDS:
             what, text = "Slow", f"{taken:.1f} s"
         if now - before > MOST_MEMORY:
             what, text = "Memory", f"{(now - before) >> 20} MiB"
-        before = now
-        shared[SLOWEST] = max(shared[SLOWEST], taken)
-        shared[PEAK] = (now - first) / 1e6
-        shared[{"result": RESULTS, "error": ERRORS}.get(what, UNNAMED)] += 1
-        if what not in ("result", "error"):
-            keep(kept, task.target, what, data, f"input {number}, seed {seed}\n{text}")
+        before, slowest = now, max(slowest, taken)
+        if what in ("result", "error"):
+            counts[what] += 1
+        else:
+            findings.append((number, what, text))
+    return counts, slowest, before - first, findings
 
 
 # All of them --------------------------------------------------------------------------------------
 
 
-class Pool:
-    """Processes that work on tasks; one that crashes or hangs costs the input that it was at."""
-
-    def __init__(self, folder: Path, kept: Path, seed: int, jobs: int):
-        self.folder, self.kept, self.seed, self.jobs = folder, kept, seed, jobs
-        # A fork has all modules loaded; nothing has run in this process that starts threads.
-        self.context = multiprocessing.get_context("fork")
-        self.seeds: dict[str, list[bytes]] = {}
-        self.tallies: dict[str, Tally] = {}
-        self.running: list[tuple[Any, Task, Any]] = []
-
-    def make_seeds(self, names: Sequence[str]) -> None:
-        """The sound inputs of the targets, made by a process of their own."""
-        process = self.context.Process(target=self._write_seeds, args=(names,))
-        process.start()
-        process.join()
-        if process.exitcode:
-            raise SystemExit("the sound inputs could not be made")
-        for name in names:
-            files = sorted((self.folder / "seeds" / name).iterdir())
-            self.seeds[name] = [path.read_bytes() for path in files]
-
-    def _write_seeds(self, names: Sequence[str]) -> None:
-        fuzz_media.single_threaded()
-        for name in names:
-            place, made = self.folder / "making" / name, self.folder / "seeds" / name
-            place.mkdir(parents=True)
-            made.mkdir(parents=True)
-            for k, data in enumerate(TARGETS[name].seeds(place)):
-                (made / f"{k:03d}").write_bytes(data)
-
-    def run(self, tasks: Sequence[Task]) -> None:
-        """All tasks, `jobs` at a time."""
-        waiting, done, total = deque(tasks), 0, sum(t.stop - t.start for t in tasks)
-        told = begun = time.monotonic()
-        while waiting or self.running:
-            while waiting and len(self.running) < self.jobs:
-                self._start(waiting.popleft())
-            time.sleep(0.02)
-            for entry in [e for e in self.running if self._ended(*e)]:
-                self.running.remove(entry)
-                rest = self._account(*entry)
-                done += entry[1].stop - entry[1].start
-                if rest:
-                    done -= rest.stop - rest.start
-                    waiting.appendleft(rest)
-            if time.monotonic() - told > 30:
-                told = time.monotonic()
-                print(f"{done} of {total} after {told - begun:.0f} s", file=sys.stderr)
-
-    def _start(self, task: Task) -> None:
-        shared = self.context.RawArray("d", 7)
-        shared[AT], shared[SINCE] = task.start - 1, time.monotonic()
-        place = Path(tempfile.mkdtemp(prefix=f"{task.target}-", dir=self.folder))
-        arguments = (task, self.seeds[task.target], self.seed, shared, (place, self.kept))
-        process = self.context.Process(target=work, args=arguments)
-        process.start()
-        process.place = place
-        self.running.append((process, task, shared))
-
-    def _ended(self, process: Any, task: Task, shared: Any) -> bool:
-        if process.is_alive() and time.monotonic() - shared[SINCE] > PATIENCE:
-            process.kill()
-        return not process.is_alive()
-
-    def _account(self, process: Any, task: Task, shared: Any) -> Task | None:
-        """Counts what a process did; the task that is left where it crashed."""
-        process.join()
-        shutil.rmtree(process.place, ignore_errors=True)
-        self.tallies.setdefault(task.target, Tally()).add(shared)
-        if process.exitcode == 0:
-            return None
-        number = int(shared[AT])
-        if number < task.start:
-            raise SystemExit(f"{task.target} could not be set up (status {process.exitcode})")
-        self.tallies[task.target].unnamed += 1
-        data = input_of(task.target, self.seeds[task.target], number, self.seed)
-        what = f"Crash or hang, status {process.exitcode}"
-        keep(self.kept, task.target, what, data, f"input {number}, seed {self.seed}\n")
-        return Task(task.target, number + 1, task.stop) if number + 1 < task.stop else None
-
-
 def shares(names: Sequence[str], executions: int, media: int) -> dict[str, int]:
     """The executions of each target, by its weight among those of its kind."""
-    found = {}
+    found, targets = {}, TARGETS | FRAGILE
     for name in names:
-        kind = TARGETS[name].media
-        whole = sum(TARGETS[n].weight for n in names if TARGETS[n].media == kind)
-        found[name] = round((media if kind else executions) * TARGETS[name].weight / whole)
+        kind = targets[name].media
+        whole = sum(targets[n].weight for n in names if targets[n].media == kind)
+        found[name] = round((media if kind else executions) * targets[name].weight / whole)
     return found
 
 
-def tasks_of(counts: dict[str, int]) -> list[Task]:
-    """The tasks, those of a target apart from each other, so that all are met early."""
-    tasks = []
-    for part in range(CHUNK_SHARE):
-        for name, count in counts.items():
-            start, stop = (count * k // CHUNK_SHARE for k in (part, part + 1))
-            tasks += [Task(name, start, stop)] if stop > start else []
-    return tasks
+def make_seeds(name: str, folder: Path) -> list[bytes]:
+    """Writes the sound inputs of a target, in a process of their own."""
+    (folder / "making").mkdir()
+    (folder / "seeds").mkdir()
+    seeds = (TARGETS | FRAGILE)[name].seeds(folder / "making")
+    for k, data in enumerate(seeds):
+        (folder / "seeds" / f"{k:03d}").write_bytes(data)
+    return seeds
 
 
-def table(tallies: dict[str, Tally]) -> str:
-    """The results, a line a target."""
-    lines = [f"{'target':18}executions   results    errors  unnamed  slowest s  peak MB"]
-    for name, t in tallies.items():
-        total = t.results + t.errors + t.unnamed
-        lines.append(
-            f"{name:18}{total:10}{t.results:10}{t.errors:10}{t.unnamed:9}"
-            f"{t.slowest:11.2f}{t.peak:9.0f}"
-        )
-    return "\n".join(lines)
+def fuzz(name: str, count: int, seed: int, jobs: int, folder: Path, kept: Path) -> int:
+    """Feeds a target, prints a line of figures and keeps what is found; the number of findings.
+
+    A batch whose process crashed or hung is repeated, one input at a time.
+    """
+    preload = ["fuzz", "data_prep.modalities.sound", "data_prep.modalities.flow"]
+    options: dict[str, Any] = {"limit_s": PATIENCE, "prepare": single_threaded, "preload": preload}
+    with Pool(functools.partial(make_seeds, name), 1, **options) as pool:
+        ((state, seeds),) = pool.map([folder])
+    assert state == DONE, seeds
+    counts, slowest, memory, findings = Counter(), 0.0, 0, []
+    with Pool(functools.partial(work, name, folder, seed), jobs, **options) as pool:
+        batches = [range(k, min(k + BATCH, count)) for k in range(0, count, BATCH)]
+        while batches:
+            again = []
+            for batch, (state, result) in zip(batches, pool.map(batches)):
+                if state == DONE:
+                    counts += result[0]
+                    slowest, memory = max(slowest, result[1]), max(memory, result[2])
+                    findings += result[3]
+                elif len(batch) > 1:
+                    again += [range(k, k + 1) for k in batch]
+                else:
+                    findings.append((batch[0], f"Crash or hang: {result}", ""))
+            batches = again
+    for number, what, text in findings:
+        kind = hashlib.sha256(f"{name} {what}".encode()).hexdigest()[:8]
+        path = kept / f"{name}-{kind}"
+        if not Path(f"{path}.bin").exists():  # one of each kind
+            about = f"{what}\ninput {number}, seed {seed}\n{text}"
+            Path(f"{path}.txt").write_text(about, encoding="utf-8", errors="replace")
+            Path(f"{path}.bin").write_bytes(input_of(name, seeds, number, seed))
+    print(
+        f"{name:18}{count:10}{counts['result']:10}{counts['error']:10}{len(findings):9}"
+        f"{slowest:11.2f}{memory / 1e6:9.0f}",
+        flush=True,
+    )
+    return len(findings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -281,27 +251,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--executions", type=int, default=200_000, help="of all but media")
     parser.add_argument("--media", type=int, default=5_000, help="executions of decoders")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--only", action="append", choices=sorted(TARGETS), help="this target")
+    parser.add_argument("--only", action="append", choices=sorted(TARGETS | FRAGILE))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir(), "fuzz-kept"))
     args = parser.parse_args(argv)
-    memory = Path("/dev/shm")
     args.keep.mkdir(parents=True, exist_ok=True)
-    names = args.only or list(TARGETS)
-    counts = shares(names, args.executions, args.media)
-    names = [name for name in names if counts[name]]
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        pool = Pool(Path(folder), args.keep, args.seed, args.jobs)
-        pool.make_seeds(names)
-        pool.run(tasks_of(counts))
-    print(table({name: pool.tallies[name] for name in names}))
-    unnamed = sum(tally.unnamed for tally in pool.tallies.values())
-    print(
-        f"{time.monotonic() - begun:.0f} s; {unnamed} unnamed{f', see {args.keep}' * bool(unnamed)}"
-    )
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])  # of the fork server
+    memory, begun, unnamed = Path("/dev/shm"), time.monotonic(), 0
+    counts = shares(args.only or list(TARGETS), args.executions, args.media)
+    print(f"{'target':18}executions   results    errors  unnamed  slowest s  peak MB")
+    for name, count in counts.items():
+        with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+            if count:
+                unnamed += fuzz(name, count, args.seed, args.jobs, Path(folder), args.keep)
+    where = f", see {args.keep}" if unnamed else ""
+    print(f"{time.monotonic() - begun:.0f} s; {unnamed} unnamed{where}")
     return 1 if unnamed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # By its own name, under which the worker processes import it.
+    import fuzz as program
+
+    sys.exit(program.main())

@@ -19,16 +19,14 @@ from data_prep.modalities.flow import Flow
 from data_prep.modalities.image import Image
 from data_prep.modalities.video import Video
 from data_prep.reasons import Reject
-from data_prep.sample import single_threaded
 from fixtures.media import write_video
-
-__all__ = ["TARGETS", "single_threaded"]
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SOUND = Audio(sample_rate=16000, seconds=0.5, n_fft=256, hop=128)
 BANK = Audio("fbank", sample_rate=16000, seconds=0.5, frames=50)
-PICTURES = {
-    "jpeg": {"quality": 90}, "png": {}, "gif": {}, "webp": {"quality": 50}, "bmp": {},
+PICTURES = {  # format -> modes
+    "png": ("RGB", "RGBA", "P", "L", "I;16"), "jpeg": ("RGB", "L", "CMYK"), "gif": ("P",),
+    "webp": ("RGB", "RGBA"), "bmp": ("RGB", "P", "1"),
 }  # fmt: skip
 # name -> (codec, container, an index in front)
 CLIPS = {
@@ -46,14 +44,12 @@ def frames(count: int = 10) -> np.ndarray:
 def picture(kind: str, mode: str = "RGB") -> bytes:
     """A picture of 32 x 24 pixels."""
     out = io.BytesIO()
-    PIL.Image.fromarray(frames(1)[0]).convert(mode).save(out, kind, **PICTURES[kind])
+    PIL.Image.fromarray(frames(1)[0]).convert(mode).save(out, kind, quality=90)
     return out.getvalue()
 
 
 def _pictures(kind: str) -> Callable[[Path], list[bytes]]:
-    modes = {"png": ("RGB", "RGBA", "P", "L", "I;16"), "jpeg": ("RGB", "L", "CMYK"), "gif": ("P",),
-             "webp": ("RGB", "RGBA"), "bmp": ("RGB", "P", "1")}  # fmt: skip
-    return lambda folder: [picture(kind, mode) for mode in modes[kind]]
+    return lambda folder: [picture(kind, mode) for mode in PICTURES[kind]]
 
 
 def _clip(kind: str) -> Callable[[Path], list[bytes]]:

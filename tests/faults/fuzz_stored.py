@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from fake_runs import fake_run
-from fuzz_targets import Read, Target, check_message, one_file, told
+from fuzz_targets import Read, Target, check_message, checked, one_file
 
 from common.files import CHECKSUM, file_digest, read_object, to_json, write_json, write_table
 from common.options import UsageError
@@ -21,8 +21,9 @@ from data_prep.modalities import array, unpickle, unpickle_child
 from data_prep.modalities.array import Array
 from data_prep.modalities.audio import Audio
 from data_prep.modalities.image import Image
-from data_prep.shards import FACTS, Shard, ShardWriter, schema
+from data_prep.shards import FACTS, Shard, schema, write_shard
 from data_prep.spec import Rejection, spec_hash, spec_json
+from data_prep.split import Split
 from data_prep.store import Prepared, read_pool
 from experiments.paper.kinds import RunSet
 from experiments.report.reader import Reader
@@ -51,12 +52,11 @@ def write_prepared(folder: Path) -> Path:
     """A whole prepared folder of a few samples, its split and its pairs."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, columns = SPEC["audio"].shape
-    writer = ShardWriter(folder / "samples-00000.arrow", schema("demo", SPEC))
-    for k in range(SAMPLES):
-        values = {"audio": bytes(2 * rows * columns), "image": [b"jpeg"], "array": [b"a", b"b"]}
-        facts = {"id": f"s{k:02d}", "label": k % 2, "group": "", "part": "", "sources": "x"}
-        writer.append(facts | {"duration_s": 1.0, "n_frames": 3, "flags": ""} | values)
-    writer.close([Rejection("r", "r.wav", "unreadable", "why")])
+    values = {"audio": bytes(2 * rows * columns), "image": [b"jpeg"], "array": [b"a", b"b"]}
+    values |= {"group": "", "part": "", "sources": "x", "duration_s": 1.0, "n_frames": 3}
+    results = [{"id": f"s{k:02d}", "label": k % 2, "flags": ""} | values for k in range(SAMPLES)]
+    rejected = Rejection("r", "r.wav", "unreadable", "why")
+    write_shard(folder / "samples-00000.arrow", schema("demo", SPEC), [*results, rejected])
     meta = spec_json("demo", SPEC) | {
         "spec_hash": spec_hash("demo", SPEC), "complete": True, "label_names": ["cat", "dog"],
         "samples": SAMPLES, "split_second": 2 / 3, "release_cut": "test",
@@ -69,7 +69,7 @@ def write_prepared(folder: Path) -> Path:
     write_json(folder / "meta.json", meta)
     prepared = Prepared(folder)
     for part in ("train", "test"):
-        prepared.pairs("paper", 0, part, ["audio", "image"])
+        prepared.pairs(Split("paper", 0), part, ["audio", "image"])
     return folder
 
 
@@ -77,26 +77,11 @@ def look_through(prepared: Prepared) -> None:
     """Reads of a prepared folder what a training does."""
     parts = prepared.split("paper", 0)
     for part in ("train", "test"):
-        prepared.pairs("paper", 0, part, ["audio", "image"])
+        prepared.pairs(Split("paper", 0), part, ["audio", "image"])
     for position in parts["val"]:
         for modality in prepared.modalities:
             prepared.value(int(position), modality)
     prepared.vocabulary("paper", 0)
-
-
-def in_prepared(name: str) -> Callable[[Path], Read]:
-    """The set-up of a prepared folder in which one file is fuzzed."""
-
-    def reader(folder: Path) -> Read:
-        write_prepared(folder)
-
-        def feed(data: bytes) -> None:
-            (folder / name).write_bytes(data)
-            look_through(Prepared(folder))
-
-        return feed
-
-    return reader
 
 
 def of_prepared(name: str) -> Callable[[Path], list[bytes]]:
@@ -107,6 +92,21 @@ def of_prepared(name: str) -> Callable[[Path], list[bytes]]:
         return [data, without_checksum(data)] if name.endswith(".json") else [data]
 
     return seeds
+
+
+def prepared_target(name: str, weight: float = 4) -> Target:
+    """A prepared folder in which one file is fuzzed."""
+
+    def reader(folder: Path) -> Read:
+        write_prepared(folder)
+
+        def feed(data: bytes) -> None:
+            (folder / name).write_bytes(data)
+            look_through(Prepared(folder))
+
+        return feed
+
+    return Target(of_prepared(name), reader, weight)
 
 
 def _shard(path: Path) -> Shard:
@@ -126,17 +126,13 @@ def _shard(path: Path) -> Shard:
 # Runs ---------------------------------------------------------------------------------------------
 
 
-def _run_files(name: str) -> Callable[[Path], list[bytes]]:
+def run_target(name: str) -> Target:
+    """A finished run of which one file is fuzzed."""
+
     def seeds(folder: Path) -> list[bytes]:
         known = [fake_run(folder / str(k), RUNS, 1, known_log=k) for k in (False, True)]
         files = [run.file(name).read_bytes() for run in known]
         return files + [without_checksum(f) for f in files if name.endswith(".json")]
-
-    return seeds
-
-
-def in_run(name: str) -> Callable[[Path], Read]:
-    """The set-up of a finished run of which one file is fuzzed."""
 
     def reader(folder: Path) -> Read:
         run = fake_run(folder, RUNS, 1)
@@ -157,7 +153,7 @@ def in_run(name: str) -> Callable[[Path], Read]:
 
         return feed
 
-    return reader
+    return Target(seeds, reader)
 
 
 def _config_seeds(folder: Path) -> list[bytes]:
@@ -276,7 +272,7 @@ def in_mosi(files: str) -> Callable[[Path], Read]:
         def feed(data: bytes) -> Any:
             path.write_bytes(data)
             array.opened.cache_clear()
-            scan = told(mosi.scan(folder, settings))
+            scan = checked(mosi.scan(folder, settings))
             for candidate in scan.candidates[:2]:
                 for m, spec in mosi.spec(settings).items():
                     spec.extract([path], candidate.inline[m], None)
@@ -298,19 +294,14 @@ def _npy_seeds(folder: Path) -> list[bytes]:
 
 
 TARGETS = {
-    "prepared.meta": Target(of_prepared("meta.json"), in_prepared("meta.json")),
-    "prepared.split": Target(
-        of_prepared("splits/paper-seed0.csv"), in_prepared("splits/paper-seed0.csv"), 3
-    ),
-    "prepared.pairs": Target(
-        of_prepared("splits/paper-seed0.pairs-test.csv"),
-        in_prepared("splits/paper-seed0.pairs-test.csv"), 3,
-    ),
+    "prepared.meta": prepared_target("meta.json"),
+    "prepared.split": prepared_target("splits/paper-seed0.csv", 3),
+    "prepared.pairs": prepared_target("splits/paper-seed0.pairs-test.csv", 3),
     "prepared.pool": Target(of_prepared("pool.csv"), one_file("pool.csv", read_pool)),
-    "prepared.local": Target(of_prepared(".local.json"), in_prepared(".local.json"), 3),
+    "prepared.local": prepared_target(".local.json", 3),
     "arrow.shard": Target(of_prepared("samples-00000.arrow"), one_file("a.arrow", _shard), 6),
     **{
-        f"run.{Path(name).stem}": Target(_run_files(name), in_run(name))
+        f"run.{Path(name).stem}": run_target(name)
         for name in ("config.json", "env.json", "result.json", "log.jsonl")
     },
     "run.resolved": Target(_config_seeds, one_file("config.json", _resolved)),

@@ -7,6 +7,7 @@ of a process what must stand around a file, and returns the function that reads 
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from common.files import csv_text, read_object, read_table, write_text
 from data_prep import datasets
 from data_prep.datasets.lists import read_records
 from data_prep.datasets.manifest import Manifest
+from data_prep.digits import write_digits
 from data_prep.modalities.text import Text, text_spec
 from data_prep.modalities.vocabulary import place_vocabulary
 from data_prep.prepare import scan_root
 from data_prep.spec import Scan
+from fixtures.release import write_release
+from fixtures.trees import MANY_CLASSES, write_tree
 
-MOST_WORDS = 1000  # characters of a message
+MOST_WORDS = 1200  # characters of a message
 
 Read = Callable[[bytes], Any]
 
@@ -63,13 +67,28 @@ def fixed(*seeds: str | bytes) -> Callable[[Path], list[bytes]]:
     return lambda folder: [s if isinstance(s, bytes) else s.encode() for s in seeds]
 
 
+def fragile(folder: Path) -> Read:
+    """A reader that crashes, to test the fuzzer."""
+
+    def feed(data: bytes) -> None:
+        if b"b" in data:
+            raise KeyError("b")
+        if b"crash" in data:
+            os.kill(os.getpid(), 9)
+
+    return feed
+
+
+FRAGILE = Target(fixed("aaa", "abc", "crash", "ccc"), fragile)
+
+
 def plant(root: Path, files: dict[str, str]) -> None:
     """A tree of small files."""
     for name, text in files.items():
         write_text(root / name, text)
 
 
-def told(scan: Scan) -> Scan:
+def checked(scan: Scan) -> Scan:
     """The scan, once all of it can be written to the files that a preparation writes."""
     rows = [dataclasses.astuple(rejection) for rejection in scan.rejected]
     csv_text((), rows).encode()
@@ -79,24 +98,6 @@ def told(scan: Scan) -> Scan:
         check_message(warning)
     assert all(0 <= c.label < len(scan.label_names) for c in scan.candidates)
     return scan
-
-
-def in_tree(dataset: str, fuzzed: str, files: dict[str, str]) -> Callable[[Path], Read]:
-    """The set-up of a scan of a tree in which one list is fuzzed."""
-
-    def reader(folder: Path) -> Read:
-        plant(folder, files)
-        (folder / fuzzed).parent.mkdir(parents=True, exist_ok=True)
-        layout = datasets.load(dataset)
-        settings = layout.Settings()
-
-        def feed(data: bytes) -> Scan:
-            (folder / fuzzed).write_bytes(data)
-            return told(scan_root(layout, dataset, folder, settings, allow_missing_classes=True))
-
-        return feed
-
-    return reader
 
 
 # Csv ----------------------------------------------------------------------------------------------
@@ -124,86 +125,61 @@ def _manifest(folder: Path) -> Read:
         layout = Manifest(folder / "m.csv")
         datasets.public_name(str(layout.path))
         _ = layout.defaults, layout.spec(layout.Settings(vocabulary="build"))
-        return told(scan_root(layout, "m", folder, layout.Settings()))
+        return checked(scan_root(layout, "m", folder, layout.Settings()))
 
     return feed
 
 
 # Trees --------------------------------------------------------------------------------------------
 
-CLIP = "-_abcdefghi"
-KINETICS = {
-    f"train/{CLIP}_000001_000011.mp4": "", f"test/{CLIP[::-1]}.mp4": "",
-    "train/bowling/bbbbbbbbbbb.mkv": "",
-}  # fmt: skip
-KINETICS_LIST = (
-    f'label,youtube_id,time_start,time_end,split\n"bowling",{CLIP},1,11,train\n'
-    f"tap dancing,{CLIP[::-1]},0.0,10.0,validate\n,bbbbbbbbbbb,,,test\n"
-)
-FOOD = {
-    "images/train/apple_pie/a.jpg": "", "images/test/baklava/b.jpg": "",
-    "images/train/baklava/a.jpg": "", "texts/test_titles.csv": "b.jpg,a title,baklava\n",
-}  # fmt: skip
-FOOD_LISTS = (
-    'a.jpg,"A pie, with ""apples""",apple_pie\na.jpg,Nuts, honey,baklava\nc.png,x,waffles\n',
-    "image_path,text,label\nimages\\a.jpg,pie,apple_pie\na.txt,nuts,baklava\n",
-)
-SARCASM = {f"dataset_image/{k}.jpg": "" for k in range(5)}
-SARCASM |= {"text/valid2.txt": "['1', 'v', 0, 1]\n", "text/test2.txt": "['2', 't', 1, 0]\n"}
-TWEETS = {f"twitter2015_images/{k}.jpg": "" for k in range(5)}
-TWEETS |= {"dev.txt": "a $T$\nb\n-1\n1.jpg\n", "test.tsv": "1\t0\t2.jpg\tx $T$\ty\n"}
-AVE = {f"AVE/{CLIP}.mp4": "", "AVE/bbbbbbbbbbb.mp4": "", "trainSet.txt": f"Bus&{CLIP}&good&0&5\n"}
-UCF = {
-    "UCF-101/Archery/v_Archery_g01_c01.avi": "", "UCF-101/Archery/v_Archery_g25_c02.avi": "",
-    "UCF-101/Bowling/v_Bowling_g02_c01.avi": "",
-    "ucfTrainTestlist/testlist01.txt": "Bowling/v_Bowling_g02_c01.avi\n",
-}  # fmt: skip
-CREMAD_R = {"AudioWAV/1001_IEO_ANG_XX.wav": "", "val.csv": "c,label\n", "test.csv": "c,label\n"}
-CREMAD_R |= {f"visual_frames/1001_IEO_ANG_XX/{k}.jpg": "" for k in range(3)}
-UCF_R = {f"{f}/v_Archery_g01_c01/frame00001.jpg": "" for f in ("frames_rgb", "flows_u", "flows_v")}
-UCF_R |= {"testlist01_new.txt": "path label\n"}
-FOOD_R = {"images/train/apple_pie/a.jpg": "", "images/test/baklava/b.jpg": "", "test.jsonl": ""}
-KINETICS_R = {f"audios/{CLIP}.wav": "", f"videos/{CLIP}/0.jpg": "", "videos/val.txt": ""}
-FOOD_LINE = {"id": 0, "img": "apple_pie/a.jpg", "text": "a pie", "label": 0}
-FOOD_R_LIST = f"{json.dumps(FOOD_LINE)}\n{json.dumps(FOOD_LINE | {'label': 'baklava'})}\n"
+TREES = {  # target -> (data set, its layout or "release", the list that is fuzzed)
+    "kinetics": ("kinetics", "A", "annotations/train.csv"),
+    "food101": ("food101", "plain", "texts/train_titles.csv"),
+    "food101.header": ("food101", "header", "texts/train_titles.csv"),
+    "sarcasm": ("sarcasm", "", "text/train.txt"),
+    "twitter2015.tsv": ("twitter2015", "tsv", "absa_data/twitter2015/train.tsv"),
+    "twitter2015.txt": ("twitter2015", "txt", "absa_data/twitter2015/train.txt"),
+    "ave": ("ave", "", "Annotations.txt"),
+    "ucf101": ("ucf101", "clips", "ucfTrainTestlist/trainlist01.txt"),
+    "release.cremad": ("cremad", "release", "train_split.csv"),
+    "release.ucf101": ("ucf101", "release", "trainlist01_new.txt"),
+    "release.food101": ("food101", "release", "train.jsonl"),
+    "release.kinetics": ("kinetics", "release", "videos/train.txt"),
+    "demo": ("demo", "", "labels.csv"),
+}
 
-TREES = {
-    "kinetics": ("kinetics", "annotations/train.csv", KINETICS, (KINETICS_LIST,)),
-    "food101": ("food101", "texts/train_titles.csv", FOOD, FOOD_LISTS),
-    "sarcasm": (
-        "sarcasm", "text/train.txt", SARCASM,
-        ("['3', 'it is # fun', 1]\n[\"4\", \"don\\'t\", 0, 1]\n['3', 'a \\ud83d\\ude00', 1]\n",),
-    ),
-    "twitter2015.tsv": (
-        "twitter2015", "train.tsv", TWEETS,
-        ("index\t#1 Label\t#2 ImageID\t#3 String\t#3 String\n1\t2\t3.jpg\tI saw $T$\tBob\n",),
-    ),
-    "twitter2015.txt": (
-        "twitter2015", "train.txt", TWEETS, ("I saw $T$\nBob\n1\n3.jpg\n$T$ !\nX\n0\n4.jpg\n",),
-    ),
-    "ave": (
-        "ave", "Annotations.txt", AVE,
-        (f"Category&VideoID&Quality&StartTime&EndTime\nBus&{CLIP}&good&0&5\n"
-         "Frying (food)&bbbbbbbbbbb&good&1.5&10\n",),
-    ),
-    "ucf101": (
-        "ucf101", "ucfTrainTestlist/trainlist01.txt", UCF,
-        ("Archery/v_Archery_g01_c01.avi 3\r\nArchery/v_Archery_g25_c02.avi 3\r\n",),
-    ),
-    "release.cremad": (
-        "cremad", "train_split.csv", CREMAD_R,
-        ("name,emotion,label\n1001_IEO_ANG_XX,ANG,1\n\"1001_IEO_ANG_X\",SAD,1\n",),
-    ),
-    "release.ucf101": (
-        "ucf101", "trainlist01_new.txt", UCF_R,
-        ("path label\nArchery/v_Archery_g01_c01.avi 3\nBowling/v_Archery_g01_c02.avi 16\n",),
-    ),
-    "release.food101": ("food101", "train.jsonl", FOOD_R, (FOOD_R_LIST,)),
-    "release.kinetics": (
-        "kinetics", "videos/train.txt", KINETICS_R, (f"{CLIP} 0 10 3\nbbbbbbbbbbb 1 11 30\n",),
-    ),
-    "demo": ("demo", "labels.csv", {"clips/a.avi": "", "clips/a.wav": ""}, ("id,label\na,3\n",)),
-}  # fmt: skip
+
+def tree(folder: Path, dataset: str, layout: str) -> Path:
+    """A small raw tree."""
+    root, truth = folder / "raw", folder / "truth.csv"
+    if dataset == "demo":
+        write_digits(root, truth, 0, workers=1, count=3)
+    elif layout == "release":
+        write_release(dataset, root, 3, 2)
+    else:
+        classes = 2 if dataset in MANY_CLASSES else None
+        options: dict[str, Any] = {"layout": layout, "classes": classes, "workers": 1}
+        write_tree(dataset, root, 2, truth_path=truth, **options)
+    return root
+
+
+def tree_target(dataset: str, layout: str, fuzzed: str) -> Target:
+    """A scan of a tree in which one list is fuzzed."""
+
+    def seeds(folder: Path) -> list[bytes]:
+        return [(tree(folder, dataset, layout) / fuzzed).read_bytes()]
+
+    def reader(folder: Path) -> Read:
+        root, module = tree(folder, dataset, layout), datasets.load(dataset)
+        settings = module.Settings()
+
+        def feed(data: bytes) -> Scan:
+            (root / fuzzed).write_bytes(data)
+            return checked(scan_root(module, dataset, root, settings, allow_missing_classes=True))
+
+        return feed
+
+    return Target(seeds, reader)
 
 
 # Texts --------------------------------------------------------------------------------------------
@@ -265,8 +241,5 @@ TARGETS = {
         fixed("RT A title &amp; more https://x.y/z #tag", "\u00c9t\u00e9 \u4e2d\u6587 e\u0301"),
         _texts,
     ),
-    **{
-        name: Target(fixed(*seeds), in_tree(dataset, fuzzed, files))
-        for name, (dataset, fuzzed, files, seeds) in TREES.items()
-    },
+    **{name: tree_target(*how) for name, how in TREES.items()},
 }  # fmt: skip

@@ -2,25 +2,35 @@
 
 import hashlib
 import json
+import random
 import shutil
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from harness import HERE, MODES, Bench, Job, Outcome
+import torch
+from fake_runs import fill
+from harness import Bench, Job, Outcome
 
-sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
-
-from common.files import TEMPORARY, file_digest  # noqa: E402
-from experiments.paper import illustration as demo  # noqa: E402
-from experiments.run.folder import RunFolder, find_runs  # noqa: E402
+from common.files import TEMPORARY, file_digest
+from data_prep.datasets.demo import Settings
+from data_prep.digits import write_digits
+from data_prep.prepare import prepare
+from experiments.launch.local import launch
+from experiments.launch.tasks import Task
+from experiments.paper import illustration as demo
+from experiments.paper.kinds import RunSet
+from experiments.report.reader import Reader
+from experiments.run.folder import RunFolder, find_runs
 
 SMALL = ("--devices", "cpu", "--threads", "1", "--max_epochs", "3", "--batch_size", "16")
+SAMPLES = 60
+# Files in which a flip may go unnoticed: they affect no result, at most a message.
+SILENT = ("error.txt", ".local.json", ".lock", "manifest.csv", "rejected.csv")
+Content = dict[str, str]
 
 
-@dataclass(frozen=True)
-class Scenario:
+class Scenario(NamedTuple):
     """A program in a folder of its own: `fill` puts into it what it needs, `job` is its command.
 
     `content` tells what it made.
@@ -28,105 +38,103 @@ class Scenario:
 
     name: str
     job: Callable[[Path], Job]
-    content: Callable[[Path], dict[str, str]]
+    content: Callable[[Path], Content]
     fill: Callable[[Path], object] = lambda place: place.mkdir(parents=True, exist_ok=True)
 
     def begin(self, place: Path) -> Job:
-        """The command, once its folder is filled."""
+        """The command, once its folder is made anew and filled."""
+        shutil.rmtree(place, ignore_errors=True)
         self.fill(place)
         return self.job(place)
 
+    def reference(self, bench: Bench, place: Path) -> tuple[int, Content]:
+        """The number of operations without a fault, and what they make."""
+        outcome = bench.run(self.begin(place))
+        assert outcome.status == 0, outcome.output
+        return outcome.operations, self.content(place)
 
-def files(place: Path) -> dict[str, str]:
+
+def make_inputs(folder: Path) -> None:
+    """The demo set's first samples, raw and prepared, and made-up finished runs for the tables."""
+    write_digits(folder / "raw", folder / "truth.csv", 3, workers=1, count=SAMPLES)
+    prepare("demo", folder / "raw", folder / "data", Settings(), workers=1)
+    fill(folder / "results", [a for a in demo.ARTIFACTS if a.id in ("demo-table", "demo-figure1")])
+
+
+def files(place: Path) -> Content:
     """Digest of each file that is not hidden, by its path."""
     found = (p for p in sorted(place.rglob("[!.]*")) if p.is_file())
     return {str(path.relative_to(place)): file_digest(path) for path in found}
 
 
-def run_content(folder: RunFolder) -> dict[str, str]:
+def run_content(folder: RunFolder) -> Content:
     """What a run must have made, bit by bit: weights, predictions, the log but for its times."""
-    import torch
 
-    state = {}
-    for name in ("best.pt", "last.pt"):
+    def digest(state: dict[str, Any]) -> str:
         text = hashlib.sha256()
-        for key, value in sorted(folder.load(name)["method"].items()):
-            raw = (
-                value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode()
-            )
-            text.update(key.encode() + raw)
-        state[name] = text.hexdigest()
-    lines = [
-        {key: value for key, value in line.items() if not key.startswith("time/")}
-        for line in folder.read_log()
-    ]
-    state["log.jsonl"] = json.dumps(lines, sort_keys=True)
-    state["predictions.csv"] = file_digest(folder.file("predictions.csv"))
-    state["state"] = folder.state
-    return state
+        for key, value in sorted(state.items()):
+            is_tensor = isinstance(value, torch.Tensor)
+            text.update(key.encode())
+            text.update(value.numpy().tobytes() if is_tensor else repr(value).encode())
+        return text.hexdigest()
+
+    log = [{k: v for k, v in line.items() if k[:5] != "time/"} for line in folder.read_log()]
+    return {
+        **{name: digest(folder.load(name)["method"]) for name in ("best.pt", "last.pt")},
+        "log.jsonl": json.dumps(log, sort_keys=True),
+        "predictions.csv": file_digest(folder.file("predictions.csv")),
+        "state": folder.state,
+    }
 
 
-def training(raw: Path, data: Path) -> Scenario:
-    """MIDAS for three epochs on the demo set, whose split is drawn on the way."""
+def all_scenarios(inputs: Path) -> dict[str, Scenario]:
+    """The four of them, on what `make_inputs` made."""
+    raw, data, results = inputs / "raw", inputs / "data", inputs / "results"
 
-    def fill(place: Path) -> object:
-        ignored = shutil.ignore_patterns("splits", ".lock")
-        return shutil.copytree(data, place / "data", ignore=ignored)
+    def job(program: str, *words: object) -> Callable[[Path], Job]:
+        def made(place: Path) -> Job:
+            argv = [str(word).replace("@", str(place)) for word in words]
+            return Job(program, tuple(argv), place)
 
-    def job(place: Path) -> Job:
-        places = (
-            "--dataset_root",
-            raw,
-            "--data_dir",
-            place / "data",
-            "--output_dir",
-            place / "run",
-        )
-        return Job("train", tuple(map(str, (*places, "--method", "Midas", *SMALL))), place)
+        return made
 
-    def content(place: Path) -> dict[str, str]:
+    def with_data(place: Path) -> object:
+        return shutil.copytree(data, place / "data", ignore=shutil.ignore_patterns("splits"))
+
+    def of_training(place: Path) -> Content:
         splits = next((place / "data").rglob("splits"))
         return run_content(RunFolder(place / "run")) | files(splits)
 
-    return Scenario("training", job, content, fill)
-
-
-def preparation(raw: Path) -> Scenario:
-    """The demo set's files become shards of twenty samples."""
-
-    def job(place: Path) -> Job:
-        words = ("--dataset", "demo", "--dataset_root", raw, "--data_dir", place / "data")
-        return Job("data_prep.__main__", tuple(map(str, words)), place)
-
-    return Scenario("preparation", job, files)
-
-
-def tables(results: Path) -> Scenario:
-    """A table, a figure and the report of finished runs."""
-
-    def job(place: Path) -> Job:
-        words = ("demo-table", "demo-figure1", "--results_dir", results, "--out", place)
-        return Job("make_tables", tuple(map(str, words)), place)
-
-    return Scenario("tables", job, files)
-
-
-def sweep(raw: Path, data: Path) -> Scenario:
-    """Two runs of Joint by the launcher, each a process of its own."""
-
-    def job(place: Path) -> Job:
-        return Job("faults.sweep_job", tuple(map(str, (raw, data, place))), place)
-
-    def content(place: Path) -> dict[str, str]:
+    def of_sweep(place: Path) -> Content:
         runs = find_runs(place)
         assert len(runs) == 2
         return {f"{r.path.name}/{k}": v for r in runs for k, v in run_content(r).items()}
 
-    return Scenario("sweep", job, content)
+    places = ("--data_dir", "@/data", "--output_dir", "@/run")
+    midas = job("train", "--dataset_root", raw, *places, "--method", "Midas", *SMALL)
+    digits = ("--dataset", "demo", "--dataset_root", raw, "--data_dir", "@/data")
+    made = ("demo-table", "demo-figure1", "--results_dir", results, "--out", "@")
+    listed = (
+        Scenario("training", midas, of_training, with_data),  # its split is drawn on the way
+        Scenario("preparation", job("data_prep.__main__", *digits), files),
+        Scenario("tables", job("make_tables", *made), files),
+        Scenario("sweep", job("faults.scenarios", raw, data, "@"), of_sweep),
+    )
+    return {scenario.name: scenario for scenario in listed}
 
 
-@dataclass(frozen=True)
-class Verdict:
+def main(argv: list[str]) -> int:
+    """A launch of two short runs, as `python -m experiments run` makes it: RAW DATA RESULTS."""
+    raw, data, results = argv
+    flags = ("--dataset_root", raw, "--data_dir", data, "--results_dir", results)
+    joint = RunSet("demo", "Joint", (("batch_size", 16), ("max_epochs", 1)))
+    return launch(Reader(Path(results)), [Task(joint, seed, flags) for seed in (1, 2)], ["cpu"])
+
+
+# Faults and flips ---------------------------------------------------------------------------------
+
+
+class Verdict(NamedTuple):
     """What became of one fault; `wrong` is empty where nothing was lost."""
 
     scenario: str
@@ -135,26 +143,24 @@ class Verdict:
     wrong: str
 
 
-def judge(scenario: Scenario, first: Outcome, mode: str) -> str:
+def judge(first: Outcome, mode: str) -> str:
     """What is wrong with how a program met a fault."""
+    ended = f"status {first.status}: {first.output[-300:]}"
     if mode.startswith("kill"):
-        return "" if first.status in (-9, 0, 1) else f"status {first.status}: {first.output[-300:]}"
+        return "" if first.status in (-9, 0, 1) else ended
     if "Traceback" in first.output:
         return f"a traceback: {first.output[-300:]}"
-    if first.status == 0:
-        return ""  # what failed was only a note for later
     words = {"full disk": "no space is left", "I/O error": "I/O error"}[mode]
-    told = [line for line in first.output.splitlines() if words in line]
-    return "" if told else f"status {first.status} without a line on it: {first.output[-300:]}"
+    # With status 0, what failed was only a note for later.
+    return "" if first.status == 0 or words in first.output else f"not told, {ended}"
 
 
 def meet(
-    bench: Bench, scenario: Scenario, place: Path, at: int, mode: str, due: dict[str, str]
+    bench: Bench, scenario: Scenario, place: Path, at: int, mode: str, due: Content
 ) -> Verdict:
     """Makes one operation fail, then repeats the command: it must end as without the fault."""
-    shutil.rmtree(place, ignore_errors=True)
     job = scenario.begin(place)
-    wrong = judge(scenario, bench.run(job, at, mode), mode)
+    wrong = judge(bench.run(job, at, mode), mode)
     again = bench.run(job)
     if not wrong and again.status:
         wrong = f"the same command again: status {again.status}: {again.output[-300:]}"
@@ -166,19 +172,41 @@ def meet(
     return Verdict(scenario.name, mode, at, wrong)
 
 
-def reference(bench: Bench, scenario: Scenario, place: Path) -> tuple[int, dict[str, str]]:
-    """The number of operations without a fault, and what they make."""
-    job = scenario.begin(place)
-    outcome = bench.run(job)
-    assert outcome.status == 0, outcome.output
-    return outcome.operations, scenario.content(place)
+def stopped(bench: Bench, scenario: Scenario, place: Path, operations: int) -> list[Path]:
+    """Kills a run when three quarters of its work are done; one file of each name that matters."""
+    outcome = bench.run(scenario.begin(place), 3 * operations // 4, "kill")
+    assert outcome.status == -9, outcome.output
+    found = {p.name: p.relative_to(place) for p in sorted(place.rglob("*")) if p.is_file()}
+    return [path for name, path in found.items() if name not in SILENT and ".tmp" not in name]
 
 
-def demo_runs(results: Path) -> None:
-    """Finished runs for the tables: made up, for nothing is trained here."""
-    from fake_runs import fill
+def flip(path: Path, draw: random.Random) -> int:
+    """Changes one bit of a file; returns its offset."""
+    data = bytearray(path.read_bytes())
+    at = draw.randrange(len(data))
+    data[at] ^= 1 << draw.randrange(8)
+    path.unlink()  # a file of its own: prev.pt may be a second name of last.pt
+    path.write_bytes(data)
+    return at
 
-    fill(results, [a for a in demo.ARTIFACTS if a.id in ("demo-table", "demo-figure1")])
 
+def meet_flip(
+    bench: Bench, scenario: Scenario, whole: Path, place: Path, name: Path, seed: int, due: Content
+) -> Verdict:
+    """One flip in the file `name` of a copy of the stopped run `whole`.
 
-FAULTS = [mode for mode in MODES if mode != "count"]
+    The same command must end as undisturbed, bit by bit, or refuse in one line.
+    """
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(whole, place)
+    at = flip(place / name, random.Random(f"{name} {seed}"))
+    outcome, wrong = bench.run(scenario.job(place)), ""
+    if outcome.status:
+        lines = [line for line in outcome.output.splitlines() if line.startswith("error: ")]
+        if len(lines) != 1 or "Traceback" in outcome.output:
+            wrong = f"status {outcome.status}: {outcome.output[-300:]}"
+    else:
+        found = scenario.content(place)
+        differ = [key for key in due if due[key] != found.get(key)]
+        wrong = f"silently another {differ}" if differ else ""
+    return Verdict("flips", f"bit flip in {name.name}", at, wrong)
