@@ -7,6 +7,7 @@ is wrong where a face is lost in between.
 """
 
 import functools
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,8 @@ def open_npy(path: Path) -> np.ndarray:
     """A .npy file's array of numbers as a memory map."""
     formats = np.lib.format
     try:
-        with open(path, "rb") as handle, np.errstate(over="ignore"):  # of a claimed size
+        # numpy warns of Python 2's headers, and of claimed sizes beyond what numbers hold.
+        with open(path, "rb") as handle, warnings.catch_warnings(action="ignore"):
             first = formats.read_magic(handle) == (1, 0)
             read = formats.read_array_header_1_0 if first else formats.read_array_header_2_0
             shape, fortran, dtype = read(handle)

@@ -3,7 +3,7 @@
 With ELECTRA's vocabulary, or the user's own, samples are stored as token ids. A vocabulary that is
 built from the data belongs to a split, because only the training part's texts may define it: then
 the cleaned texts are stored, and tokenised when they are read. Special tokens that occur in a text
-are treated as ordinary words: only this module adds [CLS] and [SEP].
+are ordinary words: only this module adds [CLS] and [SEP].
 """
 
 import html
@@ -112,23 +112,21 @@ def text_spec(vocabulary: str, max_tokens: int, pair: bool = False, cleaning: st
     Raises `UsageError` where the folder holds no vocabulary.
     """
     name, words = named(vocabulary)
-    return Text(name, words, max_tokens, pair, cleaning)
+    return Text(vocabulary=name, words=words, max_tokens=max_tokens, pair=pair, cleaning=cleaning)
 
 
 def clean(text: str, rule: str) -> str:
-    """A text by one of the rules of `Text.cleaning`; "" leaves it as it is."""
-    return {"": str, "plain": clean_plainly, "release": clean_as_released}[rule](text)
+    """A text by one of the rules of `Text.cleaning`; "" leaves it as it is.
 
-
-def clean_as_released(text: str) -> str:
-    """The official release's three steps, in its order.
-
-    A leading "RT" goes with the blanks behind it, then from each http(s):// all that is left of the
-    line and the line breaks after it, then every "#".
+    "release" is the official release's: a leading "RT" goes with the blanks behind it, then from
+    each http(s):// all that is left of the line and the line breaks after it, then every "#".
     """
-    text = re.sub(r"^RT\s+", "", text)
-    text = re.sub(r"https?://.*[\r\n]*", "", text)
-    return text.replace("#", "")
+    if rule == "plain":
+        return clean_plainly(text)
+    if rule == "release":
+        text = re.sub(r"^RT\s+", "", text)
+        return re.sub(r"https?://.*[\r\n]*", "", text).replace("#", "")
+    return text
 
 
 def clean_plainly(text: str) -> str:
@@ -152,21 +150,16 @@ def tokenise(cleaned: Sequence[str], spec: Text, vocabulary: Path) -> tuple[list
     """
     tokenizer = tokenizer_of(vocabulary)
     found = [tokenizer.encode(text, add_special_tokens=False).ids for text in cleaned]
+    room = max(0, spec.max_tokens - 1 - len(found))
+    kept = [min(len(found[0]), room)]
+    if len(found) == 2:
+        # Removed one by one, the longer first, both end at half of the room unless one is shorter.
+        second = min(len(found[1]), max(room // 2, room - len(found[0])))
+        kept = [min(len(found[0]), room - second), second]
     separator = [tokenizer.token_to_id("[SEP]")]
     ids, segments = [tokenizer.token_to_id("[CLS]")], [0]
-    kept = _shortened(list(map(len, found)), max(0, spec.max_tokens - 1 - len(found)))
     for segment, (text, length) in enumerate(zip(found, kept)):
         ids += text[:length] + separator
         segments += [segment] * (length + 1)
     stored = [np.asarray(ids, np.uint16).tobytes(), np.asarray(segments, np.uint8).tobytes()]
     return stored, sum(kept) < sum(map(len, found))
-
-
-def _shortened(lengths: list[int], room: int) -> list[int]:
-    """The lengths of one or two texts that together fit into `room` tokens."""
-    if len(lengths) == 1:
-        return [min(lengths[0], room)]
-    first, second = lengths
-    # Removed one by one, the longer first, both end at half of the room unless one is shorter.
-    second_kept = min(second, max(room // 2, room - first))
-    return [min(first, room - second_kept), second_kept]

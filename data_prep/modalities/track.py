@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -33,8 +34,8 @@ class Unexpected(Exception):
     """The decoder does not return the frames that the packets promise."""
 
 
-def time_of(item: av.Packet | av.VideoFrame) -> int | None:
-    """The presentation time, or the decoding time where there is none."""
+def time_of(item: Any) -> int | None:
+    """The presentation time of a packet or frame, or the decoding time where there is none."""
     return item.dts if item.pts is None else item.pts
 
 
@@ -58,21 +59,6 @@ class Track:
     times: list[int] = field(default_factory=list)
     where: dict[int, int] = field(default_factory=dict)
     keys: list[tuple[int, int]] = field(default_factory=list)
-
-    def add(self, packet: av.Packet, mpeg4: bool) -> None:
-        """Adds the next packet of the stream."""
-        self.damaged |= packet.is_corrupt
-        self.packed |= mpeg4 and not self.packed and bytes(packet).count(VOP) > 1
-        time = time_of(packet)
-        if time is None:
-            self.timeless = True
-        else:
-            if not packet.is_discard:  # an edit list may hide a frame that is decoded
-                self.times.append(time)
-            self.where[time] = self.count
-            if packet.is_keyframe:
-                self.keys.append((self.count, time))
-        self.count += 1
 
     @property
     def complete(self) -> bool:
@@ -140,15 +126,26 @@ def _read_packets(
                 continue
             time = time_of(packet)
             if time is not None:
-                time += packet.duration or 0
-                ends[packet.stream_index] = max(ends.get(packet.stream_index, time), time)
-            if packet.stream_index == stream.index:
-                track.add(packet, mpeg4)
+                end = time + (packet.duration or 0)
+                ends[packet.stream_index] = max(ends.get(packet.stream_index, end), end)
+            if packet.stream_index != stream.index:
+                continue
+            track.damaged |= packet.is_corrupt
+            track.packed |= mpeg4 and not track.packed and bytes(packet).count(VOP) > 1
+            if time is None:
+                track.timeless = True
+            else:
+                if not packet.is_discard:  # an edit list may hide a frame that is decoded
+                    track.times.append(time)
+                track.where[time] = track.count
+                if packet.is_keyframe:
+                    track.keys.append((track.count, time))
+            track.count += 1
     except av.error.FFmpegError:
         track.damaged = True
     units = {each.index: each.time_base for each in container.streams if each.time_base}
-    end = max((float(ends[k] * unit) for k, unit in units.items() if k in ends), default=0.0)
-    return end - (container.start_time or 0) / av.time_base
+    last = max((float(ends[k] * unit) for k, unit in units.items() if k in ends), default=0.0)
+    return last - (container.start_time or 0) / av.time_base
 
 
 def span(times: Sequence[int], tick: Fraction) -> Fraction:
@@ -224,12 +221,17 @@ class Decoding:
             self._lose(error.strerror)
 
     def _decode(self, packet: av.Packet | None) -> None:
-        """Appends the frames of a packet to `ready`; None gives those that were held back."""
+        """Appends the frames of a packet to `ready`; None gives those that were held back.
+
+        It is a function so that no frame outlives it: a decoder reuses the memory of frames, which
+        shows in the pictures of damaged files.
+        """
+        context = self.stream.codec_context
         if self.skips:
             needed = packet is None or time_of(packet) in self.wanted
-            self.stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+            context.skip_frame = "DEFAULT" if needed else "NONREF"
         try:
-            frames = self.stream.codec_context.decode(packet)
+            frames = context.decode(packet)
         except av.error.FFmpegError as error:
             self._lose(error.strerror)
             return

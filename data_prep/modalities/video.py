@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
 from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
-from data_prep.modalities.decoding import Clip, read_clip, scale
+from data_prep.modalities.decoding import ENOUGH, choose, read_clip, scale
 from data_prep.modalities.folders import read_folder
 from data_prep.modalities.pictures import from_jpeg, to_jpeg
 from data_prep.modalities.views import choose_frames, clip_input
 from data_prep.reasons import Reject
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 DARK = 16  # of 255: a frame without a higher value is black; our choice
 BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips without any frame that decodes
@@ -64,31 +62,38 @@ class Video(Modality):
         (black frames replace a missing track).
         Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file".
         """
+        duration = 0.0
         try:
             if self.of_folder and paths and paths[0].is_dir():
                 stored, flags, found = read_folder(paths[0], self)
-                return self._extracted(stored, flags, 0.0, found)
-            clip = read_clip(the_file(paths, "no_video"), self, inline)
+            else:
+                path = the_file(paths, "no_video")
+                stored, flags, found, duration = self._read_file(path, inline)
         except Reject as reject:
             if self.missing != "fill" or reject.reason == "lfs_pointer":
                 raise
-            clip = Clip([scale(np.zeros(BLACK, np.uint8), self)], ("no_video",), 0.0, 0)
-        flags = clip.flags + (blank_flags(clip.images) if clip.found else ())
-        every = not (self.first or self.positions or inline)  # frames are taken at a rate
-        flags += ("cut",) * (every and clip.duration > (self.max_frames + 0.5) / self.fps)
-        size = clip.images[0].shape[1::-1]  # of all frames: a stream may change its size
-        images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in clip.images]
-        stored = [self.pack(image) for image in images]
-        return self._extracted(stored, flags, clip.duration, clip.found)
-
-    def _extracted(
-        self, stored: list[bytes], flags: tuple[str, ...], duration: float, found: int
-    ) -> Extracted:
-        """The result, its last frame repeated up to `min_frames`."""
+            black = scale(np.zeros(BLACK, np.uint8), self)
+            stored, flags, found = [self.pack(black)], ("no_video",), 0
         if len(stored) < self.min_frames:
             stored = stored + [stored[-1]] * (self.min_frames - len(stored))
             flags += ("repeated_frames",) * (found > 0)
         return Extracted(stored, flags, duration, found, found > 0)
+
+    def _read_file(
+        self, path: Path, window: Any
+    ) -> tuple[list[bytes], tuple[str, ...], int, float]:
+        """The stored frames of a file, their flags, and the clip's number of frames and seconds."""
+        choice = partial(choose, self, window=window)
+        limit = float("inf") if self.positions else max(self.max_frames / (self.fps or 1), ENOUGH)
+        clip = read_clip(path, choice, self, limit)
+        images = [clip.images[n] for n in clip.wanted]
+        flags = clip.flags + blank_flags(images)
+        at_a_rate = not (self.first or self.positions or window)
+        if at_a_rate and clip.duration > (self.max_frames + 0.5) / self.fps:
+            flags += ("cut",)
+        size = images[0].shape[1::-1]  # of all frames: a stream may change its size
+        images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in images]
+        return [self.pack(image) for image in images], flags, clip.found, clip.duration
 
     def pack(self, image: np.ndarray) -> bytes:
         """The stored bytes of a frame, uint8 [H, W, 3]: a JPEG, or the values themselves.
@@ -114,14 +119,6 @@ class Video(Modality):
         chosen = choose_frames(len(stored), self.frames, draw.rng, self.choice)
         frames = [self.unpack(stored[k]) for k in chosen]
         return clip_input(frames, self.augment, draw.size, draw.rng, draw.flip)
-
-    def stream(self) -> dict[str, Any]:
-        """Three channels."""
-        return {"kind": "video", "channels": 3}
-
-    def values(self, batch: "Tensor") -> "tuple[Tensor, tuple[int, ...], int]":
-        """[B, T, C, H, W] scaled to [0, 1]: one mean a channel."""
-        return batch / 255, (0, 1, 3, 4), batch.shape[2]
 
 
 def blank_flags(images: list[np.ndarray]) -> tuple[str, ...]:

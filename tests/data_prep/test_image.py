@@ -20,7 +20,7 @@ from PIL.features import check
 from data_prep.modalities import pictures
 from data_prep.modalities.base import Draw
 from data_prep.modalities.image import GREY, Image
-from data_prep.modalities.pictures import Limits, from_jpeg, read_picture
+from data_prep.modalities.pictures import from_jpeg, read_picture
 from data_prep.reasons import Reject
 from data_prep.sample import extract_sample
 from data_prep.spec import Candidate
@@ -54,7 +54,7 @@ def put(path: Path, content: bytes) -> Path:
 
 def read(path: Path, content: bytes, short_side: int = 256) -> np.ndarray:
     """The picture of a file's content, before it becomes a JPEG."""
-    return read_picture(put(path, content), Limits(short_side, 100_000_000))
+    return read_picture(put(path, content), short_side, 100_000_000)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -104,7 +104,6 @@ def test_every_exif_orientation_comes_upright(tmp_path, orientation):
     content = coded(noise(), exif=exif_of(orientation))
     wanted = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(content))))
     assert np.array_equal(read(tmp_path / "a", content), wanted)
-    assert np.array_equal(wanted, noise()) == (orientation == 1)
     small = read(tmp_path / "a", content, 12)
     assert small.shape[:2] == ((12, 20) if orientation < 5 else (20, 12))
 
@@ -194,12 +193,14 @@ def test_what_is_no_picture_is_unreadable(tmp_path, content):
     assert ("pip install pillow-heif" in caught.value.detail) == (content == HEIC and not heif)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_picture_that_is_cut_off_is_refused(tmp_path, form, share, monkeypatch, capfd, recwarn):
+def test_a_picture_that_is_cut_off_is_refused_in_silence(
+    tmp_path, form, monkeypatch, capfd, recwarn
+):
     monkeypatch.setattr(PIL.ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as other libraries set it
-    path = put(tmp_path / "a.jpg", FORMS[form][: int(share * len(FORMS[form]))])
-    assert refused(Image(), path) == "bad_image"
+    for share in (0.3, 0.6, 0.9):
+        path = put(tmp_path / "a.jpg", FORMS[form][: int(share * len(FORMS[form]))])
+        assert refused(Image(), path) == "bad_image"
     assert PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True  # and left as it was
     assert capfd.readouterr() == ("", "") and not recwarn.list
 
@@ -225,11 +226,10 @@ def test_what_lacks_more_than_that_is_no_picture(tmp_path, content):
 
 
 def test_max_pixels_is_the_specs(tmp_path):
-    path, before = put(tmp_path / "a.png", coded(noise(20, 50))), PIL.Image.MAX_IMAGE_PIXELS
+    path = put(tmp_path / "a.png", coded(noise(20, 50)))
     assert extract(Image(max_pixels=1000), path).flags == ()
     for most in (999, 400):  # Pillow's own limit of twice the number is met first
         assert refused(Image(max_pixels=most), path) == "bad_image"
-    assert before == PIL.Image.MAX_IMAGE_PIXELS
 
 
 # Growth of the memory in use in MB, after a small picture, by the pictures that follow.
@@ -262,9 +262,7 @@ def growth(*paths: Path) -> tuple[list[str], int]:
     return lines, int(grown)
 
 
-def test_a_bomb_is_refused_by_its_header_without_memory(tmp_path):
-    with PIL.Image.open(io.BytesIO(zero_png(300, 250))) as whole:  # sound but for its size
-        assert not np.asarray(whole).any() and whole.size == (300, 250)
+def test_a_bomb_is_refused_by_its_header_and_the_largest_picture_takes_a_bounded_memory(tmp_path):
     screen = struct.pack("<HHBBB", 65535, 65535, 0, 0, 0)
     frame = struct.pack("<HHHHB", 0, 0, 65535, 65535, 0)
     sizes = struct.pack("<IIIIiiHH", 54, 0, 54, 40, 50000, 50000, 1, 24)
@@ -276,17 +274,13 @@ def test_a_bomb_is_refused_by_its_header_without_memory(tmp_path):
         b"BM" + sizes + bytes(24), webp,
     )  # fmt: skip
     paths = [put(tmp_path / f"{k}.jpg", bomb) for k, bomb in enumerate(bombs)]
-    assert paths[0].stat().st_size < 120_000
-    lines, grown = growth(put(tmp_path / "small.png", PNG), *paths)
+    small = put(tmp_path / "small.png", PNG)
+    lines, grown = growth(small, *paths)
     assert [line.split()[0] for line in lines] == ["bad_image"] * 4, lines
-    assert "900000000 pixels" in lines[0] and "268402689 pixels" in lines[3] and grown < 20
-
-
-def test_the_largest_pictures_take_a_bounded_memory(tmp_path):
-    path = put(tmp_path / "a.png", zero_png(9_000, 9_000))
-    lines, grown = growth(put(tmp_path / "small.png", PNG), path)
+    assert grown < 20
     # 81 million pixels: 1 byte of each decoded, 4 as colours in Pillow, and 3 + 3 in its copy for
     # NumPy (the parts and their whole).
+    lines, grown = growth(small, put(tmp_path / "a.png", zero_png(9_000, 9_000)))
     assert lines == ["kept"] and grown < 81 * 12
 
 
@@ -321,10 +315,9 @@ def test_filled_pictures_are_grey_and_flagged(tmp_path, content):
     assert extract(FILL, put(path, PNG)).flags == ()
 
 
-@pytest.mark.parametrize("content,reason", [
-    (b"", "unreadable"), (b"version https://git-lfs.github.com/spec/v1\nsize 1\n", "lfs_pointer"),
-])  # fmt: skip
-def test_a_sample_of_nothing_but_a_stand_in_is_refused(tmp_path, content, reason):
-    put(tmp_path / "a.jpg", content)
+def test_a_sample_of_nothing_but_a_stand_in_is_refused(tmp_path):
     candidate = Candidate("a", 0, {"image": ("a.jpg",)})
-    assert rejection(extract_sample, tmp_path, {"image": FILL}, None, candidate) == reason
+    pointer = b"version https://git-lfs.github.com/spec/v1\nsize 1\n"
+    for content, reason in ((b"", "unreadable"), (pointer, "lfs_pointer")):
+        put(tmp_path / "a.jpg", content)
+        assert rejection(extract_sample, tmp_path, {"image": FILL}, None, candidate) == reason
