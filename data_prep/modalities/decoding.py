@@ -7,7 +7,6 @@ packets that hold several, are then picked by number, since their times may be o
 
 import threading
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +19,7 @@ from av.video.reformatter import VideoReformatter
 
 from data_prep.media import open_container
 from data_prep.modalities.pictures import shrink
-from data_prep.modalities.track import Decoding, Track, Unexpected, load_track, plan, span
+from data_prep.modalities.track import Decoding, Track, Unexpected, load_track, span
 from data_prep.reasons import Reject
 
 if TYPE_CHECKING:
@@ -123,26 +122,30 @@ def read_clip(
 def _by_time(path: Path, track: Track, wanted: list[int], spec: "Video") -> dict[int, np.ndarray]:
     """The rendered frames of the wanted numbers, decoding no more than they need.
 
-    Each is the latest frame that is not after the time. Where the decoder leaves out what is not
-    wanted, the frames must have the wanted times.
+    Decoding starts at the keyframe before a wanted frame, unless the decoder is past it already. A
+    time that no frame has shows the frame before it, unless the decoder may have left that out.
     """
-    numbers = {track.times[n]: n for n in wanted}
-    images = {}
+    images, held, packet = {}, None, -1
     with open_container(path) as container:
-        decoding = Decoding(container, wanted=frozenset(numbers))
-        for start, times in plan(track, list(numbers)):
-            queue, held = deque(times), None
-            for time, frame in decoding.frames(start):
-                while queue and time > queue[0] and held is not None and not decoding.skips:
-                    images[numbers[queue.popleft()]] = render(held, spec)
-                if queue and time == queue[0]:
-                    images[numbers[queue.popleft()]] = render(frame, spec)
-                elif not queue:  # the next run may wait for it
-                    decoding.ready.appendleft((time, frame))
-                if not queue or time > queue[0]:
-                    break
-                held = frame
-            if queue:
+        decoding = Decoding(container, wanted=frozenset(track.times[n] for n in wanted))
+        for n in sorted(set(wanted)):
+            target = track.times[n]
+            start = max((key for key, shown in track.keys if shown <= target), default=0)
+            if start > packet:
+                held = None
+            packet = track.where[target]
+            for time, frame in decoding.frames(start if held is None else 0):
+                if time < target:
+                    held = frame
+                    continue
+                if time > target:
+                    if held is None or decoding.skips:
+                        raise Unexpected("a frame does not appear")
+                    decoding.ready.appendleft((time, frame))  # the next wanted one may be it
+                    frame = held
+                images[n], held = render(frame, spec), frame
+                break
+            else:
                 raise Unexpected("a frame does not appear")
     return images
 

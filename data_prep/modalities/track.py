@@ -1,10 +1,6 @@
 """The video track of a file: presentation times without decoding, and partial decoding.
 
-`load_track` reads the compressed packets and their presentation times. Nothing relies on the frame
-rate of a header: it is often wrong, and many clips have a variable one. `plan` chooses where
-decoding starts: at the latest keyframe before each wanted frame, unless the decoder is past it
-already. The frames are those of a full decoding.
-
+Nothing relies on the frame rate of a header: it is often wrong, and many clips have a variable one.
 Every decoding opens the file anew and keeps neither packets nor frames, so the size of a file does
 not matter. It also gets a fresh decoder: after damage, a flush does not restore the old one.
 """
@@ -152,22 +148,6 @@ def span(times: Sequence[int], tick: Fraction) -> Fraction:
     """Seconds from the first time to one frame (the median step) after the last; 0 of one frame."""
     steps = sorted(later - time for time, later in pairwise(times))
     return (times[-1] - times[0] + steps[len(steps) // 2]) * tick if steps else Fraction(0)
-
-
-def plan(track: Track, wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
-    """Runs of decoding that give the wanted times: (packet to start from, times).
-
-    A run starts at a keyframe that the previous run does not reach, so no plan decodes more packets
-    than one pass through the file.
-    """
-    runs: list[tuple[int, list[int]]] = []
-    for time in sorted(set(wanted)):
-        start = max((packet for packet, shown in track.keys if shown <= time), default=0)
-        if runs and start <= track.where[runs[-1][1][-1]]:
-            runs[-1][1].append(time)
-        else:
-            runs.append((start, [time]))
-    return runs
 
 
 class Decoding:
