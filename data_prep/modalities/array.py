@@ -58,11 +58,11 @@ class Array(Modality):
         if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiub":
             what = f"shape {array.shape} of {array.dtype} is no [L, D] of numbers"
             raise Reject("bad_values", what)
-        most = MAX_STORED // (4 * array.shape[1])  # rows
-        first, count = span(array, self.clean) if most else (0, 1)
+        width = array.shape[1]
+        first, count = span(array, self.clean) if 4 * width <= MAX_STORED else (0, 1)
         kept = min(count, self.max_length)
-        if kept > most:
-            detail = f"{count} rows of {array.shape[1]} values are more than {MAX_STORED} bytes"
+        if 4 * width * kept > MAX_STORED:
+            detail = f"{count} rows of {width} values are more than {MAX_STORED} bytes"
             raise Reject("bad_values", f"{detail}; a lower max_length cuts them")
         values = as_float32(array[first : first + kept])
         finite = np.isfinite(values)

@@ -70,8 +70,7 @@ class Audio(Modality):
         the channels cancel each other), "other_track" (the first one is silent), "shifted" (the
         track starts more than 0.1 s before or after the video: it is cut, or preceded by silence),
         "cut" (0.25 s or more follow), "clipped" (more than 1 % of the samples exceed full scale),
-        and with `missing="fill"` "no_audio" (silence replaces a missing track). Only the first
-        `seconds` of a long file are decoded; `duration_s` is the part of them that exists.
+        "no_audio" (silence replaces a missing track). `duration_s` is at most `seconds`.
         Raises `Reject`: "silent" (with `drop_silent`), and the reasons of `sound.read`.
         """
         import torch

@@ -1,6 +1,5 @@
 """Frames of a video file: picked by presentation time, scaled, turned upright.
 
-`track` maps times to packets, and `_by_time` decodes no more of them than the wanted frames need.
 A damaged file is first decoded as a whole to see which frames it has. Its frames, and those of
 packets that hold several, are then picked by number, since their times may be out of order.
 """
@@ -34,17 +33,13 @@ Choice = Callable[[Sequence[int], Fraction], list[int]]
 
 
 class Clip(NamedTuple):
-    """What is read of a video file.
+    """What is read of a video file."""
 
-    `images`: uint8 [H, W, 3] RGB by number, `wanted`: the chosen numbers in order, `duration`
-    (seconds) and `found` (frames) of the whole clip.
-    """
-
-    images: dict[int, np.ndarray]
-    wanted: list[int]
+    images: dict[int, np.ndarray]  # uint8 [H, W, 3] RGB by number
+    wanted: list[int]  # the chosen numbers in order
     flags: tuple[str, ...]
-    duration: float
-    found: int
+    duration: float  # seconds of the whole clip
+    found: int  # frames of the whole clip
 
 
 def middles(length: Fraction | int, count: int) -> list[Fraction]:

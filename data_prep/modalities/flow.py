@@ -1,12 +1,11 @@
 """Optical flow between consecutive frames, quantised and stored as two greyscale JPEGs per pair.
 
 u (to the right) and v (downwards), in pixels per frame at the clip's own frame rate, are clipped to
-+-20 pixels and mapped linearly to 0..255, with no motion at 128. That is the form of the
-precomputed TV-L1 set of UCF-101 that others share, which is read unchanged, and of the folders of u
-and v for the official MIDAS release (`folders.py`).
++-20 pixels and mapped linearly to 0..255, with no motion at 128: the form of the precomputed TV-L1
+set of UCF-101, and of the official MIDAS release, which are read unchanged (`folders.py`).
 
-One machine gives the same bytes with any number of threads; OpenCV's vector code may differ in the
-last bit between kinds of processors.
+The bytes do not depend on the number of threads; between kinds of processors, OpenCV's vector code
+may differ in the last bit.
 """
 
 from collections.abc import Callable, Sequence
@@ -69,7 +68,7 @@ class Flow(Modality):
     def check(self) -> None:
         """Raises `UsageError` where OpenCV here cannot compute it."""
         if self.algorithm != "precomputed":
-            check_algorithm(self.algorithm)
+            solver(self.algorithm)
 
     def from_row(self, name: str, row: dict[str, str]) -> tuple[list[str], Any]:
         """A video; of precomputed flow, the folders of u and of v, joined by ";"."""
@@ -86,10 +85,7 @@ class Flow(Modality):
         return len(paths) < 2 or pair
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
-        """The flow of the one file in `paths`, in order of time.
-
-        "precomputed" instead takes the video's folder of u and its folder of v; so does any
-        algorithm where the settings take folders and two of them stand in place of the video.
+        """The flow of the one file in `paths`, or of the folders of u and v, in order of time.
 
         Flags: "truncated" (a part of the clip does not decode, and at least 3 s or half of it do),
         "unpaired_flow" (precomputed pictures without a partner, left out), "precomputed_flow"
@@ -103,29 +99,28 @@ class Flow(Modality):
         clip = self.read_frames(the_file(paths, "no_video"))
         return Extracted(compute(clip, self), clip.flags, clip.duration, clip.found, True)
 
-    @property
-    def fewest(self) -> int:
-        """The number of frames that a clip must have."""
-        return max(self.min_decoded, self.stack + 1)
+    def check_count(self, name: str, frames: int) -> None:
+        """Raises `Reject` ("few_frames") for a clip that is too short."""
+        if frames < max(self.min_decoded, self.stack + 1):
+            raise Reject("few_frames", f"{name}: {frames} frames")
 
     def read_frames(self, path: Path) -> Clip:
-        """At each position of a clip the frame shown there and the next `stack` ones."""
-        # By number, as many clips of UCF-101 pack two frames into one packet (DivX's "packed
-        # B-frames"), so that their order is right and their times are not. What remains of a
-        # damaged clip is found as for a video, so that a clip keeps both modalities or neither.
-        return read_clip(path, self._choose, SCALED, float("inf"), by_number=True)
-
-    def _choose(self, times: Sequence[int], tick: Fraction) -> list[int]:
-        """The numbers of the frames, `stack` + 1 for each position.
+        """At each position of a clip the frame shown there and the next `stack` ones.
 
         Where too few follow, at the end of a clip, the position moves to the last frame that has
         them.
         """
-        if len(times) < self.fewest:
-            raise Reject("few_frames", f"{len(times)} frames")
-        seconds = middles(span(times, tick), self.positions)
-        starts = shown_at(times[: -self.stack], tick, seconds)
-        return [start + k for start in starts for k in range(self.stack + 1)]
+
+        def choice(times: Sequence[int], tick: Fraction) -> list[int]:
+            self.check_count(path.name, len(times))
+            seconds = middles(span(times, tick), self.positions)
+            starts = shown_at(times[: -self.stack], tick, seconds)
+            return [start + k for start in starts for k in range(self.stack + 1)]
+
+        # By number, as many clips of UCF-101 pack two frames into one packet (DivX's "packed
+        # B-frames"), so that their order is right and their times are not. What remains of a
+        # damaged clip is found as for a video, so that a clip keeps both modalities or neither.
+        return read_clip(path, choice, SCALED, float("inf"), by_number=True)
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """uint8 [T, 2 * stack, size, size]: u and v at the chosen positions, u1, v1, u2, v2, ...
@@ -160,28 +155,26 @@ def quantise(flow: np.ndarray, bound: float) -> np.ndarray:
     return np.rint((np.clip(flow / bound, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
 
 
-def check_algorithm(name: str) -> None:
-    """Raises `UsageError` where this machine cannot compute the flow `name`."""
+def solver(name: str) -> Solver:
+    """The function from a grey uint8 [H, W] and the next one to float32 [H, W, 2], u and v.
+
+    Raises `UsageError` where this machine has no algorithm of that name.
+    """
+    modules: Any = cv2
     if name not in ALGORITHMS:
         raise unknown("optical flow", name, ALGORITHMS)
-    if name == "tvl1" and not hasattr(getattr(cv2, "optflow", None), "DualTVL1OpticalFlow_create"):
+    if name == "farneback":
+        return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, *FARNEBACK)
+    if name == "dis":
+        method = modules.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    elif hasattr(getattr(cv2, "optflow", None), "DualTVL1OpticalFlow_create"):
+        method = modules.optflow.DualTVL1OpticalFlow_create()
+    else:
         raise UsageError(
             "--flow_algo tvl1 needs OpenCV's contrib modules, and this OpenCV has none: pip"
             " uninstall opencv-python opencv-python-headless, then pip install"
             " opencv-contrib-python-headless; or take --flow_algo dis"
         )
-
-
-def solver(name: str) -> Solver:
-    """The function from a grey uint8 [H, W] and the next one to float32 [H, W, 2], u and v."""
-    check_algorithm(name)
-    modules: Any = cv2
-    if name == "farneback":
-        return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, *FARNEBACK)
-    if name == "tvl1":
-        method = modules.optflow.DualTVL1OpticalFlow_create()
-    else:
-        method = modules.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return lambda first, second: method.calc(first, second, None)
 
 

@@ -108,8 +108,10 @@ def read_precomputed(paths: Sequence[Path], spec: "Flow") -> Extracted:
     name = paths[0].name
     if not either:
         raise Reject("no_flow", f"{name}: no frame%06d.jpg or frame%05d.jpg")
-    if len(both) < (FEWEST if release else spec.fewest - 1):
+    if release and len(both) < FEWEST:
         raise Reject("few_frames", f"{name}: {len(both)} pictures of u and v")
+    if not release:
+        spec.check_count(name, len(both) + 1)
     if not starts:
         raise Reject("few_frames", f"{name}: no {spec.stack} pairs of u and v in succession")
     if release:

@@ -1,7 +1,6 @@
 """Image files: decoded, turned upright, put on white, scaled down; and JPEGs.
 
-The content decides the format, not the name: web collections hold PNG, GIF and WebP files, and
-error pages, under .jpg. The size in the header is checked before anything is decoded.
+The content decides the format, not the name. The size in the header is checked before decoding.
 """
 
 import contextlib
@@ -44,10 +43,9 @@ class TooLarge(Reject):
 
 @contextlib.contextmanager
 def _strictly(max_pixels: int) -> Iterator[None]:
-    """Pillow's process-wide switches as one picture needs them, whatever else set them.
+    """Pillow's process-wide switches as one picture needs them, and no warnings.
 
-    A truncated file is an error. Twice `max_pixels` is one inside of Pillow too: a GIF can grow
-    while its header is read. Its warnings (EXIF, palettes) are no findings.
+    A truncated file is an error, and so is twice `max_pixels`: a GIF can grow while it is read.
     """
     before = PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES
     PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, False
@@ -192,10 +190,9 @@ def _with_end(data: bytes) -> bytes | None:
 
 
 def on_white(picture: PIL.Image.Image) -> np.ndarray:
-    """RGB uint8 [H, W, 3] of a decoded picture; what is transparent shows white.
+    """RGB uint8 [H, W, 3] of a decoded picture on white; 16-bit values keep their high byte.
 
-    16-bit values keep their high byte. CMYK is converted without colour profiles, as torchvision's
-    loaders do.
+    CMYK is converted without colour profiles, as torchvision's loaders do.
     """
     if picture.mode == "I;16":  # Pillow would clip it; it takes the high byte of 16-bit colours
         values = np.asarray(picture)
@@ -221,10 +218,7 @@ def shrink(image: np.ndarray, short_side: int) -> np.ndarray:
 
 
 def is_plain_jpeg(data: bytes) -> bool:
-    """Whether the bytes of a picture that decodes can be stored as they are.
-
-    A JPEG of three channels that no tag turns, with nothing after its end.
-    """
+    """Whether it is a JPEG of three channels that no tag turns, with nothing after its end."""
     if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
         return False
     with warnings.catch_warnings():

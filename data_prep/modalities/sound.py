@@ -41,14 +41,11 @@ WINDOW = 25  # milliseconds of a filter bank's window
 
 
 class Sound(NamedTuple):
-    """A decoded track: `wave` float32 [channels, n], `rate` in Hz, whether all of it decoded.
+    """A decoded track."""
 
-    `flags`: "other_track" if it is not the first one, "shifted" if it was aligned with the video.
-    """
-
-    wave: torch.Tensor
-    rate: int
-    complete: bool
+    wave: torch.Tensor  # float32 [channels, n]
+    rate: int  # Hz
+    complete: bool  # all of it decoded
     flags: tuple[str, ...] = ()
 
 
@@ -76,6 +73,11 @@ def read(path: Path, seconds: float) -> Sound:
     return sound
 
 
+def _check_rate(path: Path, rate: int) -> None:
+    if rate not in RATES:
+        raise Reject("unreadable", f"{path.name}: a sample rate of {rate} Hz")
+
+
 def _read_soundfile(path: Path, seconds: float) -> Sound | None:
     """None where libsndfile does not know the content."""
     try:
@@ -83,21 +85,15 @@ def _read_soundfile(path: Path, seconds: float) -> Sound | None:
             _check_rate(path, file.samplerate)
             count = int(seconds * file.samplerate)
             samples = file.read(count, dtype="float32", always_2d=True)  # [n, channels]
-            lost = 0
-            if announced := ANNOUNCED.search(file.extra_info):
-                said, there = map(int, announced.groups())
-                # Programs write lengths of about 2 or 4 GB when their output is a pipe.
-                lost = said - there if said < PLACEHOLDER else 0
+            remark = ANNOUNCED.search(file.extra_info)
+            announced, there = map(int, remark.groups()) if remark else (0, 0)
             frame = file.channels * SAMPLE_BYTES.get(file.subtype, 1)  # 1: a compressed form
-            complete = len(samples) == count or lost < frame
+            # Programs write lengths of about 2 or 4 GB when their output is a pipe.
+            lacks = frame <= announced - there and announced < PLACEHOLDER
+            complete = len(samples) == count or not lacks
             return Sound(torch.from_numpy(samples.T.copy()), file.samplerate, complete)
     except soundfile.SoundFileError:
         return None
-
-
-def _check_rate(path: Path, rate: int) -> None:
-    if rate not in RATES:
-        raise Reject("unreadable", f"{path.name}: a sample rate of {rate} Hz")
 
 
 def _read_container(path: Path, seconds: float) -> Sound:
@@ -124,27 +120,23 @@ def _read_track(path: Path, number: int, seconds: float) -> tuple[Sound, int]:
         if not stream.codec_context or not stream.codec_context.sample_rate:
             raise Reject("unreadable", f"{path.name}: no decoder for the audio track")
         stream.codec_context.thread_count = 1  # files are the unit of parallel work
-        rate = stream.codec_context.sample_rate
+        rate, late = stream.codec_context.sample_rate, 0.0
         _check_rate(path, rate)
-        offset, count = _offset(container, stream), len(tracks)
-        parts, complete = _decode(container, stream, (seconds - min(0, offset)) * rate)
+        for video in container.streams.video[:1]:
+            if None not in (video.start_time, stream.start_time, video.time_base):
+                begin = stream.start_time * stream.time_base
+                late = float(begin - video.start_time * video.time_base)
+        late = late if SHIFT < abs(late) < MOST_SHIFT else 0.0  # seconds after the picture
+        parts, complete = _decode(container, stream, (seconds - min(0, late)) * rate)
+        count = len(tracks)
     if len({part.shape[0] for part in parts}) > 1:  # the track changes its channels half-way
         parts = [part.mean(axis=0, keepdims=True) for part in parts]
     wave = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
-    shift = round(offset * rate)
+    shift = round(late * rate)
     if shift and wave.shape[1]:
         wave = np.pad(wave, ((0, 0), (shift, 0))) if shift > 0 else wave[:, -shift:]
     wave = np.ascontiguousarray(wave[:, : int(seconds * rate)])
     return Sound(torch.from_numpy(wave), rate, complete, ("shifted",) * bool(shift)), count
-
-
-def _offset(container: av.container.InputContainer, stream: av.AudioStream) -> float:
-    """Seconds by which a track begins after the picture, 0 where it is too little to matter."""
-    for video in container.streams.video[:1]:
-        if None not in (video.start_time, stream.start_time, video.time_base):
-            late = stream.start_time * stream.time_base - video.start_time * video.time_base
-            return float(late) if SHIFT < abs(late) < MOST_SHIFT else 0.0
-    return 0.0
 
 
 def _decode(container: Any, stream: av.AudioStream, limit: float) -> tuple[list[np.ndarray], bool]:
@@ -153,14 +145,11 @@ def _decode(container: Any, stream: av.AudioStream, limit: float) -> tuple[list[
     rate, complete, count = stream.codec_context.sample_rate, True, 0
     packets = demux(container, stream)
     while count < limit:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError:  # the container breaks off
-            return parts, False
-        if packet is None:
-            break
         frames: Any = ()
         try:
+            packet = next(packets, None)
+            if packet is None:  # the end, or where the container breaks off
+                break
             frames = packet.decode()
         except av.error.FFmpegError:  # later packets may be intact
             complete = False
@@ -187,8 +176,8 @@ def resample(wave: torch.Tensor, source: int, target: int) -> torch.Tensor:
     """[..., n] at `source` Hz -> [..., ceil(n * target / source)] at `target` Hz.
 
     torchaudio's filter has as many values as the product of the two reduced rates: 8 GB for 44,099
-    to 22,050 Hz. Where that is too large, the nearest ratio of smaller numbers is used: here 2,
-    which shifts the pitch by 0.002 %.
+    to 22,050 Hz. Where that is too large, a near ratio is used: 2, which shifts the pitch by
+    0.002 %.
     """
     ratio = Fraction(source, target)
     if ratio.numerator * ratio.denominator > LARGEST_FILTER:

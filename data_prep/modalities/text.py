@@ -26,27 +26,24 @@ URL = re.compile(r"https?://\S+")
 
 @dataclass(frozen=True)
 class Text(Modality):
-    """Stored token ids, uint16 [n], special tokens included, at most `max_tokens`.
+    """Stored token ids, uint16 [n], special tokens included; or the cleaned texts in UTF-8.
 
-    `vocabulary`: "electra" (uncased WordPiece of 30,522), or the first digits of the SHA-256 of a
-    vocab.txt of `words` lines; the file stands beside the samples as vocab.txt. With "build" the
-    cleaned texts are stored in UTF-8, and become tokens when they are read, by a vocabulary of at
-    most `words` made of the train part's texts of a split, which stands beside the split's file. A
-    pair of texts is joined by the separator token and carries segment ids. `cleaning` names the
-    rule of `clean` that a text passes first; "" is none.
+    `vocabulary`: "electra" (uncased WordPiece), the first digits of the SHA-256 of a vocab.txt, or
+    "build". The first two are beside the samples as vocab.txt; the last stores texts, and is made
+    of the training part of a split, beside the split's file.
     """
 
     vocabulary: str = "electra"
-    words: int = 30522
+    words: int = 30522  # of the vocabulary, at most
     max_tokens: int = 40
-    pair: bool = False
-    cleaning: str = ""
+    pair: bool = False  # two texts, joined by the separator token, with segment ids
+    cleaning: str = ""  # the rule of `clean` that a text passes first
 
     inline: ClassVar[bool] = True
 
     @property
     def built_vocabulary(self) -> bool:
-        """Whether the vocabulary is made of the texts, which are stored themselves then."""
+        """Whether texts are stored, not tokens."""
         return self.vocabulary == "build"
 
     def columns(self, name: str) -> list[str]:
@@ -59,9 +56,9 @@ class Text(Modality):
         return [], texts if self.pair else texts[0]
 
     def prepare_folder(self, folder: Path, settings: Any) -> None:
-        """Where tokens are stored: their vocabulary as vocab.txt."""
+        """Writes the vocabulary of stored tokens as vocab.txt."""
         if not self.built_vocabulary:
-            place_vocabulary(folder / "vocab.txt", self.vocabulary, settings.vocabulary)
+            place_vocabulary(folder / "vocab.txt", settings.vocabulary)
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
         """What is stored of a text or a pair, `inline`: tokens, or the cleaned texts in UTF-8.

@@ -37,24 +37,19 @@ def time_of(item: Any) -> int | None:
 
 @dataclass
 class Track:
-    """What the packets of a video track contain.
+    """What the packets of a video track contain, from `load_track`."""
 
-    `timeless`: a packet has no time. `packed`: a packet holds several frames (DivX's "packed
-    B-frames"): they are decoded in the right order, but their times go back and forth. `times`: of
-    all frames that are shown, ascending, in units of `tick` seconds. `where`: time -> number of its
-    packet. `keys`: (packet, time) of each keyframe. `nominal`: the container's duration in seconds,
-    0 if unknown.
-    """
-
-    tick: Fraction
-    nominal: float = 0.0
-    damaged: bool = False
-    timeless: bool = False
+    tick: Fraction  # seconds
+    nominal: float  # seconds that the container claims, 0 if unknown
+    damaged: bool = False  # the file breaks off
+    timeless: bool = False  # a packet has no time
+    # A packet holds several frames (DivX's "packed B-frames"): they are decoded in the right order,
+    # but their times go back and forth.
     packed: bool = False
-    count: int = 0
-    times: list[int] = field(default_factory=list)
-    where: dict[int, int] = field(default_factory=dict)
-    keys: list[tuple[int, int]] = field(default_factory=list)
+    count: int = 0  # packets
+    times: list[int] = field(default_factory=list)  # of the shown frames, in ticks, ascending
+    where: dict[int, int] = field(default_factory=dict)  # time -> number of its packet
+    keys: list[tuple[int, int]] = field(default_factory=list)  # (packet, time) of each keyframe
 
     @property
     def complete(self) -> bool:
@@ -63,11 +58,7 @@ class Track:
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream that is no cover picture, set up to decode on one thread.
-
-    Raises `Reject`: "no_video", or "unreadable" for an unknown codec, frames that are too large,
-    and times without a unit.
-    """
+    """The first video stream that is no cover picture, set up to decode on one thread."""
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
@@ -85,12 +76,11 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 
 def load_track(path: Path) -> Track:
-    """All presentation times of the first video track.
+    """What the packets of the first video track contain, without decoding; raises `Reject`.
 
-    `damaged` is set where the file breaks off: a demuxing error, an incomplete packet, fewer
-    packets than an mp4's index lists or nine tenths of those another header counts, or a last
-    packet (of any stream) well before the container's end. Raises `Reject`: see `open_container`
-    and `video_stream`.
+    A file breaks off where there is a demuxing error, an incomplete packet, fewer packets than an
+    mp4's index lists or nine tenths of those another header counts, or a last packet (of any
+    stream) well before the container's end.
     """
     with open_container(path) as container:
         stream = video_stream(container)
@@ -154,8 +144,7 @@ class Decoding:
     """One pass through the video track of an open file.
 
     Decoding errors are appended to `losses`, or raise `Unexpected` without such a list. With
-    `wanted` times, frames of other times may be skipped where no wanted frame depends on them;
-    damage confined to a skipped frame goes unnoticed.
+    `wanted` times, frames that none of those depends on may be skipped, their damage unnoticed.
     """
 
     def __init__(
@@ -203,8 +192,7 @@ class Decoding:
     def _decode(self, packet: av.Packet | None) -> None:
         """Appends the frames of a packet to `ready`; None gives those that were held back.
 
-        It is a function so that no frame outlives it: a decoder reuses the memory of frames, which
-        shows in the pictures of damaged files.
+        No frame outlives it here: a decoder reuses their memory, which damaged pictures show.
         """
         context = self.stream.codec_context
         if self.skips:

@@ -111,11 +111,11 @@ class Array(Record):
 
 
 def array() -> None:
-    """Stands in `tree` for an array whose bytes are in the data."""
+    """The name in `tree` of what makes an array of its bytes in the data."""
 
 
 def plain() -> None:
-    """Stands in `tree` for a value in place of an array of objects."""
+    """The name in `tree` of what returns its argument: an array of objects as lists."""
 
 
 class Reader(pickle.Unpickler):
@@ -123,27 +123,32 @@ class Reader(pickle.Unpickler):
 
     def __init__(self, handle: BinaryIO, data: BinaryIO):
         super().__init__(handle, encoding="latin-1")
-        self.names = {"numpy.ndarray": Name(None), "numpy.dtype": Name(Dtype)}
-        for core in ("numpy.core", "numpy._core"):
-            self.names |= {
-                f"{core}.multiarray._reconstruct": Name(lambda *args: Array(data)),
-                f"{core}.multiarray.scalar": Name(
-                    lambda kind, content: Array(data).fill(kind, (), content, "C", True)
-                ),
-                f"{core}.numeric._frombuffer": Name(
-                    lambda content, kind, shape, order: Array(data).fill(
-                        kind, (shape,) if type(shape) is int else shape, content, order
-                    )
-                ),
-            }
-        # How Python 3 writes bytes under the protocols 0 to 2.
-        self.names["_codecs.encode"] = Name(encode)
-        self.names["__builtin__.bytes"] = self.names["builtins.bytes"] = Name(lambda: b"")
+
+        def scalar(kind: Dtype, content: Any) -> Array:
+            return Array(data).fill(kind, (), content, "C", True)
+
+        def from_buffer(content: Any, kind: Dtype, shape: Any, order: str) -> Array:
+            shape = (shape,) if type(shape) is int else shape
+            return Array(data).fill(kind, shape, content, order)
+
+        self.names = {
+            "numpy.ndarray": Name(None),
+            "numpy.dtype": Name(Dtype),
+            "numpy._core.multiarray._reconstruct": Name(lambda *args: Array(data)),
+            "numpy._core.multiarray.scalar": Name(scalar),
+            "numpy._core.numeric._frombuffer": Name(from_buffer),
+            # How Python 3 writes bytes under the protocols 0 to 2.
+            "_codecs.encode": Name(encode),
+            "builtins.bytes": Name(lambda: b""),
+        }
 
     def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in self.names:
+        # numpy 1 and Python 2 had other names for the modules.
+        place = f"{module}.{name}".replace("numpy.core.", "numpy._core.")
+        known = self.names.get(place.replace("__builtin__.", "builtins."))
+        if known is None:
             raise Refused(f"it asks for {module}.{name}, which is no data")
-        return self.names[f"{module}.{name}"]
+        return known
 
     def persistent_load(self, pid: Any) -> Any:
         raise Refused("it refers to an object outside of itself")
@@ -167,8 +172,8 @@ def convert(source: str, out: str) -> None:
         handle.write(tree)
 
 
-def main(source: str, out: str, memory: int) -> str:
-    """Why the file is refused, or ""."""
+def refusal(source: str, out: str, memory: int) -> str:
+    """Why the file is refused, or ""; if so, it is converted."""
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     most = 2 * os.path.getsize(source) + MAX_TREE  # more is a file that repeats its content
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
@@ -188,7 +193,7 @@ def main(source: str, out: str, memory: int) -> str:
 
 
 if __name__ == "__main__":
-    why = main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    why = refusal(sys.argv[1], sys.argv[2], int(sys.argv[3]))
     if why:
         print(f"\n{' '.join(why.split())}", file=sys.stderr, flush=True)
     os._exit(3 if why else 0)  # not sys.exit: freeing a deep tree takes as long as reading it

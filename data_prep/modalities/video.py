@@ -26,9 +26,7 @@ class Video(Modality):
 
     With `fps`, the frames shown at (k + 0.5) / fps seconds, at most `max_frames`; with `positions`,
     the frames shown at (j + 0.5) / positions of the duration; with `first`, that many frames from
-    the start. The frame shown at a time is the latest one that is not after it. If a candidate's
-    `inline` holds [start, end] for this modality, only that part of the clip is used. A folder of
-    images may replace the file (`folders.py`).
+    the start. The frame shown at a time is the latest one that is not after it.
 
     The model sees `frames` of them, chosen by the rule `choice` of `views.choose_frames` and
     augmented by `augment` of `views.augmented`.
@@ -52,9 +50,7 @@ class Video(Modality):
     normalise: str | tuple[list[float], list[float]] = view("imagenet")
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
-        """The frames of the one file in `paths`, in order of time.
-
-        With `inline`, the (start, end) of an event in seconds, those shown in it.
+        """The frames of the one file in `paths`; with `inline`, the [start, end] of an event.
 
         Flags: "truncated" (a part does not decode, and at least 3 s or half of the nominal duration
         does), "repeated_frames" (the last one, up to `min_frames`), "black" and "still" (see

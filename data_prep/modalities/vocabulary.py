@@ -41,22 +41,23 @@ def named(setting: str) -> tuple[str, int]:
     """
     if setting in ("electra", "build"):
         return setting, {"electra": ELECTRA_WORDS, "build": BUILD_WORDS}[setting]
-    content = _read_vocabulary(_folder_file(setting))
-    return hashlib.sha256(content).hexdigest()[:12], len(_lines(content))
+    content, lines = _read_vocabulary(Path(setting).expanduser() / "vocab.txt")
+    return hashlib.sha256(content).hexdigest()[:12], len(lines)
 
 
-def place_vocabulary(path: Path, name: str, setting: str) -> None:
+def place_vocabulary(path: Path, setting: str) -> None:
     """Writes the vocabulary of `setting`, "electra" or a folder, to a prepared folder's vocab.txt.
 
-    `name` is the one that `named` gave. An equal file is left as it is. Raises `UsageError` where
-    the file is another vocabulary, or the one asked for is not on this machine.
+    Raises `UsageError` where the file is another vocabulary, or the one asked for is not on this
+    machine.
     """
-    if setting == "electra":
-        content = _electra_vocabulary()
-    else:
-        content = _read_vocabulary(_folder_file(setting))
-        if named(setting)[0] != name:
-            raise UsageError(f"{_folder_file(setting)} has changed while this ran: start again")
+    source = _find_electra() if setting == "electra" else Path(setting).expanduser() / "vocab.txt"
+    content, lines = _read_vocabulary(source)
+    if setting == "electra" and len(lines) != ELECTRA_WORDS:
+        raise UsageError(
+            f"{source} has {len(lines)} lines, not {ELECTRA_WORDS}: it is damaged or another"
+            " vocabulary"
+        )
     if not path.exists():
         write_text(path, content.decode())
     elif path.read_bytes() != content:
@@ -96,20 +97,14 @@ def build_vocabulary(texts: Iterable[str], words: int) -> bytes:
     return "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.get)).encode()
 
 
-def _electra_vocabulary() -> bytes:
-    """ELECTRA's vocab.txt from the Hugging Face cache; raises `UsageError` where it is not."""
+def _find_electra() -> Path:
+    """ELECTRA's vocab.txt in the Hugging Face cache; raises `UsageError` where it is not."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     for model in ELECTRA_MODELS:
         path = try_to_load_from_cache(model, "vocab.txt")
         if isinstance(path, str):
-            content = _read_vocabulary(Path(path))
-            if len(_lines(content)) != ELECTRA_WORDS:
-                raise UsageError(
-                    f"{path} has {len(_lines(content))} lines, not {ELECTRA_WORDS}: it is damaged"
-                    " or another vocabulary"
-                )
-            return content
+            return Path(path)
     raise UsageError(
         f"--vocabulary electra needs vocab.txt of {' or '.join(ELECTRA_MODELS)} in the cache"
         f" {constants.HF_HUB_CACHE}, and it is not there: fetch it with `hf download"
@@ -118,12 +113,8 @@ def _electra_vocabulary() -> bytes:
     )
 
 
-def _folder_file(setting: str) -> Path:
-    return Path(setting).expanduser() / "vocab.txt"
-
-
-def _read_vocabulary(path: Path) -> bytes:
-    """The bytes of a vocab.txt, LF at the end of every line; raises `UsageError` for others."""
+def _read_vocabulary(path: Path) -> tuple[bytes, list[str]]:
+    """A vocab.txt with LF at the end of every line, and its tokens; raises `UsageError`."""
     try:
         with open(path, "rb") as handle:
             content = handle.read(MAX_VOCABULARY_BYTES + 1)
@@ -134,7 +125,8 @@ def _read_vocabulary(path: Path) -> bytes:
         ) from None
     content = content.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
     try:
-        lines = _lines(content)
+        # Not splitlines(): ELECTRA's tokens hold other characters that it takes for line ends.
+        lines = content.decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no vocabulary: it is not UTF-8 text") from None
     wrong = ""
@@ -148,12 +140,7 @@ def _read_vocabulary(path: Path) -> bytes:
         wrong = "the same line twice"
     if wrong:
         raise UsageError(f"{path} cannot be used as a vocabulary: it has {wrong}")
-    return content
-
-
-def _lines(content: bytes) -> list[str]:
-    # Not splitlines(): ELECTRA's tokens hold other characters that count as line ends there.
-    return content.decode().removesuffix("\n").split("\n")
+    return content, lines
 
 
 def split_words(text: str) -> list[str]:
@@ -169,8 +156,8 @@ def tokenizer_of(path: Path) -> Tokenizer:
 
 @functools.lru_cache(maxsize=4)
 def _tokenizer(path: Path, changed_ns: int, size: int) -> Tokenizer:
-    lines = _lines(_read_vocabulary(path))
-    return _uncased(WordPiece({token: k for k, token in enumerate(lines)}, unk_token="[UNK]"))
+    numbers = {token: k for k, token in enumerate(_read_vocabulary(path)[1])}
+    return _uncased(WordPiece(numbers, unk_token="[UNK]"))
 
 
 def _uncased(model: WordPiece) -> Tokenizer:

@@ -169,11 +169,11 @@ def test_a_folders_vocabulary_is_copied_and_another_is_refused(shelf, tmp_path):
     source, target = tmp_path / "vocab.txt", tmp_path / "target" / "vocab.txt"
     source.write_bytes((shelf / "vocab.txt").read_bytes())
     for _ in range(2):
-        place_vocabulary(target, text_spec(str(tmp_path), 40).vocabulary, str(tmp_path))
+        place_vocabulary(target, str(tmp_path))
         assert target.read_bytes() == source.read_bytes()
     source.write_bytes(source.read_bytes() + b"more\n")
     with pytest.raises(UsageError, match="another vocabulary"):
-        place_vocabulary(target, text_spec(str(tmp_path), 40).vocabulary, str(tmp_path))
+        place_vocabulary(target, str(tmp_path))
 
 
 @pytest.mark.parametrize("lines,words", [
@@ -189,11 +189,11 @@ def test_electras_vocabulary_comes_from_the_cache(tmp_path, monkeypatch, lines, 
         plant(place, lists={"refs/main": "0123", "snapshots/0123/vocab.txt": content})
     target = tmp_path / "vocab.txt"
     if not words:
-        place_vocabulary(target, "electra", "electra")
+        place_vocabulary(target, "electra")
         assert target.read_text() == content
         return
     with pytest.raises(UsageError) as error:
-        place_vocabulary(target, "electra", "electra")
+        place_vocabulary(target, "electra")
     assert all(word in str(error.value) for word in words) and not target.exists()
 
 
