@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from common.options import UsageError
 from data_prep.modalities.base import Draw, Extracted, Modality, last_used, the_file, view
 from data_prep.modalities.unpickle import load
 from data_prep.reasons import Reject
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BLOCK = 1 << 20  # values looked at together
 MAX_STORED = 64 << 20  # bytes of a stored sequence; CMU-MOSI's largest has 150 kB
@@ -81,7 +78,6 @@ class Array(Modality):
         return [np.asarray(values.shape, dtype=np.int32).tobytes(), values.tobytes()]
 
     def unpack(self, stored: Any) -> np.ndarray:
-        """The inverse of `pack`."""
         shape = np.frombuffer(stored[0], dtype=np.int32).tolist()
         return np.frombuffer(stored[1], dtype=np.float32).reshape(shape)
 
@@ -112,14 +108,12 @@ class Array(Modality):
         return batch[:, : last_used((batch != 0).any((0, 2)))]
 
     def width(self, made: np.ndarray) -> int:
-        """D, which is that of the training data."""
         return made.shape[-1]
 
     def stream(self) -> dict[str, Any]:
-        """Vectors; the constants of the normalisation tell their width."""
         return {"kind": "array"}
 
-    def values(self, batch: "Tensor") -> "tuple[Tensor, tuple[int, ...], int]":
+    def values(self, batch: Any) -> tuple[Any, tuple[int, ...], int]:
         """[B, L, D] without padding, [N, D]: one mean a feature."""
         return batch[(batch != 0).any(2)], (0,), batch.shape[2]
 

@@ -56,7 +56,6 @@ class Audio(Modality):
         return self.n_fft // 2 + 1, int(self.seconds * self.sample_rate) // self.hop + 1
 
     def column(self) -> tuple[Any, dict[str, str]]:
-        """Bytes of one length."""
         import pyarrow as pa
 
         rows, columns = self.shape
@@ -130,7 +129,6 @@ class Audio(Modality):
         return values[:, :, start : start + self.window]
 
     def stream(self) -> dict[str, Any]:
-        """One channel."""
         return {"kind": "audio", "channels": 1}
 
     def values(self, batch: "torch.Tensor") -> "tuple[torch.Tensor, tuple[int, ...], int]":

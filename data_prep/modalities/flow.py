@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,9 +26,6 @@ from data_prep.modalities.track import span
 from data_prep.modalities.video import Video
 from data_prep.modalities.views import augmented, choose_frames, resize
 from data_prep.reasons import Reject
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Solver = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -142,10 +139,9 @@ class Flow(Modality):
         return out.reshape(len(chosen), channels, draw.size, draw.size)
 
     def stream(self) -> dict[str, Any]:
-        """u and v of `stack` pairs."""
         return {"kind": "flow", "channels": 2 * self.stack}
 
-    def values(self, batch: "Tensor") -> "tuple[Tensor, tuple[int, ...], int]":
+    def values(self, batch: Any) -> tuple[Any, tuple[int, ...], int]:
         """[B, T, C, H, W] scaled to [0, 1]: one mean, for u and v share a scale."""
         return batch / 255, (0, 1, 2, 3, 4), 1
 

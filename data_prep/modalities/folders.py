@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 
 from common.files import is_ignored
+from data_prep.media import is_lfs_pointer
 from data_prep.modalities.base import Extracted
 from data_prep.modalities.decoding import middles, scale
-from data_prep.modalities.pictures import WHOLE, check_listed, is_plain_jpeg, read_picture
+from data_prep.modalities.pictures import WHOLE, is_plain_jpeg, read_picture
 from data_prep.reasons import Reject
 
 if TYPE_CHECKING:
@@ -85,13 +86,19 @@ def read_folder(folder: Path, spec: "Video") -> tuple[list[bytes], tuple[str, ..
 
 def _read(path: Path, spec: "Video") -> tuple[np.ndarray, bytes | None]:
     """A picture at its stored size, and the file's bytes where they can be stored as they are."""
-    check_listed(path)
-    image = read_picture(path, *WHOLE)
+    image, data = _read_listed(path)
     scaled = scale(image, spec)
-    if scaled is not image or spec.codec == "raw" or path.stat().st_size > LARGEST_KEPT:
-        return scaled, None
-    data = path.read_bytes()
-    return scaled, data if is_plain_jpeg(data) else None
+    plain = scaled is image and spec.codec != "raw" and len(data) <= LARGEST_KEPT
+    return scaled, data if plain and is_plain_jpeg(data) else None
+
+
+def _read_listed(path: Path) -> tuple[np.ndarray, bytes]:
+    """A picture of a folder and its bytes; raises `Reject`."""
+    if is_lfs_pointer(path):
+        raise Reject("lfs_pointer", f"{path.parent.name}/{path.name}")
+    if path.exists() and not path.is_file():  # reading a pipe would never end
+        raise Reject("unreadable", f"{path.name}: not a file")
+    return read_picture(path, *WHOLE), path.read_bytes()
 
 
 def read_precomputed(paths: Sequence[Path], spec: "Flow") -> Extracted:
@@ -142,9 +149,8 @@ def _pictures(folder: Path) -> dict[int, Path]:
 
 def _read_flow(path: Path) -> tuple[bytes, tuple[int, ...]]:
     """A picture's bytes, up to a JPEG's end, and [H, W]; raises `Reject` where it is damaged."""
-    check_listed(path)
-    if path.exists() and path.stat().st_size > LARGEST_KEPT:
+    image, data = _read_listed(path)
+    if len(data) > LARGEST_KEPT:
         raise Reject("bad_image", f"{path.name}: more than {LARGEST_KEPT} bytes")
-    size, data = read_picture(path, *WHOLE).shape[:2], path.read_bytes()
     end = data.rfind(b"\xff\xd9") + 2 if data.startswith(b"\xff\xd8") else 0
-    return data[: end if end > 2 else None], size
+    return data[: end if end > 2 else None], image.shape[:2]

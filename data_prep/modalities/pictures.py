@@ -20,7 +20,6 @@ import PIL.features
 import PIL.Image
 import PIL.ImageFile
 
-from data_prep.media import is_lfs_pointer
 from data_prep.reasons import Reject
 
 # Pillow's names of the formats that are read; its other decoders are not exposed to web files.
@@ -89,7 +88,6 @@ def read_picture(path: Path, short_side: int, max_pixels: int) -> np.ndarray:
 
 
 def _decode(name: str, handle: BinaryIO, short_side: int, max_pixels: int) -> np.ndarray:
-    """The picture in an open file; raises `Reject`."""
     try:
         with PIL.Image.open(handle, formats=_formats()) as picture:
             # By the header alone, what would be too much to decode or to store.
@@ -240,11 +238,3 @@ def from_jpeg(data: Any) -> np.ndarray:
     """uint8 [H, W, 3] RGB of a stored picture."""
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def check_listed(path: Path) -> None:
-    """Raises `Reject` for a picture of a folder that is a git-lfs pointer, or no file at all."""
-    if is_lfs_pointer(path):
-        raise Reject("lfs_pointer", f"{path.parent.name}/{path.name}")
-    if path.exists() and not path.is_file():  # reading a pipe would never end
-        raise Reject("unreadable", f"{path.name}: not a file")

@@ -43,7 +43,6 @@ class Text(Modality):
 
     @property
     def built_vocabulary(self) -> bool:
-        """Whether texts are stored, not tokens."""
         return self.vocabulary == "build"
 
     def columns(self, name: str) -> list[str]:
@@ -51,7 +50,6 @@ class Text(Modality):
         return [name, "target"] if self.pair else [name]
 
     def from_row(self, name: str, row: dict[str, str]) -> tuple[list[str], Any]:
-        """The text, or the pair, itself."""
         texts = [row[column] for column in self.columns(name)]
         return [], texts if self.pair else texts[0]
 
@@ -99,7 +97,6 @@ class Text(Modality):
         return batch[:, :, : last_used(batch[:, 2].any(0))]
 
     def stream(self) -> dict[str, Any]:
-        """The most tokens of a text, and the size of the vocabulary."""
         return {"kind": "text", "length": self.max_tokens, "vocabulary": self.words}
 
 

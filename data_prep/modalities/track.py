@@ -37,8 +37,6 @@ def time_of(item: Any) -> int | None:
 
 @dataclass
 class Track:
-    """What the packets of a video track contain, from `load_track`."""
-
     tick: Fraction  # seconds
     nominal: float  # seconds that the container claims, 0 if unknown
     damaged: bool = False  # the file breaks off

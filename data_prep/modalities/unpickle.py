@@ -1,7 +1,7 @@
 """Reads pickles of numpy arrays as data, in a separate process with limited memory and no numpy.
 
 `unpickle_child` writes the bytes of the arrays to one file, which is memory-mapped here, and
-everything else as a pickle without any name but those of its own.
+everything else as a pickle with no names but its own.
 """
 
 import math
@@ -74,7 +74,7 @@ class _Plain(pickle.Unpickler):
         self.data = data
 
     def find_class(self, module: str, name: str) -> Any:
-        return {"array": self._array, "plain": lambda value: value}[name]
+        return {"Array": self._array, "list": list}[name]
 
     def _array(self, code: str, shape: tuple, order: Any, start: int, scalar: bool) -> Any:
         count = math.prod(shape)
@@ -84,7 +84,6 @@ class _Plain(pickle.Unpickler):
 
 
 def read_result(folder: Path) -> Any:
-    """What the child left in a folder."""
     with open(folder / "data", "rb") as handle:
         empty = not handle.seek(0, 2)
         data = b"" if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)

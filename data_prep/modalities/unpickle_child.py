@@ -82,7 +82,7 @@ class Array(Record):
             raise Refused("an array of an impossible shape")
         count = math.prod(shape)
         if kind.code[0] == "O":
-            whole = type(content) is list and len(content) == count and not scalar
+            whole = type(content) is list and len(content) == count and shape != ()
             if not whole or not {type(value) for value in content} <= PLAIN:
                 raise Refused("an array of objects that are no plain values")
             self.parts = shape, content
@@ -103,19 +103,11 @@ class Array(Record):
         if self.parts is None:
             raise Refused("an array that is never filled")
         if len(self.parts) > 2:
-            return array, self.parts
+            return Array, self.parts
         shape, values = self.parts
         for n in reversed(shape[1:]):
             values = [values[k : k + n] for k in range(0, len(values), n)] if n else []
-        return plain, (values if shape else values[0],)
-
-
-def array() -> None:
-    """The name in `tree` of what makes an array of its bytes in the data."""
-
-
-def plain() -> None:
-    """The name in `tree` of what returns its argument: an array of objects as lists."""
+        return list, (values,)
 
 
 class Reader(pickle.Unpickler):

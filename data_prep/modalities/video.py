@@ -53,9 +53,9 @@ class Video(Modality):
         """The frames of the one file in `paths`; with `inline`, the [start, end] of an event.
 
         Flags: "truncated" (a part does not decode, and at least 3 s or half of the nominal duration
-        does), "repeated_frames" (the last one, up to `min_frames`), "black" and "still" (see
-        `blank_flags`), "cut" (longer than `max_frames` cover), and with `missing="fill"` "no_video"
-        (black frames replace a missing track).
+        does), "repeated_frames" (the last one, up to `min_frames`), "black", "still" (all frames
+        are equal), "cut" (longer than `max_frames` cover), "no_video" (black frames replace a
+        missing track).
         Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file".
         """
         duration = 0.0
@@ -83,11 +83,17 @@ class Video(Modality):
         limit = float("inf") if self.positions else max(self.max_frames / (self.fps or 1), ENOUGH)
         clip = read_clip(path, choice, self, limit)
         images = [clip.images[n] for n in clip.wanted]
-        flags = clip.flags + blank_flags(images)
+        first, flags = images[0], clip.flags
+        if all(image.max() <= DARK for image in images):
+            flags += ("black",)
+        elif len(images) > 1 and all(
+            i.shape == first.shape and cv2.norm(i, first, cv2.NORM_L1) <= i.size for i in images
+        ):
+            flags += ("still",)
         at_a_rate = not (self.first or self.positions or window)
         if at_a_rate and clip.duration > (self.max_frames + 0.5) / self.fps:
             flags += ("cut",)
-        size = images[0].shape[1::-1]  # of all frames: a stream may change its size
+        size = first.shape[1::-1]  # of all frames: a stream may change its size
         images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in images]
         return [self.pack(image) for image in images], flags, clip.found, clip.duration
 
@@ -102,7 +108,6 @@ class Video(Modality):
         return size + np.ascontiguousarray(image).tobytes()
 
     def unpack(self, stored: Any) -> np.ndarray:
-        """The inverse of `pack`."""
         if self.codec == "jpeg":
             return from_jpeg(stored)
         values = np.frombuffer(stored, dtype=np.uint8)
@@ -115,12 +120,3 @@ class Video(Modality):
         chosen = choose_frames(len(stored), self.frames, draw.rng, self.choice)
         frames = [self.unpack(stored[k]) for k in chosen]
         return clip_input(frames, self.augment, draw.size, draw.rng, draw.flip)
-
-
-def blank_flags(images: list[np.ndarray]) -> tuple[str, ...]:
-    """("black",) if all frames are black, ("still",) if several are all equal, else ()."""
-    if all(image.max() <= DARK for image in images):
-        return ("black",)
-    first = images[0]
-    same = all(i.shape == first.shape and cv2.norm(i, first, cv2.NORM_L1) <= i.size for i in images)
-    return ("still",) if len(images) > 1 and same else ()
