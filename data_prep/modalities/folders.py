@@ -88,17 +88,18 @@ def _read(path: Path, spec: "Video") -> tuple[np.ndarray, bytes | None]:
     """A picture at its stored size, and the file's bytes where they can be stored as they are."""
     image, data = _read_listed(path)
     scaled = scale(image, spec)
-    plain = scaled is image and spec.codec != "raw" and len(data) <= LARGEST_KEPT
-    return scaled, data if plain and is_plain_jpeg(data) else None
+    plain = scaled is image and spec.codec != "raw" and is_plain_jpeg(data)
+    return scaled, data if plain else None
 
 
 def _read_listed(path: Path) -> tuple[np.ndarray, bytes]:
-    """A picture of a folder and its bytes; raises `Reject`."""
+    """A picture of a folder and its bytes, b"" of too many; raises `Reject`."""
     if is_lfs_pointer(path):
         raise Reject("lfs_pointer", f"{path.parent.name}/{path.name}")
     if path.exists() and not path.is_file():  # reading a pipe would never end
         raise Reject("unreadable", f"{path.name}: not a file")
-    return read_picture(path, *WHOLE), path.read_bytes()
+    image = read_picture(path, *WHOLE)
+    return image, path.read_bytes() if path.stat().st_size <= LARGEST_KEPT else b""
 
 
 def read_precomputed(paths: Sequence[Path], spec: "Flow") -> Extracted:
@@ -150,7 +151,7 @@ def _pictures(folder: Path) -> dict[int, Path]:
 def _read_flow(path: Path) -> tuple[bytes, tuple[int, ...]]:
     """A picture's bytes, up to a JPEG's end, and [H, W]; raises `Reject` where it is damaged."""
     image, data = _read_listed(path)
-    if len(data) > LARGEST_KEPT:
+    if not data:
         raise Reject("bad_image", f"{path.name}: more than {LARGEST_KEPT} bytes")
     end = data.rfind(b"\xff\xd9") + 2 if data.startswith(b"\xff\xd8") else 0
     return data[: end if end > 2 else None], image.shape[:2]

@@ -141,7 +141,7 @@ def _orientation(picture: PIL.Image.Image) -> int:
 
 
 def mended(data: bytes) -> bytes | None:
-    """A file that does not decode without what does not belong to the image; None if that is all.
+    """A file that does not decode, without what does not belong to the image; None if all does.
 
     Left out are large or damaged text chunks and colour profiles of a PNG, and line ends before the
     file; a missing end marker of a JPEG is added.

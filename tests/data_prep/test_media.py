@@ -139,11 +139,8 @@ def test_short_clips(tmp_path):
     found = extract(Video(fps=1.0, min_frames=3), path)
     assert indices(path, fps=1.0, min_frames=3) == [2, 2, 2]
     assert found.flags == ("repeated_frames",) and found.n_frames == 4
-    path = write_clip(tmp_path / "b.mp4", 1, wave=noise(3))
-    assert refused(SECOND, path) == "few_frames"
-    found = extract(Video(fps=2.0, min_frames=2, missing="fill"), path)
-    assert (found.flags, found.n_frames, found.duration_s) == (("repeated_frames",), 1, 0)
-    assert indices(path, positions=3) == [0, 0, 0]
+    path = write_clip(tmp_path / "b.mp4", 1)
+    assert refused(SECOND, path) == "few_frames" and indices(path, positions=3) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("level,flags", [(0, ("black",)), (90, ("still",)), (None, ())])
@@ -220,11 +217,8 @@ def test_a_converter_kept_from_frame_to_frame_gives_the_pixels_of_a_fresh_one():
 def test_what_does_not_convert_or_is_too_large_is_refused(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "a.mp4", 5, options={"x264-params": "colormatrix=YCgCo"})
     assert refused(SECOND, path) == refused(Flow(), path) == "unreadable"
-    path = write_clip(tmp_path / "b.mp4", 5)
-    monkeypatch.setattr(track, "MOST_PIXELS", 64 * 48)
-    assert len(indices(path, fps=1.0)) == 1
     monkeypatch.setattr(track, "MOST_PIXELS", 64 * 48 - 1)
-    assert refused(SECOND, path) == "unreadable"
+    assert refused(SECOND, write_clip(tmp_path / "b.mp4", 5)) == "unreadable"
 
 
 # --- damage ---------------------------------------------------------------------------------------
@@ -255,16 +249,10 @@ def test_sound_only_files(tmp_path):
     path = write_clip(tmp_path / "a.mp4", 0, wave=noise(1))
     assert refused(SECOND, path) == "no_video"
     fill = Video(fps=2.0, min_frames=2, missing="fill", codec="raw")
-    assert [image.shape for image in images(fill, path)] == [(256, 341, 3)] * 2
     found = extract(fill, path)
-    assert not np.any(images(fill, path)) and (found.flags, found.n_frames) == (("no_video",), 0)
-
-
-@pytest.mark.parametrize("video", [Video(codec="raw"), Video(codec="raw", square=5)])
-def test_a_raw_frame_comes_back_in_its_own_size(video):
-    shape = (5, 5, 3) if video.square else (4, 7, 3)
-    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)[:, ::-1]
-    assert np.array_equal(video.unpack(video.pack(image)), image)
+    assert (found.flags, found.n_frames) == (("no_video",), 0)
+    assert [image.shape for image in images(fill, path)] == [(256, 341, 3)] * 2
+    assert not np.any(images(fill, path))
 
 
 # --- views ----------------------------------------------------------------------------------------
