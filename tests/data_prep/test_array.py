@@ -2,13 +2,11 @@
 
 import pickle
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from clips import extract, refused
-from conftest import ROOT
+from conftest import program
 from memory import forget_peak, peak
 
 from common.options import UsageError
@@ -110,7 +108,7 @@ def test_the_bad_pickles_are_bad(tmp_path, kind):
     """An ordinary unpickler does what they say, so that the test above could fail."""
     write_bad_pickle(tmp_path / "a.pkl", kind, tmp_path / "marker")
     code = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb'))"
-    subprocess.run([sys.executable, "-c", code, tmp_path / "a.pkl"], check=False)
+    program("-c", code, tmp_path / "a.pkl")
     assert (tmp_path / "marker").exists()
 
 
@@ -122,8 +120,7 @@ def test_a_large_array_stays_in_the_file(tmp_path):
         "before = peak(); value = load(Path(sys.argv[1]))['x']; value[63].sum()\n"
         "print(*value.shape, peak() - before)"
     )
-    command = [sys.executable, "-c", code, put(tmp_path / "a.pkl", content)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = program("-c", code, put(tmp_path / "a.pkl", content))
     rows, columns, grown = map(float, done.stdout.split())
     assert (rows, columns) == (64, 1 << 20) and grown < 30  # MiB
 

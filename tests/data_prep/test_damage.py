@@ -1,13 +1,11 @@
 """Headers of media files that claim what is not there; random damage is in `tests/faults`."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from clips import extract, images, index_of, noise, rejection, write_clip
-from conftest import ROOT
+from conftest import program
 
 from data_prep.media import FEW, lacks_index
 from data_prep.modalities.flow import Flow
@@ -137,10 +135,7 @@ for path in sys.argv[2:]:
 
 def measured(*paths: Path) -> list[tuple[str, str, str, float, float]]:
     """(kind, file, result, seconds, peak MB) of each extraction but those of the first path."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *map(str, paths)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = program("-c", RUN, *paths)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     before = lines[3][4]

@@ -9,13 +9,11 @@ import errno
 import json
 import os
 import re
-import subprocess
-import sys
 from functools import partial
 
 import pytest
 from clips import extract, refused, write_clip
-from conftest import ROOT, program
+from conftest import program
 from raw import plant
 
 from common.options import UsageError
@@ -148,10 +146,8 @@ ENDLESS = 10_000_000  # characters in one field
 
 def read_all(folder):
     """name -> [outcome, length of the longest message, seconds, MB] of the trees in a folder."""
-    done = subprocess.run(
-        [sys.executable, "-c", READERS, folder],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+    done = program("-c", READERS, folder)
+    assert done.returncode == 0, done.stderr
     return {name: rest for name, *rest in map(json.loads, done.stdout.splitlines())}
 
 

@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -16,7 +14,7 @@ import tokenizers
 import torch
 import transformers
 from clips import extract
-from conftest import ROOT
+from conftest import ROOT, program
 from official import cases
 from raw import plant
 
@@ -145,13 +143,10 @@ def test_a_built_vocabulary_is_the_same_in_any_order_and_in_other_processes():
     random.Random(5).shuffle(shuffled)
     code = (
         "import json, sys; from data_prep.modalities.vocabulary import build_vocabulary as build;"
-        "sys.stdout.buffer.write(build(json.load(sys.stdin), 120))"
+        "print(build(json.loads(sys.argv[1]), 120).decode(), end='')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(shuffled).encode(), capture_output=True,
-        cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": "1"},
-    )  # fmt: skip
-    assert done.stdout == first, done.stderr
+    done = program("-c", code, json.dumps(shuffled), PYTHONHASHSEED="1", PYTHONUTF8="1")
+    assert done.stdout.encode() == first, done.stderr
 
 
 @pytest.mark.parametrize("most", [20, 60, 4000])
