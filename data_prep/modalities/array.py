@@ -22,7 +22,6 @@ from data_prep.reasons import Reject
 
 BLOCK = 1 << 20  # values looked at together
 MAX_STORED = 64 << 20  # bytes of a stored sequence; CMU-MOSI's largest has 150 kB
-MAX_COUNT = 2**31 - 1  # the manifest's n_frames is an int32
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Array(Modality):
             raise Reject("bad_values", f"{bad} of {finite.size} values are not finite")
         found = {"cleaned": cleaned, "cut": count > self.max_length, "empty": not count}
         flags = tuple(flag for flag, is_set in found.items() if is_set)
-        return Extracted(self.pack(values), flags, 0.0, min(count, MAX_COUNT), count > 0)
+        return Extracted(self.pack(values), flags, 0.0, count, count > 0)
 
     def pack(self, values: np.ndarray) -> list[bytes]:
         """The stored bytes of float32 [L, D]: the shape as int32, and the values."""

@@ -21,8 +21,6 @@ from data_prep.modalities.vocabulary import named, place_vocabulary, split_words
 
 MAX_CHARACTERS = 100_000  # of one text; titles and tweets are far shorter
 
-URL = re.compile(r"https?://\S+")
-
 
 @dataclass(frozen=True)
 class Text(Modality):
@@ -65,8 +63,6 @@ class Text(Modality):
         "empty_text", "cut" (more than `max_tokens` hold), "cut_text" (of a text of megabytes).
         """
         texts = [inline] if isinstance(inline, str) else inline
-        if len(texts) != 1 + self.pair:
-            raise ValueError(f"{len(texts)} texts for a spec of {1 + self.pair}")
         cleaned = [clean(text[:MAX_CHARACTERS], self.cleaning) for text in texts]
         words = [len(split_words(text)) for text in cleaned]
         flags = ("empty_text",) * (0 in words)
@@ -114,25 +110,20 @@ def clean(text: str, rule: str) -> str:
 
     "release" is the official release's: a leading "RT" goes with the blanks behind it, then from
     each http(s):// all that is left of the line and the line breaks after it, then every "#".
+
+    "plain" makes plain words of a web page's title: entities resolved, NFKC, no URLs, single
+    spaces. Characters of the Unicode categories C (control, format, unassigned) go, but those that
+    are blanks become spaces. Unlike BalanceBenchmark's rule, what follows a URL stays.
     """
-    if rule == "plain":
-        return clean_plainly(text)
     if rule == "release":
         text = re.sub(r"^RT\s+", "", text)
-        return re.sub(r"https?://.*[\r\n]*", "", text).replace("#", "")
+        text = re.sub(r"https?://.*[\r\n]*", "", text).replace("#", "")
+    elif rule == "plain":
+        text = unicodedata.normalize("NFKC", html.unescape(text))
+        text = re.sub(r"https?://\S+", " ", text)
+        kept = (c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+        text = " ".join("".join(kept).split())
     return text
-
-
-def clean_plainly(text: str) -> str:
-    """A web page's title as plain words: entities resolved, NFKC, no URLs, single spaces.
-
-    Characters of the Unicode categories C (control, format, unassigned) go, but those that are
-    blanks become spaces. Unlike BalanceBenchmark's rule, what follows a URL stays.
-    """
-    text = unicodedata.normalize("NFKC", html.unescape(text))
-    text = URL.sub(" ", text)
-    kept = (c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
-    return " ".join("".join(kept).split())
 
 
 def tokenise(cleaned: Sequence[str], spec: Text, vocabulary: Path) -> tuple[list[bytes], bool]:

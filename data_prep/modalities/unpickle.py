@@ -69,9 +69,7 @@ def _run_child(path: Path, folder: str) -> str:
 class _Plain(pickle.Unpickler):
     """Reads the child's `tree`: builtins, and the arrays whose bytes are in `data`."""
 
-    def __init__(self, handle: Any, data: Any):
-        super().__init__(handle)
-        self.data = data
+    data: Any = b""
 
     def find_class(self, module: str, name: str) -> Any:
         return {"Array": self._array, "list": list}[name]
@@ -84,8 +82,8 @@ class _Plain(pickle.Unpickler):
 
 
 def read_result(folder: Path) -> Any:
-    with open(folder / "data", "rb") as handle:
-        empty = not handle.seek(0, 2)
-        data = b"" if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    with open(folder / "tree", "rb") as handle:
-        return _Plain(handle, data).load()
+    with open(folder / "tree", "rb") as tree, open(folder / "data", "rb") as handle:
+        reader = _Plain(tree)
+        if handle.seek(0, 2):  # what is empty cannot be mapped
+            reader.data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        return reader.load()

@@ -91,7 +91,7 @@ def build_vocabulary(texts: Iterable[str], words: int) -> bytes:
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    tokenizer = _uncased(WordPiece(unk_token="[UNK]"))
+    tokenizer = _uncased(None)
     tokenizer.train_from_iterator(lines, trainer)
     vocabulary = tokenizer.get_vocab()
     return "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.get)).encode()
@@ -156,12 +156,11 @@ def tokenizer_of(path: Path) -> Tokenizer:
 
 @functools.lru_cache(maxsize=4)
 def _tokenizer(path: Path, changed_ns: int, size: int) -> Tokenizer:
-    numbers = {token: k for k, token in enumerate(_read_vocabulary(path)[1])}
-    return _uncased(WordPiece(numbers, unk_token="[UNK]"))
+    return _uncased({token: k for k, token in enumerate(_read_vocabulary(path)[1])})
 
 
-def _uncased(model: WordPiece) -> Tokenizer:
+def _uncased(vocabulary: dict[str, int] | None) -> Tokenizer:
     """A tokenizer that splits and folds as BERT's uncased one; it knows no special tokens."""
-    tokenizer = Tokenizer(model)
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = FOLD, SPLIT
     return tokenizer
