@@ -21,17 +21,14 @@ FORMATS = (
     "mpegts", "mpegvideo", "m4v", "h264", "hevc", "asf", "ogg", "wav", "w64", "aiff", "au", "caf",
     "mp3", "aac", "ac3", "flac", "ivf", "mxf", "rm", "nut", "swf", "dv", "gif", "amr",
 )  # fmt: skip
+# The first keeps a file that poses as a video from reaching the network, the second a playlist
+# from reading other files.
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 
-LFS_HEAD = b"version https://git-lfs"
-LFS_SIZE = 200  # bytes; a pointer is about 130
-
 # How files begin that FFmpeg may take for an mp4 (or a QuickTime movie, which has the same form).
-FIRST = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot", b"sidx"}
-FIRST |= {b"uuid", b"junk", b"pict"}
-FOLDERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"}
-FOLDERS |= {b"edts", b"dinf", b"mvex", b"tref"}  # FFmpeg looks for tables there as well
-COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # where in the box's content the number stands
+FIRST = b"ftyp styp moov moof mdat free skip wide pnot sidx uuid junk pict".split()
+FOLDERS = b"moov trak mdia minf stbl moof traf edts dinf mvex tref".split()  # hold other boxes
+COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # where in the box's content the number is
 FEW = 1 << 22  # samples for which memory suffices in any case: 46 hours of 25 pictures a second
 MOST_BOXES = 1 << 18  # looked at; an hour in fragments of a second has some 30,000
 
@@ -40,9 +37,9 @@ def is_lfs_pointer(path: Path) -> bool:
     """Whether the file is the small text that git-lfs leaves in place of a file not yet pulled."""
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size >= LFS_SIZE:
+        if not stat.S_ISREG(status.st_mode) or status.st_size >= 200:
             return False  # a pipe must not be opened: nobody may ever write to it
-        return path.read_bytes().startswith(LFS_HEAD)
+        return path.read_bytes().startswith(b"version https://git-lfs")
     except OSError:  # the decoder says what is wrong with it
         return False
 
@@ -53,22 +50,20 @@ def open_container(path: Path) -> av.container.InputContainer:
     Raises `Reject`: "missing_file", "truncated" for an mp4 whose index (moov) is not there, as an
     interrupted download leaves it, or counts what the file cannot hold, else "unreadable".
     """
-    check_index(path)
+    no_index = lacks_index(path)
     try:
-        # "file:" keeps a colon in a name from being read as a protocol, and the list of allowed
-        # protocols keeps what poses as a video from reaching the network, the list of formats a
-        # playlist from reading other files. Tags in other encodings than UTF-8 are common, and no
-        # reason to refuse a clip.
+        # "file:" keeps a colon in a name from being read as a protocol. Tags in other encodings
+        # than UTF-8 are common, and no reason to refuse a clip.
         container = av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace")
     except av.error.FileNotFoundError:
         raise Reject("missing_file", path.name) from None
     except av.error.FFmpegError as error:
-        if not isinstance(error, OSError) and _lacks_moov(path):
+        if not isinstance(error, OSError) and no_index:
             raise Reject("truncated", f"{path.name}: an mp4 without its index (moov)") from None
         raise Reject("unreadable", f"{path.name}: {error.strerror}") from None
     if not container.streams.video and not container.streams.audio:
         container.close()
-        if _lacks_moov(path):
+        if no_index:
             raise Reject("truncated", f"{path.name}: an mp4 that ends within its index (moov)")
         raise Reject("unreadable", f"{path.name}: neither picture nor sound")
     return container
@@ -86,16 +81,31 @@ def demux(
         return
 
 
-def _lacks_moov(path: Path) -> bool:
-    """Whether the file begins like an mp4 and holds no complete index (moov)."""
-    size = path.stat().st_size
-    with open(path, "rb") as handle:
-        if handle.read(8)[4:] != b"ftyp":
-            return False
-        for kind, _, end, known in itertools.islice(_boxes(handle, size), MOST_BOXES):
-            if kind == b"moov":
-                return known and end > size
-    return True
+def lacks_index(path: Path) -> bool:
+    """Whether the file begins like an mp4 and holds no complete index (moov).
+
+    Raises `Reject` ("truncated") for an mp4 that counts more samples than the file has bytes. Other
+    files pass, and so does one that is not there: both are found by opening it.
+    """
+    claimed, lacking = 0, True
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as handle:
+            first = handle.read(8)[4:]
+            if first not in FIRST:
+                return False
+            for kind, start, end, known in itertools.islice(_boxes(handle, size), MOST_BOXES):
+                if kind == b"moov":
+                    lacking = known and end > size
+                if kind in COUNTS:
+                    handle.seek(start + COUNTS[kind])
+                    claimed += int.from_bytes(handle.read(4), "big")
+    except OSError:
+        return False
+    if claimed > max(size, FEW):
+        what = f"its index counts {claimed} samples in {size} bytes"
+        raise Reject("truncated", f"{path.name}: {what}")
+    return lacking and first == b"ftyp"
 
 
 def _boxes(handle: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int, bool]]:
@@ -116,31 +126,7 @@ def _boxes(handle: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int, bool]
         # 0 means to the end of the folder; less than a head means that nothing follows in it.
         end = position + length if length >= skip else ends[-1]
         yield kind, position + skip, end, length >= skip
+        inner = min(end, ends[-1])
         if kind in FOLDERS:
-            ends.append(min(end, ends[-1]))
-            position += skip
-        else:
-            position = min(end, ends[-1])
-
-
-def check_index(path: Path) -> None:
-    """Raises `Reject` ("truncated") for an mp4 that counts more samples than the file has bytes.
-
-    A file that is none passes, and so does one that is not there: both are found by opening it.
-    """
-    claimed = 0
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as handle:
-            if handle.read(8)[4:] not in FIRST:
-                return
-            for kind, start, _, _ in itertools.islice(_boxes(handle, size), MOST_BOXES):
-                if kind in COUNTS:
-                    handle.seek(start + COUNTS[kind])
-                    claimed += int.from_bytes(handle.read(4), "big")
-    except OSError:
-        return
-    if claimed > max(size, FEW):
-        raise Reject(
-            "truncated", f"{path.name}: its index counts {claimed} samples in {size} bytes"
-        )
+            ends.append(inner)
+        position = position + skip if kind in FOLDERS else inner

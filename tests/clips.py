@@ -109,10 +109,9 @@ def write_wave(out, stream, wave: np.ndarray) -> None:
     values = values.astype({"s16": np.int16, "u8": np.uint8}.get(kind, np.float32))
     for k in range(0, wave.shape[1], 1024):
         chunk = values[:, k : k + 1024]
-        if kind != "fltp":  # interleaved
-            chunk = chunk.T.reshape(1, -1)
-        chunk = np.ascontiguousarray(chunk)
-        frame = av.AudioFrame.from_ndarray(chunk, kind, stream.codec_context.layout.name)
+        chunk = chunk if kind == "fltp" else chunk.T.reshape(1, -1)  # interleaved
+        layout = stream.codec_context.layout.name
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(chunk), kind, layout)
         frame.sample_rate, frame.pts, frame.time_base = 44100, k, Fraction(1, 44100)
         out.mux(stream.encode(frame))
     out.mux(stream.encode(None))

@@ -1,7 +1,6 @@
 """The memory that a process has had in use at most.
 
-Not `ru_maxrss` of getrusage: a new program begins with that of the process which started it, so a
-test that ran after a large one would see nothing of what its own program used.
+Not `ru_maxrss` of getrusage: a new program begins with that of the process which started it.
 """
 
 from pathlib import Path

@@ -1,7 +1,6 @@
-"""One file a modality: its settings, its stored bytes, and the model's input made of them.
+"""One file for each modality: its settings, its stored bytes, and the model's input made of them.
 
-`KINDS` is all that a new modality has to be added to. Modules are imported when they are used, so
-that `--help` waits for no decoder.
+A new modality is a line in `KINDS`. Modules are imported on use: `--help` loads no decoder.
 """
 
 import importlib
@@ -20,6 +19,6 @@ KINDS = {
 
 
 def load(kind: str) -> type[Modality]:
-    """The class of a modality; raises `KeyError` for a kind that there is not."""
+    """The class of a modality; raises `KeyError` for an unknown kind."""
     name = KINDS[kind]
     return getattr(importlib.import_module(f"data_prep.modalities.{kind}"), name)

@@ -19,8 +19,6 @@ from data_prep.reasons import Reject
 if TYPE_CHECKING:  # torch takes a second and a half to import: only an extraction waits for it
     import torch
 
-    from data_prep.modalities.sound import Sound
-
 CLIPPED = 0.01  # share of samples beyond full scale, as of floats in 16-bit units; our choice
 MARGIN = 0.25  # seconds decoded beyond those stored, for the resampling filter's width
 
@@ -58,7 +56,6 @@ class Audio(Modality):
         return self.n_fft // 2 + 1, int(self.seconds * self.sample_rate) // self.hop + 1
 
     def column(self) -> tuple[Any, dict[str, str]]:
-        """Bytes of one length."""
         import pyarrow as pa
 
         rows, columns = self.shape
@@ -72,51 +69,42 @@ class Audio(Modality):
         the channels cancel each other), "other_track" (the first one is silent), "shifted" (the
         track starts more than 0.1 s before or after the video: it is cut, or preceded by silence),
         "cut" (0.25 s or more follow), "clipped" (more than 1 % of the samples exceed full scale),
-        and with `missing="fill"` "no_audio" (silence replaces a missing track). Only the first
-        `seconds` of a long file are decoded; `duration_s` is the part of them that exists.
-        Raises `Reject`: "silent" (with `drop_silent`), "bad_values", and the reasons of
-        `sound.read`.
+        "no_audio" (silence replaces a missing track). `duration_s` is at most `seconds`.
+        Raises `Reject`: "silent" (with `drop_silent`), and the reasons of `sound.read`.
         """
         import torch
 
         from data_prep.modalities import sound as sounds
 
         try:
-            sound = self._read_finite(the_file(paths, "no_audio"))
+            sound = sounds.read(the_file(paths, "no_audio"), self.seconds + MARGIN)
+            seconds = min(sound.wave.shape[1] / sound.rate, self.seconds)
         except Reject:
             if self.missing != "fill":
                 raise
             silence = torch.zeros(1, round(self.seconds * self.sample_rate))
-            sound = sounds.Sound(silence, self.sample_rate, True)
-            flags, seconds = ("no_audio",), 0.0
-        else:
-            flags, seconds = (), min(sound.wave.shape[1] / sound.rate, self.seconds)
-        flags += sound.flags + ("truncated",) * (not sound.complete)
-        longest = int((self.seconds + MARGIN) * sound.rate)
-        flags += ("cut",) * (sound.wave.shape[1] >= longest)
-        wave = sounds.mono(sound.wave)
-        if sounds.cancels(sound.wave, wave):
-            wave, flags = sound.wave[sound.wave.square().sum(1).argmax()], (*flags, "one_channel")
+            sound = sounds.Sound(silence, self.sample_rate, True, ("no_audio",))
+            seconds = 0.0
+        wave = sound.wave.mean(0)
+        cancelled = sounds.cancels(sound.wave, wave)
+        if cancelled:
+            wave = sound.wave[sound.wave.square().sum(1).argmax()]
         silent = sounds.is_silent(wave)
-        low, high = wave.aminmax()
-        if max(-low, high) > 1 and (wave.abs() > 1).float().mean() > CLIPPED:
-            flags += ("clipped",)
-        if silent:
-            if self.drop_silent:
-                raise Reject("silent", ", ".join(path.name for path in paths))
-            flags += ("silent",)
+        if silent and self.drop_silent:
+            raise Reject("silent", ", ".join(path.name for path in paths))
+        beyond = float(wave.abs().max()) > 1  # rarely: the share takes longer to find
+        found = {
+            "truncated": not sound.complete,
+            "cut": sound.wave.shape[1] >= int((self.seconds + MARGIN) * sound.rate),
+            "one_channel": cancelled,
+            "clipped": beyond and (wave.abs() > 1).float().mean() > CLIPPED,
+            "silent": silent,
+        }
+        flags = (*sound.flags, *(flag for flag, is_set in found.items() if is_set))
         values = self.spectrogram(sounds.resample(wave, sound.rate, self.sample_rate)).half()
         if not torch.isfinite(values).all():
             raise Reject("bad_values", "the spectrogram is not finite")
         return Extracted(values.numpy().tobytes(), flags, seconds, 0, seconds > 0)
-
-    def _read_finite(self, path: Path) -> "Sound":
-        from data_prep.modalities import sound as sounds
-
-        sound = sounds.read(path, self.seconds + MARGIN)
-        if not np.isfinite(sound.wave.numpy()).all():  # torch's takes 25 times as long
-            raise Reject("bad_values", f"{path.name}: the wave is not finite")
-        return sound
 
     def spectrogram(self, wave: "torch.Tensor") -> "torch.Tensor":
         """float32 [F, T] of a mono wave [n] at `sample_rate`.
@@ -127,12 +115,9 @@ class Audio(Modality):
 
         samples = round(self.seconds * self.sample_rate)
         if self.feature == "fbank":
-            values = sounds.fbank(wave[:samples], self.sample_rate, self.mels, self.frames)
-        else:
-            wave = wave.repeat(-(-samples // len(wave)))[:samples].clamp(-1, 1)
-            values = sounds.log_stft(wave, self.n_fft, self.hop)
-        assert tuple(values.shape) == self.shape, (values.shape, self.shape)
-        return values
+            return sounds.fbank(wave[:samples], self.sample_rate, self.mels, self.frames)
+        wave = wave.repeat(-(-samples // len(wave)))[:samples].clamp(-1, 1)
+        return sounds.log_stft(wave, self.n_fft, self.hop)
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """float16 [1, F, T]: the whole spectrogram, or `window` columns of it."""
@@ -144,7 +129,6 @@ class Audio(Modality):
         return values[:, :, start : start + self.window]
 
     def stream(self) -> dict[str, Any]:
-        """One channel."""
         return {"kind": "audio", "channels": 1}
 
     def values(self, batch: "torch.Tensor") -> "tuple[torch.Tensor, tuple[int, ...], int]":

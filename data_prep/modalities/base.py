@@ -1,8 +1,7 @@
 """What every modality does: the methods that the rest of the project calls, with their defaults.
 
 A modality is a frozen dataclass in a file of its own. Its fields are its settings: those that
-decide the stored bytes, and those declared with `view`, which only say how the stored bytes become
-a model's input.
+decide the stored bytes, and those declared with `view`, which only decide how the model sees them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:  # --help must not wait for these modules
 
 def view(default: Any) -> Any:
     """A field that does not affect the stored bytes: it is not part of the spec and its hash."""
-    return field(default=default, metadata={"view": True})
+    return field(default=default, kw_only=True, metadata={"view": True})
 
 
 @dataclass
@@ -31,8 +30,8 @@ class Extracted:
 
     `payload`: the stored bytes, or a list of them. `flags`: remarks for the manifest. `duration_s`:
     seconds found in the file, 0 for data without time. `n_frames`: frames, tokens or vectors found
-    (0 for audio). `found`: False if the payload is only a stand-in for missing data. `used`: the
-    index of the file it was read from.
+    (0 for audio). `found`: False if the payload only stands in for missing data. `used`: the index
+    of the file it was read from.
     """
 
     payload: bytes | list[bytes]
@@ -44,10 +43,10 @@ class Extracted:
 
 
 class Draw(NamedTuple):
-    """What decides the input that is made of a stored sample, beside the modality's settings.
+    """What decides the input made of a stored sample, beside the modality's settings.
 
     `size`: side of pictures in pixels. `rng`: draws the augmentation; None gives the deterministic
-    view of evaluation. `flip`: whether this sample is mirrored. `vocabulary`: the vocab.txt of
+    view of evaluation. `flip`: whether this sample is mirrored. `vocabulary`: the vocab.txt for
     texts that are stored as texts.
     """
 
@@ -59,26 +58,29 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Modality:
-    """The base of all modalities.
+    """The base of all modalities, with the defaults of most.
 
-    `inline`: whether a data set's lists hold the content itself, as they do of texts.
-    `built_vocabulary`: whether samples are stored as texts, and become tokens by a vocabulary that
-    is made of a split's training part.
+    `inline`: whether a dataset's lists hold the content itself, as they do for texts. `normalise`:
+    the (mean, deviation) of the input layer, "train" to measure them, "imagenet", or "none".
     """
 
+    normalise: Any = view(None)
+
     inline: ClassVar[bool] = False
-    built_vocabulary: ClassVar[bool] = False
-    normalise = None
 
     @property
     def kind(self) -> str:
         """The modality's name in manifests and meta.json."""
         return type(self).__name__.lower()
 
+    @property
+    def built_vocabulary(self) -> bool:
+        """Whether texts are stored, which a vocabulary of a split's training part makes tokens."""
+        return False
+
     def stored_settings(self) -> dict[str, Any]:
         """The fields that decide the stored bytes."""
-        names = [f.name for f in fields(self) if "view" not in f.metadata]
-        return {name: getattr(self, name) for name in names}
+        return {f.name: getattr(self, f.name) for f in fields(self) if "view" not in f.metadata}
 
     def with_view_of(self, other: Modality) -> Modality:
         """The same stored form, seen by the model as `other` is."""
@@ -108,16 +110,17 @@ class Modality:
         return len(paths) < 2
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
-        """The stored form of a sample.
+        """The stored form of a sample; raises `Reject`.
 
-        `paths`: the files that hold it, one but where `is_one_source`. `inline`: what the data
-        set's lists say of it beside the files. `folder`: the prepared folder. Raises `Reject`.
+        `paths`: the files that hold it, one unless `is_one_source`. `inline`: what the dataset's
+        lists say of it beside the files. `folder`: the prepared folder.
         """
         raise NotImplementedError
 
     def strict(self) -> Modality:
         """The same modality without stand-ins: what cannot be read is rejected."""
-        return replace(self, missing="reject") if hasattr(self, "missing") else self
+        without: dict[str, Any] = {"missing": "reject"}
+        return replace(self, **without) if hasattr(self, "missing") else self
 
     def column(self) -> tuple[pa.DataType, dict[str, str]]:
         """The Arrow type of the stored form, and the metadata of its column."""
@@ -139,19 +142,20 @@ class Modality:
         return batch
 
     def width(self, made: np.ndarray) -> int | None:
-        """What of an input's shape the encoder was built for, where that is no setting."""
+        """What of an input's shape the encoder was built for, where no setting says it."""
         return None
 
     def stream(self) -> dict[str, Any]:
-        """What the model must know to choose and build the encoder: see `models.build.Stream`."""
-        raise NotImplementedError
+        """What the model must know to build the encoder (`models.build.Stream`): RGB pictures."""
+        return {"kind": self.kind, "channels": 3}
 
     def values(self, batch: Tensor) -> tuple[Tensor, tuple[int, ...], int]:
         """The numbers of a batch that normalisation is measured on.
 
-        Returns (values, the axes over which one mean is taken, the number of means).
+        Returns (values, the axes over which one mean is taken, the number of means): of pictures
+        [B, T, C, H, W] those scaled to [0, 1], with one mean for each channel.
         """
-        raise NotImplementedError
+        return batch / 255, (0, 1, 3, 4), batch.shape[2]
 
 
 def the_file(paths: Sequence[Path], absent: str) -> Path:
@@ -162,7 +166,7 @@ def the_file(paths: Sequence[Path], absent: str) -> Path:
     return path
 
 
-def last_used(used: np.ndarray) -> int:
-    """One more than the last place that is used, and no less than 1."""
+def last_used(used: Any) -> int:
+    """One more than the last place of a vector that is used, and at least 1."""
     places = used.nonzero()[0]
     return int(places[-1]) + 1 if len(places) else 1

@@ -1,35 +1,31 @@
 """Optical flow between consecutive frames, quantised and stored as two greyscale JPEGs per pair.
 
 u (to the right) and v (downwards), in pixels per frame at the clip's own frame rate, are clipped to
-+-20 pixels and mapped linearly to 0..255, with no motion at 128. That is the form of the
-precomputed TV-L1 set of UCF-101 that others share, which is read unchanged, and of the folders of u
-and v for the official MIDAS release (`precomputed.py`).
++-20 pixels and mapped linearly to 0..255, with no motion at 128: the form of the precomputed TV-L1
+set of UCF-101, and of the official MIDAS release, which are read unchanged (`folders.py`).
 
-One machine gives the same bytes with any number of threads; OpenCV's vector code may differ in the
-last bit between kinds of processors.
+The bytes do not depend on the number of threads; between kinds of processors, OpenCV's vector code
+may differ in the last bit.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 
 from common.options import UsageError, unknown
 from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
-from data_prep.modalities.decoding import numbered, render, salvage, sample_times
+from data_prep.modalities.decoding import Clip, middles, read_clip, shown_at
+from data_prep.modalities.folders import read_precomputed
 from data_prep.modalities.pictures import to_jpeg
-from data_prep.modalities.precomputed import read_precomputed
-from data_prep.modalities.track import Track, Unexpected, load_track, span
+from data_prep.modalities.track import span
 from data_prep.modalities.video import Video
 from data_prep.modalities.views import augmented, choose_frames, resize
 from data_prep.reasons import Reject
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Solver = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -41,20 +37,6 @@ FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 # in pixels keeps its meaning; smaller ones are never scaled up. Our choice.
 SCALED = Video(short_side=240)
 SMALLEST = 16  # pixels of a side: DIS of OpenCV 5.0 crashes on frames of 8 to 15 rows
-
-
-class Clip(NamedTuple):
-    """What the flow of a clip is computed from.
-
-    `frames`: grey uint8 [H, W] by number, all of one size; `starts`: the number of the first frame
-    of each position; seconds and number of frames of the whole clip.
-    """
-
-    frames: dict[int, np.ndarray]
-    starts: list[int]
-    flags: tuple[str, ...]
-    duration: float
-    found: int
 
 
 @dataclass(frozen=True)
@@ -83,7 +65,7 @@ class Flow(Modality):
     def check(self) -> None:
         """Raises `UsageError` where OpenCV here cannot compute it."""
         if self.algorithm != "precomputed":
-            check_algorithm(self.algorithm)
+            solver(self.algorithm)
 
     def from_row(self, name: str, row: dict[str, str]) -> tuple[list[str], Any]:
         """A video; of precomputed flow, the folders of u and of v, joined by ";"."""
@@ -100,10 +82,7 @@ class Flow(Modality):
         return len(paths) < 2 or pair
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
-        """The flow of the one file in `paths`, in order of time.
-
-        "precomputed" instead takes the video's folder of u and its folder of v; so does any
-        algorithm where the settings take folders and two of them stand in place of the video.
+        """The flow of the one file in `paths`, or of the folders of u and v, in order of time.
 
         Flags: "truncated" (a part of the clip does not decode, and at least 3 s or half of it do),
         "unpaired_flow" (precomputed pictures without a partner, left out), "precomputed_flow"
@@ -114,13 +93,31 @@ class Flow(Modality):
         folders = self.of_folder and len(paths) == 2 and paths[0].is_dir()
         if self.algorithm == "precomputed" or folders:
             return read_precomputed(paths, self)
-        clip = read_clip(the_file(paths, "no_video"), self)
+        clip = self.read_frames(the_file(paths, "no_video"))
         return Extracted(compute(clip, self), clip.flags, clip.duration, clip.found, True)
 
     def check_count(self, name: str, frames: int) -> None:
         """Raises `Reject` ("few_frames") for a clip that is too short."""
         if frames < max(self.min_decoded, self.stack + 1):
             raise Reject("few_frames", f"{name}: {frames} frames")
+
+    def read_frames(self, path: Path) -> Clip:
+        """At each position of a clip the frame shown there and the next `stack` ones.
+
+        Where too few follow, at the end of a clip, the position moves to the last frame that has
+        them.
+        """
+
+        def choice(times: Sequence[int], tick: Fraction) -> list[int]:
+            self.check_count(path.name, len(times))
+            seconds = middles(span(times, tick), self.positions)
+            starts = shown_at(times[: -self.stack], tick, seconds)
+            return [start + k for start in starts for k in range(self.stack + 1)]
+
+        # By number, as many clips of UCF-101 pack two frames into one packet (DivX's "packed
+        # B-frames"), so that their order is right and their times are not. What remains of a
+        # damaged clip is found as for a video, so that a clip keeps both modalities or neither.
+        return read_clip(path, choice, SCALED, float("inf"), by_number=True)
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """uint8 [T, 2 * stack, size, size]: u and v at the chosen positions, u1, v1, u2, v2, ...
@@ -131,10 +128,8 @@ class Flow(Modality):
         channels = 2 * self.stack
         chosen = choose_frames(len(stored) // channels, self.frames, draw.rng, self.choice)
         places = [k * channels + c for k in chosen for c in range(channels)]
-        maps = [
-            cv2.imdecode(np.frombuffer(stored[place], np.uint8), cv2.IMREAD_GRAYSCALE)
-            for place in places
-        ]
+        encoded = (np.frombuffer(stored[place], np.uint8) for place in places)
+        maps = [cv2.imdecode(picture, cv2.IMREAD_GRAYSCALE) for picture in encoded]
         out = np.empty((len(maps), draw.size, draw.size), dtype=np.uint8)
         for k, image in enumerate(augmented(maps, self.augment, draw.rng, draw.flip)):
             out[k] = resize(np.ascontiguousarray(image), draw.size)
@@ -144,10 +139,9 @@ class Flow(Modality):
         return out.reshape(len(chosen), channels, draw.size, draw.size)
 
     def stream(self) -> dict[str, Any]:
-        """u and v of `stack` pairs."""
         return {"kind": "flow", "channels": 2 * self.stack}
 
-    def values(self, batch: "Tensor") -> "tuple[Tensor, tuple[int, ...], int]":
+    def values(self, batch: Any) -> tuple[Any, tuple[int, ...], int]:
         """[B, T, C, H, W] scaled to [0, 1]: one mean, for u and v share a scale."""
         return batch / 255, (0, 1, 2, 3, 4), 1
 
@@ -157,79 +151,27 @@ def quantise(flow: np.ndarray, bound: float) -> np.ndarray:
     return np.rint((np.clip(flow / bound, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
 
 
-def check_algorithm(name: str) -> None:
-    """Raises `UsageError` where this machine cannot compute the flow `name`."""
+def solver(name: str) -> Solver:
+    """The function from a grey uint8 [H, W] and the next one to float32 [H, W, 2], u and v.
+
+    Raises `UsageError` where this machine has no algorithm of that name.
+    """
+    modules: Any = cv2
     if name not in ALGORITHMS:
         raise unknown("optical flow", name, ALGORITHMS)
-    if name == "tvl1" and not hasattr(getattr(cv2, "optflow", None), "DualTVL1OpticalFlow_create"):
+    if name == "farneback":
+        return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, *FARNEBACK)
+    if name == "dis":
+        method = modules.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    elif hasattr(getattr(cv2, "optflow", None), "DualTVL1OpticalFlow_create"):
+        method = modules.optflow.DualTVL1OpticalFlow_create()
+    else:
         raise UsageError(
             "--flow_algo tvl1 needs OpenCV's contrib modules, and this OpenCV has none: pip"
             " uninstall opencv-python opencv-python-headless, then pip install"
             " opencv-contrib-python-headless; or take --flow_algo dis"
         )
-
-
-def solver(name: str) -> Solver:
-    """The function from a grey uint8 [H, W] and the next one to float32 [H, W, 2], u and v."""
-    check_algorithm(name)
-    if name == "farneback":
-        return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, *FARNEBACK)
-    if name == "tvl1":
-        method = cv2.optflow.DualTVL1OpticalFlow_create()
-    else:
-        method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return lambda first, second: method.calc(first, second, None)
-
-
-# Frames -------------------------------------------------------------------------------------------
-
-
-def read_clip(path: Path, spec: "Flow") -> Clip:
-    """The frames whose flow `spec` wants; raises `Reject` (see `Flow.extract`)."""
-    track = load_track(path)
-    if track.complete:
-        try:
-            return _choose(path, track, track.times, spec)
-        except Unexpected:
-            pass
-    # By the same rule as for video, so that a clip keeps both modalities or loses both.
-    found = salvage(path, track, float("inf"))
-    try:
-        return _choose(path, track, found.times, spec, found.flags, [])
-    except Unexpected:
-        raise Reject("truncated", f"{found.detail}, not the same twice") from None
-
-
-def _choose(
-    path: Path,
-    track: Track,
-    times: list[int],
-    spec: "Flow",
-    flags: tuple[str, ...] = (),
-    losses: list[str] | None = None,
-) -> Clip:
-    """At each position the frame shown there and the next `stack` ones.
-
-    Where too few follow, at the end of a clip, the position moves to the last frame that has them.
-    Decoding starts at the first frame and counts: many clips of UCF-101 pack two frames into one
-    packet (DivX's "packed B-frames"), so that their order is right and their times are not.
-    """
-    spec.check_count(path.name, len(times))
-    duration, allowed = span(times, track.tick), times[: -spec.stack]
-    seconds = sample_times(Video(positions=spec.positions), duration)
-    starts = [bisect_right(allowed, times[0] + second / track.tick) - 1 for second in seconds]
-    wanted = {start + k for start in starts for k in range(spec.stack + 1)}
-    frames: dict[int, np.ndarray] = {}
-    for n, frame in numbered(path, wanted, losses):
-        grey = cv2.cvtColor(render(frame, SCALED), cv2.COLOR_RGB2GRAY)
-        first = frames[min(wanted)] if frames else grey
-        if grey.shape != first.shape:  # a stream may change its size half-way
-            grey = cv2.resize(grey, first.shape[::-1], interpolation=cv2.INTER_AREA)
-        frames[n] = grey
-    return Clip(frames, starts, flags, float(duration), len(times))
-
-
-# Pictures -----------------------------------------------------------------------------------------
 
 
 def compute(clip: Clip, spec: "Flow") -> list[bytes]:
@@ -237,13 +179,18 @@ def compute(clip: Clip, spec: "Flow") -> list[bytes]:
 
     Raises `Reject`: "no_flow" for frames of a few pixels, "bad_values".
     """
-    height, width = clip.frames[clip.starts[0]].shape
+    grey = {n: cv2.cvtColor(clip.images[n], cv2.COLOR_RGB2GRAY) for n in sorted(clip.images)}
+    height, width = next(iter(grey.values())).shape  # of all: a stream may change its size
     if min(height, width) < SMALLEST:
         raise Reject("no_flow", f"frames of {width} x {height}, smaller than {SMALLEST} pixels")
-    solve, pictures = solver(spec.algorithm), {}
-    pairs = [start + k for start in clip.starts for k in range(spec.stack)]
+    for n, image in grey.items():
+        if image.shape != (height, width):
+            grey[n] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    solve = solver(spec.algorithm)
+    pictures: dict[int, list[bytes]] = {}
+    pairs = [n for k, n in enumerate(clip.wanted) if k % (spec.stack + 1) != spec.stack]
     for n in sorted(set(pairs)):
-        flow = solve(clip.frames[n], clip.frames[n + 1])
+        flow = solve(grey[n], grey[n + 1])
         if not np.isfinite(flow).all():
             raise Reject("bad_values", f"flow after frame {n}")
         levels = quantise(flow, spec.bound)

@@ -1,113 +1,157 @@
-"""A folder of pictures in place of a video: which of them are stored, and how.
+"""Folders of pictures in place of a video: its frames, or its precomputed optical flow.
 
-Trees made for the official MIDAS release hold the frames of a clip as a folder of pictures of any
-names, in the order of the sorted names. There is no time in it: all of them are stored, or evenly
-spread ones where they are too many.
+Trees made for the official MIDAS release hold the frames of a clip as pictures of any names, in the
+order of the sorted names. There is no time in it: all of them are stored, or evenly spread ones
+where they are too many.
+
+Flow has a folder of u and one of v. Picture n of N - 1 is the motion from frame n to n + 1 of N,
+counted from 1. Frame rate and bound are those of whoever made the set; files of other names are
+ignored.
 """
 
 import os
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from common.files import is_ignored
-from data_prep.modalities.decoding import scale
-from data_prep.modalities.pictures import WHOLE, check_listed, is_plain_jpeg, read_picture
+from data_prep.media import is_lfs_pointer
+from data_prep.modalities.base import Extracted
+from data_prep.modalities.decoding import middles, scale
+from data_prep.modalities.pictures import WHOLE, is_plain_jpeg, read_picture
 from data_prep.reasons import Reject
 
 if TYPE_CHECKING:
+    from data_prep.modalities.flow import Flow
     from data_prep.modalities.video import Video
 
 LARGEST_KEPT = 1 << 22  # bytes of a picture that is stored as it is; a real one has some 20,000
-
-
-class Frame(NamedTuple):
-    """RGB uint8 [H, W, 3], and the file's bytes where they can be stored as they are."""
-
-    image: np.ndarray
-    data: bytes | None = None
+# Six digits in the shared set, five in the official MIDAS release.
+PICTURE = re.compile(r"frame(\d{5,6})\.jpg", re.ASCII | re.IGNORECASE)
+FEWEST = 2  # pictures in a folder for the official release, whose loader needs two
 
 
 def spread(count: int, wanted: int) -> list[int]:
     """`wanted` of `count` places, ascending: the middles of `wanted` equal segments."""
-    return [(2 * j + 1) * count // (2 * wanted) for j in range(wanted)]
-
-
-def places(count: int, spec: "Video") -> list[int]:
-    """Which of a folder's `count` pictures are stored.
-
-    The first `first`, or `positions` evenly spread ones, where the spec sets such a number; else
-    all of them, or `of_folder` evenly spread ones where there are more than that.
-    """
-    if spec.first:
-        return list(range(min(count, spec.first)))
-    return spread(count, spec.positions or min(count, spec.of_folder))
+    return [int(middle) for middle in middles(count, wanted)]
 
 
 def read_folder(folder: Path, spec: "Video") -> tuple[list[bytes], tuple[str, ...], int]:
     """The stored frames of a folder, all of one size, their flags, and the number of pictures.
 
-    A JPEG whose shorter side is not above the spec's is stored as it is. What is no picture is
-    passed over as if it were not there, with the flag "bad_frames". Raises `Reject`: "few_frames",
-    "lfs_pointer".
+    Stored are the first `first`, or `positions` evenly spread ones, where the spec sets such a
+    number; else all of them, or `of_folder` evenly spread ones where there are more than that. A
+    JPEG whose shorter side is not above the spec's is stored as it is. Files that are no pictures
+    are passed over as if they were not there, with the flag "bad_frames". Raises `Reject`:
+    "few_frames", "lfs_pointer".
     """
-    listing = sorted(name for name in os.listdir(folder) if not is_ignored(name))
-    frames: dict[str, Frame] = {}
-    broken: dict[str, str] = {}
+    names = sorted(name for name in os.listdir(folder) if not is_ignored(name))
+    listed, fault = len(names), ""
+    frames: dict[str, tuple[np.ndarray, bytes | None]] = {}
     while True:
-        there = [name for name in listing if name not in broken]
-        if len(there) < (1 if spec.missing == "fill" else max(1, spec.min_decoded)):
-            what = f"{folder.name}: {len(there)} pictures"
-            if broken:
-                what = f"{what} of {len(listing)}, {next(iter(broken.values()))}"
-            raise Reject("few_frames", what[:300])
-        wanted = [there[k] for k in places(len(there), spec)]
-        frames = _read_all(folder, wanted, spec, frames, broken)
-        if all(name in frames for name in wanted):
+        if len(names) < (1 if spec.missing == "fill" else max(1, spec.min_decoded)):
+            of = f" of {listed}, {fault}" if fault else ""
+            raise Reject("few_frames", f"{folder.name}: {len(names)} pictures{of}"[:300])
+        if spec.first:
+            places = list(range(min(len(names), spec.first)))
+        else:
+            places = spread(len(names), spec.positions or min(len(names), spec.of_folder))
+        wanted = [names[k] for k in places]
+        broken = set()
+        for name in wanted:
+            if name in frames or name in broken:
+                continue
+            try:
+                frames[name] = _read(folder / name, spec)
+            except Reject as reject:
+                if reject.reason == "lfs_pointer":
+                    raise
+                broken.add(name)
+                fault = fault or reject.detail
+        if not broken:
             break
-    stored = _stored([frames[name] for name in wanted], spec)
-    return stored, ("bad_frames",) if broken else (), len(there)
-
-
-def _read_all(
-    folder: Path, wanted: list[str], spec: "Video", before: dict[str, Frame], broken: dict[str, str]
-) -> dict[str, Frame]:
-    """The wanted pictures that can be read, those read `before` among them; others go to `broken`.
-
-    `broken` has a name's fault.
-    """
-    frames = {}
-    for name in dict.fromkeys(wanted):
-        try:
-            frames[name] = before[name] if name in before else read(folder / name, spec)
-        except Reject as reject:
-            if reject.reason == "lfs_pointer":
-                raise
-            broken[name] = reject.detail
-    return frames
-
-
-def read(path: Path, spec: "Video") -> Frame:
-    """A picture at its stored size.
-
-    Raises `Reject`: "lfs_pointer", and what `read_picture` raises.
-    """
-    check_listed(path)
-    image = read_picture(path, WHOLE)
-    scaled = scale(image, spec)
-    if scaled is not image or spec.codec == "raw" or path.stat().st_size > LARGEST_KEPT:
-        return Frame(scaled)
-    data = path.read_bytes()
-    return Frame(scaled, data if is_plain_jpeg(data) else None)
-
-
-def _stored(frames: list[Frame], spec: "Video") -> list[bytes]:
-    """The stored form of each frame, all of the first one's size."""
-    size, stored = frames[0].image.shape[1::-1], []
-    for image, data in frames:
+        names = [name for name in names if name not in broken]
+    size, stored = frames[wanted[0]][0].shape[1::-1], []
+    for image, data in (frames[name] for name in wanted):
         if image.shape[1::-1] != size:
             image, data = cv2.resize(image, size), None
         stored.append(data or spec.pack(image))
-    return stored
+    return stored, ("bad_frames",) if fault else (), len(names)
+
+
+def _read(path: Path, spec: "Video") -> tuple[np.ndarray, bytes | None]:
+    """A picture at its stored size, and the file's bytes where they can be stored as they are."""
+    image, data = _read_listed(path)
+    scaled = scale(image, spec)
+    plain = scaled is image and spec.codec != "raw" and is_plain_jpeg(data)
+    return scaled, data if plain else None
+
+
+def _read_listed(path: Path) -> tuple[np.ndarray, bytes]:
+    """A picture of a folder and its bytes, b"" of too many; raises `Reject`."""
+    if is_lfs_pointer(path):
+        raise Reject("lfs_pointer", f"{path.parent.name}/{path.name}")
+    if path.exists() and not path.is_file():  # reading a pipe would never end
+        raise Reject("unreadable", f"{path.name}: not a file")
+    image = read_picture(path, *WHOLE)
+    return image, path.read_bytes() if path.stat().st_size <= LARGEST_KEPT else b""
+
+
+def read_precomputed(paths: Sequence[Path], spec: "Flow") -> Extracted:
+    """The pictures of u and v nearest to each position, bytes unchanged.
+
+    `n_frames` is one more than the number of pairs. With another algorithm than "precomputed", the
+    folders are those of the official release, which uses all pictures: all are stored, or
+    `of_folder` evenly spread ones.
+    """
+    release = spec.algorithm != "precomputed"
+    u, v = (_pictures(path) for path in paths)
+    both, either = u.keys() & v.keys(), u.keys() | v.keys()
+    starts = sorted(n for n in both if all(n + k in both for k in range(spec.stack)))
+    name = paths[0].name
+    if not either:
+        raise Reject("no_flow", f"{name}: no frame%06d.jpg or frame%05d.jpg")
+    if release and len(both) < FEWEST:
+        raise Reject("few_frames", f"{name}: {len(both)} pictures of u and v")
+    if not release:
+        spec.check_count(name, len(both) + 1)
+    if not starts:
+        raise Reject("few_frames", f"{name}: no {spec.stack} pairs of u and v in succession")
+    if release:
+        chosen = [starts[k] for k in spread(len(starts), min(len(starts), spec.of_folder))]
+    else:
+        numbers = [1 + int(middle) for middle in middles(max(either) + 1, spec.positions)]
+        chosen = [starts[max(0, bisect_right(starts, n) - 1)] for n in numbers]
+    pairs = [start + k for start in chosen for k in range(spec.stack)]
+    stored = {path: _read_flow(path) for n in sorted(set(pairs)) for path in (u[n], v[n])}
+    if len({size for _, size in stored.values()}) > 1:
+        raise Reject("bad_image", f"{name}: pictures of different sizes")
+    payload = [stored[path][0] for n in pairs for path in (u[n], v[n])]
+    flags = ("unpaired_flow",) * (both != either) + ("precomputed_flow",) * release
+    return Extracted(payload, flags, 0.0, len(both) + 1, True)
+
+
+def _pictures(folder: Path) -> dict[int, Path]:
+    """number -> picture of a folder; raises `Reject` ("no_flow") where there is none.
+
+    Of two names with one number the one with six digits counts.
+    """
+    try:
+        found = [(PICTURE.fullmatch(path.name), path) for path in sorted(folder.iterdir())]
+    except (FileNotFoundError, NotADirectoryError):
+        raise Reject("no_flow", f"no folder {folder.parent.name}/{folder.name}") from None
+    return {int(match[1]): path for match, path in reversed(found) if match}
+
+
+def _read_flow(path: Path) -> tuple[bytes, tuple[int, ...]]:
+    """A picture's bytes, up to a JPEG's end, and [H, W]; raises `Reject` where it is damaged."""
+    image, data = _read_listed(path)
+    if not data:
+        raise Reject("bad_image", f"{path.name}: more than {LARGEST_KEPT} bytes")
+    end = data.rfind(b"\xff\xd9") + 2 if data.startswith(b"\xff\xd8") else 0
+    return data[: end if end > 2 else None], image.shape[:2]

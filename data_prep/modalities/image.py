@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
-from data_prep.modalities.pictures import Limits, from_jpeg, read_picture, shrink, to_jpeg
+from data_prep.modalities.pictures import from_jpeg, read_picture, shrink, to_jpeg
 from data_prep.modalities.views import clip_input
 from data_prep.reasons import Reject
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 GREY = (124, 116, 104)  # ImageNet's mean colour (0.485, 0.456, 0.406) of 255
 GREY_SIDE = 256  # pixels, of the picture that stands in for a missing one
@@ -39,25 +36,17 @@ class Image(Modality):
         Flags: with `missing="fill"` "missing_image" for the grey picture that stands in where the
         file is missing or does not decode. Raises what `read_picture` raises.
         """
+        flags: tuple[str, ...] = ()
         try:
             path = the_file(paths, "missing_file")
-            image = read_picture(path, Limits(self.short_side, self.max_pixels))
-            flags, found = (), 1
+            image = read_picture(path, self.short_side, self.max_pixels)
         except Reject:
             if self.missing != "fill":
                 raise
             grey = np.full((GREY_SIDE, GREY_SIDE, 3), GREY, np.uint8)
-            image, flags, found = shrink(grey, self.short_side), ("missing_image",), 0
-        return Extracted([to_jpeg(image, self.quality)], flags, 0.0, found, found > 0)
+            image, flags = shrink(grey, self.short_side), ("missing_image",)
+        return Extracted([to_jpeg(image, self.quality)], flags, 0.0, int(not flags), not flags)
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """uint8 [1, 3, size, size]."""
         return clip_input([from_jpeg(stored[0])], self.augment, draw.size, draw.rng, draw.flip)
-
-    def stream(self) -> dict[str, Any]:
-        """Three channels."""
-        return {"kind": "image", "channels": 3}
-
-    def values(self, batch: "Tensor") -> "tuple[Tensor, tuple[int, ...], int]":
-        """[B, T, C, H, W] scaled to [0, 1]: one mean a channel."""
-        return batch / 255, (0, 1, 3, 4), batch.shape[2]

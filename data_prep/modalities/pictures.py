@@ -1,17 +1,18 @@
 """Image files: decoded, turned upright, put on white, scaled down; and JPEGs.
 
-The content decides the format, not the name: web collections hold PNG, GIF and WebP files, and
-error pages, under .jpg. The size in the header is checked before anything is decoded.
+The content decides the format, not the name. The size in the header is checked before decoding.
 """
 
 import contextlib
 import functools
+import hashlib
 import io
 import os
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -19,8 +20,6 @@ import PIL.features
 import PIL.Image
 import PIL.ImageFile
 
-from data_prep.media import is_lfs_pointer
-from data_prep.modalities.mend import mended
 from data_prep.reasons import Reject
 
 # Pillow's names of the formats that are read; its other decoders are not exposed to web files.
@@ -30,34 +29,22 @@ MENDED_BYTES = 1 << 26  # of a file that is looked through for what is not pictu
 HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 MAX_SIDE = 65500  # pixels of a side, the limit of JPEG encoders
 ORIENTATION = 0x0112  # the EXIF tag
-# EXIF orientation -> (rows and columns change places, then upside down, then mirrored).
-TURNS = {
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # how they begin
+NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf")  # of a PNG's chunks
+END = b"\xff\xd9"  # of a JPEG
+FILLING = (b"\x00" * 64, b"\x55" * 64)
+WHOLE = 1 << 16, 1 << 24  # short side and pixels for a picture that is not scaled
 
 
-class Limits(NamedTuple):
-    """How large a picture is read: `short_side` of what is returned, `max_pixels` of the file."""
-
-    short_side: int
-    max_pixels: int
-
-
-WHOLE = Limits(1 << 16, 1 << 24)  # checks a picture, scales nothing
+class TooLarge(Reject):
+    """A picture that is larger than allowed, whatever else is wrong with it."""
 
 
 @contextlib.contextmanager
 def _strictly(max_pixels: int) -> Iterator[None]:
-    """Pillow's process-wide switches as one picture needs them, whatever else set them.
+    """Pillow's process-wide switches as one picture needs them, and no warnings.
 
-    A truncated file is an error. Twice `max_pixels` is one inside of Pillow too: a GIF can grow
-    while its header is read. Its warnings (EXIF, palettes) are no findings.
+    A truncated file is an error, and so is twice `max_pixels`: a GIF can grow while it is read.
     """
     before = PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES
     PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, False
@@ -69,11 +56,11 @@ def _strictly(max_pixels: int) -> Iterator[None]:
         PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def read_picture(path: Path, limits: Limits) -> np.ndarray:
-    """RGB uint8 [H, W, 3] of a file, upright, its shorter side at most `limits.short_side`.
+def read_picture(path: Path, short_side: int, max_pixels: int) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of a file, upright, its shorter side at most `short_side`.
 
     Raises `Reject`: "missing_file", "unreadable" (no picture at all), "bad_image" (a picture that
-    is cut off, damaged or too large).
+    is cut off, damaged, or of more than `max_pixels`).
     """
     try:
         handle = open(path, "rb")
@@ -81,12 +68,12 @@ def read_picture(path: Path, limits: Limits) -> np.ndarray:
         raise Reject("missing_file", path.name) from None
     except OSError as error:
         raise Reject("unreadable", f"{path.name}: {error.strerror}") from None
-    with handle, _strictly(limits.max_pixels):
+    with handle, _strictly(max_pixels):
         size = os.fstat(handle.fileno()).st_size
         if size > MAX_BYTES:
             raise Reject("bad_image", f"{path.name}: {size} bytes, more than {MAX_BYTES}")
         try:
-            return _decode(path.name, handle, limits)
+            return _decode(path.name, handle, short_side, max_pixels)
         except TooLarge:
             raise
         except Reject as reject:
@@ -95,18 +82,24 @@ def read_picture(path: Path, limits: Limits) -> np.ndarray:
             if data is None:
                 raise
             try:
-                return _decode(path.name, io.BytesIO(data), limits)
+                return _decode(path.name, io.BytesIO(data), short_side, max_pixels)
             except Reject:
                 raise reject from None
 
 
-def _decode(name: str, handle: BinaryIO, limits: Limits) -> np.ndarray:
-    """The picture in an open file; raises `Reject`."""
+def _decode(name: str, handle: BinaryIO, short_side: int, max_pixels: int) -> np.ndarray:
     try:
         with PIL.Image.open(handle, formats=_formats()) as picture:
-            _check_size(name, picture.size, limits)
+            # By the header alone, what would be too much to decode or to store.
+            width, height = picture.size
+            short, long = sorted(picture.size)
+            if not 0 < width * height <= max_pixels:
+                what = f"{width} x {height}, and {max_pixels} pixels are allowed"
+                raise TooLarge("bad_image", f"{name}: {what}")
+            if round(long * min(1.0, short_side / short)) > MAX_SIDE:
+                raise TooLarge("bad_image", f"{name}: {width} x {height}, too long a strip")
             picture.load()
-            turn = _orientation(picture)
+            orientation = _orientation(picture)
             image = on_white(picture)
     except PIL.UnidentifiedImageError:  # its text holds the path
         handle.seek(4)
@@ -116,11 +109,15 @@ def _decode(name: str, handle: BinaryIO, limits: Limits) -> np.ndarray:
         else:
             what = f"none of {', '.join(_formats())}"
         raise Reject("unreadable", f"{name}: {what}") from None
-    except (Reject, MemoryError):  # the latter tells of this machine, not of the file
+    except (Reject, MemoryError):  # the latter is about this machine, not the file
         raise
     except Exception as error:  # a decoder raises whatever hostile bytes lead it to
         raise Reject("bad_image", f"{name}: {type(error).__name__}: {error}"[:300]) from None
-    return np.ascontiguousarray(upright(shrink(image, limits.short_side), turn))
+    image = shrink(image, short_side)
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    upside_down, mirrored = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(image[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
 
 
 @functools.cache
@@ -135,21 +132,6 @@ def _formats() -> tuple[str, ...]:
     return (*found, "HEIF")
 
 
-class TooLarge(Reject):
-    """A picture that is larger than allowed, whatever else is wrong with it."""
-
-
-def _check_size(name: str, size: tuple[int, int], limits: Limits) -> None:
-    """Refuses by the header alone what would be too much to decode or to store."""
-    width, height = size
-    short, long = sorted(size)
-    if not 0 < width * height <= limits.max_pixels:
-        limit = f"{limits.max_pixels} pixels are allowed"
-        raise TooLarge("bad_image", f"{name}: {width} x {height}, and {limit}")
-    if round(long * min(1.0, limits.short_side / short)) > MAX_SIDE:
-        raise TooLarge("bad_image", f"{name}: {width} x {height}, too long a strip")
-
-
 def _orientation(picture: PIL.Image.Image) -> int:
     """The EXIF orientation, 1 where there is none: damaged EXIF data are no damaged picture."""
     try:
@@ -158,11 +140,57 @@ def _orientation(picture: PIL.Image.Image) -> int:
         return 1
 
 
-def on_white(picture: PIL.Image.Image) -> np.ndarray:
-    """RGB uint8 [H, W, 3] of a decoded picture; what is transparent shows white.
+def mended(data: bytes) -> bytes | None:
+    """A file that does not decode, without what does not belong to the image; None if all does.
 
-    16-bit values keep their high byte. CMYK is converted without colour profiles, as torchvision's
-    loaders do.
+    Left out are large or damaged text chunks and colour profiles of a PNG, and line ends before the
+    file; a missing end marker of a JPEG is added.
+    """
+    bare = data.lstrip(b"\r\n\t ")
+    whole = None
+    if bare.startswith(PNG):
+        whole = _without_extras(bare)
+    elif bare.startswith(JPEG):
+        whole = bare if bare.rstrip(b"\0").endswith(END) else _with_end(bare)
+    return None if whole == data else whole
+
+
+def _without_extras(data: bytes) -> bytes:
+    """A PNG's needed chunks; a transparency or orientation with a wrong checksum is left out."""
+    kept, at = [PNG], len(PNG)
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind, end = data[at + 4 : at + 8], at + 12 + length
+        if end > len(data):
+            break
+        sound = zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        if kind in NEEDED and (sound or kind.isupper()):
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def _with_end(data: bytes) -> bytes | None:
+    """A JPEG with its end marker, if its last pixel was coded before the file ends.
+
+    A decoder reads on into whatever follows: if two fillings give the same picture, it needed none.
+    """
+    pictures = []
+    for filling in FILLING:
+        try:
+            with PIL.Image.open(io.BytesIO(data + filling + END), formats=("JPEG",)) as picture:
+                pictures.append(hashlib.sha256(picture.tobytes()).digest())
+        except MemoryError:  # about this machine, not the file
+            raise
+        except Exception:  # a decoder raises whatever hostile bytes lead it to
+            return None
+    return data + END if pictures[0] == pictures[1] else None
+
+
+def on_white(picture: PIL.Image.Image) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of a decoded picture on white; 16-bit values keep their high byte.
+
+    CMYK is converted without colour profiles, as torchvision's loaders do.
     """
     if picture.mode == "I;16":  # Pillow would clip it; it takes the high byte of 16-bit colours
         values = np.asarray(picture)
@@ -187,25 +215,14 @@ def shrink(image: np.ndarray, short_side: int) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """[H, W, 3] turned as its EXIF orientation (1 to 8; others count as 1) asks for."""
-    swapped, upside_down, mirrored = TURNS.get(orientation, (False, False, False))
-    if swapped:
-        image = image.transpose(1, 0, 2)
-    return image[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
-
-
 def is_plain_jpeg(data: bytes) -> bool:
-    """Whether the bytes of a picture that decodes can be stored as they are.
-
-    A JPEG of three channels that no tag turns, with nothing after its end.
-    """
+    """Whether it is a JPEG of three channels that no tag turns, with nothing after its end."""
     if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
         return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with PIL.Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-            return picture.mode == "RGB" and _orientation(picture) not in TURNS
+            return picture.mode == "RGB" and not 2 <= _orientation(picture) <= 8
 
 
 def to_jpeg(image: np.ndarray, quality: int) -> bytes:
@@ -221,11 +238,3 @@ def from_jpeg(data: Any) -> np.ndarray:
     """uint8 [H, W, 3] RGB of a stored picture."""
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def check_listed(path: Path) -> None:
-    """Raises `Reject` for a picture of a folder that is a git-lfs pointer, or no file at all."""
-    if is_lfs_pointer(path):
-        raise Reject("lfs_pointer", f"{path.parent.name}/{path.name}")
-    if path.exists() and not path.is_file():  # reading a pipe would never end
-        raise Reject("unreadable", f"{path.name}: not a file")

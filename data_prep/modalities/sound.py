@@ -5,9 +5,10 @@ Waves are float32 tensors, [channels, n] or mono [n].
 
 import contextlib
 import functools
+import re
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -28,6 +29,8 @@ MOST_SHIFT = 60.0  # seconds; a larger offset in a header is taken for damage. O
 MOST_CHANNELS = 8
 MOST_TRACKS = 8
 PLACEHOLDER = 1_900_000_000  # bytes of sound, about 3 hours of CD quality; our choice
+# libsndfile's remark on a WAV header that announces more bytes of sound than the file has.
+ANNOUNCED = re.compile(r"data : (\d+) \(should be (\d+)\)")
 SAMPLE_BYTES = {
     "PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
     "ULAW": 1, "ALAW": 1,
@@ -38,72 +41,36 @@ WINDOW = 25  # milliseconds of a filter bank's window
 
 
 class Sound(NamedTuple):
-    """A decoded track: `wave` float32 [channels, n], `rate` in Hz, whether all of it decoded.
+    """A decoded track."""
 
-    `flags`: "other_track" if it is not the first one, "shifted" if it was aligned with the video.
-    """
-
-    wave: torch.Tensor
-    rate: int
-    complete: bool
+    wave: torch.Tensor  # float32 [channels, n]
+    rate: int  # Hz
+    complete: bool  # all of it decoded
     flags: tuple[str, ...] = ()
 
 
-def read(path: Path, max_seconds: float | None = None) -> Sound:
-    """The file's first audio track that is not silent, with its own rate and channels.
+def read(path: Path, seconds: float) -> Sound:
+    """The start of the file's first audio track that is not silent, with its rate and channels.
 
-    Of a damaged file, what decodes. Raises `Reject` where nothing does: "no_audio", "unreadable",
-    "truncated" or "missing_file".
+    Of a damaged file, what decodes. Raises `Reject` where nothing does, "no_audio", "unreadable",
+    "truncated" or "missing_file"; and "bad_values" where the wave is not finite.
     """
     sound = None
     if path.suffix.lower() in (".wav", ".flac"):
-        sound = _read_soundfile(path, max_seconds)
+        sound = _read_soundfile(path, seconds)
     if sound is None or not sound.wave.shape[1]:
         # The file has the wrong extension, or its header gives no length.
         try:
-            sound = _read_container(path, max_seconds)
+            sound = _read_container(path, seconds)
         except Reject:
             if sound is None:
                 raise
     if not sound.wave.shape[1]:
         reason = "no_audio" if sound.complete else "truncated"
         raise Reject(reason, f"{path.name}: the track holds no sound that decodes")
+    if not np.isfinite(sound.wave.numpy()).all():  # torch's takes 25 times as long
+        raise Reject("bad_values", f"{path.name}: the wave is not finite")
     return sound
-
-
-def _read_soundfile(path: Path, max_seconds: float | None) -> Sound | None:
-    """None where libsndfile does not know the content."""
-    try:
-        with soundfile.SoundFile(path) as file:
-            _check_rate(path, file.samplerate)
-            count = -1 if max_seconds is None else int(max_seconds * file.samplerate)
-            samples = file.read(count, dtype="float32", always_2d=True)  # [n, channels]
-            frame = file.channels * SAMPLE_BYTES.get(file.subtype, 1)  # 1: a compressed form
-            cut = len(samples) != count and _lost_bytes(path) >= frame
-            return Sound(torch.from_numpy(samples.T.copy()), file.samplerate, not cut)
-    except soundfile.SoundFileError:
-        return None
-
-
-def _lost_bytes(path: Path) -> int:
-    """How many bytes of audio data a WAV header announces beyond the end of the file.
-
-    0 for lengths of about 2 or 4 GB, which programs write when their output is a pipe.
-    """
-    with open(path, "rb") as handle:
-        size, at = handle.seek(0, 2), 12
-        handle.seek(0)
-        order = {b"RIFF": "little", b"RIFX": "big"}.get(handle.read(4))
-        if order is None:
-            return 0
-        while at + 8 <= size:
-            handle.seek(at)
-            head = handle.read(8)
-            length = int.from_bytes(head[4:], order)
-            if head[:4] == b"data":
-                return max(0, at + 8 + length - size) if length < PLACEHOLDER else 0
-            at += 8 + length + length % 2
-    return 0
 
 
 def _check_rate(path: Path, rate: int) -> None:
@@ -111,22 +78,39 @@ def _check_rate(path: Path, rate: int) -> None:
         raise Reject("unreadable", f"{path.name}: a sample rate of {rate} Hz")
 
 
-def _read_container(path: Path, max_seconds: float | None) -> Sound:
+def _read_soundfile(path: Path, seconds: float) -> Sound | None:
+    """None where libsndfile does not know the content."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            _check_rate(path, file.samplerate)
+            count = int(seconds * file.samplerate)
+            samples = file.read(count, dtype="float32", always_2d=True)  # [n, channels]
+            remark = ANNOUNCED.search(file.extra_info)
+            announced, there = map(int, remark.groups()) if remark else (0, 0)
+            frame = file.channels * SAMPLE_BYTES.get(file.subtype, 1)  # 1: a compressed form
+            # Programs write lengths of about 2 or 4 GB when their output is a pipe.
+            lacks = frame <= announced - there and announced < PLACEHOLDER
+            complete = len(samples) == count or not lacks
+            return Sound(torch.from_numpy(samples.T.copy()), file.samplerate, complete)
+    except soundfile.SoundFileError:
+        return None
+
+
+def _read_container(path: Path, seconds: float) -> Sound:
     """The first track, or the loudest of the others where it is silent."""
-    first, tracks = _read_track(path, 0, max_seconds)
-    if tracks == 1 or not is_silent(mono(first.wave)):
+    first, tracks = _read_track(path, 0, seconds)
+    if tracks == 1 or not is_silent(first.wave.mean(0)):
         return first
-    others = []
+    others = [first]
     for number in range(1, min(tracks, MOST_TRACKS)):
         with contextlib.suppress(Reject):
-            others.append(_read_track(path, number, max_seconds)[0])
-    loudest = max(others, key=lambda sound: float(mono(sound.wave).square().sum()), default=first)
-    if is_silent(mono(loudest.wave)):
-        return first
-    return loudest._replace(flags=(*loudest.flags, "other_track"))
+            sound = _read_track(path, number, seconds)[0]
+            others.append(sound._replace(flags=(*sound.flags, "other_track")))
+    loudest = max(others, key=lambda sound: float(sound.wave.mean(0).square().sum()))
+    return first if is_silent(loudest.wave.mean(0)) else loudest
 
 
-def _read_track(path: Path, number: int, max_seconds: float | None) -> tuple[Sound, int]:
+def _read_track(path: Path, number: int, seconds: float) -> tuple[Sound, int]:
     """An audio track, counted from 0, and the number of them."""
     with open_container(path) as container:
         tracks = container.streams.audio
@@ -136,93 +120,69 @@ def _read_track(path: Path, number: int, max_seconds: float | None) -> tuple[Sou
         if not stream.codec_context or not stream.codec_context.sample_rate:
             raise Reject("unreadable", f"{path.name}: no decoder for the audio track")
         stream.codec_context.thread_count = 1  # files are the unit of parallel work
-        rate = stream.codec_context.sample_rate
+        rate, late = stream.codec_context.sample_rate, 0.0
         _check_rate(path, rate)
-        limit = float("inf") if max_seconds is None else max_seconds * rate
-        offset, count = _offset(container, stream), len(tracks)
-        parts, complete = _decode_packets(container, stream, rate, limit - min(0, offset) * rate)
+        for video in container.streams.video[:1]:
+            if None not in (video.start_time, stream.start_time, video.time_base):
+                begin = stream.start_time * stream.time_base
+                late = float(begin - video.start_time * video.time_base)
+        late = late if SHIFT < abs(late) < MOST_SHIFT else 0.0  # seconds after the picture
+        parts, complete = _decode(container, stream, (seconds - min(0, late)) * rate)
+        count = len(tracks)
     if len({part.shape[0] for part in parts}) > 1:  # the track changes its channels half-way
         parts = [part.mean(axis=0, keepdims=True) for part in parts]
     wave = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
-    shift = round(offset * rate)
+    shift = round(late * rate)
     if shift and wave.shape[1]:
         wave = np.pad(wave, ((0, 0), (shift, 0))) if shift > 0 else wave[:, -shift:]
-    if max_seconds is not None:
-        wave = wave[:, : int(limit)]
-    wave = torch.from_numpy(np.ascontiguousarray(wave))
-    return Sound(wave, rate, complete, ("shifted",) * bool(shift)), count
+    wave = np.ascontiguousarray(wave[:, : int(seconds * rate)])
+    return Sound(torch.from_numpy(wave), rate, complete, ("shifted",) * bool(shift)), count
 
 
-def _offset(container: av.container.InputContainer, stream: av.AudioStream) -> float:
-    """Seconds by which a track begins after the picture, 0 where it is too little to matter."""
-    for video in container.streams.video[:1]:
-        if None not in (video.start_time, stream.start_time, video.time_base):
-            seconds = stream.start_time * stream.time_base - video.start_time * video.time_base
-            return float(seconds) if SHIFT < abs(seconds) < MOST_SHIFT else 0.0
-    return 0.0
-
-
-def _decode_packets(container, stream, rate: int, limit: float) -> tuple[list[np.ndarray], bool]:
-    """Chunks [channels, n] up to `limit` samples, and whether nothing was lost on the way."""
+def _decode(container: Any, stream: av.AudioStream, limit: float) -> tuple[list[np.ndarray], bool]:
+    """float32 chunks [channels, n] up to `limit` samples, and whether nothing was lost."""
     parts: list[np.ndarray] = []
-    complete, count = True, 0
+    rate, complete, count = stream.codec_context.sample_rate, True, 0
     packets = demux(container, stream)
     while count < limit:
+        frames: Any = ()
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError:  # the container breaks off
-            return parts, False
-        if packet is None:
-            break
-        try:
+            if packet is None:  # the end, or where the container breaks off
+                break
             frames = packet.decode()
         except av.error.FFmpegError:  # later packets may be intact
             complete = False
-            continue
         for frame in frames:
+            channels = frame.layout.nb_channels
             # A damaged header may claim more channels; PyAV 18 then reads out of bounds.
-            odd = frame.sample_rate != rate or frame.layout.nb_channels > MOST_CHANNELS
-            if frame.is_corrupt or odd:
+            if frame.is_corrupt or frame.sample_rate != rate or channels > MOST_CHANNELS:
                 complete = False
                 continue
-            parts.append(_to_float(frame))
+            values = frame.to_ndarray()
+            if not frame.format.is_planar:  # [1, n * channels], interleaved
+                values = values.reshape(-1, channels).T
+            # Scaled to [-1, 1] here, as FFmpeg's mix of float stereo to mono is sqrt(2) too loud.
+            if values.dtype == np.uint8:
+                values = (values.astype(np.float32) - 128) / 128
+            elif values.dtype.kind == "i":
+                values = values / -float(np.iinfo(values.dtype).min)
+            parts.append(values.astype(np.float32))
             count += frame.samples
     return parts, complete
-
-
-def _to_float(frame: av.AudioFrame) -> np.ndarray:
-    """float32 [channels, n] in [-1, 1] of any sample format.
-
-    Scaled here and mixed by `mono`, as FFmpeg's mix of float stereo to mono is sqrt(2) too loud.
-    """
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:  # [1, n * channels], interleaved
-        values = values.reshape(-1, frame.layout.nb_channels).T
-    if values.dtype.kind == "f":
-        return values.astype(np.float32)
-    if values.dtype == np.uint8:
-        return (values.astype(np.float32) - 128) / 128
-    return (values / -float(np.iinfo(values.dtype).min)).astype(np.float32)
-
-
-def mono(wave: torch.Tensor) -> torch.Tensor:
-    """The mean over the channels: [channels, n] -> [n]."""
-    return wave.mean(dim=0)
 
 
 def resample(wave: torch.Tensor, source: int, target: int) -> torch.Tensor:
     """[..., n] at `source` Hz -> [..., ceil(n * target / source)] at `target` Hz.
 
     torchaudio's filter has as many values as the product of the two reduced rates: 8 GB for 44,099
-    to 22,050 Hz. Where that is too large, the nearest ratio of smaller numbers is used: here 2,
-    which shifts the pitch by 0.002 %.
+    to 22,050 Hz. Where that is too large, a near ratio is used: 2, which shifts the pitch by
+    0.002 %.
     """
     ratio = Fraction(source, target)
     if ratio.numerator * ratio.denominator > LARGEST_FILTER:
         ratio = ratio.limit_denominator(int((LARGEST_FILTER / ratio) ** 0.5))
-    if ratio == 1:
-        return wave
-    return _resampler(ratio.numerator, ratio.denominator)(wave)
+    return wave if ratio == 1 else _resampler(ratio.numerator, ratio.denominator)(wave)
 
 
 @functools.lru_cache(4)
@@ -267,8 +227,7 @@ def cancels(wave: torch.Tensor, mix: torch.Tensor) -> bool:
     The mix of independent channels has the sum of their powers divided by the square of their
     number; opposite phases leave less than `CANCELLED` of that.
     """
-    powers = wave.square().mean(1)
-    independent = powers.sum() / len(wave) ** 2
+    independent = wave.square().mean(1).sum() / len(wave) ** 2
     return len(wave) > 1 and bool(mix.square().mean() < CANCELLED * independent)
 
 

@@ -3,7 +3,7 @@
 With ELECTRA's vocabulary, or the user's own, samples are stored as token ids. A vocabulary that is
 built from the data belongs to a split, because only the training part's texts may define it: then
 the cleaned texts are stored, and tokenised when they are read. Special tokens that occur in a text
-are treated as ordinary words: only this module adds [CLS] and [SEP].
+are ordinary words: only this module adds [CLS] and [SEP].
 """
 
 import html
@@ -21,32 +21,26 @@ from data_prep.modalities.vocabulary import named, place_vocabulary, split_words
 
 MAX_CHARACTERS = 100_000  # of one text; titles and tweets are far shorter
 
-URL = re.compile(r"https?://\S+")
-
 
 @dataclass(frozen=True)
 class Text(Modality):
-    """Stored token ids, uint16 [n], special tokens included, at most `max_tokens`.
+    """Stored token ids, uint16 [n], special tokens included; or the cleaned texts in UTF-8.
 
-    `vocabulary`: "electra" (uncased WordPiece of 30,522), or the first digits of the SHA-256 of a
-    vocab.txt of `words` lines; the file stands beside the samples as vocab.txt. With "build" the
-    cleaned texts are stored in UTF-8, and become tokens when they are read, by a vocabulary of at
-    most `words` made of the train part's texts of a split, which stands beside the split's file. A
-    pair of texts is joined by the separator token and carries segment ids. `cleaning` names the
-    rule of `clean` that a text passes first; "" is none.
+    `vocabulary`: "electra" (uncased WordPiece), the first digits of the SHA-256 of a vocab.txt, or
+    "build". The first two are beside the samples as vocab.txt; the last stores texts, and is made
+    of the training part of a split, beside the split's file.
     """
 
     vocabulary: str = "electra"
-    words: int = 30522
+    words: int = 30522  # of the vocabulary, at most
     max_tokens: int = 40
-    pair: bool = False
-    cleaning: str = ""
+    pair: bool = False  # two texts, joined by the separator token, with segment ids
+    cleaning: str = ""  # the rule of `clean` that a text passes first
 
     inline: ClassVar[bool] = True
 
     @property
     def built_vocabulary(self) -> bool:
-        """Whether the vocabulary is made of the texts, which are stored themselves then."""
         return self.vocabulary == "build"
 
     def columns(self, name: str) -> list[str]:
@@ -54,14 +48,13 @@ class Text(Modality):
         return [name, "target"] if self.pair else [name]
 
     def from_row(self, name: str, row: dict[str, str]) -> tuple[list[str], Any]:
-        """The text, or the pair, itself."""
         texts = [row[column] for column in self.columns(name)]
         return [], texts if self.pair else texts[0]
 
     def prepare_folder(self, folder: Path, settings: Any) -> None:
-        """Where tokens are stored: their vocabulary as vocab.txt."""
+        """Writes the vocabulary of stored tokens as vocab.txt."""
         if not self.built_vocabulary:
-            place_vocabulary(folder / "vocab.txt", self.vocabulary, settings.vocabulary)
+            place_vocabulary(folder / "vocab.txt", settings.vocabulary)
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
         """What is stored of a text or a pair, `inline`: tokens, or the cleaned texts in UTF-8.
@@ -70,8 +63,6 @@ class Text(Modality):
         "empty_text", "cut" (more than `max_tokens` hold), "cut_text" (of a text of megabytes).
         """
         texts = [inline] if isinstance(inline, str) else inline
-        if len(texts) != 1 + self.pair:
-            raise ValueError(f"{len(texts)} texts for a spec of {1 + self.pair}")
         cleaned = [clean(text[:MAX_CHARACTERS], self.cleaning) for text in texts]
         words = [len(split_words(text)) for text in cleaned]
         flags = ("empty_text",) * (0 in words)
@@ -102,7 +93,6 @@ class Text(Modality):
         return batch[:, :, : last_used(batch[:, 2].any(0))]
 
     def stream(self) -> dict[str, Any]:
-        """The most tokens of a text, and the size of the vocabulary."""
         return {"kind": "text", "length": self.max_tokens, "vocabulary": self.words}
 
 
@@ -112,35 +102,28 @@ def text_spec(vocabulary: str, max_tokens: int, pair: bool = False, cleaning: st
     Raises `UsageError` where the folder holds no vocabulary.
     """
     name, words = named(vocabulary)
-    return Text(name, words, max_tokens, pair, cleaning)
+    return Text(vocabulary=name, words=words, max_tokens=max_tokens, pair=pair, cleaning=cleaning)
 
 
 def clean(text: str, rule: str) -> str:
-    """A text by one of the rules of `Text.cleaning`; "" leaves it as it is."""
-    return {"": str, "plain": clean_plainly, "release": clean_as_released}[rule](text)
+    """A text by one of the rules of `Text.cleaning`; "" leaves it as it is.
 
+    "release" is the official release's: a leading "RT" goes with the blanks behind it, then from
+    each http(s):// all that is left of the line and the line breaks after it, then every "#".
 
-def clean_as_released(text: str) -> str:
-    """The official release's three steps, in its order.
-
-    A leading "RT" goes with the blanks behind it, then from each http(s):// all that is left of the
-    line and the line breaks after it, then every "#".
+    "plain" makes plain words of a web page's title: entities resolved, NFKC, no URLs, single
+    spaces. Characters of the Unicode categories C (control, format, unassigned) go, but those that
+    are blanks become spaces. Unlike BalanceBenchmark's rule, what follows a URL stays.
     """
-    text = re.sub(r"^RT\s+", "", text)
-    text = re.sub(r"https?://.*[\r\n]*", "", text)
-    return text.replace("#", "")
-
-
-def clean_plainly(text: str) -> str:
-    """A web page's title as plain words: entities resolved, NFKC, no URLs, single spaces.
-
-    Characters of the Unicode categories C (control, format, unassigned) go, but those that are
-    blanks become spaces. Unlike BalanceBenchmark's rule, what follows a URL stays.
-    """
-    text = unicodedata.normalize("NFKC", html.unescape(text))
-    text = URL.sub(" ", text)
-    kept = (c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
-    return " ".join("".join(kept).split())
+    if rule == "release":
+        text = re.sub(r"^RT\s+", "", text)
+        text = re.sub(r"https?://.*[\r\n]*", "", text).replace("#", "")
+    elif rule == "plain":
+        text = unicodedata.normalize("NFKC", html.unescape(text))
+        text = re.sub(r"https?://\S+", " ", text)
+        kept = (c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+        text = " ".join("".join(kept).split())
+    return text
 
 
 def tokenise(cleaned: Sequence[str], spec: Text, vocabulary: Path) -> tuple[list[bytes], bool]:
@@ -152,21 +135,16 @@ def tokenise(cleaned: Sequence[str], spec: Text, vocabulary: Path) -> tuple[list
     """
     tokenizer = tokenizer_of(vocabulary)
     found = [tokenizer.encode(text, add_special_tokens=False).ids for text in cleaned]
+    room = max(0, spec.max_tokens - 1 - len(found))
+    kept = [min(len(found[0]), room)]
+    if len(found) == 2:
+        # Removed one by one, the longer first, both end at half of the room unless one is shorter.
+        second = min(len(found[1]), max(room // 2, room - len(found[0])))
+        kept = [min(len(found[0]), room - second), second]
     separator = [tokenizer.token_to_id("[SEP]")]
     ids, segments = [tokenizer.token_to_id("[CLS]")], [0]
-    kept = _shortened(list(map(len, found)), max(0, spec.max_tokens - 1 - len(found)))
     for segment, (text, length) in enumerate(zip(found, kept)):
         ids += text[:length] + separator
         segments += [segment] * (length + 1)
     stored = [np.asarray(ids, np.uint16).tobytes(), np.asarray(segments, np.uint8).tobytes()]
     return stored, sum(kept) < sum(map(len, found))
-
-
-def _shortened(lengths: list[int], room: int) -> list[int]:
-    """The lengths of one or two texts that together fit into `room` tokens."""
-    if len(lengths) == 1:
-        return [min(lengths[0], room)]
-    first, second = lengths
-    # Removed one by one, the longer first, both end at half of the room unless one is shorter.
-    second_kept = min(second, max(room // 2, room - first))
-    return [min(first, room - second_kept), second_kept]

@@ -1,10 +1,6 @@
 """The video track of a file: presentation times without decoding, and partial decoding.
 
-`load_track` reads the compressed packets and their presentation times. Nothing relies on the frame
-rate of a header: it is often wrong, and many clips have a variable one. `plan` chooses where
-decoding starts: at the latest keyframe before each wanted frame, unless the decoder is past it
-already. The frames are those of a full decoding.
-
+Nothing relies on the frame rate of a header: it is often wrong, and many clips have a variable one.
 Every decoding opens the file anew and keeps neither packets nor frames, so the size of a file does
 not matter. It also gets a fresh decoder: after damage, a flush does not restore the old one.
 """
@@ -15,6 +11,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -33,46 +30,24 @@ class Unexpected(Exception):
     """The decoder does not return the frames that the packets promise."""
 
 
-def time_of(item: av.Packet | av.VideoFrame) -> int | None:
-    """The presentation time, or the decoding time where there is none."""
+def time_of(item: Any) -> int | None:
+    """The presentation time of a packet or frame, or the decoding time where there is none."""
     return item.dts if item.pts is None else item.pts
 
 
 @dataclass
 class Track:
-    """What the packets of a video track contain.
-
-    `timeless`: a packet has no time. `packed`: a packet holds several frames (DivX's "packed
-    B-frames"): they are decoded in the right order, but their times go back and forth. `times`: of
-    all frames that are shown, ascending, in units of `tick` seconds. `where`: time -> number of its
-    packet. `keys`: (packet, time) of each keyframe. `nominal`: the container's duration in seconds,
-    0 if unknown.
-    """
-
-    tick: Fraction
-    nominal: float = 0.0
-    damaged: bool = False
-    timeless: bool = False
+    tick: Fraction  # seconds
+    nominal: float  # seconds that the container claims, 0 if unknown
+    damaged: bool = False  # the file breaks off
+    timeless: bool = False  # a packet has no time
+    # A packet holds several frames (DivX's "packed B-frames"): they are decoded in the right order,
+    # but their times go back and forth.
     packed: bool = False
-    count: int = 0
-    times: list[int] = field(default_factory=list)
-    where: dict[int, int] = field(default_factory=dict)
-    keys: list[tuple[int, int]] = field(default_factory=list)
-
-    def add(self, packet: av.Packet, mpeg4: bool) -> None:
-        """Adds the next packet of the stream."""
-        self.damaged |= packet.is_corrupt
-        self.packed |= mpeg4 and not self.packed and bytes(packet).count(VOP) > 1
-        time = time_of(packet)
-        if time is None:
-            self.timeless = True
-        else:
-            if not packet.is_discard:  # an edit list may hide a frame that is decoded
-                self.times.append(time)
-            self.where[time] = self.count
-            if packet.is_keyframe:
-                self.keys.append((self.count, time))
-        self.count += 1
+    count: int = 0  # packets
+    times: list[int] = field(default_factory=list)  # of the shown frames, in ticks, ascending
+    where: dict[int, int] = field(default_factory=dict)  # time -> number of its packet
+    keys: list[tuple[int, int]] = field(default_factory=list)  # (packet, time) of each keyframe
 
     @property
     def complete(self) -> bool:
@@ -81,11 +56,7 @@ class Track:
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream that is no cover picture, set up to decode on one thread.
-
-    Raises `Reject`: "no_video", or "unreadable" for an unknown codec, frames that are too large,
-    and times without a unit.
-    """
+    """The first video stream that is no cover picture, set up to decode on one thread."""
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
@@ -103,12 +74,11 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 
 def load_track(path: Path) -> Track:
-    """All presentation times of the first video track.
+    """What the packets of the first video track contain, without decoding; raises `Reject`.
 
-    `damaged` is set where the file breaks off: a demuxing error, an incomplete packet, fewer
-    packets than an mp4's index lists or nine tenths of those another header counts, or a last
-    packet (of any stream) well before the container's end. Raises `Reject`: see `open_container`
-    and `video_stream`.
+    A file breaks off where there is a demuxing error, an incomplete packet, fewer packets than an
+    mp4's index lists or nine tenths of those another header counts, or a last packet (of any
+    stream) well before the container's end.
     """
     with open_container(path) as container:
         stream = video_stream(container)
@@ -140,15 +110,26 @@ def _read_packets(
                 continue
             time = time_of(packet)
             if time is not None:
-                time += packet.duration or 0
-                ends[packet.stream_index] = max(ends.get(packet.stream_index, time), time)
-            if packet.stream_index == stream.index:
-                track.add(packet, mpeg4)
+                end = time + (packet.duration or 0)
+                ends[packet.stream_index] = max(ends.get(packet.stream_index, end), end)
+            if packet.stream_index != stream.index:
+                continue
+            track.damaged |= packet.is_corrupt
+            track.packed |= mpeg4 and not track.packed and bytes(packet).count(VOP) > 1
+            if time is None:
+                track.timeless = True
+            else:
+                if not packet.is_discard:  # an edit list may hide a frame that is decoded
+                    track.times.append(time)
+                track.where[time] = track.count
+                if packet.is_keyframe:
+                    track.keys.append((track.count, time))
+            track.count += 1
     except av.error.FFmpegError:
         track.damaged = True
     units = {each.index: each.time_base for each in container.streams if each.time_base}
-    end = max((float(ends[k] * unit) for k, unit in units.items() if k in ends), default=0.0)
-    return end - (container.start_time or 0) / av.time_base
+    last = max((float(ends[k] * unit) for k, unit in units.items() if k in ends), default=0.0)
+    return last - (container.start_time or 0) / av.time_base
 
 
 def span(times: Sequence[int], tick: Fraction) -> Fraction:
@@ -157,28 +138,11 @@ def span(times: Sequence[int], tick: Fraction) -> Fraction:
     return (times[-1] - times[0] + steps[len(steps) // 2]) * tick if steps else Fraction(0)
 
 
-def plan(track: Track, wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
-    """Runs of decoding that give the wanted times: (packet to start from, times).
-
-    A run starts at a keyframe that the previous run does not reach, so no plan decodes more packets
-    than one pass through the file.
-    """
-    runs: list[tuple[int, list[int]]] = []
-    for time in sorted(set(wanted)):
-        start = max((packet for packet, shown in track.keys if shown <= time), default=0)
-        if runs and start <= track.where[runs[-1][1][-1]]:
-            runs[-1][1].append(time)
-        else:
-            runs.append((start, [time]))
-    return runs
-
-
 class Decoding:
     """One pass through the video track of an open file.
 
     Decoding errors are appended to `losses`, or raise `Unexpected` without such a list. With
-    `wanted` times, frames of other times may be skipped where no wanted frame depends on them;
-    damage confined to a skipped frame goes unnoticed.
+    `wanted` times, frames that none of those depends on may be skipped, their damage unnoticed.
     """
 
     def __init__(
@@ -224,12 +188,16 @@ class Decoding:
             self._lose(error.strerror)
 
     def _decode(self, packet: av.Packet | None) -> None:
-        """Appends the frames of a packet to `ready`; None gives those that were held back."""
+        """Appends the frames of a packet to `ready`; None gives those that were held back.
+
+        No frame outlives it here: a decoder reuses their memory, which damaged pictures show.
+        """
+        context = self.stream.codec_context
         if self.skips:
             needed = packet is None or time_of(packet) in self.wanted
-            self.stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+            context.skip_frame = "DEFAULT" if needed else "NONREF"
         try:
-            frames = self.stream.codec_context.decode(packet)
+            frames = context.decode(packet)
         except av.error.FFmpegError as error:
             self._lose(error.strerror)
             return

@@ -1,14 +1,11 @@
 """Reads pickles of numpy arrays as data, in a separate process with limited memory and no numpy.
 
-`unpickle_child` reads the file with the standard library's `Unpickler`, in which plain
-records replace the few names that numpy writes, and any other name is refused. It writes the bytes
-of the arrays to one file, which is memory-mapped here, and everything else as a pickle in which no
-name is allowed.
+`unpickle_child` writes the bytes of the arrays to one file, which is memory-mapped here, and
+everything else as a pickle with no names but its own.
 """
 
 import math
 import mmap
-import os
 import pickle
 import subprocess
 import sys
@@ -30,9 +27,9 @@ CHILD = Path(__file__).with_name("unpickle_child.py")
 def load(path: Path) -> Any:
     """The content of a pickle file: builtins and numpy arrays.
 
-    Arrays are read-only views of a mapped file; those of objects are lists, nested as their shape
-    says, and numpy's scalars plain numbers. Raises `UsageError` for a file that is damaged, holds
-    anything else, or needs more than 1 GiB or 60 s.
+    Arrays are read-only views of a mapped file; arrays of objects become nested lists, and numpy's
+    scalars plain numbers. Raises `UsageError` for a file that is damaged, holds anything else, or
+    needs more than 1 GiB or 60 s.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -41,22 +38,21 @@ def load(path: Path) -> Any:
         head = handle.read(1 << 16)
     if head.startswith(b"version https://git-lfs"):
         raise UsageError(f"{path} is a git-lfs pointer: run `git lfs pull` in its folder")
-    # Where it is mapped, a file lives on without its name; Windows keeps it until the process ends.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        why = _run_child(path, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:  # a mapped file lives on without its name
+        why = _run_child(path, folder)
         if why and head.count(b"\n") > 2 and head.count(b"\n") == head.count(b"\r\n"):
             why += "; its line ends were converted, as by a transfer in text mode: fetch it again"
         if why:
             raise UsageError(f"{path} is refused: {why}")
         try:
-            return _read_result(Path(folder))
-        except (ValueError, TypeError, pickle.UnpicklingError, MemoryError) as error:
+            return read_result(Path(folder))
+        except Exception as error:  # numpy and pickle raise many for what contradicts itself
             raise UsageError(f"{path} is refused: {error}") from None
 
 
-def _run_child(path: Path, folder: Path) -> str:
+def _run_child(path: Path, folder: str) -> str:
     """Why the child could not read the file, or ""."""
-    command = [sys.executable, "-I", "-S", str(CHILD), str(path), str(folder), str(MEMORY)]
+    command = [sys.executable, "-I", "-S", str(CHILD), str(path), folder, str(MEMORY)]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False
@@ -66,43 +62,28 @@ def _run_child(path: Path, folder: Path) -> str:
     if done.returncode == 0:
         return ""
     words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    told = words[-1] if done.returncode == 3 and words else ""
-    return shown(told) or f"its reader ended with the status {done.returncode}"
+    refused = done.returncode == 3 and words
+    return shown(words[-1]) if refused else f"its reader ended with the status {done.returncode}"
 
 
 class _Plain(pickle.Unpickler):
-    """Builtins, and the arrays that the child left in `data`; any name is refused."""
+    """Reads the child's `tree`: builtins, and the arrays whose bytes are in `data`."""
 
-    def __init__(self, handle: Any, data: Any):
-        super().__init__(handle)
-        self.data, self.seen = data, {}
+    data: Any = b""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no data")
+        return {"Array": self._array, "list": list}[name]
 
-    def persistent_load(self, pid: tuple) -> Any:
-        kind, number, *rest = pid
-        if number not in self.seen:
-            self.seen[number] = self._array(*rest) if kind == "array" else nested(*rest)
-        return self.seen[number]
-
-    def _array(self, code: str, shape: tuple, fortran: bool, at: int, scalar: bool) -> Any:
-        kind, count = np.dtype(code), math.prod(shape)
-        values = np.frombuffer(self.data, kind, count, at) if count else np.zeros(0, kind)
-        values = values.reshape(shape, order="F" if fortran else "C")
+    def _array(self, code: str, shape: tuple, order: Any, start: int, scalar: bool) -> Any:
+        count = math.prod(shape)
+        values = np.frombuffer(self.data, code, count, start) if count else np.zeros(0, code)
+        values = values.reshape(shape, order=order)
         return values.item() if scalar else values
 
 
-def nested(shape: tuple, values: list) -> Any:
-    """The elements of an array of objects as lists, one in the other."""
-    for length in reversed(shape[1:]):
-        values = [values[k : k + length] for k in range(0, len(values), length)] if length else []
-    return values if shape else values[0]
-
-
-def _read_result(folder: Path) -> Any:
-    with open(folder / "data", "rb") as handle:
-        empty = not os.fstat(handle.fileno()).st_size
-        data = b"" if empty else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    with open(folder / "tree", "rb") as handle:
-        return _Plain(handle, data).load()
+def read_result(folder: Path) -> Any:
+    with open(folder / "tree", "rb") as tree, open(folder / "data", "rb") as handle:
+        reader = _Plain(tree)
+        if handle.seek(0, 2):  # what is empty cannot be mapped
+            reader.data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        return reader.load()

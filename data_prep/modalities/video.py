@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
 from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
-from data_prep.modalities.decoding import Clip, read_clip, scale
+from data_prep.modalities.decoding import ENOUGH, choose, read_clip, scale
 from data_prep.modalities.folders import read_folder
 from data_prep.modalities.pictures import from_jpeg, to_jpeg
 from data_prep.modalities.views import choose_frames, clip_input
 from data_prep.reasons import Reject
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 DARK = 16  # of 255: a frame without a higher value is black; our choice
 BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips without any frame that decodes
@@ -28,9 +26,7 @@ class Video(Modality):
 
     With `fps`, the frames shown at (k + 0.5) / fps seconds, at most `max_frames`; with `positions`,
     the frames shown at (j + 0.5) / positions of the duration; with `first`, that many frames from
-    the start. The frame shown at a time is the latest one that is not after it. If a candidate's
-    `inline` holds [start, end] for this modality, only that part of the clip is used. A folder of
-    images may replace the file (`folders.py`).
+    the start. The frame shown at a time is the latest one that is not after it.
 
     The model sees `frames` of them, chosen by the rule `choice` of `views.choose_frames` and
     augmented by `augment` of `views.augmented`.
@@ -54,41 +50,52 @@ class Video(Modality):
     normalise: str | tuple[list[float], list[float]] = view("imagenet")
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
-        """The frames of the one file in `paths`, in order of time.
-
-        With `inline`, the (start, end) of an event in seconds, those shown in it.
+        """The frames of the one file in `paths`; with `inline`, the [start, end] of an event.
 
         Flags: "truncated" (a part does not decode, and at least 3 s or half of the nominal duration
-        does), "repeated_frames" (the last one, up to `min_frames`), "black" and "still" (see
-        `blank_flags`), "cut" (longer than `max_frames` cover), and with `missing="fill"` "no_video"
-        (black frames replace a missing track).
+        does), "repeated_frames" (the last one, up to `min_frames`), "black", "still" (all frames
+        are equal), "cut" (longer than `max_frames` cover), "no_video" (black frames replace a
+        missing track).
         Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file".
         """
+        duration = 0.0
         try:
             if self.of_folder and paths and paths[0].is_dir():
                 stored, flags, found = read_folder(paths[0], self)
-                return self._extracted(stored, flags, 0.0, found)
-            clip = read_clip(the_file(paths, "no_video"), self, inline)
+            else:
+                path = the_file(paths, "no_video")
+                stored, flags, found, duration = self._read_file(path, inline)
         except Reject as reject:
             if self.missing != "fill" or reject.reason == "lfs_pointer":
                 raise
-            clip = Clip([scale(np.zeros(BLACK, np.uint8), self)], ("no_video",), 0.0, 0)
-        flags = clip.flags + (blank_flags(clip.images) if clip.found else ())
-        every = not (self.first or self.positions or inline)  # frames are taken at a rate
-        flags += ("cut",) * (every and clip.duration > (self.max_frames + 0.5) / self.fps)
-        size = clip.images[0].shape[1::-1]  # of all frames: a stream may change its size
-        images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in clip.images]
-        stored = [self.pack(image) for image in images]
-        return self._extracted(stored, flags, clip.duration, clip.found)
-
-    def _extracted(
-        self, stored: list[bytes], flags: tuple[str, ...], duration: float, found: int
-    ) -> Extracted:
-        """The result, its last frame repeated up to `min_frames`."""
+            black = scale(np.zeros(BLACK, np.uint8), self)
+            stored, flags, found = [self.pack(black)], ("no_video",), 0
         if len(stored) < self.min_frames:
             stored = stored + [stored[-1]] * (self.min_frames - len(stored))
             flags += ("repeated_frames",) * (found > 0)
         return Extracted(stored, flags, duration, found, found > 0)
+
+    def _read_file(
+        self, path: Path, window: Any
+    ) -> tuple[list[bytes], tuple[str, ...], int, float]:
+        """The stored frames of a file, their flags, and the clip's number of frames and seconds."""
+        choice = partial(choose, self, window=window)
+        limit = float("inf") if self.positions else max(self.max_frames / (self.fps or 1), ENOUGH)
+        clip = read_clip(path, choice, self, limit)
+        images = [clip.images[n] for n in clip.wanted]
+        first, flags = images[0], clip.flags
+        if all(image.max() <= DARK for image in images):
+            flags += ("black",)
+        elif len(images) > 1 and all(
+            i.shape == first.shape and cv2.norm(i, first, cv2.NORM_L1) <= i.size for i in images
+        ):
+            flags += ("still",)
+        at_a_rate = not (self.first or self.positions or window)
+        if at_a_rate and clip.duration > (self.max_frames + 0.5) / self.fps:
+            flags += ("cut",)
+        size = first.shape[1::-1]  # of all frames: a stream may change its size
+        images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in images]
+        return [self.pack(image) for image in images], flags, clip.found, clip.duration
 
     def pack(self, image: np.ndarray) -> bytes:
         """The stored bytes of a frame, uint8 [H, W, 3]: a JPEG, or the values themselves.
@@ -101,7 +108,6 @@ class Video(Modality):
         return size + np.ascontiguousarray(image).tobytes()
 
     def unpack(self, stored: Any) -> np.ndarray:
-        """The inverse of `pack`."""
         if self.codec == "jpeg":
             return from_jpeg(stored)
         values = np.frombuffer(stored, dtype=np.uint8)
@@ -114,20 +120,3 @@ class Video(Modality):
         chosen = choose_frames(len(stored), self.frames, draw.rng, self.choice)
         frames = [self.unpack(stored[k]) for k in chosen]
         return clip_input(frames, self.augment, draw.size, draw.rng, draw.flip)
-
-    def stream(self) -> dict[str, Any]:
-        """Three channels."""
-        return {"kind": "video", "channels": 3}
-
-    def values(self, batch: "Tensor") -> "tuple[Tensor, tuple[int, ...], int]":
-        """[B, T, C, H, W] scaled to [0, 1]: one mean a channel."""
-        return batch / 255, (0, 1, 3, 4), batch.shape[2]
-
-
-def blank_flags(images: list[np.ndarray]) -> tuple[str, ...]:
-    """("black",) if all frames are black, ("still",) if several are all equal, else ()."""
-    if all(image.max() <= DARK for image in images):
-        return ("black",)
-    first = images[0]
-    same = all(i.shape == first.shape and cv2.norm(i, first, cv2.NORM_L1) <= i.size for i in images)
-    return ("still",) if len(images) > 1 and same else ()

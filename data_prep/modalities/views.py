@@ -26,9 +26,13 @@ def choose_frames(
     last one (the release raises an error there).
     """
     if rule == "segments":
-        return _equal_segments(stored, wanted, rng)
+        if rng is None:
+            return [int((j + 0.5) * stored / wanted) for j in range(wanted)]
+        bounds = [(j * stored // wanted, -(-(j + 1) * stored // wanted)) for j in range(wanted)]
+        return [int(rng.integers(first, max(first + 1, end))) for first, end in bounds]
+    last = stored - 1
     if rule == "kinetics" and stored <= 6:
-        return [min(1, stored - 1)] * wanted
+        return [min(1, last)] * wanted
     length = max(1, stored // wanted)
     begin, middle = {
         "cremad": (0, length // 2),
@@ -36,7 +40,6 @@ def choose_frames(
         "ucf101": (0, max(1, length // 2) - 1),
         "ucf101_flow": (0, max(1, length // 2) - 1),
     }[rule]
-    last = stored - 1
     if rule == "ucf101_flow":
         last = max(0, stored - 2)
     elif rule == "kinetics" and rng:
@@ -45,27 +48,20 @@ def choose_frames(
     return [min(j * length + place, last) for j, place in enumerate(places)]
 
 
-def _equal_segments(stored: int, wanted: int, rng: np.random.Generator | None) -> list[int]:
-    if rng is None:
-        return [int((j + 0.5) * stored / wanted) for j in range(wanted)]
-    chosen = []
-    for j in range(wanted):
-        first = j * stored // wanted
-        last = max(first, -(-(j + 1) * stored // wanted) - 1)
-        chosen.append(int(rng.integers(first, last + 1)))
-    return chosen
-
-
-def crop_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random crop of random area and aspect ratio."""
+def crop(images: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """The same part, of random area and aspect ratio, of images of one size."""
+    height, width = images[0].shape[:2]
     for _ in range(10):
         area = height * width * rng.uniform(*CROP_AREA)
         ratio = float(np.exp(rng.uniform(*np.log(CROP_RATIO))))
         w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side, side
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            break
+    else:
+        w = h = min(height, width)
+        top, left = (height - h) // 2, (width - w) // 2
+    return [image[top : top + h, left : left + w] for image in images]
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
@@ -84,12 +80,6 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
         return image
     picture = PIL.Image.fromarray(image)
     return np.asarray(picture.resize((size, size), PIL.Image.Resampling.BILINEAR))
-
-
-def crop(images: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """The same random part of images of one size."""
-    top, left, height, width = crop_box(*images[0].shape[:2], rng)
-    return [image[top : top + height, left : left + width] for image in images]
 
 
 def flipped(rng: np.random.Generator | None) -> bool:

@@ -1,7 +1,7 @@
 """The vocabulary of a text: uncased WordPiece, a vocab.txt with one token a line.
 
-The line's number is the token's id. It is ELECTRA's own file, one of the user's, or one built from
-the texts of a data set.
+The line's number is the token's id. The file is ELECTRA's, the user's, or built from the texts of a
+dataset.
 """
 
 import functools
@@ -10,11 +10,17 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.trainers import WordPieceTrainer
 
 from common.files import write_text
 from common.options import UsageError
 
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the worker processes are the parallelism
 # Their vocab.txt is the same file; whichever is in the cache is taken.
 ELECTRA_MODELS = ("google/electra-small-discriminator", "google/electra-base-discriminator")
 ELECTRA_WORDS = 30522
@@ -24,6 +30,7 @@ BUILD_FREQUENCY = 2  # a piece seen once is not one; also that trainer's default
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORDS = 1 << 16  # ids are stored as uint16
 MAX_VOCABULARY_BYTES = 8 << 20  # a vocab.txt of 30,522 lines has 232 kB
+FOLD, SPLIT = BertNormalizer(lowercase=True), BertPreTokenizer()  # as of BERT's uncased models
 
 
 def named(setting: str) -> tuple[str, int]:
@@ -34,22 +41,23 @@ def named(setting: str) -> tuple[str, int]:
     """
     if setting in ("electra", "build"):
         return setting, {"electra": ELECTRA_WORDS, "build": BUILD_WORDS}[setting]
-    content = _read_vocabulary(_folder_file(setting))
-    return _digits(content), len(_lines(content))
+    content, lines = _read_vocabulary(Path(setting).expanduser() / "vocab.txt")
+    return hashlib.sha256(content).hexdigest()[:12], len(lines)
 
 
-def place_vocabulary(path: Path, name: str, setting: str) -> None:
+def place_vocabulary(path: Path, setting: str) -> None:
     """Writes the vocabulary of `setting`, "electra" or a folder, to a prepared folder's vocab.txt.
 
-    `name` is the one that `named` gave. An equal file is left as it is. Raises `UsageError` where
-    the file is another vocabulary, or the one asked for is not on this machine.
+    Raises `UsageError` where the file is another vocabulary, or the one asked for is not on this
+    machine.
     """
-    if setting == "electra":
-        content = _electra_vocabulary()
-    else:
-        content = _read_vocabulary(_folder_file(setting))
-        if _digits(content) != name:
-            raise UsageError(f"{_folder_file(setting)} has changed while this ran: start again")
+    source = _find_electra() if setting == "electra" else Path(setting).expanduser() / "vocab.txt"
+    content, lines = _read_vocabulary(source)
+    if setting == "electra" and len(lines) != ELECTRA_WORDS:
+        raise UsageError(
+            f"{source} has {len(lines)} lines, not {ELECTRA_WORDS}: it is damaged or another"
+            " vocabulary"
+        )
     if not path.exists():
         write_text(path, content.decode())
     elif path.read_bytes() != content:
@@ -66,18 +74,16 @@ def build_vocabulary(texts: Iterable[str], words: int) -> bytes:
     between merges go by number. So every character is given to it beforehand, in sorted order, as
     a token of its own.
     """
-    tokenizers = _tokenizers()
-    tokenizer = _uncased(tokenizers.models.WordPiece(unk_token="[UNK]"))
     lines = sorted(texts)
-    counts: Counter = Counter()
-    inside = set()  # characters that occur behind the first of a word
+    counts: Counter[str] = Counter()
+    inside: set[str] = set()  # characters that occur behind the first of a word
     for line in lines:
         for word in split_words(line):
             counts.update(word)
             inside.update(word[1:])
     ranked = sorted(counts, key=lambda c: (-counts[c], c))
     alphabet = sorted(ranked[: min(BUILD_ALPHABET, (words - len(SPECIAL)) // 2)])
-    trainer = tokenizers.trainers.WordPieceTrainer(
+    trainer = WordPieceTrainer(
         vocab_size=words,
         min_frequency=BUILD_FREQUENCY,
         special_tokens=[*SPECIAL, *alphabet, *(f"##{c}" for c in alphabet if c in inside)],
@@ -85,25 +91,20 @@ def build_vocabulary(texts: Iterable[str], words: int) -> bytes:
         initial_alphabet=alphabet,
         show_progress=False,
     )
+    tokenizer = _uncased(None)
     tokenizer.train_from_iterator(lines, trainer)
     vocabulary = tokenizer.get_vocab()
     return "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.get)).encode()
 
 
-def _electra_vocabulary() -> bytes:
-    """ELECTRA's vocab.txt from the Hugging Face cache; raises `UsageError` where it is not."""
+def _find_electra() -> Path:
+    """ELECTRA's vocab.txt in the Hugging Face cache; raises `UsageError` where it is not."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     for model in ELECTRA_MODELS:
         path = try_to_load_from_cache(model, "vocab.txt")
         if isinstance(path, str):
-            content = _read_vocabulary(Path(path))
-            if len(_lines(content)) != ELECTRA_WORDS:
-                raise UsageError(
-                    f"{path} has {len(_lines(content))} lines, not {ELECTRA_WORDS}: it is damaged"
-                    " or another vocabulary"
-                )
-            return content
+            return Path(path)
     raise UsageError(
         f"--vocabulary electra needs vocab.txt of {' or '.join(ELECTRA_MODELS)} in the cache"
         f" {constants.HF_HUB_CACHE}, and it is not there: fetch it with `hf download"
@@ -112,12 +113,8 @@ def _electra_vocabulary() -> bytes:
     )
 
 
-def _folder_file(setting: str) -> Path:
-    return Path(setting).expanduser() / "vocab.txt"
-
-
-def _read_vocabulary(path: Path) -> bytes:
-    """The bytes of a vocab.txt, LF at the end of every line; raises `UsageError` for no such."""
+def _read_vocabulary(path: Path) -> tuple[bytes, list[str]]:
+    """A vocab.txt with LF at the end of every line, and its tokens; raises `UsageError`."""
     try:
         with open(path, "rb") as handle:
             content = handle.read(MAX_VOCABULARY_BYTES + 1)
@@ -128,7 +125,8 @@ def _read_vocabulary(path: Path) -> bytes:
         ) from None
     content = content.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
     try:
-        lines = _lines(content)
+        # Not splitlines(): ELECTRA's tokens hold other characters that it takes for line ends.
+        lines = content.decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no vocabulary: it is not UTF-8 text") from None
     wrong = ""
@@ -139,62 +137,30 @@ def _read_vocabulary(path: Path) -> bytes:
     elif lines[0] != "[PAD]":  # stored texts are padded with id 0
         wrong = f"a first line {lines[0][:80]!r}, not [PAD]"
     elif len(set(lines)) != len(lines):
-        wrong = "a line that stands there twice"
+        wrong = "the same line twice"
     if wrong:
-        raise UsageError(f"{path} is no vocabulary that can be used: it has {wrong}")
-    return content
-
-
-def _lines(content: bytes) -> list[str]:
-    # Not splitlines(): ELECTRA's tokens hold other characters that count as line ends there.
-    return content.decode().removesuffix("\n").split("\n")
-
-
-def _digits(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:12]
+        raise UsageError(f"{path} cannot be used as a vocabulary: it has {wrong}")
+    return content, lines
 
 
 def split_words(text: str) -> list[str]:
     """The words of a text, folded: every vocabulary makes one token or more of each."""
-    splitter = _splitter()
-    folded = splitter.normalizer.normalize_str(text)
-    return [word for word, _ in splitter.pre_tokenizer.pre_tokenize_str(folded)]
+    return [word for word, _ in SPLIT.pre_tokenize_str(FOLD.normalize_str(text))]
 
 
-@functools.cache
-def _splitter() -> Any:
-    return _uncased(_tokenizers().models.WordPiece(unk_token="[UNK]"))
-
-
-def tokenizer_of(path: Path) -> Any:
+def tokenizer_of(path: Path) -> Tokenizer:
     """The tokenizer of a vocab.txt, kept until the file's time or size changes."""
     status = path.stat()
     return _tokenizer(path, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=4)
-def _tokenizer(path: Path, changed_ns: int, size: int) -> Any:
-    lines = _lines(_read_vocabulary(path))
-    vocabulary = {token: k for k, token in enumerate(lines)}
-    return _uncased(_tokenizers().models.WordPiece(vocabulary, unk_token="[UNK]"))
+def _tokenizer(path: Path, changed_ns: int, size: int) -> Tokenizer:
+    return _uncased({token: k for k, token in enumerate(_read_vocabulary(path)[1])})
 
 
-def _uncased(model: Any) -> Any:
+def _uncased(vocabulary: dict[str, int] | None) -> Tokenizer:
     """A tokenizer that splits and folds as BERT's uncased one; it knows no special tokens."""
-    tokenizers = _tokenizers()
-    tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = FOLD, SPLIT
     return tokenizer
-
-
-def _tokenizers() -> Any:
-    """The library, limited to one thread: parallelism comes from the worker processes."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    import tokenizers
-    import tokenizers.models
-    import tokenizers.normalizers
-    import tokenizers.pre_tokenizers
-    import tokenizers.trainers
-
-    return tokenizers

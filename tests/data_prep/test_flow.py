@@ -9,7 +9,7 @@ import pytest
 from clips import cut, extract, hidden_start, images, index_of, pack, refused, texture, write_clip
 
 from common.options import UsageError
-from data_prep.modalities import flow, precomputed
+from data_prep.modalities import flow, folders
 from data_prep.modalities.base import Draw
 from data_prep.modalities.flow import Flow
 from data_prep.modalities.pictures import to_jpeg
@@ -73,11 +73,8 @@ def test_levels_of_known_motions_and_back(bound):
 
 @pytest.mark.parametrize("algorithm", ["dis", "farneback", "tvl1"])
 def test_a_known_motion_is_found_with_any_number_of_threads(tmp_path, algorithm):
-    path, before, payloads = (
-        clip_of(tmp_path / "a.avi", [(2.0, -1.0)] * 11),
-        cv2.getNumThreads(),
-        [],
-    )
+    path, payloads = clip_of(tmp_path / "a.avi", [(2.0, -1.0)] * 11), []
+    before = cv2.getNumThreads()
     try:
         for threads in (1, 1, 4):
             cv2.setNumThreads(threads)
@@ -109,11 +106,11 @@ MADE = {
 @pytest.mark.parametrize("name", MADE)
 def test_flow_is_taken_from_the_stored_frames_to_the_next(tmp_path, name):
     path = MADE[name](tmp_path / name)
-    clip, first = flow.read_clip(path, Flow(positions=7)), 15 * (name == "hidden.mp4")
+    clip, first = Flow(positions=7).read_frames(path), 15 * (name == "hidden.mp4")
     stored = images(Video(positions=7, short_side=None, codec="raw"), path)
-    for start, image in zip(clip.starts, stored, strict=True):
-        assert (clip.frames[start] == cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)).all()
-        assert index_of(clip.frames[start + 1][:12]) == start + 1 + first
+    for start, image in zip(clip.wanted[::2], stored, strict=True):
+        assert (clip.images[start] == image).all()
+        assert index_of(clip.images[start + 1][:12]) == start + 1 + first
 
 
 def test_a_stack_is_pairs_in_succession_and_moves_forward_at_the_end(tmp_path):
@@ -122,8 +119,8 @@ def test_a_stack_is_pairs_in_succession_and_moves_forward_at_the_end(tmp_path):
     assert [u for u, _ in found] == pytest.approx([3.0, 3.5, 4.0], abs=0.25)
     assert [v for _, v in found] == pytest.approx([-1.5, -1.75, -2.0], abs=0.25)
     path = clip_of(tmp_path / "b.avi", [(0.5 * k, 0.0) for k in range(7)])  # 8 frames
-    clip = flow.read_clip(path, Flow(positions=4, stack=5))
-    assert clip.starts == [1, 2, 2, 2] and sorted(clip.frames) == [1, 2, 3, 4, 5, 6, 7]
+    clip = Flow(positions=4, stack=5).read_frames(path)
+    assert clip.wanted[::6] == [1, 2, 2, 2] and sorted(clip.images) == [1, 2, 3, 4, 5, 6, 7]
     assert len(extract(Flow(positions=4, stack=5), path).payload) == 4 * 5 * 2
 
 
@@ -147,10 +144,9 @@ def test_frames_of_several_sizes_in_one_stream(tmp_path):
     assert {decode(picture).shape for picture in extract(Flow(), path).payload} == {(48, 64)}
 
 
-@pytest.mark.parametrize("algorithm", ["dis", "farneback"])
-def test_the_flow_of_the_mirrored_clip_is_the_flipped_flow(tmp_path, algorithm):
+def test_the_flow_of_the_mirrored_clip_is_the_flipped_flow(tmp_path):
     frames = moving([(2.5, 1.0), (-1.0, 2.0), (0.5, -3.0), (3.0, 0.0)] * 2)
-    spec = Flow(algorithm, positions=4, frames=4, augment="flip")
+    spec = Flow(positions=4, frames=4, augment="flip")
     stored = []
     for name, shown in (("a.mp4", frames), ("b.mp4", frames[:, :, ::-1])):
         write_video(tmp_path / name, shown, 25, "h264")
@@ -197,13 +193,6 @@ def test_few_and_small_frames(tmp_path, count, size, stack, reason):
     payload = extract(Flow(stack=stack), path).payload
     assert len(payload) == 20 * stack
     assert all((np.abs(decode(p).astype(int) - 128) <= 1).all() for p in payload)  # it stands still
-
-
-def test_values_that_are_not_finite_are_refused(tmp_path, monkeypatch):
-    path = clip_of(tmp_path / "a.avi", [(0.0, 0.0)] * 4, (16, 16))
-    broken = np.full((16, 16, 2), np.nan, np.float32)
-    monkeypatch.setattr(flow, "solver", lambda name: lambda first, second: broken)
-    assert refused(Flow(), path) == "bad_values"
 
 
 def test_an_algorithm_that_is_not_there_is_refused_in_words(monkeypatch):
@@ -253,11 +242,10 @@ def test_precomputed_pictures_are_taken_at_the_positions_of_the_frames(tmp_path)
 
 @pytest.mark.parametrize("count,stack", [(21, 1), (8, 3), (6, 5)])
 def test_precomputed_and_computed_flow_have_the_same_positions(tmp_path, count, stack):
-    starts = flow.read_clip(
-        write_clip(tmp_path / "a.mp4", count), Flow(positions=5, stack=stack)
-    ).starts
+    clip = Flow(positions=5, stack=stack).read_frames(write_clip(tmp_path / "a.mp4", count))
+    numbers_of_first = [n + 1 for k, n in enumerate(clip.wanted) if k % (stack + 1) != stack]
     found = numbers(Flow("precomputed", positions=5, stack=stack), write_set(tmp_path, count - 1))
-    assert found == [start + k + 1 for start in starts for k in range(stack)]
+    assert found == numbers_of_first
 
 
 def test_pictures_without_a_partner_are_left_out_and_flagged(tmp_path):
@@ -288,7 +276,7 @@ SIZE = GOOD.index(b"\xff\xc0") + 5
 @pytest.mark.parametrize("content,reason", [
     (b"<html>not found</html>", "unreadable"), (b"", "unreadable"), (GOOD[:-40], "bad_image"),
     (GOOD[:SIZE] + (65000).to_bytes(2, "big") * 2 + GOOD[SIZE + 4 :], "bad_image"),
-    (GOOD + bytes(precomputed.LARGEST_PICTURE), "bad_image"),
+    (GOOD + bytes(folders.LARGEST_KEPT), "bad_image"),
     (to_jpeg(np.zeros((24, 40), np.uint8), 95), "bad_image"),
 ], ids=["html", "empty", "cut", "huge", "long", "other size"])  # fmt: skip
 def test_damaged_precomputed_pictures(tmp_path, content, reason):

@@ -2,8 +2,6 @@
 
 import io
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -14,13 +12,13 @@ import PIL.ImageFile
 import PIL.ImageOps
 import pytest
 from clips import extract, refused, rejection
-from conftest import ROOT
+from conftest import program
 from PIL.features import check
 
 from data_prep.modalities import pictures
 from data_prep.modalities.base import Draw
 from data_prep.modalities.image import GREY, Image
-from data_prep.modalities.pictures import Limits, from_jpeg, read_picture
+from data_prep.modalities.pictures import from_jpeg, read_picture
 from data_prep.reasons import Reject
 from data_prep.sample import extract_sample
 from data_prep.spec import Candidate
@@ -54,7 +52,7 @@ def put(path: Path, content: bytes) -> Path:
 
 def read(path: Path, content: bytes, short_side: int = 256) -> np.ndarray:
     """The picture of a file's content, before it becomes a JPEG."""
-    return read_picture(put(path, content), Limits(short_side, 100_000_000))
+    return read_picture(put(path, content), short_side, 100_000_000)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -104,7 +102,6 @@ def test_every_exif_orientation_comes_upright(tmp_path, orientation):
     content = coded(noise(), exif=exif_of(orientation))
     wanted = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(content))))
     assert np.array_equal(read(tmp_path / "a", content), wanted)
-    assert np.array_equal(wanted, noise()) == (orientation == 1)
     small = read(tmp_path / "a", content, 12)
     assert small.shape[:2] == ((12, 20) if orientation < 5 else (20, 12))
 
@@ -194,12 +191,14 @@ def test_what_is_no_picture_is_unreadable(tmp_path, content):
     assert ("pip install pillow-heif" in caught.value.detail) == (content == HEIC and not heif)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_picture_that_is_cut_off_is_refused(tmp_path, form, share, monkeypatch, capfd, recwarn):
+def test_a_picture_that_is_cut_off_is_refused_in_silence(
+    tmp_path, form, monkeypatch, capfd, recwarn
+):
     monkeypatch.setattr(PIL.ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as other libraries set it
-    path = put(tmp_path / "a.jpg", FORMS[form][: int(share * len(FORMS[form]))])
-    assert refused(Image(), path) == "bad_image"
+    for share in (0.3, 0.6, 0.9):
+        path = put(tmp_path / "a.jpg", FORMS[form][: int(share * len(FORMS[form]))])
+        assert refused(Image(), path) == "bad_image"
     assert PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True  # and left as it was
     assert capfd.readouterr() == ("", "") and not recwarn.list
 
@@ -225,11 +224,10 @@ def test_what_lacks_more_than_that_is_no_picture(tmp_path, content):
 
 
 def test_max_pixels_is_the_specs(tmp_path):
-    path, before = put(tmp_path / "a.png", coded(noise(20, 50))), PIL.Image.MAX_IMAGE_PIXELS
+    path = put(tmp_path / "a.png", coded(noise(20, 50)))
     assert extract(Image(max_pixels=1000), path).flags == ()
     for most in (999, 400):  # Pillow's own limit of twice the number is met first
         assert refused(Image(max_pixels=most), path) == "bad_image"
-    assert before == PIL.Image.MAX_IMAGE_PIXELS
 
 
 # Growth of the memory in use in MB, after a small picture, by the pictures that follow.
@@ -248,23 +246,12 @@ for name in others:
         Image().extract([Path(name)], None, None)
         print("kept")
     except Reject as reject:
-        print(reject.reason, reject.detail)
+        print(reject.reason)
 print(int(peak() - before))
 """
 
 
-def growth(*paths: Path) -> tuple[list[str], int]:
-    done = subprocess.run(
-        [sys.executable, "-c", GROWTH, *paths],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    *lines, grown = done.stdout.splitlines()
-    return lines, int(grown)
-
-
-def test_a_bomb_is_refused_by_its_header_without_memory(tmp_path):
-    with PIL.Image.open(io.BytesIO(zero_png(300, 250))) as whole:  # sound but for its size
-        assert not np.asarray(whole).any() and whole.size == (300, 250)
+def test_a_bomb_is_refused_by_its_header_and_the_largest_picture_takes_a_bounded_memory(tmp_path):
     screen = struct.pack("<HHBBB", 65535, 65535, 0, 0, 0)
     frame = struct.pack("<HHHHB", 0, 0, 65535, 65535, 0)
     sizes = struct.pack("<IIIIiiHH", 54, 0, 54, 40, 50000, 50000, 1, 24)
@@ -276,18 +263,14 @@ def test_a_bomb_is_refused_by_its_header_without_memory(tmp_path):
         b"BM" + sizes + bytes(24), webp,
     )  # fmt: skip
     paths = [put(tmp_path / f"{k}.jpg", bomb) for k, bomb in enumerate(bombs)]
-    assert paths[0].stat().st_size < 120_000
-    lines, grown = growth(put(tmp_path / "small.png", PNG), *paths)
-    assert [line.split()[0] for line in lines] == ["bad_image"] * 4, lines
-    assert "900000000 pixels" in lines[0] and "268402689 pixels" in lines[3] and grown < 20
-
-
-def test_the_largest_pictures_take_a_bounded_memory(tmp_path):
-    path = put(tmp_path / "a.png", zero_png(9_000, 9_000))
-    lines, grown = growth(put(tmp_path / "small.png", PNG), path)
+    small = put(tmp_path / "small.png", PNG)
+    *reasons, grown = program("-c", GROWTH, small, *paths).stdout.split()
+    assert reasons == ["bad_image"] * 4 and int(grown) < 20
     # 81 million pixels: 1 byte of each decoded, 4 as colours in Pillow, and 3 + 3 in its copy for
     # NumPy (the parts and their whole).
-    assert lines == ["kept"] and grown < 81 * 12
+    large = put(tmp_path / "a.png", zero_png(9_000, 9_000))
+    state, grown = program("-c", GROWTH, small, large).stdout.split()
+    assert state == "kept" and int(grown) < 81 * 12
 
 
 def test_a_strip_too_long_for_a_jpeg_and_a_huge_file_are_refused(tmp_path):
@@ -309,7 +292,7 @@ def test_a_missing_file_has_its_own_reason(tmp_path):
     assert refused(Image(), tmp_path / "loop.jpg") == "unreadable"
 
 
-@pytest.mark.parametrize("content", [None, b"", b"<html>", JPEG[:500]])
+@pytest.mark.parametrize("content", [None, b"<html>", JPEG[:500]])
 def test_filled_pictures_are_grey_and_flagged(tmp_path, content):
     path = tmp_path / "a.jpg"
     if content is not None:
@@ -318,13 +301,11 @@ def test_filled_pictures_are_grey_and_flagged(tmp_path, content):
     assert (found.flags, found.n_frames) == (("missing_image",), 0)
     grey = from_jpeg(found.payload[0])
     assert grey.shape == (256, 256, 3) and np.abs(grey.astype(int) - GREY).max() <= 2
-    assert extract(FILL, put(path, PNG)).flags == ()
 
 
-@pytest.mark.parametrize("content,reason", [
-    (b"", "unreadable"), (b"version https://git-lfs.github.com/spec/v1\nsize 1\n", "lfs_pointer"),
-])  # fmt: skip
-def test_a_sample_of_nothing_but_a_stand_in_is_refused(tmp_path, content, reason):
-    put(tmp_path / "a.jpg", content)
+def test_a_sample_of_nothing_but_a_stand_in_is_refused(tmp_path):
     candidate = Candidate("a", 0, {"image": ("a.jpg",)})
-    assert rejection(extract_sample, tmp_path, {"image": FILL}, None, candidate) == reason
+    pointer = b"version https://git-lfs.github.com/spec/v1\nsize 1\n"
+    for content, reason in ((b"", "unreadable"), (pointer, "lfs_pointer")):
+        put(tmp_path / "a.jpg", content)
+        assert rejection(extract_sample, tmp_path, {"image": FILL}, None, candidate) == reason

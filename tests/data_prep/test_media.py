@@ -1,7 +1,6 @@
 """Video: frames by time, pixels, damaged files, whole samples, and the model's view of them."""
 
 from bisect import bisect_right
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +19,7 @@ from clips import (
     refused,
     texture,
     write_clip,
-)
+)  # fmt: skip
 
 from data_prep.modalities import decoding, track
 from data_prep.modalities.base import Draw
@@ -106,12 +105,8 @@ def test_variable_frame_rate(tmp_path):
     assert extract(SECOND, path).duration_s == pytest.approx(2.72, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    "name,codec", [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.flv", "flv")]
-)
-def test_nonsense_frame_rates(tmp_path, name, codec):
-    times = [40 * i for i in range(40)]
-    path = write_clip(tmp_path / name, times, codec=codec, rate=1000)
+def test_nonsense_frame_rates(tmp_path):
+    path = write_clip(tmp_path / "a.flv", [40 * i for i in range(40)], codec="flv", rate=1000)
     assert indices(path, fps=2.0) == [6, 18, 31]
 
 
@@ -119,15 +114,12 @@ def test_nonsense_frame_rates(tmp_path, name, codec):
     ({"positions": 10}, [2, 6, 10, 14, 18, 22, 26, 30, 34, 38]), ({"positions": 1}, [20]),
     ({"fps": 5.0}, [2, 7, 12, 17, 22, 27, 32, 37]),
 ])  # fmt: skip
-def test_packed_frames_are_picked_in_their_order(tmp_path, spec, expected):
+def test_packed_frames_are_picked_in_their_order_also_of_a_cut_clip(tmp_path, spec, expected):
     path, video = pack(tmp_path / "a.avi", 40), Video(codec="raw", **spec)  # 25 a second
     assert [index_of(image[:12]) for image in images(video, path)] == expected
     found = extract(video, path)
     assert (found.flags, found.n_frames, found.duration_s) == ((), 40, 1.6)
-
-
-def test_a_cut_packed_clip_is_picked_in_its_order(tmp_path):
-    path, video = cut(pack(tmp_path / "a.avi", 47), 0.8), Video(positions=7, codec="raw")
+    path, video = cut(pack(tmp_path / "b.avi", 47), 0.8), Video(positions=7, codec="raw")
     found = extract(video, path)
     expected = [int(found.n_frames * (2 * j + 1) / 14) for j in range(7)]
     assert found.flags == ("truncated",) and 15 < found.n_frames < 44
@@ -147,11 +139,8 @@ def test_short_clips(tmp_path):
     found = extract(Video(fps=1.0, min_frames=3), path)
     assert indices(path, fps=1.0, min_frames=3) == [2, 2, 2]
     assert found.flags == ("repeated_frames",) and found.n_frames == 4
-    path = write_clip(tmp_path / "b.mp4", 1, wave=noise(3))
-    assert refused(SECOND, path) == "few_frames"
-    found = extract(Video(fps=2.0, min_frames=2, missing="fill"), path)
-    assert (found.flags, found.n_frames, found.duration_s) == (("repeated_frames",), 1, 0)
-    assert indices(path, positions=3) == [0, 0, 0]
+    path = write_clip(tmp_path / "b.mp4", 1)
+    assert refused(SECOND, path) == "few_frames" and indices(path, positions=3) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("level,flags", [(0, ("black",)), (90, ("still",)), (None, ())])
@@ -212,28 +201,24 @@ def test_scaling(tmp_path, size, spec, shape):
     assert image.shape[:2] == shape
 
 
-def test_a_converter_kept_by_each_thread_gives_the_pixels_of_a_fresh_one():
+def test_a_converter_kept_from_frame_to_frame_gives_the_pixels_of_a_fresh_one():
     rng, formats = np.random.default_rng(0), ["yuv420p", "yuvj420p", "yuv422p10le", "gray", "rgb24"]
     frames = []  # size, pixel format, range and colour space change from one to the next
-    for k in range(240):
+    for k in range(60):
         content = rng.integers(0, 256, (*[(48, 64), (50, 66), (240, 322)][k % 3], 3), np.uint8)
         frame = av.VideoFrame.from_ndarray(content, "rgb24").reformat(format=formats[k % 5])
         frame.colorspace = (1, 5, 5, 9)[k % 4] if frame.format.name.startswith("yuv") else 2
         frames.append(frame)
-    expected = [frame.to_ndarray(format="rgb24") for frame in frames]
-    with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda frame: decoding.render(frame, Video(short_side=None)), frames)
-        assert all(map(np.array_equal, found, expected))
+    for frame in frames:
+        found = decoding.render(frame, Video(short_side=None))
+        assert np.array_equal(found, frame.to_ndarray(format="rgb24"))
 
 
 def test_what_does_not_convert_or_is_too_large_is_refused(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "a.mp4", 5, options={"x264-params": "colormatrix=YCgCo"})
     assert refused(SECOND, path) == refused(Flow(), path) == "unreadable"
-    path = write_clip(tmp_path / "b.mp4", 5)
-    monkeypatch.setattr(track, "MOST_PIXELS", 64 * 48)
-    assert len(indices(path, fps=1.0)) == 1
     monkeypatch.setattr(track, "MOST_PIXELS", 64 * 48 - 1)
-    assert refused(SECOND, path) == "unreadable"
+    assert refused(SECOND, write_clip(tmp_path / "b.mp4", 5)) == "unreadable"
 
 
 # --- damage ---------------------------------------------------------------------------------------
@@ -264,16 +249,10 @@ def test_sound_only_files(tmp_path):
     path = write_clip(tmp_path / "a.mp4", 0, wave=noise(1))
     assert refused(SECOND, path) == "no_video"
     fill = Video(fps=2.0, min_frames=2, missing="fill", codec="raw")
-    assert [image.shape for image in images(fill, path)] == [(256, 341, 3)] * 2
     found = extract(fill, path)
-    assert not np.any(images(fill, path)) and (found.flags, found.n_frames) == (("no_video",), 0)
-
-
-@pytest.mark.parametrize("video", [Video(codec="raw"), Video(codec="raw", square=5)])
-def test_a_raw_frame_comes_back_in_its_own_size(video):
-    shape = (5, 5, 3) if video.square else (4, 7, 3)
-    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)[:, ::-1]
-    assert np.array_equal(video.unpack(video.pack(image)), image)
+    assert (found.flags, found.n_frames) == (("no_video",), 0)
+    assert [image.shape for image in images(fill, path)] == [(256, 341, 3)] * 2
+    assert not np.any(images(fill, path))
 
 
 # --- views ----------------------------------------------------------------------------------------

@@ -226,9 +226,6 @@ def load_here(path: Path) -> Any:
     """As `unpickle.load`, in this process: the child's classes, then the parent's."""
     child, folder = unpickle_child, path.parent / "out"
     folder.mkdir(exist_ok=True)
-    child.copied = 0  # the child's process reads one file
-    child.ENCODED.clear()
-    child.Writer.numbers.clear()
     try:
         with limited_memory(unpickle.MEMORY):
             child.convert(path, folder)
@@ -236,8 +233,8 @@ def load_here(path: Path) -> Any:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         raise child.Refused("".join(c if c.isprintable() else "?" for c in line)[:300]) from None
     try:
-        return unpickle._read_result(folder)
-    except (ValueError, TypeError, pickle.UnpicklingError, MemoryError) as error:
+        return unpickle.read_result(folder)
+    except Exception as error:
         raise UsageError(f"{path} is refused: {error}") from None
 
 

@@ -195,7 +195,7 @@ def _vocabulary(folder: Path) -> Read:
         (folder / "vocab.txt").write_bytes(data)
         spec = text_spec(str(folder), 12, pair=True)
         (placed / "vocab.txt").unlink(missing_ok=True)
-        place_vocabulary(placed / "vocab.txt", spec.vocabulary, str(folder))
+        place_vocabulary(placed / "vocab.txt", str(folder))
         return spec.extract([], ["The abba !", "[PAD] a"], placed)
 
     return feed
