@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from common.files import is_ignored, read_table
+from common.files import read_table
 from common.options import UsageError
-from data_prep.datasets.tree import RawTree
+from data_prep.datasets.tree import RawTree, names_in
 from data_prep.spec import Candidate, Scan, Spec
 
 LABELS = tuple("0123456789")
@@ -29,11 +30,12 @@ def spec(settings: Settings) -> Spec:
     from data_prep.modalities.audio import Audio
     from data_prep.modalities.video import Video
 
-    sound = {"sample_rate": 16000, "seconds": 1.2, "n_fft": 256, "hop": 640}
-    frames = {"positions": 3, "max_frames": 3, "min_frames": 3, "short_side": None, "square": 32}
+    sound = Audio("stft", 16000, seconds=1.2, n_fft=256, hop=640, normalise="train")
+    still: dict[str, Any] = {"positions": 3, "max_frames": 3, "min_frames": 3, "frames": 3}
+    small: dict[str, Any] = {"short_side": None, "square": 32, "codec": "raw"}
     return {
-        "audio": Audio("stft", **sound, normalise="train"),
-        "video": Video(**frames, codec="raw", frames=3, augment="none", normalise="train"),
+        "audio": sound,
+        "video": Video(**still, **small, augment="none", normalise="train"),
     }
 
 
@@ -42,16 +44,17 @@ def scan(root: Path, settings: Settings) -> Scan:
     table = root / "labels.csv"
     if not table.is_file():
         raise UsageError(f"{root} is not AV-Digits: it has no labels.csv. `{WRITE}` writes the set")
-    listed = [(r["id"].strip(), r["label"].strip()) for r in read_table(table, ("id", "label"))]
-    there = {path.name for path in (root / "clips").glob("*") if not is_ignored(path.name)}
-    tree, candidates = RawTree(root), {}
+    rows = read_table(table, ("id", "label"))
+    listed = [(r["id"].strip(), r["label"].strip()) for r in rows]
+    there = set(names_in(root / "clips") if (root / "clips").is_dir() else ())
+    tree, candidates = RawTree(root), dict[str, Candidate]()
     for name, label in listed:
         files = {modality: f"{name}{ending}" for modality, ending in ENDINGS.items()}
         missing = [f"clips/{file}" for file in files.values() if file not in there]
         if name in candidates:
             tree.reject(name, "labels.csv", "duplicate", f"label {label!r}")
         elif label not in LABELS:
-            tree.reject(name, "labels.csv", "no_label", f"{label!r} is no digit")
+            tree.reject(name, "labels.csv", "no_label", f"{label!r} is not a digit")
         elif missing:
             tree.reject(name, " ".join(missing), "missing_file")
         else:
@@ -64,4 +67,4 @@ def scan(root: Path, settings: Settings) -> Scan:
             tree.reject_unknown(f"clips/{file}")
         elif path.stem not in names:
             tree.reject(path.stem, f"clips/{file}", "no_label", "not in labels.csv")
-    return tree.scan(LABELS, candidates.values())
+    return tree.scan("demo", LABELS, candidates.values())

@@ -1,7 +1,6 @@
 """Trees made for the official MIDAS release: recognition, lists, damage, and its commands."""
 
 import json
-import random
 import shutil
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from common.files import read_table
 from common.options import UsageError
 from data_prep import datasets
 from data_prep.datasets.release import find_release
-from data_prep.prepare import prepare, with_printable_names
-from data_prep.reasons import REASONS
+from data_prep.prepare import prepare
 from data_prep.spec import Listed
-from data_prep.store import Prepared, read_pool, write_pool
+from data_prep.store import Prepared
 from data_prep.verify import verify
 from experiments.run.folder import RunFolder
 from fixtures.release import DAMAGE, LISTS, line_of, write_lists, write_release, write_sample
@@ -85,12 +83,6 @@ def test_a_tree_is_recognised_at_the_root_or_a_folder_down(tmp_path, dataset, in
 def test_a_list_of_that_name_in_a_download_is_no_release_tree(tmp_path, dataset, folder, name):
     (tmp_path / folder).mkdir(parents=True)
     assert find_release(plant(tmp_path, name), dataset, ()) is None
-
-
-def test_a_download_with_a_list_of_the_release_is_still_the_download(tmp_path):
-    clip = "VideoFlash/1001_DFA_ANG_XX.flv"
-    found = scan("cremad", plant(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav", clip, "test.csv"))
-    assert [c.sources["video"] for c in found.candidates] == [(clip,)]
 
 
 @pytest.mark.parametrize("dataset", SETS)
@@ -201,13 +193,6 @@ def test_the_list_s_class_wins_over_the_name_s(tmp_path, dataset, file, old, new
     assert label in {c.label for c in found.candidates} and len(found.candidates) == 20
 
 
-def test_class_lists_of_another_set_are_noted(tmp_path):
-    write_release("cremad", tmp_path, 2, 2)
-    (tmp_path / "stat.csv").write_text("\ufeffNEU,1\nJOY,2\n", encoding="utf-8")
-    (line,) = scan("cremad", tmp_path).rejected
-    assert (line.id, line.reason) == ("stat.csv, line 2", "no_label")
-
-
 # folders whose entries no list names -> reasons of a folder of pictures, and of a file a.wav
 SOUNDS, PICTURES = ("unknown_name", "no_label"), ("no_label", "unknown_name")
 UNLISTED = {
@@ -250,13 +235,6 @@ def test_the_first_line_of_the_kinetics_lists(tmp_path, first, lost, noted):
     assert any("no part" in w and lost_rows[-1] in w for w in found.warnings)
 
 
-def test_a_kinetics_clip_of_a_first_line_is_in_no_part_under_the_release_s_rule_alone(tmp_path):
-    write_release("kinetics", tmp_path / "raw", 15, 2)
-    found = Prepared(prepared("kinetics", tmp_path))
-    sizes = {rule: sum(map(len, found.split(rule, 2).values())) for rule in ("release", "paper")}
-    assert len(found) == 30 and sizes == {"release": 28, "paper": 30}
-
-
 def test_kinetics_groups_are_the_videos(tmp_path):
     rows = [("ab_-cdefghi_000001_000011", 3), ("clip7", 3), ("x", 0)]
     write_lists("kinetics", tmp_path, rows)
@@ -276,28 +254,6 @@ def test_the_order_of_the_titles_is_the_pool_of_a_download(tmp_path):
         Listed("train/waffles/b.jpg", 100), Listed("train/waffles/none.jpg", 100),
         Listed("train/apple_pie/a.jpg", 95), Listed("test/ramen/c.jpg", 81),
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("dataset", SETS)
-def test_random_damage_of_the_lists_ends_in_rows_or_in_a_refusal(tmp_path, dataset):
-    write_release(dataset, tmp_path, 3, 2)
-    path, draw, kept = tmp_path / next(iter(LISTS[dataset])), random.Random(0), []
-    whole = path.read_bytes()
-    for _ in range(150):
-        data = bytearray(whole)
-        for _ in range(draw.choice([1, 3, 30])):
-            data[draw.randrange(len(data))] = draw.choice(b'\0\n\r",{}[]/\\.: 0a\xff\xe9')
-        path.write_bytes(data[: draw.choice([len(data), draw.randrange(len(data))])])
-        try:
-            found = with_printable_names(scan(dataset, tmp_path))
-        except UsageError:
-            continue
-        kept.append(len(found.candidates))
-        assert all(r.reason in REASONS and r.id for r in found.rejected)
-        assert all(row.id and row.key != "" for row in found.pool)
-        write_pool(tmp_path / ".pool.csv", found.pool)
-        assert read_pool(tmp_path / ".pool.csv") == found.pool
-    assert min(kept) < max(kept) == 6
 
 
 # Damage, and the official commands ----------------------------------------------------------------
