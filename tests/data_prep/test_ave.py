@@ -6,7 +6,6 @@ import pytest
 from raw import kept, plant, rejects, scan
 
 from common.options import UsageError
-from data_prep.datasets import ave
 from data_prep.modalities.video import Video
 from data_prep.reasons import Reject
 from fixtures.clips import HEADER
@@ -23,11 +22,6 @@ def scan_lists(root, every_event=False, **lists):
     """The scan of both clips and the given lists."""
     plant(root, *MP4.values(), lists={f"{name}.txt": text for name, text in lists.items()})
     return scan("ave", root, every_event=every_event)
-
-
-def test_there_are_28_classes_in_alphabetical_order():
-    assert len(ave.LABELS) == 28 and list(ave.LABELS) == sorted(ave.LABELS)
-    assert ave.LABELS[2] == "Baby cry, infant cry" and ave.LABELS[-1] == "Violin, fiddle"
 
 
 @pytest.mark.parametrize("base", ["", "AVE_Dataset"])
@@ -62,9 +56,6 @@ SAME_VIDEO = {
     "equal rows of two parts": (
         {"trainSet": BARK, "testSet": BARK, "Annotations": BARK}, ("Bark", "train"), [0.0, 3.0],
         ["duplicate"],
-    ),
-    "an empty event before a good one": (
-        {"trainSet": f"Cat&{LONE}&good&0&0\n{CAT}"}, ("Cat", "train"), [4.0, 9.0], ["empty_event"],
     ),
     "times written in two ways": (
         {"Annotations": f"Bark&{LONE}&good&0.0&3.0\n", "trainSet": BARK}, ("Bark", "train"),
@@ -105,19 +96,6 @@ def test_a_clip_whose_row_cannot_be_used_is_one_line(tmp_path, row, reason):
     found = scan_lists(tmp_path, trainSet=text, Annotations=text)
     assert kept(found) == {OTHER: ("Bus", "train")}
     assert [r for r in rejects(found) if r[0] == LONE] == [(LONE, MP4[LONE], reason)]
-
-
-def test_files_and_rows_without_their_counterpart(tmp_path):
-    plant(tmp_path, "AVE/notes.txt", "AVE/a b.mp4", f"AVE/{OTHER}.webm", "ReadMe.txt")
-    bad = OTHER_BUS.encode() + b"Caf\xe9&" + CAT.encode()
-    found = scan_lists(tmp_path, Annotations=bad, valSet="Cat&01234567890&good&0&9\n")
-    assert kept(found) == {OTHER: ("Bus", "")}
-    assert rejects(found) == sorted([
-        (LONE, MP4[LONE], "no_label"), ("01234567890", "valSet.txt", "missing_file"),
-        ("Annotations.txt, line 2", "Annotations.txt", "bad_line"),
-        ("ReadMe", "ReadMe.txt", "unknown_name"), (OTHER, f"AVE/{OTHER}.webm", "second_file"),
-        ("a b", "AVE/a b.mp4", "unknown_name"), ("notes", "AVE/notes.txt", "unknown_name"),
-    ])  # fmt: skip
 
 
 def test_lists_without_a_clip_are_refused(tmp_path):

@@ -7,7 +7,6 @@ import os
 import pytest
 from raw import kept, plant, reasons, rejects, scan
 
-from common.options import UsageError
 from data_prep.datasets import kinetics
 
 HEADER = "label,youtube_id,time_start,time_end,split"
@@ -73,11 +72,6 @@ def test_kinetics_names_that_are_none(name):
     assert kinetics.parse_name(name) is None
 
 
-def test_kinetics_classes():
-    assert len(kinetics.LABELS) == 31 and list(kinetics.LABELS) == sorted(kinetics.LABELS)
-    assert (kinetics.LABELS[12], kinetics.LABELS[30]) == ("playing guitar", "tickling")
-
-
 def rows(*lines, header=HEADER, **how):
     """A csv list as a spreadsheet writes it."""
     text = io.StringIO()
@@ -121,10 +115,6 @@ CASES = {
         [("yoga", SONG, "0", "10", "train"), ("singing", A, "0", "10", "")],
         {A: ("singing", "train")}, [],
     ),
-    "the list wins over the folder": (
-        [FIRST], [("tickling", SONG, "1", "11", "train")], {SONG: ("tickling", "train")},
-        [(SONG, FIRST, "label_conflict")],
-    ),
     "a row of another start": (
         [FIRST], [("tickling", SONG, "50", "60", "train")], {SONG: ("singing", "train")},
         [(SONG, "l.csv", "missing_file")],
@@ -147,11 +137,6 @@ CASES = {
         [("singing", SONG, "1", "11", "train"), ("singing", A, "1", "11", "train"),
          ("yoga", B, "1", "11", "train")],
         {SONG: ("singing", "train")}, [(A, "l.csv", "missing_file")],
-    ),
-    "other files": (
-        [FIRST, "readme.md", f"singing/{SONG}.mp4.part", "x.csv"], [], {SONG: ("singing", "train")},
-        [(f"{SONG}.mp4", f"singing/{SONG}.mp4.part", "unknown_name"),
-         ("readme", "readme.md", "unknown_name"), ("x", "x.csv", "unknown_name")],
     ),
 }  # fmt: skip
 
@@ -189,8 +174,3 @@ def test_a_link_to_nothing_or_a_pipe_named_like_a_list_is_no_list(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     found = scan("kinetics", tmp_path)
     assert reasons(found) == {"gone.csv": "unknown_name", "pipe.csv": "unknown_name"}
-
-
-def test_a_root_without_a_clip_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="no clip of Kinetics"):
-        scan("kinetics", plant(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav"))
