@@ -84,14 +84,13 @@ def scan(root: Path, settings: Settings) -> Scan:
         raise UsageError(f"{root} holds no clip of AVE. {SOURCE}")
     events: Events = {}
     refused = list(_read(tree, lists, settings.every_event, events))
-    candidates = []
     first_fault = {line.id: line for line in reversed(refused)}
     for youtube, paths in clips.items():
         rows = events.get(youtube, {})
         for number, row in enumerate(rows.values(), 1):
             name = youtube if len(rows) == 1 else f"{youtube}_{number}"
             sources, window = {"audio": paths, "video": paths}, {"video": row.seconds}
-            candidates.append(Candidate(name, row.label, sources, youtube, row.part, window))
+            tree.take(Candidate(name, row.label, sources, youtube, row.part, window), paths[0])
         if not rows:
             fault = first_fault.get(youtube, Rejection("", "", "no_label", "no list names it"))
             tree.reject(youtube, paths[0], fault.reason, fault.detail)
@@ -99,7 +98,7 @@ def scan(root: Path, settings: Settings) -> Scan:
     for youtube in events.keys() - clips.keys():
         for row in events[youtube].values():
             tree.reject(youtube, row.source, "missing_file", row.place)
-    return tree.scan("ave", LABELS, candidates)
+    return tree.scan("ave", LABELS)
 
 
 def _youtube_id(path: PurePosixPath) -> str | None:

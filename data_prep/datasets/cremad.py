@@ -59,15 +59,15 @@ def scan(root: Path, settings: Settings) -> Scan:
         # The regular spelling first: it is read where both are there.
         paths = sorted(tree.walk(folder), key=lambda path: ("_X." in path, path))
         files.append(tree.index(paths, partial(_clip, suffix)))
-    candidates, (wavs, flvs) = [], files
+    wavs, flvs = files
     for clip in wavs.keys() | flvs.keys():
         # Both files, even if one is missing: extraction flags the one that it reads instead.
         wav = wavs.get(clip, (tree.path("AudioWAV", f"{clip}.wav"),))
         flv = flvs.get(clip, (tree.path("VideoFlash", f"{clip}.flv"),))
         actor, _, emotion, _ = clip.split("_")
         sources = {"audio": (*wav, *flv), "video": flv}
-        candidates.append(Candidate(clip, LABELS.index(emotion), sources, actor))
-    return tree.scan("cremad", LABELS, candidates)
+        tree.take(Candidate(clip, LABELS.index(emotion), sources, actor), flv[0])
+    return tree.scan("cremad", LABELS)
 
 
 def _clip(suffix: str, path: PurePosixPath) -> str | None:

@@ -47,19 +47,17 @@ def scan(root: Path, settings: Settings) -> Scan:
     rows = read_table(table, ("id", "label"))
     listed = [(r["id"].strip(), r["label"].strip()) for r in rows]
     there = set(names_in(root / "clips") if (root / "clips").is_dir() else ())
-    tree, candidates = RawTree(root), dict[str, Candidate]()
+    tree = RawTree(root)
     for name, label in listed:
-        files = {modality: f"{name}{ending}" for modality, ending in ENDINGS.items()}
-        missing = [f"clips/{file}" for file in files.values() if file not in there]
-        if name in candidates:
-            tree.reject(name, "labels.csv", "duplicate", f"label {label!r}")
-        elif label not in LABELS:
-            tree.reject(name, "labels.csv", "no_label", f"{label!r} is not a digit")
-        elif missing:
-            tree.reject(name, " ".join(missing), "missing_file")
-        else:
-            sources = {modality: (f"clips/{file}",) for modality, file in files.items()}
-            candidates[name] = Candidate(name, LABELS.index(label), sources)
+        files = {modality: (f"clips/{name}{ending}",) for modality, ending in ENDINGS.items()}
+        missing = " ".join(path for (path,) in files.values() if path[6:] not in there)
+        tree.take(
+            Candidate(name, LABELS.index(label) if label in LABELS else -1, files),
+            missing or "labels.csv",
+            (name in tree.candidates, "duplicate", f"label {label!r}"),
+            (label not in LABELS, "no_label", f"{label!r} is not a digit"),
+            (missing, "missing_file", ""),
+        )
     names = {name for name, _ in listed}
     for file in sorted(there):
         path = Path(file)
@@ -67,4 +65,4 @@ def scan(root: Path, settings: Settings) -> Scan:
             tree.reject_unknown(f"clips/{file}")
         elif path.stem not in names:
             tree.reject(path.stem, f"clips/{file}", "no_label", "not in labels.csv")
-    return tree.scan("demo", LABELS, candidates.values())
+    return tree.scan("demo", LABELS)

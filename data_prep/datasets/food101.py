@@ -17,7 +17,7 @@ from common.options import UsageError, option
 from data_prep.datasets import options
 from data_prep.datasets.lists import read_records
 from data_prep.datasets.release import ReleaseTree, find_release
-from data_prep.datasets.tree import RawTree, find_base, walk
+from data_prep.datasets.tree import Index, RawTree, find_base, walk
 from data_prep.spec import Candidate, Listed, Scan, Spec
 
 LABELS = options.classes("food101")  # sorted folder names, as the ids of published lists
@@ -95,14 +95,11 @@ def scan(root: Path, settings: Settings) -> Scan:
 
     pictures = tree.index((path for path in walk(root) if path not in lists.values()), key)
     rows = [row for part, source in lists.items() for row in read_titles(tree, source, part)]
-    taken, pool = _match(tree, rows, pictures)
-    for picture, paths in pictures.items():
-        if picture not in taken:
-            tree.reject(picture, paths[0], "no_text", f"not in {lists[picture.split('/')[0]]}")
-    candidates = [candidate for candidate in taken.values() if candidate]
+    pool = _match(tree, rows, pictures)
+    _add_val(tree)
     if bad := sum("\ufffd" in row.title for row in rows):
         tree.warnings.append(f"{bad} titles hold bytes that are not UTF-8: U+FFFD in their place")
-    return tree.scan("food101", LABELS, _with_val(candidates), pool)
+    return tree.scan("food101", LABELS, pool)
 
 
 def read_titles(tree: RawTree, source: str, part: str) -> list[Row]:
@@ -164,10 +161,8 @@ def _places(header: list[str]) -> dict[str, int]:
     return found
 
 
-def _match(
-    tree: RawTree, rows: list[Row], pictures: dict[str, tuple[str, ...]]
-) -> tuple[dict[str, Candidate | None], list[Listed]]:
-    """The pictures that rows took, with their samples (None: it cannot be one), and the pool.
+def _match(tree: RawTree, rows: list[Row], pictures: Index) -> list[Listed]:
+    """Adds the rows that have a picture of their own; returns the pool.
 
     The list's class counts. A row whose picture is not in the folder of its class has it in another
     one, if exactly one holds that name and no other row has taken it. A row that names a .txt has
@@ -182,7 +177,7 @@ def _match(
         same = names.get((row.part, PurePosixPath(row.name).stem), ())
         if row.name.lower().endswith(TEXT) and len(same) == 1:
             rows[k] = row._replace(name=min(same))
-    taken: dict[str, Candidate | None] = {}
+    taken: set[str] = set()
     folder_of = {row: row.label for row in rows}
     for row in sorted(rows, key=lambda row: f"{row.part}/{row.label}/{row.name}" not in pictures):
         sample = f"{row.part}/{row.label}/{row.name}"
@@ -195,38 +190,40 @@ def _match(
             folder_of[row], sample = free[0], f"{row.part}/{free[0]}/{row.name}"
         folder, paths = folder_of[row], pictures[sample]
         label, classes = row.label or folder, f"list: {row.label or 'none'}, folder: {folder}"
-        if sample in taken:
-            tree.reject(sample, paths[0], "duplicate", f"{row.source}, line {row.line}")
-        elif label not in IDS:
-            taken[sample] = None
-            tree.reject(sample, paths[0], "no_label", classes)
-        else:
-            if label != folder:
-                tree.reject(sample, paths[0], "label_conflict", classes)
-            inline, sources = {"text": row.title}, {"image": paths}
-            taken[sample] = Candidate(sample, IDS[label], sources, "", row.part, inline)
-    pool = [
+        if label in IDS and label != folder and sample not in taken:
+            tree.reject(sample, paths[0], "label_conflict", classes)
+        inline, sources = {"text": row.title}, {"image": paths}
+        tree.take(
+            Candidate(sample, IDS.get(label, -1), sources, "", row.part, inline),
+            paths[0],
+            (sample in taken, "duplicate", f"{row.source}, line {row.line}"),
+            (label not in IDS, "no_label", classes),
+        )
+        taken.add(sample)
+    for picture, paths in pictures.items():
+        if picture not in taken:
+            tree.reject(picture, paths[0], "no_text", "no line of the lists names it")
+    return [
         Listed(f"{row.part}/{folder}/{row.name}", IDS[row.label or folder])
         for row, folder in folder_of.items()
         if (row.label or folder) in IDS
     ]
-    return taken, pool
 
 
-def _with_val(candidates: list[Candidate]) -> list[Candidate]:
-    """The samples with a val part, which the raw data lack: a tenth of each class's train part.
+def _add_val(tree: RawTree) -> None:
+    """Gives the samples a val part, which the raw data lack: a tenth of each class's train part.
 
     It has those whose ids have the smallest SHA-256, at least one of two. Our choice: without it
     the official test part, on which results are compared, could not be used.
     """
-    classes, val = defaultdict(list), set[str]()
-    for candidate in candidates:
+    classes = defaultdict(list)
+    for candidate in tree.candidates.values():
         if candidate.part == "train":
             classes[candidate.label].append(candidate.id)
     for ids in classes.values():
         ids.sort(key=lambda sample: hashlib.sha256(sample.encode()).hexdigest())
-        val.update(ids[: -(-len(ids) // VAL_SHARE)] if len(ids) > 1 else ())
-    return [replace(c, part="val") if c.id in val else c for c in candidates]
+        for sample in ids[: -(-len(ids) // VAL_SHARE)] if len(ids) > 1 else ():
+            tree.candidates[sample] = replace(tree.candidates[sample], part="val")
 
 
 def scan_release(tree: ReleaseTree) -> Scan:
@@ -254,8 +251,8 @@ def scan_release(tree: ReleaseTree) -> Scan:
                 reason = "no_text" if place.suffix.lower() in SUFFIXES else "unknown_name"
                 tree.reject(place.stem, path, reason, f"not in {part}.jsonl")
     tree.reject_others("images", PARTS)
-    found = tree.result()
-    return replace(found, candidates=_with_val(found.candidates))
+    _add_val(tree)
+    return tree.result()
 
 
 def _page(line: str) -> list[str]:

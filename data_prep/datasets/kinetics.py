@@ -116,7 +116,7 @@ def scan(root: Path, settings: Settings) -> Scan:
             tree.reject_unknown(path)
     if not files:
         raise UsageError(f"{root} holds no clip of Kinetics. {SOURCE}")
-    clips, outside = _clips(tree, files, rows)
+    outside = _add_clips(tree, files, rows)
     starts = defaultdict(set)
     for file in files:
         starts[file.youtube].add(file.start)
@@ -130,7 +130,7 @@ def scan(root: Path, settings: Settings) -> Scan:
             f"{outside.total()} clips of {len(outside)} classes outside the 31 left out"
             f" ({min(outside)[:80]!r}, for example)"
         )
-    return tree.scan("kinetics", LABELS, clips)
+    return tree.scan("kinetics", LABELS)
 
 
 def _read_list(tree: RawTree, path: str, rows: defaultdict[str, list[Row]]) -> bool:
@@ -165,10 +165,8 @@ def _may_be(start: int | None, other: int | None) -> bool:
     return None in (start, other) or start == other
 
 
-def _clips(
-    tree: RawTree, files: list[File], rows: dict[str, list[Row]]
-) -> tuple[list[Candidate], Counter[str]]:
-    """The clips of the 31 classes, and the number of those of each other class.
+def _add_clips(tree: RawTree, files: list[File], rows: dict[str, list[Row]]) -> Counter[str]:
+    """Adds the clips of the 31 classes; returns the number of those of each other class.
 
     The list's class goes before the folder's. The clips of a YouTube id differ in their start; a
     file whose name gives no start may be any of them.
@@ -206,12 +204,11 @@ def _clips(
         part = file.part or next((row.part for row in about if row.part), "")
         part, sources = same.part if same else part, {"audio": paths, "video": paths}
         clips[file.start] = Candidate(file.youtube, IDS[label], sources, file.youtube, part)
-    named = (
-        clip if len(clips) == 1 else replace(clip, id=f"{clip.id}_{start:06d}")
-        for clips in found.values()
-        for start, clip in clips.items()
-    )
-    return list(named), outside
+    for clips in found.values():
+        for start, clip in clips.items():
+            name = clip.id if len(clips) == 1 else f"{clip.id}_{start:06d}"
+            tree.take(replace(clip, id=name), clip.sources["video"][0])
+    return outside
 
 
 def scan_release(tree: ReleaseTree) -> Scan:

@@ -102,47 +102,44 @@ class Manifest:
         fewer cells than the header is rejected.
         """
         tree, table = RawTree(root), self._table(Files(root, self.anywhere))
-        found: dict[str, tuple[str, Any]] = {}
-        labels: set[str] = set()
+        numbers: dict[str, int] = {}  # of the labels, in the order of the rows
         for line, row in table.rows(tree.rejected):
-            name, label = row["id"].strip(), sys.intern(row["label"].strip())
+            name, label = row["id"].strip(), row["label"].strip()
             split, group = row.get("split", "").strip(), sys.intern(row.get("group", "").strip())
-            reason, detail, sources, inline = "", "", {}, {}
-            if not name or not label:
-                reason, detail = "no_label", "no label" if name else "no id"
-            elif split.casefold() not in PARTS:
-                raise UsageError(
-                    f"{self.path}, line {line}: split {split[:80]!r} is none of"
-                    " train, val (valid, validation, dev), test"
-                )
-            else:
-                labels.add(label)
+            sources, inline, missing = dict[str, tuple[str, ...]](), {}, ""
+            if name and label:
+                if split.casefold() not in PARTS:
+                    raise UsageError(
+                        f"{self.path}, line {line}: split {split[:80]!r} is none of"
+                        " train, val (valid, validation, dev), test"
+                    )
+                numbers.setdefault(label, len(numbers))
                 for m in self.order:
                     if load(m).inline:
                         inline[m] = row[m]
-                        continue
-                    path, why = table.find(line, row[m])
-                    sources[m] = (path,)
-                    if why:
-                        reason, detail = "missing_file", f"{m}: {why}"
-                        break
-            if not reason and name in found:
-                reason, detail = "duplicate", f"id {name!r}"
-            if reason:
-                tree.reject(name, f"{self.path.name}, line {line}", reason, detail)
-            else:
-                rest = sources, group, PARTS[split.casefold()], inline or NOTHING
-                found[name] = label, rest
-        if len(labels) < 2:
-            raise UsageError(
-                f"{self.path} has {len(labels)} label(s); two or more classes are needed"
+                    elif not missing:
+                        path, why = table.find(line, row[m])
+                        sources[m], missing = (path,), f"{m}: {why}" if why else ""
+            part = PARTS.get(split.casefold(), "")
+            tree.take(
+                Candidate(name, numbers.get(label, -1), sources, group, part, inline or NOTHING),
+                f"{self.path.name}, line {line}",
+                (not name or not label, "no_label", "no label" if name else "no id"),
+                (missing, "missing_file", missing),
+                (name in tree.candidates, "duplicate", f"id {name!r}"),
             )
-        names = tuple(sorted(labels))
-        number = {name: k for k, name in enumerate(names)}
+        if len(numbers) < 2:
+            raise UsageError(
+                f"{self.path} has {len(numbers)} label(s); two or more classes are needed"
+            )
+        names = tuple(sorted(numbers))
+        place = {name: k for k, name in enumerate(names)}
+        label_of = [place[name] for name in numbers]
         tree.warnings += [*table.notes, *_alike(names)]
-        rows = ((name, *found.pop(name)) for name in sorted(found))
-        scan = tree.scan("", names, (Candidate(n, number[label], *rest) for n, label, rest in rows))
-        return replace(scan, listed=len(scan.candidates) + len(scan.rejected))
+        for name, candidate in tree.candidates.items():
+            tree.candidates[name] = replace(candidate, label=label_of[candidate.label])
+        listed = len(tree.candidates) + len(tree.rejected)
+        return replace(tree.scan("", names), listed=listed)
 
 
 def _alike(names: Sequence[str]) -> list[str]:

@@ -99,23 +99,21 @@ def scan(root: Path, settings: Settings) -> Scan:
     # MulT's rows may name the video alone: then one has clips of different times.
     names = {name for name, _, _ in clips.values()}
     of_videos = len({clip[::2] for clip in clips.values()}) > len(names)
-    found: dict[str, Candidate] = {}
     for (part, row), (name, group, timed) in clips.items():
         where = f"{part}/{row}"
         if of_videos:
             name, group = timed, name
         label, why = _label(content[part][key_of_ratings][row], settings.label_rule)
-        if not name:
-            tree.reject(where, source, "unknown_name", f"id of {where}")
-        elif label is None:
-            tree.reject(name, source, "no_label", f"{where}: {why}")
-        elif name in found:
-            tree.reject(name, source, "duplicate", where)
-        else:
-            rows = {m: f"{part}/{key}/{row}" for m, key in ARRAYS.items()}
-            sources = dict.fromkeys(ARRAYS, (source,))
-            found[name] = Candidate(name, label, sources, group, PARTS[part], rows)
-    return tree.scan("mosi", LABELS, found.values())
+        rows = {m: f"{part}/{key}/{row}" for m, key in ARRAYS.items()}
+        sources = dict.fromkeys(ARRAYS, (source,))
+        tree.take(
+            Candidate(name or where, label, sources, group, PARTS[part], rows),
+            source,
+            (not name, "unknown_name", f"id of {where}"),
+            (why, "no_label", f"{where}: {why}"),
+            (name in tree.candidates, "duplicate", where),
+        )
+    return tree.scan("mosi", LABELS)
 
 
 def detect(root: Path) -> dict[str, str]:
@@ -179,8 +177,8 @@ def _clip(value: Any) -> tuple[str, str, str]:
     return name, video, f"{name}_{start:g}_{end:g}" if timed else name
 
 
-def _label(value: Any, rule: str) -> tuple[int | None, str]:
-    """(label, "") of a rating, or None and why there is none.
+def _label(value: Any, rule: str) -> tuple[int, str]:
+    """(label, "") of a rating, or -1 and why there is none.
 
     A rating is a number, or an array [1] or [1, 1] of one.
     """
@@ -189,7 +187,7 @@ def _label(value: Any, rule: str) -> tuple[int | None, str]:
     except (AttributeError, TypeError, ValueError):
         rating = math.nan
     if not -HIGHEST <= rating <= HIGHEST:  # NaN as well
-        return None, f"the rating {rating:g} is not between -3 and 3"
+        return -1, f"the rating {rating:g} is not between -3 and 3"
     if rule == "nonzero" and rating == 0:
-        return None, "the rating is 0, which --label_rule nonzero leaves out"
+        return -1, "the rating is 0, which --label_rule nonzero leaves out"
     return int(rating > 0 if rule == "pos_nonpos" else rating >= 0), ""

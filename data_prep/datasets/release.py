@@ -98,7 +98,6 @@ class ReleaseTree(RawTree):
     def __init__(self, root: Path, base: str, dataset: str, labels: tuple[str, ...]):
         super().__init__(root, base)
         self.dataset, self.labels, self.form = dataset, labels, FORMS[dataset]
-        self.candidates: list[Candidate] = []
         self.listed: list[tuple[str, Row]] = []
         self.places: dict[str, str] = {}  # sample -> the row that named it first
 
@@ -172,7 +171,7 @@ class ReleaseTree(RawTree):
         if reason:
             self.reject(sample[:80], row.source, reason, f"{row.place}: {detail}"[:300])
         if reason in ("", "label_conflict"):
-            self.candidates.append(candidate)
+            self.candidates[sample] = candidate
 
     def _is_there(self, modality: str, path: str) -> bool:
         is_folder = os.path.isdir(self.root / path)
@@ -205,7 +204,7 @@ class ReleaseTree(RawTree):
         ]
         where, count = self.root / self.base, sum(not row.header for row in pool)
         self.warnings.append(f"{where} is read as a tree made for the official MIDAS code")
-        return self.scan(self.dataset, self.labels, self.candidates, pool, count)
+        return self.scan(self.dataset, self.labels, pool, count)
 
 
 def _name_fault(name: str) -> str:

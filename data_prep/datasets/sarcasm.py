@@ -59,7 +59,6 @@ def scan(root: Path, settings: Settings) -> Scan:
     tree = RawTree(root, base)
     folder = tree.path(("text", "")[k])
     pictures = tree.index(tree.walk(IMAGES), by_name(IMAGE))
-    candidates: dict[str, Candidate] = {}
     named = set()
     for list_name, part in LISTS.items():
         source = f"{folder}/{list_name}"
@@ -71,21 +70,18 @@ def scan(root: Path, settings: Settings) -> Scan:
             sample, text, label = parsed
             named.add(sample)
             paths = pictures.get(sample, (tree.path(IMAGES, f"{sample}.jpg"),))
-            place, reason = f"{source} line {number}", ""
-            if words := sorted(FILTER.intersection(text.split())):
-                reason, place = "filtered", f"{place}: {' '.join(words)}"
-            elif label not in (0, 1):
-                reason, place = "no_label", f"{place}: {label}"
-            elif sample in candidates or sample not in pictures:
-                reason = "duplicate" if sample in candidates else "missing_file"
-            if reason:
-                tree.reject(sample, paths[0], reason, place)
-            else:
-                inline, sources = {"text": text}, {"image": paths}
-                candidates[sample] = Candidate(sample, label, sources, "", part, inline)
+            place, words = f"{source} line {number}", FILTER.intersection(text.split())
+            tree.take(
+                Candidate(sample, label, {"image": paths}, "", part, {"text": text}),
+                paths[0],
+                (words, "filtered", f"{place}: {' '.join(sorted(words))}"),
+                (label not in (0, 1), "no_label", f"{place}: {label}"),
+                (sample in tree.candidates, "duplicate", place),
+                (sample not in pictures, "missing_file", place),
+            )
     tree.reject_unlisted(pictures, named)
     tree.reject_beside(folder, LISTS)
-    return tree.scan("sarcasm", LABELS, candidates.values())
+    return tree.scan("sarcasm", LABELS)
 
 
 def parse_line(line: str) -> tuple[str, str, int] | None:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from common.files import is_ignored
 from common.options import UsageError
@@ -74,6 +75,7 @@ class RawTree:
 
     def __init__(self, root: Path, base: str = ""):
         self.root, self.base = root, base
+        self.candidates: dict[str, Candidate] = {}
         self.rejected: list[Rejection] = []
         self.warnings: list[str] = []
 
@@ -93,6 +95,13 @@ class RawTree:
     def reject(self, sample: str, source: str, reason: str, detail: str = "") -> None:
         """Notes a line of rejected.csv."""
         self.rejected.append(Rejection(sample, source, reason, detail))
+
+    def take(self, candidate: Candidate, source: str, *checks: tuple[Any, str, str]) -> None:
+        """Adds a candidate, unless one of the (what is wrong, reason, detail) applies."""
+        for wrong, reason, detail in checks:
+            if wrong:
+                return self.reject(candidate.id, source, reason, detail)
+        self.candidates[candidate.id] = candidate
 
     def reject_unknown(self, path: str) -> None:
         """Rejects a file or folder that is no part of the dataset."""
@@ -130,12 +139,11 @@ class RawTree:
         self,
         dataset: str,
         labels: tuple[str, ...],
-        candidates: Iterable[Candidate],
         pool: list[Listed] | None = None,
         count: int | None = None,
     ) -> Scan:
         """The result of the scan; warns if `count`, or all there are, is not the paper's number."""
-        ordered = sorted(candidates, key=lambda candidate: candidate.id)
+        ordered = sorted(self.candidates.values(), key=lambda candidate: candidate.id)
         found, expected = count or len(ordered), DATASETS.get(dataset, ("", None))[1]
         if expected not in (None, found):
             self.warnings.append(f"{found} samples of {dataset} found; the paper has {expected}")

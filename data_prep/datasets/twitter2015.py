@@ -64,23 +64,23 @@ def scan(root: Path, settings: Settings) -> Scan:
     lists, images = _find(root)
     tree = RawTree(root)
     pictures = tree.index(tree.walk(images), by_name(IMAGE))
-    candidates, named = [], set()
+    named = set()
     for name, source in lists.items():
         read = _read_tsv if source.endswith(".tsv") else _read_txt
         for sample, label, image, *texts in read(tree, source, name):
             named.add(image)
             paths = pictures.get(image, (f"{images}/{image}",))
-            if label is None:
-                tree.reject(sample, paths[0], "no_label", f"its label in {source} is no polarity")
-            elif settings.drop_missing and image not in pictures:
-                tree.reject(sample, paths[0], "missing_file", source)
-            else:
-                inline, sources = {"text": texts}, {"image": paths}
-                candidates.append(Candidate(sample, label, sources, image, PARTS[name], inline))
+            missing = settings.drop_missing and image not in pictures
+            tree.take(
+                Candidate(sample, label, {"image": paths}, image, PARTS[name], {"text": texts}),
+                paths[0],
+                (label < 0, "no_label", f"its label in {source} is no polarity"),
+                (missing, "missing_file", source),
+            )
     tree.reject_unlisted(pictures, named)
     folder = str(PurePosixPath(lists["train"]).parent)
     tree.reject_beside(folder, [part + suffix for part in PARTS for suffix in SUFFIXES])
-    return tree.scan("twitter2015", LABELS, candidates)
+    return tree.scan("twitter2015", LABELS)
 
 
 def _find(root: Path) -> tuple[dict[str, str], str]:
@@ -100,9 +100,7 @@ def _find(root: Path) -> tuple[dict[str, str], str]:
     )
 
 
-Row = tuple[
-    str, int | None, str, str, str
-]  # sample, label (None: no polarity), image, text, target
+Row = tuple[str, int, str, str, str]  # sample, label (-1: no polarity), image, text, target
 
 
 def _read_tsv(tree: RawTree, source: str, name: str) -> Iterator[Row]:
@@ -114,7 +112,7 @@ def _read_tsv(tree: RawTree, source: str, name: str) -> Iterator[Row]:
         if len(cells) != 5 or not IMAGE.fullmatch(cells[2]):
             tree.reject(sample, source, "bad_line", f"line {number}")
         else:
-            yield sample, TSV_LABELS.get(cells[1]), cells[2], cells[3], cells[4]
+            yield sample, TSV_LABELS.get(cells[1], -1), cells[2], cells[3], cells[4]
 
 
 def _read_txt(tree: RawTree, source: str, name: str) -> Iterator[Row]:
@@ -137,4 +135,4 @@ def _read_txt(tree: RawTree, source: str, name: str) -> Iterator[Row]:
         if UNREADABLE in block:
             tree.reject(sample, source, "bad_line", f"line {k + 1}")
         else:
-            yield sample, TXT_LABELS.get(polarity), image, text, target
+            yield sample, TXT_LABELS.get(polarity, -1), image, text, target

@@ -156,7 +156,6 @@ def scan(root: Path, settings: Settings) -> Scan:
     if settings.flow_algo == "tvl1":
         pairs = settings.flow_positions * settings.flow_stack
         tree.warnings.append(f"TV-L1 may take {pairs} times 1.5 s a clip: see --limit_s")
-    found = {}
     for key, files in clips.items():
         if files:
             name, number = PurePosixPath(files[0]).stem, files[0].rpartition("_g")[2][:2]
@@ -166,8 +165,17 @@ def scan(root: Path, settings: Settings) -> Scan:
                 parts = ["val" if part == "train" else part for part in parts]
             sources = {"flow": flow.get(key, tuple(files)), "video": tuple(files)}
             group, part = f"{LABELS[label]}_g{number}", "/".join(parts).rstrip("/")
-            found[key] = Candidate(name, label, sources, group, part)
-    return tree.scan("ucf101", LABELS, found.values(), _pool(rows, found))
+            tree.take(Candidate(name, label, sources, group, part), files[0])
+    # The rows of the first list, train then test, if they name all clips.
+    first = {key: row for key, row in rows.items() if row.parts[0]}
+    pool = None
+    if all(key in first for key, files in clips.items() if files):
+        pool = [
+            Listed(Path((clips.get(key) or [row.name])[0]).stem, IDS[key.split("_")[1]])
+            for key, row in sorted(first.items(), key=lambda item: item[1].parts[0] != "train")
+            if key.split("_")[1] in IDS
+        ]
+    return tree.scan("ucf101", LABELS, pool)
 
 
 def _read_list(tree: RawTree, source: str, part: str, number: int, rows: dict[str, Row]) -> None:
@@ -184,23 +192,6 @@ def _read_list(tree: RawTree, source: str, part: str, number: int, rows: dict[st
         if row.parts[number] not in ("", part):
             raise UsageError(f"{tree.root / source} names {match[1]}, as does the other list")
         row.parts[number] = part
-
-
-def _pool(rows: dict[str, Row], clips: dict[str, Candidate]) -> list[Listed] | None:
-    """The rows of the first list, train then test; None if they lack a clip.
-
-    A class is its number in our order, as in the official lists.
-    """
-    first = [key for key, row in rows.items() if row.parts[0]]
-    if not clips.keys() <= set(first):
-        return None
-    pool = []
-    for key in sorted(first, key=lambda key: rows[key].parts[0] != "train"):
-        clip = clips.get(key)
-        label = clip.label if clip else IDS.get(key.split("_")[1])
-        if label is not None:
-            pool.append(Listed(clip.id if clip else rows[key].name, label))
-    return pool
 
 
 def _pictures(tree: RawTree, folders: list[str], clips: dict[str, list[str]]) -> Index:
