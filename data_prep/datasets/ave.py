@@ -2,10 +2,9 @@
 
     Category&VideoID&Quality&StartTime&EndTime
 
-Annotations.txt has every row; trainSet.txt, valSet.txt and testSet.txt have those of the official
-parts. Any of them may have a header. Sound and frames are prepared as those of Kinetics-Sounds in
-its "stft" form. Frames are taken inside the event, as by ARL (shicaiwei123/ICCV2025-ARL), sound of
-the whole clip.
+Annotations.txt has every row, {train,val,test}Set.txt those of the official parts; any may have a
+header. Sound is that of Kinetics-Sounds in its "stft" form, of the whole clip; frames are taken
+inside the event, as by ARL (shicaiwei123/ICCV2025-ARL).
 """
 
 import math
@@ -49,10 +48,7 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """10 s of audio, [129, 1251], of which the model sees 5 s as they are.
-
-    1 frame a second of the event, at most 10; the model sees one of each third of it.
-    """
+    """10 s of audio, [129, 1251], of which the model sees 5 s; 1 frame a second of the event."""
     missing, silent = settings.allow_missing, settings.drop_silent
     return kinetics.spec(
         kinetics.Settings(audio_feature="stft", allow_missing=missing, drop_silent=silent)

@@ -42,7 +42,7 @@ class Settings:
 def spec(settings: Settings) -> Spec:
     """Audio [128, 1024] (fbank) or [257, 188] (stft, as in OGM-GE); frames of at most 10 s.
 
-    2 frames a second as in BalanceBenchmark (the release states no rate), at least 3 (the release).
+    2 a second as in BalanceBenchmark (the release states no rate), at least 3 (the release).
     """
     missing = "fill" if settings.keep_all else "reject"
     stft = {"sample_rate": 22050, "seconds": 3.0, "n_fft": 512, "hop": 353}

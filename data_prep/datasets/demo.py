@@ -22,10 +22,9 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """Audio [129, 31], video 3 frames of [32, 32, 3], not augmented; all numbers are our choice.
+    """Audio [129, 31], 3 frames [32, 32, 3], not augmented; all numbers are our choice.
 
-    The hop of 40 ms is longer than the window of 16 ms: samples are skipped on purpose, since the
-    tones last long and the demo must be small. Both are normalised by the training part.
+    The hop of 40 ms is longer than the window of 16 ms: the tones last, and the set must be small.
     """
     from data_prep.modalities.audio import Audio
     from data_prep.modalities.video import Video

@@ -103,10 +103,9 @@ def scan(root: Path, settings: Settings) -> Scan:
 
 
 def read_titles(tree: RawTree, source: str, part: str) -> list[Row]:
-    """The rows of a list in either form.
+    """The rows of a list in either form, also where nobody quoted the commas of a title.
 
-    Commas of a title that nobody quoted are understood; bytes that are not UTF-8 become U+FFFD.
-    Raises `UsageError` for a file that is no such list.
+    Bytes that are not UTF-8 become U+FFFD. Raises `UsageError` for a file that is no such list.
     """
     rows: list[Row] = []
     places: list[int] = []  # the columns of picture, title and class
@@ -162,11 +161,11 @@ def _places(header: list[str]) -> dict[str, int]:
 
 
 def _match(tree: RawTree, rows: list[Row], pictures: Index) -> list[Listed]:
-    """Adds the rows that have a picture of their own; returns the pool.
+    """Adds the rows that have a picture; returns the pool. The list's class counts.
 
-    The list's class counts. A row whose picture is not in the folder of its class has it in another
-    one, if exactly one holds that name and no other row has taken it. A row that names a .txt has
-    the only picture of that stem.
+    A row whose picture is not in the folder of its class has it in another one, if exactly one
+    holds that name and no other row has taken it. A row that names a .txt has the only picture of
+    that stem.
     """
     names, folders = defaultdict(set), defaultdict(list)
     for picture in pictures:
@@ -214,7 +213,7 @@ def _add_val(tree: RawTree) -> None:
     """Gives the samples a val part, which the raw data lack: a tenth of each class's train part.
 
     It has those whose ids have the smallest SHA-256, at least one of two. Our choice: without it
-    the official test part, on which results are compared, could not be used.
+    the official test part could not be used.
     """
     classes = defaultdict(list)
     for candidate in tree.candidates.values():
@@ -227,10 +226,7 @@ def _add_val(tree: RawTree) -> None:
 
 
 def scan_release(tree: ReleaseTree) -> Scan:
-    """images/<part>/<img> with the text of each line of <part>.jsonl.
-
-    A label is a class's number in our order, which is that of the sorted names, or its name.
-    """
+    """images/<part>/<img> with the text of each line of <part>.jsonl; labels are ids or names."""
     used: dict[str, set[str]] = {part: set() for part in PARTS}
     for row in tree.rows(_page, ("img", "text", "label")):
         name, text, label = row.fields

@@ -49,10 +49,7 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """10 s of audio, [128, 1024] (fbank) or [129, 1251] (stft, of which the model sees 5 s).
-
-    1 frame a second, at most 10.
-    """
+    """10 s of audio, [128, 1024] (fbank) or [129, 1251] (stft: 5 s are seen); 1 frame a second."""
     missing = "fill" if settings.allow_missing else "reject"
     sound = {"missing": missing, "drop_silent": settings.drop_silent}
     sound["sample_rate"] = settings.sample_rate
@@ -61,10 +58,7 @@ def spec(settings: Settings) -> Spec:
 
 
 class File(NamedTuple):
-    """A clip by name and place: `start` in seconds or None, `folder` as a class name.
-
-    `above`: the folder of that folder.
-    """
+    """A clip by name and place: `start` in seconds or None, `folder` and the one `above` it."""
 
     path: str
     youtube: str
@@ -168,8 +162,7 @@ def _may_be(start: int | None, other: int | None) -> bool:
 def _add_clips(tree: RawTree, files: list[File], rows: dict[str, list[Row]]) -> Counter[str]:
     """Adds the clips of the 31 classes; returns the number of those of each other class.
 
-    The list's class goes before the folder's. The clips of a YouTube id differ in their start; a
-    file whose name gives no start may be any of them.
+    The list's class goes before the folder's. A file without a start may be any of its id.
     """
     found: dict[str, dict[int | None, Candidate]] = {}  # YouTube id -> start ->
     outside: Counter[str] = Counter()
@@ -214,8 +207,7 @@ def _add_clips(tree: RawTree, files: list[File], rows: dict[str, list[Row]]) -> 
 def scan_release(tree: ReleaseTree) -> Scan:
     """audios/<name>.wav and videos/<name>/ of the clips of two lists: name, start, end, label.
 
-    The release takes the first line of each list for a header: under the split rule `release` a
-    sample there is in no part, under the others it is one like the rest.
+    The release takes the first line of each list for a header and loses that sample.
     """
 
     def split(line: str) -> list[str]:

@@ -25,10 +25,9 @@ ESCAPED = re.compile("[\udc80-\udcff]")  # how Python keeps bytes that are not U
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a list without their ends (LF or CRLF) and without a byte order mark.
+    """The lines of a list, without their ends and a byte order mark; see `UNREADABLE`.
 
-    A line that is too long or not UTF-8 is `UNREADABLE`. Raises `UsageError` for a path that cannot
-    be a list.
+    Raises `UsageError` for a path that cannot be a list.
     """
     for line in _read(path, MAX_LINE, "\n"):
         yield UNREADABLE if line is None or ESCAPED.search(line) else line.rstrip("\r\n")
@@ -45,8 +44,7 @@ def csv_fields(line: str) -> list[str]:
 class Record(NamedTuple):
     """A row of a csv file: the number of its first line, its cells, and what is wrong with it.
 
-    With `OPEN_QUOTE` the cells are those of its line, without the quote; with `NOT_UTF8` and
-    `TOO_LONG` there are none.
+    With `OPEN_QUOTE` the cells are those of its line, with `NOT_UTF8` and `TOO_LONG` none.
     """
 
     line: int

@@ -1,17 +1,12 @@
 """Your own data: a csv file with a row for each sample (`--dataset my/pets.csv`).
 
 Columns: `id`, `label`, optionally `split` (train, val, test) and `group` (what a group split keeps
-together), and one for each modality: `audio`, `video`, `image`, `flow` hold a file's path relative
-to the manifest, `array` a .npy file, `text` the text itself. At least one modality; MIDAS and most
-others need two. Modalities are taken in the order of the columns; other columns are ignored.
-
---dataset_root names another folder for the files. Then links may lead out of that folder; without
-it they may not. Absolute paths must lie below the folder in either case.
-
-All numbers of the stored forms are our choice: those of the paper's sets that come closest.
+together), and for each modality one: `audio`, `video`, `image`, `flow` hold a file's path relative
+to the manifest (or to --dataset_root), `array` a .npy file, `text` the text itself. Their order is
+that of the modalities. Links may lead out of the folder only with --dataset_root. All numbers of
+the stored forms are our choice: those of the paper's sets that come closest.
 """
 
-import math
 import re
 import sys
 import unicodedata
@@ -96,11 +91,7 @@ class Manifest:
         return {m: modality_of(m, settings) for m in self.order}
 
     def scan(self, root: Path, settings: Settings) -> Scan:
-        """The rows as candidates; raises `UsageError` for a path that leaves the root.
-
-        A row without a label, with an id that came before, with a missing file or with more or
-        fewer cells than the header is rejected.
-        """
+        """The rows as candidates; raises `UsageError` for a path that leaves the root."""
         tree, table = RawTree(root), self._table(Files(root, self.anywhere))
         numbers: dict[str, int] = {}  # of the labels, in the order of the rows
         for line, row in table.rows(tree.rejected):
@@ -144,18 +135,13 @@ class Manifest:
 
 def _alike(names: Sequence[str]) -> list[str]:
     """A line where classes differ only in case, in how a number is written, or unseen."""
-    seen: dict[Any, str] = {}
+    seen: dict[str, str] = {}
     pairs = []
     for name in names:
         plain = unicodedata.normalize("NFKC", UNSEEN.sub("", name)).casefold()
-        key: Any = " ".join(plain.split())
-        try:
-            key = float(name) if math.isfinite(float(name)) else key
-        except ValueError:
-            pass
-        if key in seen:
+        key = re.sub(r"^0+(?=\d)|\.0*$", "", " ".join(plain.split()))  # 01 and 1.0 are 1
+        if seen.setdefault(key, name) != name:
             pairs.append(f"{seen[key][:80]!r} and {name[:80]!r}")
-        seen.setdefault(key, name)
     more = f" (and {len(pairs) - 1} more pairs)" if pairs[1:] else ""
     return [f"the classes {pairs[0]}{more} differ only in how they are written"] if pairs else []
 
@@ -163,8 +149,7 @@ def _alike(names: Sequence[str]) -> list[str]:
 def modality_of(kind: str, s: Settings) -> Modality:
     """The modality of a column.
 
-    Audio and arrays are normalised by the training part, pictures by ImageNet's constants. A crop
-    of a moving picture changes its motion's scale, so flow is only mirrored.
+    A crop of a moving picture changes its motion's scale, so flow is only mirrored.
     """
     if kind == "text":
         from data_prep.modalities.text import text_spec

@@ -1,14 +1,10 @@
 """CMU-MOSI: one pickle of text, audio and video features of 2,199 clips, rated from -3 to 3.
 
-Two families of files, each with the words aligned in all modalities or not:
-
-* MMSA's (github.com/thuiar/MMSA), MOSI/Processed/aligned_50.pkl and unaligned_50.pkl: BERT vectors;
-* MulT's (github.com/yaohungt/Multimodal-Transformer), mosi_data.pkl and mosi_data_noalign.pkl:
-  GloVe vectors.
-
-Either is a dict train, valid, test -> dict of arrays [N, L, D] under "text", "audio", "vision", the
-ratings, and "id": "video$_$clip", or rows of (b"video_clip", start, end). Shapes are read from the
-arrays. The parts are the official ones (1,284, 229 and 686 clips), which no video is common to.
+MMSA's files (github.com/thuiar/MMSA, MOSI/Processed) have BERT vectors, those of MulT
+(github.com/yaohungt/Multimodal-Transformer) GloVe's. Either is a dict train, valid, test -> dict of
+arrays [N, L, D] under "text", "audio", "vision", the ratings, and "id": "video$_$clip", or rows of
+(b"video_clip", start, end). The parts are the official ones (1,284, 229 and 686 clips), which no
+video is common to.
 """
 
 import math
@@ -78,10 +74,7 @@ def spec(settings: Settings) -> Spec:
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """The rows of the pickle as candidates; raises `UsageError` for another or a damaged file.
-
-    Other files in the pickle's folder are rejected, except for those of the other variants.
-    """
+    """The rows of the pickle as candidates; raises `UsageError` for another or a damaged file."""
     # Imported here: datasets are imported for --help, and numpy takes a while.
     from data_prep.modalities.unpickle import load
 
@@ -153,10 +146,7 @@ def _check(content: Any, path: Path, key_of_ratings: str) -> None:
 
 
 def _clip(value: Any) -> tuple[str, str, str]:
-    """(id, video, id with times) of a clip; empty strings if it has none.
-
-    MMSA's ids are text, MulT's rows of (b"video_clip", start, end) [seconds].
-    """
+    """(id, video, id with times) of a clip's entry; empty strings if it has none."""
     whole = isinstance(value, (str, bytes))
     try:
         name = value if whole else value[0]
@@ -178,10 +168,7 @@ def _clip(value: Any) -> tuple[str, str, str]:
 
 
 def _label(value: Any, rule: str) -> tuple[int, str]:
-    """(label, "") of a rating, or -1 and why there is none.
-
-    A rating is a number, or an array [1] or [1, 1] of one.
-    """
+    """(label, "") of a rating, a number or an array of one; or -1 and why there is none."""
     try:
         rating = float(value if isinstance(value, (int, float)) else value.reshape(()))
     except (AttributeError, TypeError, ValueError):

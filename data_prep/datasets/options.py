@@ -58,8 +58,7 @@ def clip_spec(
 ) -> Spec:
     """Sound as a filter bank [128, 1024] or an STFT of the form `stft`, and frames.
 
-    The model sees the whole filter bank, normalised by the constants of the official release, or
-    the STFT as it is, and one frame of each third of the clip.
+    The filter bank is normalised by the constants of the official release, the STFT is not.
     """
     from data_prep.modalities.audio import Audio
     from data_prep.modalities.video import Video

@@ -21,7 +21,7 @@ from data_prep.spec import Rejection
 class Table:
     """The csv file that `flag` names, by its columns in lower case; only `known` ones count.
 
-    With `files`, a line that names one of them is a row of its own, and no part of a text over
+    With `files`, a line that names one of them is a row by itself, and no part of a text over
     several lines. Raises `UsageError` for what is no such file.
     """
 

@@ -1,13 +1,12 @@
-"""Trees made for the official MIDAS release (commit d25b225): their names, and their lists.
+"""Trees made for the official MIDAS release (commit d25b225), recognised by their names.
 
     cremad    AudioWAV/ visual_frames/             train_split.csv val.csv test.csv stat.csv
     ucf101    frames_rgb/ flows_u/ flows_v/        trainlist01_new.txt testlist01_new.txt
     food101   images/train/ images/test/           train.jsonl test.jsonl
     kinetics  videos/ audios/                      videos/train.txt videos/val.txt
 
-Such a tree is recognised by these names, and each dataset's `scan_release` reads it. What the
-release's loaders leave out is rejected with a reason. Class ids are ours. The split rule `release`
-draws from all rows of the lists.
+What the release's loaders leave out is rejected. Class ids are ours. The split rule `release` draws
+from all rows of the lists.
 """
 
 import os
@@ -55,10 +54,7 @@ UNREAD = ("stat.csv", "classInd.txt")  # the names of the classes
 
 
 def find_release(root: Path, dataset: str, labels: tuple[str, ...]) -> "ReleaseTree | None":
-    """The tree in `root` or one of its folders; None if there is none.
-
-    Raises `UsageError` for a tree that lacks a list or a folder.
-    """
+    """The tree in `root` or one of its folders, if any; raises `UsageError` if it is not whole."""
     form, partial, download = FORMS[dataset], "", False
     needed = form.lists + form.folders
     for base in bases(root):

@@ -1,11 +1,9 @@
 """Multimodal sarcasm detection of tweets (Cai et al. 2019): text/*.txt and dataset_image/<id>.jpg.
 
 A line of train.txt is a Python list ['<tweet id>', 'text', label]; in valid2.txt and test2.txt a
-label by a human annotator follows, and in all three the last element counts. Lines whose text holds
-a word of `FILTER` are left out, as the authors' own loader does
-(headacheboy/data-of-multimodal-sarcasm-detection, codes/loadData.py). That leaves 24,635 samples
-where the paper has 24,715; the cause is not known. The text stays as it is, with its hashtags and
-emoji codes.
+label by a human annotator follows, which counts. Lines whose text holds a word of `FILTER` are left
+out, as by the authors (headacheboy/data-of-multimodal-sarcasm-detection, codes/loadData.py): 24,635
+samples stay where the paper has 24,715; the cause is not known.
 """
 
 import ast
@@ -51,8 +49,7 @@ def spec(settings: Settings) -> Spec:
 def scan(root: Path, settings: Settings) -> Scan:
     """The lines of the three lists with their pictures; raises `UsageError` for another tree.
 
-    The authors' repository also has a train.txt and a test.txt of another form at its top: only the
-    three names together are the lists. Lines are refused in the order of the authors' loader.
+    The authors' repository also has a train.txt and a test.txt of another form at its top.
     """
     in_text = [f"text/{name}" for name in LISTS]
     base, k = find_base(root, SOURCE, (*in_text, IMAGES), (*LISTS, IMAGES))
@@ -87,8 +84,7 @@ def scan(root: Path, settings: Settings) -> Scan:
 def parse_line(line: str) -> tuple[str, str, int] | None:
     """(id, text, last element) of a line, or None if it is no list of two strings and numbers.
 
-    Only lines that match `LINE` are passed to Python's parser of literals: nested brackets could
-    crash it.
+    Python's parser of literals sees only what matches `LINE`: nested brackets could crash it.
     """
     if not LINE.fullmatch(line):
         return None

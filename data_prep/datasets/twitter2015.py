@@ -1,9 +1,7 @@
 """Twitter2015 (Yu and Jiang 2019): tweets with a picture, and the sentiment towards one target.
 
-{train,dev,test}.tsv or .txt, and twitter2015_images/<image>, as in jefferyYu/TomBERT. A tweet with
-several targets is there once for each, with "$T$" in the target's place: the text is stored as the
-pair (tweet with $T$, target), since otherwise those samples would be the same (how the paper joins
-them is not known; TomBERT does it like this).
+A tweet with several targets is there once for each, with "$T$" in the target's place: stored is the
+pair (tweet with $T$, target), as in jefferyYu/TomBERT (how the paper joins them is not known).
 
 A .tsv has five columns (index, label 0..2, image, text, target), although the header of test.tsv
 names four; nothing in it is quoted. A .txt has four lines a sample (text, target, polarity -1..1,
@@ -56,11 +54,7 @@ def spec(settings: Settings) -> Spec:
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """The samples of the three lists; raises `UsageError` for another tree.
-
-    The pictures are beside the lists or in a folder above them, up to the root. All may be in a
-    folder of the root.
-    """
+    """The samples of the three lists; raises `UsageError` for another tree."""
     lists, images = _find(root)
     tree = RawTree(root)
     pictures = tree.index(tree.walk(images), by_name(IMAGE))
@@ -116,10 +110,7 @@ def _read_tsv(tree: RawTree, source: str, name: str) -> Iterator[Row]:
 
 
 def _read_txt(tree: RawTree, source: str, name: str) -> Iterator[Row]:
-    """The samples of a .txt; raises `UsageError` where it is out of step.
-
-    A line more or less shifts all that follow, so nothing behind it can be trusted.
-    """
+    """The samples of a .txt; raises `UsageError` where a line more or less shifts all others."""
     lines = [line.strip() for line in read_lines(tree.root / source)]
     while lines and not lines[-1]:
         lines.pop()

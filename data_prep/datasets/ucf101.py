@@ -1,19 +1,13 @@
 """UCF-101: <Class>/v_<Class>_gXX_cYY.avi, optionally the official lists and precomputed flow.
 
-A clip's class is its folder's, or its name's if the folder is no class: the files of
+A clip's class is its folder's, or its name's if the folder is no class. The files of
 HandstandPushups are called v_HandStandPushups_..., so names are compared without regard to case.
-The folders of classes may be anywhere below the root. `ucfTrainTestlist` holds classInd.txt,
-trainlist01.txt to 03 and testlist01.txt to 03; `tvl1_flow/u` and `tvl1_flow/v` hold a folder of
-pictures for each clip.
-
-The official lists have no validation part. Here it is groups 23 to 25 of the training list (our
-choice): all three lists train on them, so official results come from 15 of 18 training groups.
---split_rule official is the first list, official2 and official3 are the others.
+The official lists (--split_rule official, official2, official3) have no validation part: here it is
+groups 23 to 25 of the training list (our choice), on which all three lists train.
 """
 
 import posixpath
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -74,10 +68,7 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """Flow [2, 240, 320] each pair; frames [240, 320, 3] at its positions, or the first six.
-
-    The model sees three positions of each.
-    """
+    """Flow [2, 240, 320] each pair; frames [240, 320, 3] at its positions; the model sees three."""
     from data_prep.modalities.flow import Flow
     from data_prep.modalities.video import Video
 
@@ -118,34 +109,9 @@ def scan(root: Path, settings: Settings) -> Scan:
         raise UsageError(f"--flow_root {flow_root} must be relative to the raw root {root}")
     pictures = [posixpath.normpath(posixpath.join(flow_root, axis)) for axis in "uv"]
     tree, rows = RawTree(root), dict[str, Row]()
-    clips: dict[str, list[str]] = {}  # the files of a clip, by its name in lower case
-    others: list[PurePosixPath] = []
-    for text in walk(root, skip=pictures):  # precomputed flow has five million files
-        path = PurePosixPath(text)
-        if listed := LIST.fullmatch(path.name.lower()):
-            _read_list(tree, text, listed[1], int(listed[2]) - 1, rows)
-        elif CLIP.fullmatch(path.stem) and path.suffix.lower() in SUFFIXES:
-            files = clips.setdefault(path.stem.casefold(), [])
-            folder, word = path.parent.name.strip().casefold(), path.stem.split("_")[1].casefold()
-            if folder not in IDS and word not in IDS:
-                tree.reject(path.stem, text, "no_label", f"{folder!r} and {word!r} are no classes")
-            elif folder in IDS and folder != word:
-                tree.reject(path.stem, text, "unknown_name", f"a clip of {word} in {folder}")
-            else:
-                files.append(text)
-                if files[1:]:
-                    tree.reject(path.stem, text, "second_file", files[0])
-        elif path.name.lower() != "classind.txt":  # the folders give the classes
-            others.append(path)
+    clips = _read_tree(tree, pictures, rows)
     if not any(clips.values()):
         raise UsageError(f"{root} holds no clip of UCF-101. {SOURCE}")
-    counts = Counter(path.parent for path in others)
-    for path in others:  # extracted frames are one line a clip
-        if not CLIP.fullmatch(path.parent.name):
-            tree.reject_unknown(str(path))
-        elif count := counts.pop(path.parent, 0):
-            name = path.parent.name
-            tree.reject(name, str(path.parent), "unknown_name", f"{count} files")
     for key in rows.keys() - clips.keys():
         tree.reject(rows[key].name, rows[key].source, "missing_file")
     flow = {}
@@ -178,11 +144,36 @@ def scan(root: Path, settings: Settings) -> Scan:
     return tree.scan("ucf101", LABELS, pool)
 
 
-def _read_list(tree: RawTree, source: str, part: str, number: int, rows: dict[str, Row]) -> None:
-    """Adds the rows of list `number`, from 0; raises `UsageError` for a clip in both parts.
+def _read_tree(tree: RawTree, skip: list[str], rows: dict[str, Row]) -> dict[str, list[str]]:
+    """The usable files of each clip, by its name in lower case; adds the rows of the lists."""
+    clips: dict[str, list[str]] = {}
+    frames: set[PurePosixPath] = set()
+    for text in walk(tree.root, skip):  # precomputed flow has five million files
+        path = PurePosixPath(text)
+        if listed := LIST.fullmatch(path.name.lower()):
+            _read_list(tree, text, listed[1], int(listed[2]) - 1, rows)
+        elif CLIP.fullmatch(path.stem) and path.suffix.lower() in SUFFIXES:
+            files = clips.setdefault(path.stem.casefold(), [])
+            folder, word = path.parent.name.strip().casefold(), path.stem.split("_")[1].casefold()
+            if folder not in IDS and word not in IDS:
+                tree.reject(path.stem, text, "no_label", f"{folder!r} and {word!r} are no classes")
+            elif folder in IDS and folder != word:
+                tree.reject(path.stem, text, "unknown_name", f"a clip of {word} in {folder}")
+            else:
+                files.append(text)
+                if files[1:]:
+                    tree.reject(path.stem, text, "second_file", files[0])
+        elif CLIP.fullmatch(path.parent.name):  # extracted frames are one line a clip
+            frames.add(path.parent)
+        elif path.name.lower() != "classind.txt":  # the folders give the classes
+            tree.reject_unknown(text)
+    for place in sorted(frames):
+        tree.reject(place.name, str(place), "unknown_name", "a folder of extracted frames")
+    return clips
 
-    The number of a class, which training lists add, is not used: the folder gives the class.
-    """
+
+def _read_list(tree: RawTree, source: str, part: str, number: int, rows: dict[str, Row]) -> None:
+    """Adds the rows of list `number`, from 0; raises `UsageError` for a clip in both parts."""
     for line_number, line in tree.lines(source):
         match = ROW.fullmatch(line.strip())
         if not match:
