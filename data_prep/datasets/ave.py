@@ -94,7 +94,7 @@ def scan(root: Path, settings: Settings) -> Scan:
     for youtube in events.keys() - clips.keys():
         for row in events[youtube].values():
             tree.reject(youtube, row.source, "missing_file", row.place)
-    return tree.scan("ave", LABELS)
+    return tree.scan(LABELS, "ave")
 
 
 def _youtube_id(path: PurePosixPath) -> str | None:

@@ -67,7 +67,7 @@ def scan(root: Path, settings: Settings) -> Scan:
         actor, _, emotion, _ = clip.split("_")
         sources = {"audio": (*wav, *flv), "video": flv}
         tree.take(Candidate(clip, LABELS.index(emotion), sources, actor), flv[0])
-    return tree.scan("cremad", LABELS)
+    return tree.scan(LABELS, "cremad")
 
 
 def _clip(suffix: str, path: PurePosixPath) -> str | None:

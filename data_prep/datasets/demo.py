@@ -64,4 +64,4 @@ def scan(root: Path, settings: Settings) -> Scan:
             tree.reject_unknown(f"clips/{file}")
         elif path.stem not in names:
             tree.reject(path.stem, f"clips/{file}", "no_label", "not in labels.csv")
-    return tree.scan("demo", LABELS)
+    return tree.scan(LABELS, "demo")

@@ -99,7 +99,7 @@ def scan(root: Path, settings: Settings) -> Scan:
     _add_val(tree)
     if bad := sum("\ufffd" in row.title for row in rows):
         tree.warnings.append(f"{bad} titles hold bytes that are not UTF-8: U+FFFD in their place")
-    return tree.scan("food101", LABELS, pool)
+    return tree.scan(LABELS, "food101", pool)
 
 
 def read_titles(tree: RawTree, source: str, part: str) -> list[Row]:

@@ -124,7 +124,7 @@ def scan(root: Path, settings: Settings) -> Scan:
             f"{outside.total()} clips of {len(outside)} classes outside the 31 left out"
             f" ({min(outside)[:80]!r}, for example)"
         )
-    return tree.scan("kinetics", LABELS)
+    return tree.scan(LABELS, "kinetics")
 
 
 def _read_list(tree: RawTree, path: str, rows: defaultdict[str, list[Row]]) -> bool:

@@ -130,7 +130,7 @@ class Manifest:
         for name, candidate in tree.candidates.items():
             tree.candidates[name] = replace(candidate, label=label_of[candidate.label])
         listed = len(tree.candidates) + len(tree.rejected)
-        return replace(tree.scan("", names), listed=listed)
+        return replace(tree.scan(names), listed=listed)
 
 
 def _alike(names: Sequence[str]) -> list[str]:

@@ -106,7 +106,7 @@ def scan(root: Path, settings: Settings) -> Scan:
             (why, "no_label", f"{where}: {why}"),
             (name in tree.candidates, "duplicate", where),
         )
-    return tree.scan("mosi", LABELS)
+    return tree.scan(LABELS, "mosi")
 
 
 def detect(root: Path) -> dict[str, str]:

@@ -200,7 +200,7 @@ class ReleaseTree(RawTree):
         ]
         where, count = self.root / self.base, sum(not row.header for row in pool)
         self.warnings.append(f"{where} is read as a tree made for the official MIDAS code")
-        return self.scan(self.dataset, self.labels, pool, count)
+        return self.scan(self.labels, self.dataset, pool, count)
 
 
 def _name_fault(name: str) -> str:

@@ -78,7 +78,7 @@ def scan(root: Path, settings: Settings) -> Scan:
             )
     tree.reject_unlisted(pictures, named)
     tree.reject_beside(folder, LISTS)
-    return tree.scan("sarcasm", LABELS)
+    return tree.scan(LABELS, "sarcasm")
 
 
 def parse_line(line: str) -> tuple[str, str, int] | None:

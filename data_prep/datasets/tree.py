@@ -137,8 +137,8 @@ class RawTree:
 
     def scan(
         self,
-        dataset: str,
         labels: tuple[str, ...],
+        dataset: str = "",
         pool: list[Listed] | None = None,
         count: int | None = None,
     ) -> Scan:

@@ -74,7 +74,7 @@ def scan(root: Path, settings: Settings) -> Scan:
     tree.reject_unlisted(pictures, named)
     folder = str(PurePosixPath(lists["train"]).parent)
     tree.reject_beside(folder, [part + suffix for part in PARTS for suffix in SUFFIXES])
-    return tree.scan("twitter2015", LABELS)
+    return tree.scan(LABELS, "twitter2015")
 
 
 def _find(root: Path) -> tuple[dict[str, str], str]:

@@ -141,7 +141,7 @@ def scan(root: Path, settings: Settings) -> Scan:
             for key, row in sorted(first.items(), key=lambda item: item[1].parts[0] != "train")
             if key.split("_")[1] in IDS
         ]
-    return tree.scan("ucf101", LABELS, pool)
+    return tree.scan(LABELS, "ucf101", pool)
 
 
 def _read_tree(tree: RawTree, skip: list[str], rows: dict[str, Row]) -> dict[str, list[str]]:
