@@ -102,29 +102,14 @@ def test_a_tree_that_is_not_whole_is_refused(tmp_path, dataset):
 # Lists --------------------------------------------------------------------------------------------
 
 WORDS = {"cremad": "NEU", "ucf101": "ApplyEyeMakeup", "food101": "apple_pie", "kinetics": ""}
-
-
-def with_lines(dataset, root, *lines: bytes):
-    """The scan of a sound tree with more lines at the end of its first list."""
-    write_release(dataset, root, 3, 2)
-    path = root / next(iter(LISTS[dataset]))
-    path.write_bytes(path.read_bytes() + b"".join(lines))
-    found = scan(dataset, root)
-    assert len(found.candidates) == 6 and all(len(r.detail) < 400 for r in found.rejected)
-    return found
-
-
-@pytest.mark.parametrize("dataset", SETS)
-def test_lines_of_another_form(tmp_path, dataset):
-    bad = [
-        b"a\n", b"\xe9 0 0 1\n", b"x" * 20000 + b"\n", b'"a,b\n', b"[" * 9000 + b"\n",
-        b'{"img": "a.jpg" }\n', b"\0\n", b"a,b,c,d,e f g h i",
-    ]  # fmt: skip
-    found = with_lines(dataset, tmp_path, b"\n", b"  \r\n", *bad)
-    assert [r.reason for r in found.rejected] == ["bad_line"] * len(bad) and len(found.pool) == 6
-    assert all("line " in rejection.id for rejection in found.rejected)
-
-
+BAD = [
+    b"a\n", b"\xe9 0 0 1\n", b"x" * 20000 + b"\n", b'"a,b\n', b"[" * 9000 + b"\n",
+    b'{"img": "a.jpg" }\n', b"\0\n", b"a,b,c,d,e f g h i\n",
+]  # fmt: skip
+STRANGE = {
+    "cremad": b"a,JOY,JOY\n", "ucf101": b"Yoga/v_Yoga_g01_c01.avi 102\n",
+    "food101": b'{"img": "a.jpg", "text": "", "label": 101}\n', "kinetics": b"a 0 1 31\n",
+}  # fmt: skip
 NOWHERE = {
     "../../etc/passwd": "outside_root", "/etc/shadow": "outside_root", "a/../b": "outside_root",
     "a//c": "unknown_name", "./d": "unknown_name", ".git": "unknown_name", "e\x01": "unknown_name",
@@ -133,27 +118,21 @@ NOWHERE = {
 
 
 @pytest.mark.parametrize("dataset", SETS)
-def test_names_that_lead_nowhere(tmp_path, dataset):
-    lines = [line_of(dataset, name, 0, WORDS[dataset]) for name in NOWHERE]
-    due = dict(NOWHERE)
+def test_a_row_that_is_no_sample_costs_itself_alone(tmp_path, dataset):
+    write_release(dataset, tmp_path, 3, 2)
+    path, due = tmp_path / next(iter(LISTS[dataset])), dict(NOWHERE)
     if dataset == "ucf101":  # below a class: "ApplyEyeMakeup//etc/shadow.avi"
         due["/etc/shadow"] = "unknown_name"
-    found = with_lines(dataset, tmp_path, *(f"{line}\n".encode() for line in lines))
-    assert [r.reason for r in found.rejected] == list(due.values())
-    assert all("line " in r.detail for r in found.rejected) and len(found.pool) == 6 + len(due)
-
-
-@pytest.mark.parametrize("dataset", SETS)
-def test_duplicates_and_unknown_classes(tmp_path, dataset):
-    write_release(dataset, tmp_path / "first", 3, 2)
-    first = (tmp_path / "first" / next(iter(LISTS[dataset]))).read_bytes().splitlines(True)[1]
-    strange = {
-        "cremad": b"a,JOY,JOY\n", "ucf101": b"Yoga/v_Yoga_g01_c01.avi 102\n",
-        "food101": b'{"img": "a.jpg", "text": "", "label": 101}\n', "kinetics": b"a 0 1 31\n",
-    }  # fmt: skip
-    found = with_lines(dataset, tmp_path / "second", first, strange[dataset])
-    assert [r.reason for r in found.rejected] == ["duplicate", "no_label"]
-    assert "is none of the" in found.rejected[1].detail and len(found.pool) == 8
+    names = [f"{line_of(dataset, name, 0, WORDS[dataset])}\n".encode() for name in NOWHERE]
+    first = path.read_bytes().splitlines(True)[1]
+    lines = [b"\n", b"  \r\n", *BAD, first, STRANGE[dataset], *names]
+    path.write_bytes(path.read_bytes() + b"".join(lines))
+    found = scan(dataset, tmp_path)
+    assert len(found.candidates) == 6 and all(len(r.detail) < 400 for r in found.rejected)
+    reasons = ["bad_line"] * len(BAD) + ["duplicate", "no_label", *due.values()]
+    assert [r.reason for r in found.rejected] == reasons
+    assert len(found.pool) == 6 + 2 + len(due)
+    assert all("line " in r.id + r.detail for r in found.rejected)
 
 
 @pytest.mark.parametrize("text", ["", "clip,class\na,NEU\n", "label\nNEU\n", "\xff"])
