@@ -7,6 +7,7 @@ continues over further lines only as long as none of them looks like a row by it
 
 import csv
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ MAX_BYTES = 1 << 28  # Kinetics-400's lists have 20 MB
 MAX_LINE = 16384  # characters of a plain line; a tweet's has fewer than 1,000
 MAX_ROW = 100_000  # characters of a csv row
 MAX_SEARCHED = 1 << 28  # characters read in vain for the ends of quotes that are never closed
+MAX_BAD_LINES = 100_000
+TOO_MANY = "lines without the expected form: this is probably another file"
 UNREADABLE = "\ufffd"  # what `read_lines` returns for a line that cannot be read: no list has it
 OPEN_QUOTE = "it opens a quote that nothing closes before what looks like the next row"
 NOT_UTF8 = "it is not UTF-8"
@@ -72,37 +75,40 @@ def read_records(
     such a line. With `replace`, bytes that are not UTF-8 become U+FFFD. Raises `UsageError` for a
     path that cannot be a list and for a file with too many open quotes.
     """
-    lines = list(_read(path, MAX_ROW, "", replace))
-    separator, searched, end = "", 0, -1
-    for k, line in enumerate(lines):
-        if k <= end or not (line is None or line.strip()):  # part of the row above, or blank
-            continue
-        end = k
+    lines = enumerate(_read(path, MAX_ROW, "", replace), 1)
+    ahead: deque[tuple[int, str | None]] = deque()  # lines that were read and given back
+    separator, searched = "", 0
+    while item := ahead.popleft() if ahead else next(lines, None):
+        number, line = item
         if line is None or ESCAPED.search(line):
-            yield Record(k + 1, [], TOO_LONG if line is None else NOT_UTF8)
+            yield Record(number, [], TOO_LONG if line is None else NOT_UTF8)
+            continue
+        if not line.strip():
             continue
         separator = separator or next((s for s in ",;\t" if is_first(_split(line, s)[0])), ",")
         cells, is_open = _split(line, separator)
-        text, size, fault = line, 0, ""
-        while is_open and end + 1 < len(lines):
-            following = lines[end + 1]
+        text, size, fault, read = line, 0, "", []
+        while is_open and (item := ahead.popleft() if ahead else next(lines, None)):
+            read.append(item)
+            following = item[1]
             if following is None or len(text) + len(following) > MAX_ROW:
                 break
             if is_row(_split(following, separator)[0]):
                 break
-            text, end = text + following, end + 1
+            text += following
             if '"' in following:
                 cells, is_open = _split(text, separator)
                 size += len(text)
         if is_open:
-            end, searched = k, searched + size
+            ahead.extendleft(reversed(read))
+            searched += size
             if searched > MAX_SEARCHED:
-                raise UsageError(f"{path}, line {k + 1}: {OPEN_QUOTE}, as do many lines above")
+                raise UsageError(f"{path}, line {number}: {OPEN_QUOTE}, as do many lines above")
             plain = next(csv.reader([line], delimiter=separator, quoting=csv.QUOTE_NONE))
             cells, fault = [cell.removeprefix('"') for cell in plain], OPEN_QUOTE
         elif any(map(ESCAPED.search, cells)):  # in a further line of the row
             cells, fault = [], NOT_UTF8
-        yield Record(k + 1, cells, fault)
+        yield Record(number, cells, fault)
 
 
 def _read(path: Path, longest: int, newline: str, replace: bool = False) -> Iterator[str | None]:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from common.files import shown
 from common.options import UsageError
-from data_prep.datasets.lists import Record, read_records
+from data_prep.datasets.lists import MAX_BAD_LINES, TOO_MANY, Record, read_records
 from data_prep.modalities import KINDS, load
 from data_prep.spec import Rejection
 
@@ -68,6 +68,8 @@ class Table:
             if wrong := record.wrong(len(self._header)):
                 where = f"{self.path.name}, line {record.line}"
                 rejected.append(Rejection("", where, "bad_line", wrong))
+                if len(rejected) > MAX_BAD_LINES:
+                    raise UsageError(f"{self.path} holds more than {MAX_BAD_LINES} {TOO_MANY}")
             else:
                 yield record.line, dict(zip(self._header, record.cells))
 

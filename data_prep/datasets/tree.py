@@ -9,7 +9,7 @@ from typing import Any
 from common.files import is_ignored
 from common.options import UsageError
 from data_prep.datasets import DATASETS
-from data_prep.datasets.lists import read_lines
+from data_prep.datasets.lists import MAX_BAD_LINES, TOO_MANY, read_lines
 from data_prep.spec import Candidate, Listed, Rejection, Scan
 
 Index = dict[str, tuple[str, ...]]  # the files of each sample
@@ -57,7 +57,8 @@ def find_base(root: Path, source: str, *needed: Sequence[str]) -> tuple[str, int
     """
     for base in bases(root):
         for k, names in enumerate(needed):
-            if all((root / base / name).exists() for name in names):
+            paths = [root / base / name for name in names]
+            if all(path.is_file() or path.is_dir() for path in paths):  # a pipe is neither
                 return base, k
     raise UsageError(f"{root} holds no {', '.join(needed[0])}, nor does a folder in it. {source}")
 
@@ -78,6 +79,7 @@ class RawTree:
         self.candidates: dict[str, Candidate] = {}
         self.rejected: list[Rejection] = []
         self.warnings: list[str] = []
+        self.bad_lines = 0
 
     def path(self, *parts: str) -> str:
         """A path below the base."""
@@ -93,8 +95,11 @@ class RawTree:
         return ((number, line) for number, line in numbered if line.strip())
 
     def reject(self, sample: str, source: str, reason: str, detail: str = "") -> None:
-        """Notes a line of rejected.csv."""
+        """Notes a line of rejected.csv; raises `UsageError` for too many lines of a list."""
         self.rejected.append(Rejection(sample, source, reason, detail))
+        self.bad_lines += reason == "bad_line"
+        if self.bad_lines > MAX_BAD_LINES:
+            raise UsageError(f"{source} and others hold more than {MAX_BAD_LINES} {TOO_MANY}")
 
     def take(self, candidate: Candidate, source: str, *checks: tuple[Any, str, str]) -> None:
         """Adds a candidate, unless one of the (what is wrong, reason, detail) applies."""
