@@ -4,13 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 from raw import rejects, scan
 
 from common.options import UsageError
 from data_prep.datasets import mosi
 from data_prep.datasets.mosi import VARIANTS, Settings
-from data_prep.loader import Loader, train_statistics
 from data_prep.prepare import prepare
 from data_prep.store import Prepared
 from experiments.run.resolve import resolve
@@ -186,23 +184,12 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, parts):
 # Prepared -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """{variant: folder} of generated trees, 2 clips of each kind of damage."""
-    made = {}
-    for name in VARIANTS:
-        place = tmp_path_factory.mktemp(name)
-        write_tree("mosi", place / "raw", 10, truth_path=place / "t.csv", layout=name,
-                   corrupt_each=2)  # fmt: skip
-        settings = Settings(feature_files=name)
-        made[name] = prepare("mosi", place / "raw", place / "data", settings, workers=1, max_bad=1)
-    return made
-
-
 @pytest.mark.parametrize("name", VARIANTS)
-def test_what_is_stored_is_what_was_generated(prepared, name):
+def test_what_is_stored_is_what_was_generated(tmp_path, name):
     """No padding of either family, float32, zeros for what is not finite."""
-    root, data = prepared[name].parents[2] / "raw", Prepared(prepared[name])
+    root, settings = tmp_path / "raw", Settings(feature_files=name)
+    write_tree("mosi", root, 10, truth_path=tmp_path / "t.csv", layout=name, corrupt_each=2)
+    data = Prepared(prepare("mosi", root, tmp_path / "data", settings, workers=1, max_bad=1))
     content = pickle.loads(next(root.rglob("*.pkl")).read_bytes(), encoding="latin1")  # our own
     found = scan("mosi", root, feature_files=name)
     rows = {c.id: c.inline for c in found.candidates}
@@ -216,19 +203,3 @@ def test_what_is_stored_is_what_was_generated(prepared, name):
             shape, stored = data.value(position, m)
             stored = np.frombuffer(stored, np.float32).reshape(np.frombuffer(shape, np.int32))
             assert np.array_equal(stored, values), (sample, m)
-
-
-def test_what_the_model_sees_is_not_padded(prepared):
-    data = Prepared(prepared["mmsa_unaligned"])
-    spec = mosi.spec(Settings(feature_files="mmsa_unaligned"))
-    everything = np.arange(len(data))
-    train = Loader(data, everything, spec, 32, 8, 0, 0, torch.device("cpu"))
-    mean, std = train_statistics(train.batches, "video", train.samples.spec["video"])
-    rows = np.concatenate([np.frombuffer(data.value(k, "video")[1], np.float32).reshape(-1, 20)
-                           for k in everything])  # fmt: skip
-    assert mean == pytest.approx(rows.mean(0), abs=1e-4)
-    assert std == pytest.approx(rows.std(0), rel=1e-4)
-    batch = next(iter(train.batches(range(8))))
-    for m, width in {"text": 24, "audio": 5, "video": 20}.items():
-        lengths = [int(np.frombuffer(data.value(k, m)[0], np.int32)[0]) for k in range(8)]
-        assert batch["inputs"][m].shape[1:] == (max(lengths), width)
