@@ -110,18 +110,9 @@ CASES = {
          "a_000010_00": ("singing", ""), SONG: ("tickling", "test")},
         [],
     ),
-    "a list of another class": (
-        [f"train/{SONG}.mp4", f"train/{A}.mp4"],
-        [("yoga", SONG, "0", "10", "train"), ("singing", A, "0", "10", "")],
-        {A: ("singing", "train")}, [],
-    ),
     "a row of another start": (
         [FIRST], [("tickling", SONG, "50", "60", "train")], {SONG: ("singing", "train")},
         [(SONG, "l.csv", "missing_file")],
-    ),
-    "no label anywhere": (
-        [f"test/{SONG}_000001_000011.mp4", f"{A}.mp4"], [("", SONG, "1", "11", "test")], {},
-        [(A, f"{A}.mp4", "no_label"), (SONG, f"test/{SONG}_000001_000011.mp4", "no_label")],
     ),
     "train before val and test, and a mended clip after the broken one": (
         [f"val/singing/{SONG}.mp4", FIRST, TEST, MENDED], [], {SONG: ("singing", "train")},
@@ -150,13 +141,6 @@ def test_kinetics_files_and_rows(tmp_path, case):
     assert all(c.group == c.id[:11] for c in found.candidates)
 
 
-def test_kinetics_other_classes_are_one_line(tmp_path):
-    plant(tmp_path, FIRST, f"train/yoga/{A}.mp4", f"train/zumba/{B}.mp4", f"train/zumba/{A}_1.mp4")
-    found = scan("kinetics", tmp_path)
-    assert len(found.candidates) == 1 and found.rejected == []
-    assert any(line.startswith("3 clips of 2 classes outside") for line in found.warnings)
-
-
 def test_kinetics_rows_of_another_form_are_noted_with_their_line(tmp_path):
     good = rows(("singing", A, "1", "11", "train"), ("singing", B, "1", "11", "train"))
     text = good + f"singing,{SONG}\r\n" + good.splitlines()[1].replace(A, SONG)[:-7] + '"x\r\n'
@@ -168,9 +152,10 @@ def test_kinetics_rows_of_another_form_are_noted_with_their_line(tmp_path):
     assert noted["line 5"][0] == "open_quote" and "line 5: it opens a quote" in noted["line 5"][1]
 
 
-def test_a_link_to_nothing_or_a_pipe_named_like_a_list_is_no_list(tmp_path):
-    plant(tmp_path, FIRST)
+def test_other_classes_are_one_line_and_what_is_no_file_is_no_list(tmp_path):
+    plant(tmp_path, FIRST, f"train/yoga/{A}.mp4", f"train/zumba/{B}.mp4", f"train/zumba/{A}_1.mp4")
     (tmp_path / "gone.csv").symlink_to("nowhere.csv")
     os.mkfifo(tmp_path / "pipe.csv")
     found = scan("kinetics", tmp_path)
     assert reasons(found) == {"gone.csv": "unknown_name", "pipe.csv": "unknown_name"}
+    assert any(line.startswith("3 clips of 2 classes outside") for line in found.warnings)

@@ -1,7 +1,6 @@
 """Your own data: a manifest as the data set, and as the list of new files."""
 
 import csv
-import shutil
 import unicodedata
 
 import pytest
@@ -113,24 +112,17 @@ def test_a_text_may_go_on_over_several_lines(pets):
     assert found.candidates[2].inline["text"] == text and len(found.candidates) == 6
 
 
-@pytest.mark.parametrize("closed", ["", "closed"])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 1, 3, 2)])
-def test_an_open_quote_is_an_error_that_names_its_line(pets, order, closed):
+@pytest.mark.parametrize("last", ["b", '5 inches"'])
+def test_an_open_quote_is_an_error_that_names_its_line(pets, order, last):
     def change(rows):
-        rows[5][3] = "5 inches" if closed else rows[5][3]
         rows[:] = [[row[k] for k in order] for row in rows]
 
     path = pets(tuple(HEADER[k] for k in order), change)
-    text = path.read_text().replace('"a text, 2"', '"a text, 2')
-    text = text.replace("5 inches", '5 inches"') if closed else text.replace('"a text, 5"', "b")
+    text = path.read_text().replace('"a text, 2"', '"a text, 2').replace('"a text, 5"', last)
     path.write_text(text)
     with pytest.raises(UsageError, match=r"pets.csv, line 4: it opens a quote that nothing closes"):
         scan(path)
-
-
-def test_a_cell_of_ten_million_characters_is_refused(pets):
-    with pytest.raises(UsageError, match="line 2: it has more than 100000 characters"):
-        scan(pets(change=put(0, 3, "x" * 10_000_000)))
 
 
 @pytest.mark.parametrize(("separator", "encoding"), [
@@ -166,14 +158,12 @@ def test_classes_that_are_written_in_two_ways_are_noted(pets, labels):
     assert (" (and 2 more pairs) differ only" in note) == (len(labels) == 5)
 
 
-@pytest.mark.parametrize(("names", "parts"), [
-    (("train", "train", "valid", "dev", "test", "test"), "train train val val test test"),
-    (("Train", "TRAINING", "Validation", "DEV", "Test", "val"), "train train val val test val"),
-])  # fmt: skip
-def test_splits_by_several_names(pets, names, parts):
+def test_splits_by_several_names(pets):
+    names = ("Train", "TRAINING", "Validation", "DEV", "Test", "valid")
     path = pets((*HEADER, "split"), lambda rows: [r.append(n) for r, n in zip(rows, names)])
-    assert [c.part for c in scan(path).candidates] == parts.split()
-    path.write_text(path.read_text().replace(names[0], "third", 1))
+    parts = [c.part for c in scan(path).candidates]
+    assert parts == ["train", "train", "val", "val", "test", "val"]
+    path.write_text(path.read_text().replace("Train", "third", 1))
     with pytest.raises(UsageError, match="line 2: split 'third' is none of"):
         scan(path)
 
@@ -207,7 +197,7 @@ def test_a_path_outside_is_refused_with_the_way_out(pets, tmp_path, path, words)
 def test_absolute_paths_and_links_work_where_the_user_names_the_root(pets, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    shutil.move(tmp_path / "0.wav", scratch / "0.wav")
+    (scratch / "0.wav").write_bytes(b"x")
     (tmp_path / "link").symlink_to(scratch)
 
     def change(rows):
@@ -215,12 +205,6 @@ def test_absolute_paths_and_links_work_where_the_user_names_the_root(pets, tmp_p
         rows[2][2] = (tmp_path / "2.wav").as_uri()
 
     assert audio(scan(pets(change=change), tmp_path))[:3] == ["link/0.wav", "1.wav", "2.wav"]
-
-    def elsewhere(rows):
-        for row in rows:
-            row[2] = str(scratch / "0.wav")
-
-    assert len(scan(pets(change=elsewhere), scratch).candidates) == 6
 
 
 def test_paths_as_other_systems_write_them(pets, tmp_path):
