@@ -32,10 +32,7 @@ def spec(settings: Settings) -> Spec:
     sound = Audio("stft", 16000, seconds=1.2, n_fft=256, hop=640, normalise="train")
     still: dict[str, Any] = {"positions": 3, "max_frames": 3, "min_frames": 3, "frames": 3}
     small: dict[str, Any] = {"short_side": None, "square": 32, "codec": "raw"}
-    return {
-        "audio": sound,
-        "video": Video(**still, **small, augment="none", normalise="train"),
-    }
+    return {"audio": sound, "video": Video(**still, **small, augment="none", normalise="train")}
 
 
 def scan(root: Path, settings: Settings) -> Scan:
