@@ -91,7 +91,7 @@ def scan(root: Path, settings: Settings) -> Scan:
             fault = first_fault.get(youtube, Rejection("", "", "no_label", "no list names it"))
             tree.reject(youtube, paths[0], fault.reason, fault.detail)
     tree.rejected += [line for line in refused if line.id in events or line.id not in clips]
-    for youtube in events.keys() - clips.keys():
+    for youtube in sorted(events.keys() - clips.keys()):
         for row in events[youtube].values():
             tree.reject(youtube, row.source, "missing_file", row.place)
     return tree.scan(LABELS, "ave")

@@ -112,7 +112,7 @@ def scan(root: Path, settings: Settings) -> Scan:
     clips = _read_tree(tree, pictures, rows)
     if not any(clips.values()):
         raise UsageError(f"{root} holds no clip of UCF-101. {SOURCE}")
-    for key in rows.keys() - clips.keys():
+    for key in sorted(rows.keys() - clips.keys()):
         tree.reject(rows[key].name, rows[key].source, "missing_file")
     flow = {}
     if settings.flow_algo == "precomputed":
@@ -196,7 +196,7 @@ def _pictures(tree: RawTree, folders: list[str], clips: dict[str, list[str]]) ->
             )
         # The shared set calls v_HandStandPushups_... v_HandstandPushups_...
         names = {name.casefold(): name for name in names_in(tree.root / path)}
-        for key in names.keys() - {key for key, files in clips.items() if files}:
+        for key in sorted(names.keys() - {key for key, files in clips.items() if files}):
             tree.reject(names[key], f"{path}/{names[key]}", "missing_file", "no clip of this name")
         found.append({k: f"{path}/{names.get(k, Path(f[0]).stem)}" for k, f in clips.items() if f})
     u, v = found
