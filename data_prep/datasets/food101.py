@@ -105,7 +105,7 @@ def scan(root: Path, settings: Settings) -> Scan:
 def read_titles(tree: RawTree, source: str, part: str) -> list[Row]:
     """The rows of a list in either form, also where nobody quoted the commas of a title.
 
-    Bytes that are not UTF-8 become U+FFFD. Raises `UsageError` for a file that is no such list.
+    Bytes that are not UTF-8 become U+FFFD. Raises `UsageError` for another file.
     """
     rows: list[Row] = []
     places: list[int] = []  # the columns of picture, title and class
@@ -131,7 +131,7 @@ def read_titles(tree: RawTree, source: str, part: str) -> list[Row]:
                 continue
             places = [0, 1, 2]  # as published
         if cells and len(cells) < width:
-            counts = f"{len(cells)} cells where {width} are due"
+            counts = f"{len(cells)} cells where {width} are expected"
             cells, fault = [], f"{counts}; {fault}" if fault else counts
         if cells:  # more cells than columns belong to the title
             text, end = places[1], places[1] + len(cells) - width + 1

@@ -83,7 +83,7 @@ def canonical(name: str) -> str:
 
 
 def parse_name(name: str) -> tuple[str, int | None] | None:
-    """(YouTube id, start in seconds or None) of a file name, or None if it is no clip's."""
+    """(YouTube id, start in seconds or None) of a file name, or None for another file."""
     path = PurePosixPath(name)
     match = NAME.fullmatch(path.stem)
     if not match or path.suffix.lower() not in SUFFIXES:

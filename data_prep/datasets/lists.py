@@ -55,7 +55,7 @@ class Record(NamedTuple):
     fault: str = ""
 
     def wrong(self, width: int) -> str:
-        """Why this is no row below a header of `width` columns, or ""."""
+        """Why this is not a row below a header of `width` columns, or ""."""
         if self.fault in (NOT_UTF8, TOO_LONG) or len(self.cells) == width:
             return self.fault
         more = f"; {self.fault}" if self.fault else ""

@@ -22,7 +22,7 @@ class Table:
     """The csv file that `flag` names, by its columns in lower case; only `known` ones count.
 
     With `files`, a line that names one of them is a row by itself, and no part of a text over
-    several lines. Raises `UsageError` for what is no such file.
+    several lines. Raises `UsageError` for another file.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _exists(path: Path) -> bool:
-    """Whether something is there; a name that no file system takes is not."""
+    """Whether the path exists; False for a name that no file system accepts."""
     try:
         return path.exists()
     except OSError:

@@ -204,7 +204,7 @@ class ReleaseTree(RawTree):
 
 
 def _name_fault(name: str) -> str:
-    """Why a name that a list gives can be no file's below its folder: a reason, or ""."""
+    """Why a name in a list cannot be that of a file below its folder: a reason, or ""."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         return "outside_root"

@@ -68,7 +68,7 @@ def scan(root: Path, settings: Settings) -> Scan:
             tree.take(
                 Candidate(sample, label, {"image": paths}, image, PARTS[name], {"text": texts}),
                 paths[0],
-                (label < 0, "no_label", f"its label in {source} is no polarity"),
+                (label < 0, "no_label", f"its label in {source} is not a polarity"),
                 (missing, "missing_file", source),
             )
     tree.reject_unlisted(pictures, named)
@@ -94,7 +94,7 @@ def _find(root: Path) -> tuple[dict[str, str], str]:
     )
 
 
-Row = tuple[str, int, str, str, str]  # sample, label (-1: no polarity), image, text, target
+Row = tuple[str, int, str, str, str]  # sample, label (-1: unknown), image, text, target
 
 
 def _read_tsv(tree: RawTree, source: str, name: str) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 """UCF-101: <Class>/v_<Class>_gXX_cYY.avi, optionally the official lists and precomputed flow.
 
-A clip's class is its folder's, or its name's if the folder is no class. The files of
+A clip's class is its folder's, or its name's if the folder is not one of a class. The files of
 HandstandPushups are called v_HandStandPushups_..., so names are compared without regard to case.
 The official lists (--split_rule official, official2, official3) have no validation part: here it is
 groups 23 to 25 of the training list (our choice), on which all three lists train.
@@ -156,7 +156,7 @@ def _read_tree(tree: RawTree, skip: list[str], rows: dict[str, Row]) -> dict[str
             files = clips.setdefault(path.stem.casefold(), [])
             folder, word = path.parent.name.strip().casefold(), path.stem.split("_")[1].casefold()
             if folder not in IDS and word not in IDS:
-                tree.reject(path.stem, text, "no_label", f"{folder!r} and {word!r} are no classes")
+                tree.reject(path.stem, text, "no_label", f"neither {folder} nor {word} is a class")
             elif folder in IDS and folder != word:
                 tree.reject(path.stem, text, "unknown_name", f"a clip of {word} in {folder}")
             else:
