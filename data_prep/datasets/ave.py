@@ -75,7 +75,8 @@ def scan(root: Path, settings: Settings) -> Scan:
     """
     tree = RawTree(root, find_base(root, SOURCE, *([name] for name in LISTS))[0])
     lists = [tree.path(name) for name in LISTS if (root / tree.base / name).is_file()]
-    clips = tree.index((path for path in tree.walk() if path not in lists), _youtube_id)
+    others = (path for path in tree.walk() if path not in lists)
+    clips = tree.index(others, lambda path: (kinetics.parse_name(path.name) or (None,))[0])
     if not clips:
         raise UsageError(f"{root} holds no clip of AVE. {SOURCE}")
     events: Events = {}
@@ -95,11 +96,6 @@ def scan(root: Path, settings: Settings) -> Scan:
         for row in events[youtube].values():
             tree.reject(youtube, row.source, "missing_file", row.place)
     return tree.scan(LABELS, "ave")
-
-
-def _youtube_id(path: PurePosixPath) -> str | None:
-    parsed = kinetics.parse_name(path.name)
-    return parsed[0] if parsed else None
 
 
 def _read(
