@@ -53,9 +53,8 @@ class Table:
                 f" {', '.join(needed)}"
             )
         others = [name or "one without a name" for name in self._header if name not in known]
-        self.notes = [f"{path.name}: columns passed over: {shown(', '.join(others))}"][
-            : len(others)
-        ]
+        note = f"{path.name}: columns passed over: {shown(', '.join(others))}"
+        self.notes = [note] if others else []
 
     def rows(self, rejected: list[Rejection]) -> Iterator[tuple[int, dict[str, str]]]:
         """(line, cells by column) of each row; those with more or fewer cells go to `rejected`.
