@@ -111,15 +111,6 @@ def test_a_field_of_ten_million_characters_costs_its_row_alone_and_no_memory(
     assert len(line.detail) < 200
 
 
-def test_a_record_that_is_too_long_over_many_lines_and_fields_is_refused(tmp_path):
-    fields = ['"' + "many words\n" * 5000 + '"'] * 3
-    content = f"apple_pie_0.jpg,{','.join(fields)},apple_pie\n{PLAIN.splitlines()[1]}"
-    found = found_in(tmp_path, content, PIE, SUSHI)
-    assert list(titles(found)) == [SUSHI]
-    lines = [r.id for r in found.rejected if r.reason == "bad_line"]
-    assert lines[0] == "train, line 1" and len(lines) == 15001
-
-
 @pytest.mark.parametrize("closed_later", [True, False])
 def test_an_open_quote_ends_with_its_line_and_is_noted(tmp_path, closed_later):
     rows = [f"pizza_{k}.jpg,Pizza number {k},pizza" for k in range(40)]
