@@ -27,10 +27,7 @@ from common.options import UsageError, match_name
 
 # name -> (one line for --list, the paper's number of samples or None); modules load when used
 DATASETS = {
-    "demo": (
-        "AV-Digits, embedded: 1,797 handwritten digits with class tones, written as .avi + .wav",
-        None,
-    ),
+    "demo": ("AV-Digits, embedded: 1,797 handwritten digits with class tones", None),
     "cremad": ("CREMA-D: emotional speech, audio + video, 6 classes", 7442),
     "kinetics": ("Kinetics-Sounds: actions with sound, audio + video, 31 classes", 24129),
     "ucf101": ("UCF-101: actions, optical flow + video, 101 classes", 13085),
