@@ -22,32 +22,29 @@ from data_prep.spec import Candidate, Scan
 BLOCK = 4096  # bytes
 
 
-def candidates_hash(root: Path, candidates: list[Candidate]) -> str:
-    """A hash of the candidates and a `sample` of each of their files: it tells other raw data."""
-    return _hash(root, candidates, sample)
-
-
 def stamp(root: Path, candidates: list[Candidate]) -> str:
     """As `candidates_hash`, by the files' sizes, times of change and inodes; reads no content."""
-
-    def look(path: Path) -> list[int]:
-        status = path.stat()
-        return [status.st_size, status.st_mtime_ns, status.st_ino]
-
-    return _hash(root, candidates, look)
+    return candidates_hash(root, candidates, lambda path: _facts(path.stat()))
 
 
-def _hash(root: Path, candidates: list[Candidate], look: Callable[[Path], Any]) -> str:
+def _facts(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def candidates_hash(
+    root: Path, candidates: list[Candidate], look: Callable[[Path], Any] | None = None
+) -> str:
+    """A hash of the candidates and of what `look`, or `sample`, says of each of their files."""
     text = hashlib.sha256()  # row by row: a manifest may have a million
-    look = functools.lru_cache(64)(look)  # one file may hold all samples
+    look = functools.lru_cache(64)(look or sample)  # one file may hold all samples
     for c in candidates:
-        entry = {field.name: getattr(c, field.name) for field in fields(c)}
         seen = []
         for path in dict.fromkeys(path for paths in c.sources.values() for path in paths):
             try:
                 seen.append(look(root / path))
             except OSError:
                 seen.append(None)
+        entry = {field.name: getattr(c, field.name) for field in fields(c)}
         text.update(canonical([entry, seen]).encode())
     return text.hexdigest()[:12]
 
@@ -55,14 +52,13 @@ def _hash(root: Path, candidates: list[Candidate], look: Callable[[Path], Any]) 
 def sample(path: Path) -> list:
     """A file's size, and the SHA-256 of its first, middle and last 4 KiB.
 
-    Files of one length, such as WAV clips and feature vectors, often have equal sizes. Of a folder,
-    the names and sizes of its files.
+    Of a folder, the names and sizes of its files.
     """
     if path.is_dir():
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         return [[entry.name, entry.stat().st_size] for entry in entries]
     size, text = path.stat().st_size, hashlib.sha256()
-    if path.is_file():  # a pipe would be waited on for ever
+    if path.is_file():  # reading a pipe would wait for ever
         with open(path, "rb") as handle:
             for start in (0, (size - BLOCK) // 2, size - BLOCK):
                 handle.seek(max(0, start))
@@ -72,12 +68,11 @@ def sample(path: Path) -> list:
 
 def check_same_candidates(folder: Path, before: dict, now: dict, command: str) -> None:
     """Raises `UsageError` where a folder was made from other files than those of today."""
-    keys = ("candidates", "candidates_hash")
-    if before and [before.get(key) for key in keys] != [now[key] for key in keys]:
-        then, today = (
-            f"{meta.get('candidates')} candidates (hash {meta.get('candidates_hash')})"
-            for meta in (before, now)
-        )
+    then, today = (
+        f"{meta.get('candidates')} candidates (hash {meta.get('candidates_hash')})"
+        for meta in (before, now)
+    )
+    if before and then != today:
         root = read_local(folder).get("root", "an unknown root")
         raise UsageError(
             f"{folder} was prepared from other files: {then} in {root} then, {today} now; the two"
@@ -87,7 +82,7 @@ def check_same_candidates(folder: Path, before: dict, now: dict, command: str) -
 
 
 def source_of(scan: Scan, root: Path) -> dict[str, Any]:
-    """What meta.json says of where the samples are from."""
+    """What meta.json says of where the samples come from."""
     return {
         "candidates": len(scan.candidates),
         "candidates_hash": candidates_hash(root, scan.candidates),
@@ -97,7 +92,7 @@ def source_of(scan: Scan, root: Path) -> dict[str, Any]:
 def prepare_command(
     dataset: str, root: Path | None, data_dir: Path, settings: Any, allow_missing_classes: bool
 ) -> str:
-    """The shell command that prepares a data set; its paths are absolute."""
+    """The shell command that prepares a dataset; its paths are absolute."""
     source = str(Path(dataset).resolve()) if datasets.is_manifest(dataset) else dataset
     words = ["python", "-m", "data_prep", "--dataset", source]
     words += ["--dataset_root", str(root.resolve())] if root else []

@@ -6,6 +6,7 @@ hash hold the same content, and a reader that expects another hash refuses.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -30,7 +31,7 @@ class Candidate:
 
     id: str
     label: int
-    sources: dict[str, tuple[str, ...]]
+    sources: Mapping[str, tuple[str, ...]]
     group: str = ""
     part: str = ""
     inline: dict[str, Any] = field(default_factory=dict)

@@ -16,7 +16,7 @@ def plant(root: Path, *files: str, lists: dict[str, str | bytes] | None = None) 
 
 
 def scan(dataset: str, root: Path, **settings):
-    """What the data set finds below a root."""
+    """What the dataset finds below a root."""
     layout = datasets.load(dataset)
     found = layout.scan(root, layout.Settings(**settings))
     assert all(rejection.reason in REASONS for rejection in found.rejected)

@@ -1,4 +1,4 @@
-"""Writes a small raw tree in the layout of a real data set, for tests and to look at.
+"""Writes a small raw tree in the layout of a real dataset, for tests and to look at.
 
     python tests/write_tree.py --dataset cremad --out DIR --corrupt 1
 
@@ -17,9 +17,7 @@ from common.options import Parser, UsageError, add_flags, check, collect, option
 from common.program import run as run_program
 from fixtures.trees import TREES, write_tree
 
-LAYOUTS = "; ".join(
-    f"{name} {', '.join(layouts)}" for name, (_, layouts) in TREES.items() if layouts[1:]
-)
+LAYOUTS = "; ".join(f"{name} {', '.join(forms)}" for name, (_, forms) in TREES.items() if forms[1:])
 
 
 @dataclass(frozen=True)
@@ -39,23 +37,15 @@ def main(argv: Sequence[str]) -> int:
     """The program."""
     parser = Parser(prog="python tests/write_tree.py", description=__doc__)
     add_flags(parser, "settings", Settings, {"out": "none: it must be given"})
-    settings = Settings(**collect(parser.parse_strictly(argv), Settings))
-    check(settings)
-    if not settings.out:
+    s = Settings(**collect(parser.parse_strictly(argv), Settings))
+    check(s)
+    if not s.out:
         raise UsageError("--out is missing: name the folder to write, for example --out raw/cremad")
-    root = Path(settings.out).absolute()
-    truth_path = root.with_name(f"{root.name}-truth.csv")
-    write_tree(
-        settings.dataset,
-        root,
-        settings.per_class,
-        truth_path=truth_path,
-        layout=settings.layout,
-        classes=settings.classes or None,
-        seed=settings.seed,
-        corrupt_each=settings.corrupt,
-    )
-    print(f"{root} is written; the truth about it is {truth_path}", file=sys.stderr)
+    root = Path(s.out).absolute()
+    truth = root.with_name(f"{root.name}-truth.csv")
+    more = {"classes": s.classes or None, "seed": s.seed, "corrupt_each": s.corrupt}
+    write_tree(s.dataset, root, s.per_class, truth_path=truth, layout=s.layout, **more)
+    print(f"{root} is written; the truth about it is {truth}", file=sys.stderr)
     return 0
 
 

@@ -1,21 +1,19 @@
-"""One module a data set: it knows the raw layout of that data set and nothing else.
+"""One module for each dataset: it knows the raw layout of that dataset and nothing else.
 
 Such a module defines
 
 * `LABELS`: the class names in the order of their ids;
 * `Settings`: a frozen dataclass of `common.options.option` fields, the preparation flags;
-* `spec(settings) -> {name: Modality}`: the modalities, in the data set's order: what is stored of
-  each, and how it becomes an input (`data_prep/modalities/`; imported there, for --help waits for
-  no decoder);
+* `spec(settings) -> {name: Modality}`: the modalities in order, how each is stored and becomes an
+  input; it imports `data_prep/modalities/` itself, so that --help waits for no decoder;
 * `scan(root, settings) -> Scan`: the raw tree as candidates; it reads names and lists, no media;
-* `detect(root)`: optional, the defaults of settings that follow from what the root holds;
 * `SPLIT_SECOND`: the share of the held-out samples that becomes the test part;
-* `SPLIT_RULE`: optional, the rule by which training splits by default, "paper" without it;
-* `RELEASE_CUT`: optional, `cut` of `split.split_release`; "test" without it;
-* `SOURCE`: where the download comes from, and what the root must hold, for error messages.
+* `SOURCE`: where the download comes from, and what the root must hold, for error messages;
+* optionally `detect(root)`, defaults of settings that follow from what the root holds;
+  `SPLIT_RULE`, the rule by which training splits by default ("paper" without it); `RELEASE_CUT`,
+  the `cut` of `split.split_release` ("test" without it).
 
-This table is all that a name needs: the module is imported when it is used. A path that ends in
-.csv is a user's own manifest (`datasets/manifest.py`).
+A path that ends in .csv is a user's own manifest (`datasets/manifest.py`).
 """
 
 import importlib
@@ -27,12 +25,9 @@ from typing import Any
 from common.files import file_digest
 from common.options import UsageError, match_name
 
-# name -> (one line for --list, the paper's number of samples or None)
+# name -> (one line for --list, the paper's number of samples or None); modules load when used
 DATASETS = {
-    "demo": (
-        "AV-Digits, embedded: 1,797 handwritten digits with class tones, written as .avi + .wav",
-        None,
-    ),
+    "demo": ("AV-Digits, embedded: 1,797 handwritten digits with class tones", None),
     "cremad": ("CREMA-D: emotional speech, audio + video, 6 classes", 7442),
     "kinetics": ("Kinetics-Sounds: actions with sound, audio + video, 31 classes", 24129),
     "ucf101": ("UCF-101: actions, optical flow + video, 101 classes", 13085),
@@ -50,10 +45,10 @@ def is_manifest(name: str) -> bool:
 
 
 def public_name(name: str) -> str:
-    """The name of a data set in folders and tables.
+    """The name of a dataset in folders and tables.
 
-    A manifest's is its file's stem and eight digits of the SHA-256 of its content: other rows are
-    another data set. Raises `UsageError` where it cannot be read.
+    A manifest's is its file's stem and eight digits of the SHA-256 of its content: with other rows
+    it is another dataset. Raises `UsageError` where it cannot be read.
     """
     if not is_manifest(name):
         return match_name("data set", name, DATASETS)
@@ -65,13 +60,9 @@ def public_name(name: str) -> str:
 
 
 def detected(layout: Any, root: str | None) -> dict[str, Any]:
-    """Settings that follow from what `root` holds (the layout's `detect`) and are not the defaults.
-
-    None of them without a root.
-    """
+    """Settings that follow from what `root` holds and are not the defaults; none without a root."""
     found = layout.detect(Path(root)) if root and hasattr(layout, "detect") else {}
-    default = layout.Settings()
-    return {name: value for name, value in found.items() if value != getattr(default, name)}
+    return {k: value for k, value in found.items() if value != getattr(layout.Settings(), k)}
 
 
 def tell_detected(root: str, found: dict[str, Any], given: dict[str, Any]) -> None:
@@ -82,7 +73,7 @@ def tell_detected(root: str, found: dict[str, Any], given: dict[str, Any]) -> No
 
 
 def load(name: str, order: list[str] | None = None) -> Any:
-    """The layout of a data set, looked up without regard to case, or of a manifest by its path.
+    """The layout of a dataset, looked up without regard to case, or of a manifest by its path.
 
     `order` are a manifest's modalities where they are known and the file need not be read.
     """

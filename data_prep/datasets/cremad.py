@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from common.options import option
@@ -15,15 +16,12 @@ from data_prep.spec import Candidate, Scan, Spec
 LABELS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 SPLIT_SECOND = 2 / 3
 SOURCE = (
-    "CREMA-D is at github.com/CheyneyComputerScience/CREMA-D (git-lfs);"
-    " the root must hold its folders AudioWAV and VideoFlash."
-    " A tree made for the official MIDAS code does as well."
+    "CREMA-D is at github.com/CheyneyComputerScience/CREMA-D (git-lfs); the root must hold its"
+    " folders AudioWAV and VideoFlash. A tree made for the official MIDAS code does as well."
 )
 FOLDERS = {"AudioWAV": ".wav", "VideoFlash": ".flv"}
 # Actor, sentence, emotion, level. Older copies hold one clip whose level is a single X.
 NAME = re.compile(r"(1\d{3})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX|X)", re.ASCII)
-RELEASE_LISTS = {"train_split.csv": "train", "val.csv": "val", "test.csv": "test"}
-FEWEST_FRAMES = 3  # the release's loader leaves out folders of fewer
 
 
 @dataclass(frozen=True)
@@ -31,110 +29,73 @@ class Settings:
     """How CREMA-D is prepared."""
 
     keep_all: bool = option(
-        True, "keep clips with broken sound or picture (silence, repeated or black frames instead)",
-        source="our choice: Table 5 counts all 7,442 clips, though the official release's loader"
-        " leaves out those without a wav file or with fewer than 3 frames",
-    )  # fmt: skip
-    audio_feature: str = options.audio_feature_option()
-    frame_codec: str = option("jpeg", "how frames are stored", choices=("jpeg", "raw"))
-    frame_choice: str = options.frame_choice_option("release")
-    crop: str = options.crop_option()
+        True,
+        "keep clips with broken sound or picture (silence, repeated or black frames instead)",
+        source="our choice: Table 5 counts all 7,442 clips; the official loader leaves some out",
+    )
+    audio_feature: str = options.audio_feature()
+    frame_codec: str = options.frame_codec()
+    frame_choice: str = options.frame_choice("release", source="official release")
+    crop: str = options.crop()
 
 
 def spec(settings: Settings) -> Spec:
     """Audio [128, 1024] (fbank) or [257, 188] (stft, as in OGM-GE); frames of at most 10 s.
 
-    2 frames a second as in BalanceBenchmark (the release states no rate), at least 3 (the release);
-    the model sees one of each third of the clip. The filter bank is normalised by the official
-    release's constants, the STFT stays as OGM-GE has it.
+    2 a second as in BalanceBenchmark (the release states no rate), at least 3 (the release).
     """
-    from data_prep.modalities.audio import Audio
-    from data_prep.modalities.video import Video
-
     missing = "fill" if settings.keep_all else "reject"
-    if settings.audio_feature == "fbank":
-        audio = Audio(**options.FBANK, missing=missing, normalise=options.FBANK_CONSTANTS)
-    else:
-        audio = Audio("stft", 22050, seconds=3.0, n_fft=512, hop=353, missing=missing)
-    video = Video(
-        fps=2.0,
-        max_frames=20,
-        min_frames=3,
-        codec=settings.frame_codec,
-        missing=missing,
-        of_folder=options.FOLDER_FRAMES,
-        augment=options.CROPS[settings.crop],
-        choice="cremad" if settings.frame_choice == "release" else "segments",
-    )
-    return {"audio": audio, "video": video}
+    stft = {"sample_rate": 22050, "seconds": 3.0, "n_fft": 512, "hop": 353}
+    frames = {"fps": 2.0, "max_frames": 20, "min_frames": 3, "missing": missing}
+    return options.clip_spec("cremad", settings, {"missing": missing}, stft, **frames)
 
 
 def scan(root: Path, settings: Settings) -> Scan:
     """Pairs of files by clip name, grouped by actor; raises `UsageError` for another tree."""
     if release := find_release(root, "cremad", LABELS):
         return scan_release(release)
-    what = f"folders {' and '.join(FOLDERS)}"
-    tree = RawTree(root, find_base(root, what, _is_base, SOURCE))
-    files = {}
+    tree, files = RawTree(root, find_base(root, SOURCE, tuple(FOLDERS))[0]), []
     for folder, suffix in FOLDERS.items():
         # The regular spelling first: it is read where both are there.
-        paths = sorted(tree.walk(folder), key=lambda path: (_is_single_x(path), path))
-        files[suffix] = tree.index(paths, lambda path, suffix=suffix: _clip(path, suffix))
-    clips = files[".wav"].keys() | files[".flv"].keys()
-    tree.warn_of_count("cremad", len(clips))
-    return tree.scan(LABELS, [_candidate(tree, clip, files) for clip in clips])
+        paths = sorted(tree.walk(folder), key=lambda path: ("_X." in path, path))
+        files.append(tree.index(paths, partial(_clip, suffix)))
+    wavs, flvs = files
+    for clip in wavs.keys() | flvs.keys():
+        # Both files, even if one is missing: extraction flags the one that it reads instead.
+        wav = wavs.get(clip, (tree.path("AudioWAV", f"{clip}.wav"),))
+        flv = flvs.get(clip, (tree.path("VideoFlash", f"{clip}.flv"),))
+        actor, _, emotion, _ = clip.split("_")
+        sources = {"audio": (*wav, *flv), "video": flv}
+        tree.take(Candidate(clip, LABELS.index(emotion), sources, actor), flv[0])
+    return tree.scan(LABELS, "cremad")
 
 
-def _is_base(folder: Path) -> bool:
-    return all((folder / name).is_dir() for name in FOLDERS)
-
-
-def _is_single_x(path: str) -> bool:
-    return "_X." in path
-
-
-def _clip(path: PurePosixPath, suffix: str) -> str | None:
+def _clip(suffix: str, path: PurePosixPath) -> str | None:
     """The clip that a file belongs to, in the regular spelling."""
-    if not NAME.fullmatch(path.stem) or path.suffix.lower() != suffix:
-        return None
-    return re.sub("_X$", "_XX", path.stem)
-
-
-def _candidate(tree: RawTree, clip: str, files: dict[str, dict[str, tuple[str, ...]]]) -> Candidate:
-    """A clip with both files, even if one is missing: extraction flags the one it reads instead."""
-    actor, _, emotion, _ = NAME.fullmatch(clip).groups()
-    wav, flv = (
-        files[suffix].get(clip, (tree.path(folder, clip + suffix),))
-        for folder, suffix in FOLDERS.items()
-    )
-    sources = {"audio": (*wav, *flv), "video": flv}
-    return Candidate(clip, LABELS.index(emotion), sources, group=actor)
+    is_clip = NAME.fullmatch(path.stem) and path.suffix.lower() == suffix
+    return re.sub("_X$", "_XX", path.stem) if is_clip else None
 
 
 def scan_release(tree: ReleaseTree) -> Scan:
     """AudioWAV/<clip>.wav and visual_frames/<clip>/ of the clips of three lists."""
-    tree.check_classes("stat.csv", 0, LABELS)
     clips = set()
-    for name, part in RELEASE_LISTS.items():
-        for row in tree.rows(name, csv_fields, 2):
-            clip, emotion = row.fields[:2]
-            clips.add(clip)
-            sample = re.sub("_X$", "_XX", clip)  # as in the download
-            wav, folder = tree.path("AudioWAV", f"{clip}.wav"), tree.path("visual_frames", clip)
-            known, named = emotion in LABELS, NAME.fullmatch(sample)
-            label = LABELS.index(emotion) if known else -1
-            sources = {"audio": (wav,), "video": (folder,)}
-            other = named and named[3] != emotion
-            tree.add(
-                row,
-                Candidate(sample, label, sources, named[1] if named else "", part),
-                name=clip,
-                unknown_class="" if known else emotion,
-                files=[wav],
-                folders=[folder],
-                fewest=FEWEST_FRAMES,
-                conflict=f"list: {emotion}, name: {named[3]}" if other else "",
-            )
+    for row in tree.rows(csv_fields):
+        clip, emotion = row.fields[:2]
+        clips.add(clip)
+        wav, frames = tree.path("AudioWAV", f"{clip}.wav"), tree.path("visual_frames", clip)
+        sample = re.sub("_X$", "_XX", clip)  # as in the download
+        match = NAME.fullmatch(sample)
+        actor, named = match.group(1, 3) if match else ("", "")
+        label = LABELS.index(emotion) if emotion in LABELS else -1
+        sources = {"audio": (wav,), "video": (frames,)}
+        tree.add(
+            row,
+            Candidate(sample, label, sources, actor, row.part),
+            name=clip,
+            word=emotion,
+            fewest=3,  # the release's loader leaves out folders of fewer frames
+            conflict=f"name: {named}" if named not in ("", emotion) else "",
+        )
     tree.reject_others("AudioWAV", {f"{clip}.wav" for clip in clips}, ".wav")
     tree.reject_others("visual_frames", clips)
     return tree.result()

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from common.files import is_ignored, read_table
+from common.files import read_table
 from common.options import UsageError
-from data_prep.datasets.tree import RawTree
+from data_prep.datasets.tree import RawTree, names_in
 from data_prep.spec import Candidate, Scan, Spec
 
 LABELS = tuple("0123456789")
@@ -21,20 +22,17 @@ class Settings:
 
 
 def spec(settings: Settings) -> Spec:
-    """Audio [129, 31], video 3 frames of [32, 32, 3], not augmented; all numbers are our choice.
+    """Audio [129, 31], 3 frames [32, 32, 3], not augmented; all numbers are our choice.
 
-    The hop of 40 ms is longer than the window of 16 ms: samples are skipped on purpose, since the
-    tones last long and the demo must be small. Both are normalised by the training part.
+    The hop of 40 ms is longer than the window of 16 ms: the tones last, and the set must be small.
     """
     from data_prep.modalities.audio import Audio
     from data_prep.modalities.video import Video
 
-    sound = {"sample_rate": 16000, "seconds": 1.2, "n_fft": 256, "hop": 640}
-    frames = {"positions": 3, "max_frames": 3, "min_frames": 3, "short_side": None, "square": 32}
-    return {
-        "audio": Audio("stft", **sound, normalise="train"),
-        "video": Video(**frames, codec="raw", frames=3, augment="none", normalise="train"),
-    }
+    sound = Audio("stft", 16000, seconds=1.2, n_fft=256, hop=640, normalise="train")
+    still: dict[str, Any] = {"positions": 3, "max_frames": 3, "min_frames": 3, "frames": 3}
+    small: dict[str, Any] = {"short_side": None, "square": 32, "codec": "raw"}
+    return {"audio": sound, "video": Video(**still, **small, augment="none", normalise="train")}
 
 
 def scan(root: Path, settings: Settings) -> Scan:
@@ -42,21 +40,20 @@ def scan(root: Path, settings: Settings) -> Scan:
     table = root / "labels.csv"
     if not table.is_file():
         raise UsageError(f"{root} is not AV-Digits: it has no labels.csv. `{WRITE}` writes the set")
-    listed = [(r["id"].strip(), r["label"].strip()) for r in read_table(table, ("id", "label"))]
-    there = {path.name for path in (root / "clips").glob("*") if not is_ignored(path.name)}
-    tree, candidates = RawTree(root), {}
+    rows = read_table(table, ("id", "label"))
+    listed = [(r["id"].strip(), r["label"].strip()) for r in rows]
+    there = set(names_in(root / "clips") if (root / "clips").is_dir() else ())
+    tree = RawTree(root)
     for name, label in listed:
-        files = {modality: f"{name}{ending}" for modality, ending in ENDINGS.items()}
-        missing = [f"clips/{file}" for file in files.values() if file not in there]
-        if name in candidates:
-            tree.reject(name, "labels.csv", "duplicate", f"label {label!r}")
-        elif label not in LABELS:
-            tree.reject(name, "labels.csv", "no_label", f"{label!r} is no digit")
-        elif missing:
-            tree.reject(name, " ".join(missing), "missing_file")
-        else:
-            sources = {modality: (f"clips/{file}",) for modality, file in files.items()}
-            candidates[name] = Candidate(name, LABELS.index(label), sources)
+        files = {modality: (f"clips/{name}{ending}",) for modality, ending in ENDINGS.items()}
+        missing = " ".join(path for (path,) in files.values() if path[6:] not in there)
+        tree.take(
+            Candidate(name, LABELS.index(label) if label in LABELS else -1, files),
+            missing or "labels.csv",
+            (name in tree.candidates, "duplicate", f"label {label!r}"),
+            (label not in LABELS, "no_label", f"{label!r} is not a digit"),
+            (missing, "missing_file", ""),
+        )
     names = {name for name, _ in listed}
     for file in sorted(there):
         path = Path(file)
@@ -64,4 +61,4 @@ def scan(root: Path, settings: Settings) -> Scan:
             tree.reject_unknown(f"clips/{file}")
         elif path.stem not in names:
             tree.reject(path.stem, f"clips/{file}", "no_label", "not in labels.csv")
-    return tree.scan(LABELS, candidates.values())
+    return tree.scan(LABELS, "demo")

@@ -6,40 +6,23 @@ Names repeat between the parts, so the id of a sample is part/class/name.
 """
 
 import hashlib
+import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from common.options import UsageError
-from data_prep.datasets.lists import read_records, refuse_line
-from data_prep.datasets.options import max_tokens_option, text_clean_option, vocabulary_option
+from common.options import UsageError, option
+from data_prep.datasets import options
+from data_prep.datasets.lists import read_records
 from data_prep.datasets.release import ReleaseTree, find_release
-from data_prep.datasets.release import Row as ReleaseRow
-from data_prep.datasets.tree import RawTree, find_base, walk
-from data_prep.spec import Candidate, Listed, Rejection, Scan, Spec
+from data_prep.datasets.tree import Index, RawTree, find_base, walk
+from data_prep.spec import Candidate, Listed, Scan, Spec
 
-# In the order of sorted folder names, which is that of the ids in published lists.
-LABELS = tuple(
-    """
-apple_pie baby_back_ribs baklava beef_carpaccio beef_tartare beet_salad beignets bibimbap
-bread_pudding breakfast_burrito bruschetta caesar_salad cannoli caprese_salad carrot_cake ceviche
-cheese_plate cheesecake chicken_curry chicken_quesadilla chicken_wings chocolate_cake
-chocolate_mousse churros clam_chowder club_sandwich crab_cakes creme_brulee croque_madame cup_cakes
-deviled_eggs donuts dumplings edamame eggs_benedict escargots falafel filet_mignon fish_and_chips
-foie_gras french_fries french_onion_soup french_toast fried_calamari fried_rice frozen_yogurt
-garlic_bread gnocchi greek_salad grilled_cheese_sandwich grilled_salmon guacamole gyoza hamburger
-hot_and_sour_soup hot_dog huevos_rancheros hummus ice_cream lasagna lobster_bisque
-lobster_roll_sandwich macaroni_and_cheese macarons miso_soup mussels nachos omelette onion_rings
-oysters pad_thai paella pancakes panna_cotta peking_duck pho pizza pork_chop poutine prime_rib
-pulled_pork_sandwich ramen ravioli red_velvet_cake risotto samosa sashimi scallops seaweed_salad
-shrimp_and_grits spaghetti_bolognese spaghetti_carbonara spring_rolls steak strawberry_shortcake
-sushi tacos takoyaki tiramisu tuna_tartare waffles
-    """.split()
-)
+LABELS = options.classes("food101")  # sorted folder names, as the ids of published lists
 IDS = {name: index for index, name in enumerate(LABELS)}
-NUMBERS = {str(number) for number in range(len(LABELS))}
+NUMBERS = {str(number): number for number in range(len(LABELS))}
 SPLIT_SECOND = 2 / 3
 RELEASE_CUT = "train"  # the release gives scikit-learn the share of train
 PARTS = ("train", "test")
@@ -48,8 +31,7 @@ VAL_SHARE = 10  # one of so many training samples of a class is the official rul
 SOURCE = (
     "UPMC Food-101 has titles beside its pictures (ETH's Food-101 has none), a copy is at"
     " kaggle.com/datasets/gianmarco96/upmcfood101; the root must hold images/{train,test}/<class>/"
-    " and texts/{train,test}_titles.csv."
-    " A tree made for the official MIDAS code does as well."
+    " and texts/{train,test}_titles.csv. A tree made for the official MIDAS code does as well."
 )
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 # Part, class and name of a picture below images. Names that are not UTF-8 cannot be written.
@@ -57,7 +39,6 @@ PICTURE = (
     r"/(train|test)/([^/\udc80-\udcff]+)/([^/\udc80-\udcff]+(?i:\.(?:jpe?g|png|gif|webp|bmp)))"
 )
 TEXT = ".txt"  # in some published lists rows name a text file instead of the picture
-PUBLISHED = (0, 1, 2)  # the columns of picture, title and class in the lists as published
 # The names of the three columns in lists with a header.
 COLUMNS = {
     "image": ("image_path", "image_name", "image", "img", "filename", "file"),
@@ -67,24 +48,21 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(options.TextSettings):
     """How Food-101 is prepared."""
 
-    vocabulary: str = vocabulary_option()
-    max_tokens: int = max_tokens_option(512, "official release")
-    text_clean: str = text_clean_option("release")
+    text_clean: str = option(
+        "release",
+        "rule by which a text is cleaned: the official release's, or ours",
+        choices=("release", "plain"),
+        source="official release; plain: our choice",
+    )
 
 
 def spec(settings: Settings) -> Spec:
-    """The title's tokens, and the picture with a shorter side of at most 256 pixels.
-
-    In training the picture is turned and flipped, as in the official release.
-    """
-    from data_prep.modalities.image import Image
-    from data_prep.modalities.text import text_spec
-
-    text = text_spec(settings.vocabulary, settings.max_tokens, cleaning=settings.text_clean)
-    return {"text": text, "image": Image()}
+    """The title's tokens, and the picture."""
+    text = options.tokens(settings, cleaning=settings.text_clean)
+    return {"text": text, "image": options.picture()}
 
 
 class Row(NamedTuple):
@@ -98,9 +76,6 @@ class Row(NamedTuple):
     line: int
 
 
-Pictures = dict[str, tuple[str, ...]]  # part/class folder/name -> the files of that picture
-
-
 def canonical(name: str) -> str:
     """A class name in the spelling of `LABELS`: lower case, one "_" between words."""
     return "_".join(re.split(r"[\s_-]+", name.strip().casefold()))
@@ -110,78 +85,64 @@ def scan(root: Path, settings: Settings) -> Scan:
     """The rows of the lists with their pictures; raises `UsageError` for another tree."""
     if release := find_release(root, "food101", LABELS):
         return scan_release(release)
-    what = "images/ with " + " and ".join(LISTS.values())
-    tree = RawTree(root, find_base(root, what, _is_base, SOURCE))
+    tree = RawTree(root, find_base(root, SOURCE, ("images", *LISTS.values()))[0])
     lists = {part: tree.path(name) for part, name in LISTS.items()}
-    others = (path for path in walk(root) if path not in lists.values())
     pattern = re.compile(re.escape(tree.path("images")) + PICTURE)
-    pictures = tree.index(others, lambda path: _picture(path, pattern))
+
+    def key(path: PurePosixPath) -> str | None:
+        match = pattern.fullmatch(str(path))
+        return f"{match[1]}/{canonical(match[2])}/{match[3]}" if match else None
+
+    pictures = tree.index((path for path in walk(root) if path not in lists.values()), key)
     rows = [row for part, source in lists.items() for row in read_titles(tree, source, part)]
-    rows = _with_pictures(rows, pictures)
-    candidates, pool = _match(tree, rows, pictures)
-    for picture, paths in pictures.items():
-        if picture not in candidates:
-            part = picture.split("/")[0]
-            tree.reject(picture, paths[0], "no_text", f"not in {lists[part]}")
-    candidates = _with_val([candidate for candidate in candidates.values() if candidate])
-    tree.warn_of_count("food101", len(candidates))
-    if marred := sum("\ufffd" in row.title for row in rows):
-        tree.warnings.append(
-            f"{marred} titles hold bytes that are not UTF-8: U+FFFD in their place"
-        )
-    return tree.scan(LABELS, candidates, pool)
-
-
-def _is_base(folder: Path) -> bool:
-    lists = [folder / name for name in LISTS.values()]
-    return (folder / "images").is_dir() and all(path.is_file() for path in lists)
-
-
-def _picture(path: PurePosixPath, pattern: re.Pattern) -> str | None:
-    """part/class/name of a picture at its place; None for another file."""
-    match = pattern.fullmatch(str(path))
-    return f"{match[1]}/{canonical(match[2])}/{match[3]}" if match else None
-
-
-# The lists ----------------------------------------------------------------------------------------
+    pool = _match(tree, rows, pictures)
+    _add_val(tree)
+    if bad := sum("\ufffd" in row.title for row in rows):
+        tree.warnings.append(f"{bad} titles hold bytes that are not UTF-8: U+FFFD in their place")
+    return tree.scan(LABELS, "food101", pool)
 
 
 def read_titles(tree: RawTree, source: str, part: str) -> list[Row]:
-    """The rows of a list in either form.
+    """The rows of a list in either form, also where nobody quoted the commas of a title.
 
-    Commas of a title that nobody quoted are understood; bytes that are not UTF-8 become U+FFFD.
-    Raises `UsageError` for a file that is no such list.
+    Bytes that are not UTF-8 become U+FFFD. Raises `UsageError` for another file.
     """
     rows: list[Row] = []
-    rejected: list[Rejection] = []
-    places, width = None, 3
+    places: list[int] = []  # the columns of picture, title and class
+    width = 3
 
     def is_row(cells: list[str]) -> bool:
         return any(_is_picture(cell) for cell in cells)
 
     def is_first(cells: list[str]) -> bool:
-        return len(cells) >= width and (_is_picture(cells[0]) or None not in _places(cells))
+        return len(cells) >= 3 and (_is_picture(cells[0]) or len(_places(cells)) == 3)
 
     for record in read_records(tree.root / source, is_first, is_row, replace=True):
         cells, fault = record.cells, record.fault
-        if places is None and cells:
+        if cells and not places:
             if not _is_picture(cells[0]):
-                places, width = _columns(cells, tree.root / source), len(cells)
+                places, width = list(_places(cells).values()), len(cells)
+                if missing := [name for name in COLUMNS if name not in _places(cells)]:
+                    raise UsageError(
+                        f"{tree.root / source} begins neither with a picture's name nor with a"
+                        f" header that names the {missing[0]} ({', '.join(COLUMNS[missing[0]])}),"
+                        f" but with {','.join(cells)[:200]!r}"
+                    )
                 continue
-            places = PUBLISHED
+            places = [0, 1, 2]  # as published
         if cells and len(cells) < width:
-            counts = f"{len(cells)} cells where {width} are due"
+            counts = f"{len(cells)} cells where {width} are expected"
             cells, fault = [], f"{counts}; {fault}" if fault else counts
-        if cells:
-            name, title, label = _three(cells, places, width)
+        if cells:  # more cells than columns belong to the title
+            text, end = places[1], places[1] + len(cells) - width + 1
+            three = [*cells[:text], ",".join(cells[text:end]), *cells[end:]]
+            name, title, label = (three[place] for place in places)
             # Some lists hold whole paths, of whatever system.
             name = name.replace("\\", "/").rsplit("/", 1)[-1].strip()
             rows.append(Row(part, name, title, canonical(label), source, record.line))
         if fault:
             place, reason = f"line {record.line}", "open_quote" if cells else "bad_line"
-            line = Rejection(f"{part}, {place}", source, reason, f"{place}: {fault}")
-            refuse_line(rejected, line)
-    tree.rejected += rejected
+            tree.reject(f"{part}, {place}", source, reason, f"{place}: {fault}")
     return rows
 
 
@@ -189,159 +150,117 @@ def _is_picture(cell: str) -> bool:
     return cell.strip().lower().endswith((*SUFFIXES, TEXT))
 
 
-def _places(header: list[str]) -> list[int | None]:
-    """Where a header has the picture, the title and the class; None for one that it lacks."""
+def _places(header: list[str]) -> dict[str, int]:
+    """Where a header has the picture, the title and the class."""
     names = [name.strip().casefold() for name in header]
+    found = {}
+    for column, spellings in COLUMNS.items():
+        if known := [name for name in spellings if name in names]:
+            found[column] = names.index(known[0])
+    return found
+
+
+def _match(tree: RawTree, rows: list[Row], pictures: Index) -> list[Listed]:
+    """Adds the rows that have a picture; returns the pool. The list's class counts.
+
+    A row whose picture is not in the folder of its class has it in another one, if exactly one
+    holds that name and no other row has taken it. A row that names a .txt has the only picture of
+    that stem.
+    """
+    names, folders = defaultdict(set), defaultdict(list)
+    for picture in pictures:
+        part, folder, name = picture.split("/")
+        names[part, PurePosixPath(name).stem].add(name)
+        folders[part, name].append(folder)
+    for k, row in enumerate(rows):
+        same = names.get((row.part, PurePosixPath(row.name).stem), ())
+        if row.name.lower().endswith(TEXT) and len(same) == 1:
+            rows[k] = row._replace(name=min(same))
+    taken: set[str] = set()
+    folder_of = {row: row.label for row in rows}
+    for row in sorted(rows, key=lambda row: f"{row.part}/{row.label}/{row.name}" not in pictures):
+        sample = f"{row.part}/{row.label}/{row.name}"
+        if sample not in pictures:
+            places = folders.get((row.part, row.name), [])
+            free = [place for place in places if f"{row.part}/{place}/{row.name}" not in taken]
+            if len(free) != 1:
+                tree.reject(sample, row.source, "missing_file", f"line {row.line}")
+                continue
+            folder_of[row], sample = free[0], f"{row.part}/{free[0]}/{row.name}"
+        folder, paths = folder_of[row], pictures[sample]
+        label, classes = row.label or folder, f"list: {row.label or 'none'}, folder: {folder}"
+        if label in IDS and label != folder and sample not in taken:
+            tree.reject(sample, paths[0], "label_conflict", classes)
+        inline, sources = {"text": row.title}, {"image": paths}
+        tree.take(
+            Candidate(sample, IDS.get(label, -1), sources, "", row.part, inline),
+            paths[0],
+            (sample in taken, "duplicate", f"{row.source}, line {row.line}"),
+            (label not in IDS, "no_label", classes),
+        )
+        taken.add(sample)
+    for picture, paths in pictures.items():
+        if picture not in taken:
+            tree.reject(picture, paths[0], "no_text", "no line of the lists names it")
     return [
-        next((names.index(name) for name in spellings if name in names), None)
-        for spellings in COLUMNS.values()
+        Listed(f"{row.part}/{folder}/{row.name}", IDS[row.label or folder])
+        for row, folder in folder_of.items()
+        if (row.label or folder) in IDS
     ]
 
 
-def _columns(header: list[str], path: Path) -> tuple[int, ...]:
-    """`_places` of a header; raises `UsageError` if it lacks one."""
-    places = _places(header)
-    if None in places:
-        column = list(COLUMNS)[places.index(None)]
-        raise UsageError(
-            f"{path} begins neither with a picture's name nor with a header that names the"
-            f" {column} ({', '.join(COLUMNS[column])}), but with {','.join(header)[:200]!r}"
-        )
-    return tuple(places)
-
-
-def _three(cells: list[str], places: tuple[int, ...], width: int) -> tuple[str, ...]:
-    """(picture, title, class) of a row; more cells than columns belong to the title."""
-    text, end = places[1], places[1] + len(cells) - width + 1
-    cells = [*cells[:text], ",".join(cells[text:end]), *cells[end:]]
-    return tuple(cells[place] for place in places)
-
-
-# Rows and pictures --------------------------------------------------------------------------------
-
-
-def _with_pictures(rows: list[Row], pictures: Pictures) -> list[Row]:
-    """The rows; one that names a .txt gets the only picture of that stem instead."""
-    stems = defaultdict(set)
-    for picture in pictures:
-        part, _, name = picture.split("/")
-        stems[part, PurePosixPath(name).stem].add(name)
-    named = []
-    for row in rows:
-        same = stems.get((row.part, PurePosixPath(row.name).stem), ())
-        is_text = row.name.lower().endswith(TEXT)
-        named.append(row._replace(name=min(same)) if is_text and len(same) == 1 else row)
-    return named
-
-
-def _match(
-    tree: RawTree, rows: list[Row], pictures: Pictures
-) -> tuple[dict[str, Candidate | None], list[Listed]]:
-    """The pictures that rows took, with their samples (None: it cannot be one), and the pool.
-
-    A row whose picture is not in the folder of its class has it in another one, if exactly one
-    holds that name and no other row has taken it.
-    """
-    taken: dict[str, Candidate | None] = {}
-    folders_of: dict[Row, str] = {}  # the folder of a row's picture, if not the one it names
-    folders_with = defaultdict(list)
-    for picture in pictures:
-        part, folder, name = picture.split("/")
-        folders_with[part, name].append(folder)
-    astray = []
-    for row in rows:
-        if f"{row.part}/{row.label}/{row.name}" in pictures:
-            _take(tree, row, row.label, pictures, taken)
-        else:
-            astray.append(row)
-    for row in astray:
-        folders = folders_with.get((row.part, row.name), [])
-        free = [folder for folder in folders if f"{row.part}/{folder}/{row.name}" not in taken]
-        if len(free) == 1:
-            folders_of[row] = free[0]
-            _take(tree, row, free[0], pictures, taken)
-        else:
-            sample = f"{row.part}/{row.label}/{row.name}"
-            tree.reject(sample, row.source, "missing_file", f"line {row.line}")
-    pool = []
-    for row in rows:
-        folder = folders_of.get(row, row.label)
-        if (label := IDS.get(row.label or folder)) is not None:
-            pool.append(Listed(f"{row.part}/{folder}/{row.name}", label))
-    return taken, pool
-
-
-def _take(
-    tree: RawTree,
-    row: Row,
-    folder: str,
-    pictures: Pictures,
-    taken: dict[str, Candidate | None],
-) -> None:
-    """Makes a row and its picture a sample, or finds why not. The list's class counts."""
-    sample, label = f"{row.part}/{folder}/{row.name}", row.label or folder
-    paths, classes = pictures[sample], f"list: {row.label or 'none'}, folder: {folder}"
-    if sample in taken:
-        tree.reject(sample, paths[0], "duplicate", f"{row.source}, line {row.line}")
-        return
-    taken[sample] = None
-    if label not in IDS:
-        tree.reject(sample, paths[0], "no_label", classes)
-        return
-    if label != folder:
-        tree.reject(sample, paths[0], "label_conflict", classes)
-    inline = {"text": row.title}
-    taken[sample] = Candidate(sample, IDS[label], {"image": paths}, "", row.part, inline)
-
-
-def _with_val(candidates: list[Candidate]) -> list[Candidate]:
-    """The samples with a val part, which the raw data lack: a tenth of each class's train part.
+def _add_val(tree: RawTree) -> None:
+    """Gives the samples a val part, which the raw data lack: a tenth of each class's train part.
 
     It has those whose ids have the smallest SHA-256, at least one of two. Our choice: without it
-    the official test part, on which results are compared, could not be used.
+    the official test part could not be used.
     """
     classes = defaultdict(list)
-    for candidate in candidates:
+    for candidate in tree.candidates.values():
         if candidate.part == "train":
             classes[candidate.label].append(candidate.id)
-    val = set()
     for ids in classes.values():
         ids.sort(key=lambda sample: hashlib.sha256(sample.encode()).hexdigest())
-        val.update(ids[: -(-len(ids) // VAL_SHARE)] if len(ids) > 1 else ())
-    return [replace(c, part="val") if c.id in val else c for c in candidates]
+        for sample in ids[: -(-len(ids) // VAL_SHARE)] if len(ids) > 1 else ():
+            tree.candidates[sample] = replace(tree.candidates[sample], part="val")
 
 
 def scan_release(tree: ReleaseTree) -> Scan:
-    """images/<part>/<img> with the text of each line of <part>.jsonl.
-
-    A label is a class's number in our order, which is that of the sorted names, or its name.
-    """
+    """images/<part>/<img> with the text of each line of <part>.jsonl; labels are ids or names."""
+    used: dict[str, set[str]] = {part: set() for part in PARTS}
+    for row in tree.rows(_page, ("img", "text", "label")):
+        name, text, label = row.fields
+        used[row.part].add(name)
+        number = NUMBERS.get(label, IDS.get(canonical(label), -1))
+        path, folder = (
+            tree.path("images", row.part, name),
+            canonical(PurePosixPath(name).parent.name),
+        )
+        sample, inline = f"{row.part}/{name}", {"text": text}
+        conflict = f"folder: {folder}" if number >= 0 and IDS.get(folder, number) != number else ""
+        candidate = Candidate(sample, number, {"image": (path,)}, "", row.part, inline)
+        tree.add(row, candidate, name=name, word=label, conflict=conflict)
     for part in PARTS:
-        used = set()
-        for row in tree.objects(f"{part}.jsonl"):
-            used.add(row.fields[0])
-            _add_release(tree, row, part)
         for path in tree.walk(f"images/{part}"):
-            name = PurePosixPath(path).relative_to(tree.path("images", part))
-            if str(name) not in used:
-                reason = "no_text" if name.suffix.lower() in SUFFIXES else "unknown_name"
-                tree.reject(name.stem, path, reason, f"not in {part}.jsonl")
+            place = PurePosixPath(path).relative_to(tree.path("images", part))
+            if str(place) not in used[part]:
+                reason = "no_text" if place.suffix.lower() in SUFFIXES else "unknown_name"
+                tree.reject(place.stem, path, reason, f"not in {part}.jsonl")
     tree.reject_others("images", PARTS)
-    found = tree.result()
-    return replace(found, candidates=_with_val(found.candidates))
+    _add_val(tree)
+    return tree.result()
 
 
-def _add_release(tree: ReleaseTree, row: ReleaseRow, part: str) -> None:
-    name, text = row.fields
-    number = int(row.key) if row.key in NUMBERS else IDS.get(canonical(row.key))
-    path, folder = tree.path("images", part, name), canonical(PurePosixPath(name).parent.name)
-    is_other = number is not None and folder in IDS and IDS[folder] != number
-    inline, sources = {"text": text}, {"image": (path,)}
-    tree.add(
-        row,
-        Candidate(f"{part}/{name}", -1 if number is None else number, sources, "", part, inline),
-        name=name,
-        unknown_class=row.key if number is None else "",
-        files=[path],
-        conflict=f"list: {LABELS[number]}, folder: {folder}" if is_other else "",
-    )
+def _page(line: str) -> list[str]:
+    """[img, text, label] of a line of JSON; none if it is no object that has them."""
+    try:
+        page = json.loads(line)
+        words = [page[key] for key in ("img", "text", "label")]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return []
+    if type(words[2]) is int:
+        words[2] = str(words[2])
+    if not all(isinstance(word, str) for word in words):
+        return []
+    # JSON can write half a character, and UTF-8 cannot.
+    return [re.sub("[\ud800-\udfff]", "\ufffd", word) for word in words]

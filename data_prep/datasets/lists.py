@@ -1,8 +1,8 @@
 """Readers of lists: csv files as people and programs write them, and lists of plain lines.
 
-A csv file may use `,`, `;` or tab, quoted cells, any line end, a byte order mark, or UTF-16 with
-its mark. A quote that is never closed would turn all rows up to the next quote into one cell, so a
-quoted cell goes on over further lines only as long as none of them looks like a row of its own.
+A csv file may use `,`, `;` or tab, quoted cells, any line end, a byte order mark, or UTF-16. A
+quote that is never closed would turn all rows up to the next quote into one cell, so a quoted cell
+continues over further lines only as long as none of them looks like a row by itself.
 """
 
 import csv
@@ -13,56 +13,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.options import UsageError
-from data_prep.spec import Rejection
 
-MAX_CSV_BYTES = 1 << 28  # Kinetics-400's lists have 20 MB
-MAX_LINES_BYTES = 64 << 20  # the longest list of the two tweet sets has 4 MB
-MAX_LINE_BYTES = 16384  # a tweet's line has less than 1,000
-MAX_CHARACTERS = 100_000  # of one csv row
+MAX_BYTES = 1 << 28  # Kinetics-400's lists have 20 MB
+MAX_LINE = 16384  # characters of a plain line; a tweet's has fewer than 1,000
+MAX_ROW = 100_000  # characters of a csv row
+MAX_SEARCHED = 1 << 28  # characters read in vain for the ends of quotes that are never closed
 MAX_BAD_LINES = 100_000
-MAX_SEARCHED = 1 << 22  # characters read ahead for the ends of quotes that are never closed
-NEAR = 8  # lines within which most quotes end or turn out to be open
-SEPARATORS = ",;\t"
+TOO_MANY = "lines without the expected form: this is probably another file"
+UNREADABLE = "\ufffd"  # what `read_lines` returns for a line that cannot be read: no list has it
 OPEN_QUOTE = "it opens a quote that nothing closes before what looks like the next row"
 NOT_UTF8 = "it is not UTF-8"
-TOO_LONG = f"it has more than {MAX_CHARACTERS} characters"
-SURROGATES = re.compile("[\udc80-\udcff]")  # how Python keeps bytes that are not UTF-8
+TOO_LONG = f"it has more than {MAX_ROW} characters"
+ESCAPED = re.compile("[\udc80-\udcff]")  # how Python keeps bytes that are not UTF-8
 
 
-def check_list(path: Path, most: int) -> None:
-    """Raises `UsageError` unless the path is a file of at most `most` bytes.
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a list, without their ends and a byte order mark; see `UNREADABLE`.
 
-    A pipe must not be opened: reading it would wait for ever.
+    Raises `UsageError` for a path that cannot be a list.
     """
-    if not path.is_file():
-        raise UsageError(f"{path} is not a file, but a list is expected there")
-    if path.stat().st_size > most:
-        raise UsageError(f"{path} has more than {most} bytes: no list of samples is that long")
-
-
-# Lines --------------------------------------------------------------------------------------------
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str | None]]:
-    """(number from 1, text) of each line, without its end (LF or CRLF) and a byte order mark.
-
-    The text is None for a line of more than `MAX_LINE_BYTES` and for one that is not UTF-8. Other
-    characters that Unicode counts as line ends do not end a line. Raises `UsageError` for a path
-    that cannot be a list.
-    """
-    check_list(path, MAX_LINES_BYTES)
-    with open(path, "rb") as handle:
-        number = 0
-        while raw := handle.readline(MAX_LINE_BYTES):
-            number += 1
-            whole = raw
-            while len(raw) == MAX_LINE_BYTES and not raw.endswith(b"\n"):
-                raw, whole = handle.readline(MAX_LINE_BYTES), b""
-            try:
-                text = whole.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                text = ""
-            yield number, text.rstrip("\r\n") if text else None
+    for line in _read(path, MAX_LINE, "\n"):
+        yield UNREADABLE if line is None or ESCAPED.search(line) else line.rstrip("\r\n")
 
 
 def csv_fields(line: str) -> list[str]:
@@ -73,14 +44,10 @@ def csv_fields(line: str) -> list[str]:
         return []
 
 
-# Csv ----------------------------------------------------------------------------------------------
-
-
 class Record(NamedTuple):
-    """A row: the number of its first line, from 1; its cells; and what is wrong with it.
+    """A row of a csv file: the number of its first line, its cells, and what is wrong with it.
 
-    With `OPEN_QUOTE` the cells are those of its line, without the quote; with `NOT_UTF8` and
-    `TOO_LONG` there are none.
+    With `OPEN_QUOTE` the cells are those of its line, with `NOT_UTF8` and `TOO_LONG` none.
     """
 
     line: int
@@ -88,7 +55,7 @@ class Record(NamedTuple):
     fault: str = ""
 
     def wrong(self, width: int) -> str:
-        """Why this is no row below a header of `width` columns, or ""."""
+        """Why this is not a row below a header of `width` columns, or ""."""
         if self.fault in (NOT_UTF8, TOO_LONG) or len(self.cells) == width:
             return self.fault
         more = f"; {self.fault}" if self.fault else ""
@@ -103,122 +70,68 @@ def read_records(
 ) -> Iterator[Record]:
     """The rows of a csv file that are not blank, its header among them.
 
-    The separator is the first of `SEPARATORS` with which `is_first` accepts the first row, else a
-    comma. `is_row` says whether the cells of a line are a whole row: an open quote ends before such
-    a line. With `replace`, bytes that are not UTF-8 become U+FFFD. Raises `UsageError` for a path
-    that cannot be a list and for a file with too many open quotes.
+    The separator is the first of `,`, `;` and tab with which `is_first` accepts the first row, else
+    a comma. `is_row` says whether the cells of a line are a whole row: an open quote ends before
+    such a line. With `replace`, bytes that are not UTF-8 become U+FFFD. Raises `UsageError` for a
+    path that cannot be a list and for a file with too many open quotes.
     """
-    check_list(path, MAX_CSV_BYTES)
-    lines, separator = _Lines(path, replace), ""
-    searched = 0  # characters read ahead in vain
-    for number, line in lines:
-        if line is None:
-            yield Record(number, [], TOO_LONG)
-        elif SURROGATES.search(line):
-            yield Record(number, [], NOT_UTF8)
-        elif line.strip():
-            separator = separator or _separator(line, is_first)
-            cells, is_open = _split(line, separator)
-            if is_open:
-                cells, vain = _join(line, separator, lines, is_row)
-                searched += vain
+    lines = enumerate(_read(path, MAX_ROW, "", replace), 1)
+    ahead: deque[tuple[int, str | None]] = deque()  # lines that were read and given back
+    separator, searched = "", 0
+    while item := ahead.popleft() if ahead else next(lines, None):
+        number, line = item
+        if line is None or ESCAPED.search(line):
+            yield Record(number, [], TOO_LONG if line is None else NOT_UTF8)
+            continue
+        if not line.strip():
+            continue
+        separator = separator or next((s for s in ",;\t" if is_first(_split(line, s)[0])), ",")
+        cells, is_open = _split(line, separator)
+        text, size, fault, read = line, 0, "", []
+        while is_open and (item := ahead.popleft() if ahead else next(lines, None)):
+            read.append(item)
+            following = item[1]
+            if following is None or len(text) + len(following) > MAX_ROW:
+                break
+            if is_row(_split(following, separator)[0]):
+                break
+            text += following
+            if '"' in following:
+                cells, is_open = _split(text, separator)
+                size += len(text)
+        if is_open:
+            ahead.extendleft(reversed(read))
+            searched += size
             if searched > MAX_SEARCHED:
                 raise UsageError(f"{path}, line {number}: {OPEN_QUOTE}, as do many lines above")
-            if any(map(SURROGATES.search, cells)):  # in a further line of the row
-                yield Record(number, [], NOT_UTF8)
-            elif cells:
-                yield Record(number, cells)
-            else:
-                yield Record(number, _without_quotes(line, separator), OPEN_QUOTE)
+            plain = next(csv.reader([line], delimiter=separator, quoting=csv.QUOTE_NONE))
+            cells, fault = [cell.removeprefix('"') for cell in plain], OPEN_QUOTE
+        elif any(map(ESCAPED.search, cells)):  # in a further line of the row
+            cells, fault = [], NOT_UTF8
+        yield Record(number, cells, fault)
 
 
-def refuse_line(rejected: list[Rejection], line: Rejection) -> None:
-    """Adds a line that is no row; raises `UsageError` if there are too many for a list."""
-    rejected.append(line)
-    if len(rejected) > MAX_BAD_LINES:
-        raise UsageError(
-            f"{line.source}: more than {MAX_BAD_LINES} lines do not have the expected form"
-            f" ({line.detail}, for example); this is probably another file"
-        )
-
-
-class _Lines:
-    """The lines of a csv file as (number, text with its end); None for the text of too long ones.
-
-    Lines that were read ahead can be given back.
-    """
-
-    def __init__(self, path: Path, replace: bool):
-        self._lines = self._read(path, replace)
-        self._returned: deque[tuple[int, str | None]] = deque()
-
-    def __iter__(self) -> Iterator[tuple[int, str | None]]:
-        return self
-
-    def __next__(self) -> tuple[int, str | None]:
-        return self._returned.popleft() if self._returned else next(self._lines)
-
-    def give_back(self, lines: list[tuple[int, str | None]]) -> None:
-        """Makes these lines the next ones."""
-        self._returned.extendleft(reversed(lines))
-
-    @staticmethod
-    def _read(path: Path, replace: bool) -> Iterator[tuple[int, str | None]]:
-        with open(path, "rb") as handle:
-            utf16 = handle.read(2) in (b"\xff\xfe", b"\xfe\xff")
-        encoding = "utf-16" if utf16 else "utf-8-sig"
-        errors, number = "replace" if replace or utf16 else "surrogateescape", 0
-        with open(path, encoding=encoding, errors=errors, newline="") as handle:
-            while line := handle.readline(MAX_CHARACTERS):
-                number += 1
-                whole: str | None = line
-                while len(line) == MAX_CHARACTERS and not line.endswith(("\n", "\r")):
-                    line, whole = handle.readline(MAX_CHARACTERS), None
-                yield number, whole
-
-
-def _separator(line: str, is_first: Callable[[list[str]], bool]) -> str:
-    return next((s for s in SEPARATORS if is_first(_split(line, s)[0])), ",")
+def _read(path: Path, longest: int, newline: str, replace: bool = False) -> Iterator[str | None]:
+    """The lines of a list with their ends; None for one of more than `longest` characters."""
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise UsageError(f"{path} is not a file, but a list is expected there")
+    if path.stat().st_size > MAX_BYTES:
+        raise UsageError(f"{path} has more than {MAX_BYTES} bytes: no list of samples is that long")
+    with open(path, "rb") as start:
+        utf16 = start.read(2) in (b"\xff\xfe", b"\xfe\xff")
+    errors = "replace" if replace or utf16 else "surrogateescape"
+    encoding = "utf-16" if utf16 else "utf-8-sig"
+    with open(path, encoding=encoding, errors=errors, newline=newline) as handle:
+        while line := handle.readline(longest):
+            whole: str | None = line
+            while len(line) == longest and not line.endswith(("\n", "\r")):
+                line, whole = handle.readline(longest), None
+            yield whole
 
 
 def _split(line: str, separator: str) -> tuple[list[str], bool]:
-    """The cells of a line, and whether it ends within a quote."""
+    """The cells of a row, and whether it ends within a quote."""
     if '"' not in line:
         return line.rstrip("\r\n").split(separator), False
     rows = list(csv.reader([line, "."], delimiter=separator))  # an open quote takes the second one
     return rows[0], len(rows) == 1
-
-
-def _without_quotes(line: str, separator: str) -> list[str]:
-    cells = next(csv.reader([line], delimiter=separator, quoting=csv.QUOTE_NONE))
-    return [cell.removeprefix('"') for cell in cells]
-
-
-def _join(
-    line: str, separator: str, lines: _Lines, is_row: Callable[[list[str]], bool]
-) -> tuple[list[str], int]:
-    """The cells of a row whose first line ends within a quote; none if the quote is never closed.
-
-    Returns with them the number of characters that a long search read in vain. Lines that do not
-    belong to the row are given back.
-    """
-    read: list[tuple[int, str | None]] = []
-    size, failed = len(line), False
-
-    def further() -> Iterator[str]:
-        nonlocal size, failed
-        yield line
-        for number, text in lines:
-            read.append((number, text))
-            size += len(text or "")
-            failed = text is None or size > MAX_CHARACTERS or is_row(_split(text, separator)[0])
-            if failed:
-                return
-            yield text
-        failed = True  # the file ended
-
-    cells = next(csv.reader(further(), delimiter=separator))
-    if not failed:
-        return cells, 0
-    lines.give_back(read)
-    return [], size if len(read) > NEAR else 0

@@ -1,17 +1,12 @@
-"""Your own data: a csv file with a row a sample, named as the data set (`--dataset my/pets.csv`).
+"""Your own data: a csv file with a row for each sample (`--dataset my/pets.csv`).
 
 Columns: `id`, `label`, optionally `split` (train, val, test) and `group` (what a group split keeps
-together), and one a modality: `audio`, `video`, `image`, `flow` hold a file's path relative to the
-manifest, `array` a .npy file, `text` the text itself. At least one modality; MIDAS and most others
-need two. Modalities are taken in the order of the columns; other columns are ignored.
-
---dataset_root names another folder for the files. Then links may lead out of that folder; without
-it they may not. Absolute paths must lie below the folder in either case.
-
-All numbers of the stored forms are our choice: those of the paper's sets that come closest.
+together), and for each modality one: `audio`, `video`, `image`, `flow` hold a file's path relative
+to the manifest (or to --dataset_root), `array` a .npy file, `text` the text itself. Their order is
+that of the modalities. Links may lead out of the folder only with --dataset_root. All numbers of
+the stored forms are our choice: those of the paper's sets that come closest.
 """
 
-import math
 import re
 import sys
 import unicodedata
@@ -21,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.options import UsageError, option
-from data_prep.datasets.options import max_tokens_option, vocabulary_option
+from data_prep.datasets import options
 from data_prep.datasets.own_files import Files, Table
 from data_prep.datasets.tree import RawTree
 from data_prep.modalities import KINDS, Modality, load
@@ -47,19 +42,19 @@ class Settings:
     max_frames: int = option(10, "stored frames of a video", low=1, high=1000)
     frames: int = option(3, "frames of a video (or flow) that make an input", low=1, high=100)
     flow_algo: str = option("dis", "optical flow", choices=("dis", "farneback", "tvl1"))
-    vocabulary: str = vocabulary_option()
-    max_tokens: int = max_tokens_option(64, "our choice")
+    vocabulary: str = options.vocabulary()
+    max_tokens: int = options.max_tokens(64)
     max_length: int = option(512, "vectors of an array", low=1, high=100000)
     flip: bool = option(True, "mirror frames in training")
 
 
 class Manifest:
-    """The data set of one manifest; `order` replaces its columns if the file is not to be read."""
+    """The dataset of one manifest; `order` replaces its columns if the file is not to be read."""
 
-    Settings = Settings
     SPLIT_SECOND = 2 / 3
 
     def __init__(self, path: Path, order: list[str] | None = None):
+        self.Settings = Settings
         self.path, self._order = Path(path), order
         # True: links may lead out of the root (set by raw_root if the user gave --dataset_root).
         self.anywhere = False
@@ -69,27 +64,22 @@ class Manifest:
         return Table(self.path, "--dataset", (*PLAIN, *KINDS), PLAIN[:2], files)
 
     @property
-    def columns(self) -> list[str]:
-        """The columns that count; raises `UsageError` for a manifest that cannot be one."""
-        columns = self._table().columns
-        if not set(columns) - set(PLAIN):
-            raise UsageError(
-                f"{self.path} has the columns {', '.join(columns)}; it needs one or more of"
-                f" {', '.join(KINDS)} beside id and label"
-            )
-        return columns
-
-    @property
     def order(self) -> list[str]:
-        """The modalities, in the order of their columns."""
+        """The modalities, in the order of their columns; raises `UsageError` if there is none."""
         if self._order is None:
-            self._order = [name for name in self.columns if name in KINDS]
+            columns = self._table().columns
+            self._order = [name for name in columns if name in KINDS]
+            if not set(columns) - set(PLAIN):
+                raise UsageError(
+                    f"{self.path} has the columns {', '.join(columns)}; it needs one or more of"
+                    f" {', '.join(KINDS)} beside id and label"
+                )
         return self._order
 
     @property
     def SPLIT_RULE(self) -> str:
         """The manifest's own split, if it has one."""
-        return "official" if "split" in self.columns else "paper"
+        return "official" if "split" in self._table().columns else "paper"
 
     @property
     def defaults(self) -> dict[str, str]:
@@ -101,112 +91,79 @@ class Manifest:
         return {m: modality_of(m, settings) for m in self.order}
 
     def scan(self, root: Path, settings: Settings) -> Scan:
-        """The rows as candidates; raises `UsageError` for a path that leaves the root.
-
-        A row without a label, with an id that came before, with a missing file or with more or
-        fewer cells than the header is rejected.
-        """
+        """The rows as candidates; raises `UsageError` for a path that leaves the root."""
         tree, table = RawTree(root), self._table(Files(root, self.anywhere))
-        found: dict[str, Candidate] = {}
         numbers: dict[str, int] = {}  # of the labels, in the order of the rows
         for line, row in table.rows(tree.rejected):
-            candidate, reason, detail = self._candidate(row, line, table, numbers)
-            if not reason and candidate.id in found:
-                reason, detail = "duplicate", f"id {candidate.id!r}"
-            if reason:
-                where = f"{self.path.name}, line {line}"
-                tree.reject(row["id"].strip(), where, reason, detail)
-            else:
-                found[candidate.id] = candidate
+            name, label = row["id"].strip(), row["label"].strip()
+            split, group = row.get("split", "").strip(), sys.intern(row.get("group", "").strip())
+            sources, inline, missing = dict[str, tuple[str, ...]](), {}, ""
+            if name and label:
+                if split.casefold() not in PARTS:
+                    raise UsageError(
+                        f"{self.path}, line {line}: split {split[:80]!r} is none of"
+                        " train, val (valid, validation, dev), test"
+                    )
+                numbers.setdefault(label, len(numbers))
+                for m in self.order:
+                    if load(m).inline:
+                        inline[m] = row[m]
+                    elif not missing:
+                        path, why = table.find(line, row[m])
+                        sources[m], missing = (path,), f"{m}: {why}" if why else ""
+            part = PARTS.get(split.casefold(), "")
+            tree.take(
+                Candidate(name, numbers.get(label, -1), sources, group, part, inline or NOTHING),
+                f"{self.path.name}, line {line}",
+                (not name or not label, "no_label", "no label" if name else "no id"),
+                (missing, "missing_file", missing),
+                (name in tree.candidates, "duplicate", f"id {name!r}"),
+            )
+        if len(numbers) < 2:
+            raise UsageError(
+                f"{self.path} has {len(numbers)} label(s); two or more classes are needed"
+            )
         names = tuple(sorted(numbers))
-        if len(names) < 2:
-            raise UsageError(
-                f"{self.path} has {len(names)} label(s); two or more classes are needed"
-            )
-        sorted_place = {name: k for k, name in enumerate(names)}
-        label_of = [sorted_place[name] for name in numbers]
+        place = {name: k for k, name in enumerate(names)}
+        label_of = [place[name] for name in numbers]
         tree.warnings += [*table.notes, *_alike(names)]
-        scan = tree.scan(names, (found.pop(name) for name in sorted(found)))
-        for k, candidate in enumerate(scan.candidates):
-            scan.candidates[k] = replace(candidate, label=label_of[candidate.label])
-        return replace(scan, listed=len(scan.candidates) + len(scan.rejected))
-
-    def _candidate(
-        self, row: dict[str, str], line: int, table: Table, numbers: dict[str, int]
-    ) -> tuple[Candidate | None, str, str]:
-        """(sample, "", "") of a row, or (None, reason, detail) if it is none."""
-        name, label = row["id"].strip(), row["label"].strip()
-        if not name or not label:
-            return None, "no_label", "no label" if name else "no id"
-        split = row.get("split", "").strip()
-        if split.casefold() not in PARTS:
-            raise UsageError(
-                f"{self.path}, line {line}: split {split[:80]!r} is none of"
-                " train, val (valid, validation, dev), test"
-            )
-        number, sources, inline = numbers.setdefault(label, len(numbers)), {}, {}
-        for m in self.order:
-            if load(m).inline:
-                inline[m] = row[m]
-                continue
-            path, why = table.find(line, row[m])
-            if why:
-                return None, "missing_file", f"{m}: {why}"
-            sources[m] = (path,)
-        group, part = sys.intern(row.get("group", "").strip()), PARTS[split.casefold()]
-        return Candidate(name, number, sources, group, part, inline or NOTHING), "", ""
+        for name, candidate in tree.candidates.items():
+            tree.candidates[name] = replace(candidate, label=label_of[candidate.label])
+        listed = len(tree.candidates) + len(tree.rejected)
+        return replace(tree.scan(names), listed=listed)
 
 
 def _alike(names: Sequence[str]) -> list[str]:
     """A line where classes differ only in case, in how a number is written, or unseen."""
-    seen: dict[Any, str] = {}
+    seen: dict[str, str] = {}
     pairs = []
     for name in names:
-        try:
-            key: Any = float(name)
-        except ValueError:
-            key = None
-        if key is None or not math.isfinite(key):
-            seen_by_eye = unicodedata.normalize("NFKC", UNSEEN.sub("", name)).casefold()
-            key = " ".join(seen_by_eye.split())
-        if key in seen:
+        plain = unicodedata.normalize("NFKC", UNSEEN.sub("", name)).casefold()
+        key = re.sub(r"^0+(?=\d)|\.0*$", "", " ".join(plain.split()))  # 01 and 1.0 are 1
+        if seen.setdefault(key, name) != name:
             pairs.append(f"{seen[key][:80]!r} and {name[:80]!r}")
-        seen.setdefault(key, name)
-    if not pairs:
-        return []
     more = f" (and {len(pairs) - 1} more pairs)" if pairs[1:] else ""
-    return [f"the classes {pairs[0]}{more} differ only in how they are written"]
+    return [f"the classes {pairs[0]}{more} differ only in how they are written"] if pairs else []
 
 
 def modality_of(kind: str, s: Settings) -> Modality:
     """The modality of a column.
 
-    Audio and arrays are normalised by the training part, pictures by ImageNet's constants. A crop
-    of a moving picture changes its motion's scale, so flow is only mirrored.
+    A crop of a moving picture changes its motion's scale, so flow is only mirrored.
     """
     if kind == "text":
         from data_prep.modalities.text import text_spec
 
         return text_spec(s.vocabulary, s.max_tokens)
     crop = "crop_flip" if s.flip else "none"
+    sound = {"feature": s.audio_feature, "sample_rate": s.sample_rate, "seconds": s.seconds}
     frames = {"max_frames": s.max_frames, "min_frames": s.frames, "min_decoded": 1}
-    chosen = {
-        "audio": {
-            "feature": s.audio_feature,
-            "sample_rate": s.sample_rate,
-            "seconds": s.seconds,
-            "n_fft": 512,
-            "hop": 256,
-            "normalise": "train",
-        },
-        "video": {"fps": s.fps, **frames, "frames": s.frames, "augment": crop},
+    flow = {"algorithm": s.flow_algo, "positions": s.max_frames, "frames": s.frames}
+    chosen: dict[str, dict[str, Any]] = {
+        "audio": {**sound, "n_fft": 512, "hop": 256, "normalise": "train"},
+        "video": {**frames, "fps": s.fps, "frames": s.frames, "augment": crop},
         "image": {"augment": crop},
-        "flow": {
-            "algorithm": s.flow_algo,
-            "positions": s.max_frames,
-            "frames": s.frames,
-            "augment": "flip" if s.flip else "none",
-        },
+        "flow": {**flow, "augment": "flip" if s.flip else "none"},
         "array": {"max_length": s.max_length},
     }
-    return load(kind)(**chosen.get(kind, {}))
+    return load(kind)(**chosen[kind])

@@ -1,22 +1,16 @@
 """CMU-MOSI: one pickle of text, audio and video features of 2,199 clips, rated from -3 to 3.
 
-Two families of files, each with the words aligned in all modalities or not:
-
-* MMSA's (github.com/thuiar/MMSA), MOSI/Processed/aligned_50.pkl and unaligned_50.pkl: BERT vectors;
-* MulT's (github.com/yaohungt/Multimodal-Transformer), mosi_data.pkl and mosi_data_noalign.pkl:
-  GloVe vectors.
-
-Either is a dict train, valid, test -> dict of arrays [N, L, D] under "text", "audio", "vision", the
-ratings, and "id": "video$_$clip", or rows of (b"video_clip", start, end). Shapes are read from the
-arrays. The parts are the official ones (1,284, 229 and 686 clips), which no video is common to.
+MMSA's files (github.com/thuiar/MMSA, MOSI/Processed) have BERT vectors, those of MulT
+(github.com/yaohungt/Multimodal-Transformer) GloVe's. Either is a dict train, valid, test -> dict of
+arrays [N, L, D] under "text", "audio", "vision", the ratings, and "id": "video$_$clip", or rows of
+(b"video_clip", start, end). The parts are the official ones (1,284, 229 and 686 clips), which no
+video is common to.
 """
 
 import math
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from common.options import UsageError, option
 from data_prep.datasets.tree import RawTree
@@ -30,28 +24,19 @@ ARRAYS = {"text": "text", "audio": "audio", "video": "vision"}  # modality -> ke
 HIGHEST = 3.0  # of a rating, which are means of five people's -3..3
 
 
-class Variant(NamedTuple):
-    """A file: its name, the key of its ratings, and the rows that its modalities may have."""
-
-    file: str
-    ratings: str
-    rows: dict[str, int]
-
-
-# The aligned files have 50 rows of each. Of the unaligned ones the sources name 375 rows for one of
-# audio and video and 500 for the other, not for the same one: 500 is enough for both.
-_ALIGNED = {"text": 50, "audio": 50, "video": 50}
-_UNALIGNED = {"text": 50, "audio": 500, "video": 500}
+# variant -> (its file, the key of its ratings, the rows that audio and video may have). Of the
+# unaligned files the sources name 375 rows for one of these and 500 for the other, not for the same
+# one: 500 is enough for both.
 VARIANTS = {
-    "mmsa_aligned": Variant("aligned_50.pkl", "regression_labels", _ALIGNED),
-    "mmsa_unaligned": Variant("unaligned_50.pkl", "regression_labels", _UNALIGNED),
-    "mult_aligned": Variant("mosi_data.pkl", "labels", _ALIGNED),
-    "mult_unaligned": Variant("mosi_data_noalign.pkl", "labels", _UNALIGNED),
+    "mmsa_aligned": ("aligned_50.pkl", "regression_labels", 50),
+    "mmsa_unaligned": ("unaligned_50.pkl", "regression_labels", 500),
+    "mult_aligned": ("mosi_data.pkl", "labels", 50),
+    "mult_unaligned": ("mosi_data_noalign.pkl", "labels", 500),
 }
 SOURCE = (
     "CMU-MOSI's features are at github.com/thuiar/MMSA and"
     " github.com/yaohungt/Multimodal-Transformer; the root must hold"
-    f" {', '.join(variant.file for variant in VARIANTS.values())} (one of them, --feature_files"
+    f" {', '.join(file for file, *_ in VARIANTS.values())} (one of them, --feature_files"
     " says which), in itself, in Processed, or in either place of a folder named by MOSI."
 )
 
@@ -60,14 +45,11 @@ SOURCE = (
 class Settings:
     """How CMU-MOSI is prepared."""
 
-    feature_files: str = option(
-        "mmsa_aligned", "which features", choices=tuple(VARIANTS),
-        source="our choice: the paper does not say",
-    )  # fmt: skip
+    feature_files: str = option("mmsa_aligned", "which features", choices=tuple(VARIANTS))
     label_rule: str = option(
         "neg_nonneg",
-        "ratings of the two classes: neg_nonneg: y < 0, y >= 0; pos_nonpos: y <= 0, y > 0; nonzero:"
-        " y < 0, y > 0, and zeros are left out",
+        "classes of the ratings y: neg_nonneg: y < 0, y >= 0; pos_nonpos: y <= 0, y > 0; nonzero:"
+        " y < 0, y > 0, without zeros",
         choices=("neg_nonneg", "nonzero", "pos_nonpos"),
         source="BalanceBenchmark; the paper's 2,199 clips are all there are, zeros included",
     )
@@ -83,95 +65,67 @@ def spec(settings: Settings) -> Spec:
     """
     from data_prep.modalities.array import Array
 
-    rows = VARIANTS[settings.feature_files].rows
+    rows = VARIANTS[settings.feature_files][2]
     origin = f"{settings.feature_files} {settings.label_rule}"
     measured = "train" if settings.standardise else "none"
-    text = Array(rows["text"], origin=origin, normalise="none")
-    others = {
-        m: Array(rows[m], clean=True, origin=origin, normalise=measured)
-        for m in ARRAYS
-        if m != "text"
-    }
-    return {"text": text, **others}
+    text = Array(50, origin=origin, normalise="none")
+    other = Array(rows, clean=True, origin=origin, normalise=measured)
+    return {"text": text, "audio": other, "video": other}
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """The rows of the pickle as candidates; raises `UsageError` for another or a damaged file.
-
-    Other files in the pickle's folder are rejected, except for those of the other variants.
-    """
-    # Imported here: data sets are imported for --help, and numpy takes a while.
+    """The rows of the pickle as candidates; raises `UsageError` for another or a damaged file."""
+    # Imported here: datasets are imported for --help, and numpy takes a while.
     from data_prep.modalities.unpickle import load
 
-    variant, tree = VARIANTS[settings.feature_files], RawTree(root)
-    source = _find_file(root, variant.file)
+    file, key_of_ratings, _ = VARIANTS[settings.feature_files]
+    variants = {name: _places(root, other) for name, (other, *_) in VARIANTS.items()}
+    if not variants[settings.feature_files]:
+        there = [f"--feature_files {name}" for name, places in variants.items() if places]
+        hint = f"; what it holds is for {' or '.join(there)}" if there else ""
+        raise UsageError(f"{root} holds no {file}{hint}. {SOURCE}")
+    source, tree = variants[settings.feature_files][0], RawTree(root)
+    tree.reject_beside(str(PurePosixPath(source).parent), [file for file, *_ in VARIANTS.values()])
     content = load(root / source)
-    counts = _check(content, root / source, variant)
-    _tell_others(tree, PurePosixPath(source))
-    of_videos = _names_videos(row for part in counts for row in content[part]["id"])
-    found: dict[str, Candidate] = {}
-    for part, count in counts.items():
-        for row in range(count):
-            where, identity = f"{part}/{row}", content[part]["id"][row]
-            name, group = _name(identity)
-            if of_videos and name:
-                name, group = _with_times(name, identity), name
-            rating = _rating(content[part][variant.ratings][row])
-            label, why = _label(rating, settings.label_rule)
-            if not name:
-                tree.reject(where, source, "unknown_name", f"id of {where}")
-            elif label is None:
-                tree.reject(name, source, "no_label", f"{where}: {why}")
-            elif name in found:
-                tree.reject(name, source, "duplicate", where)
-            else:
-                rows = {m: f"{part}/{key}/{row}" for m, key in ARRAYS.items()}
-                sources = dict.fromkeys(ARRAYS, (source,))
-                found[name] = Candidate(name, label, sources, group, PARTS[part], rows)
-    tree.warn_of_count("mosi", len(found))
-    return tree.scan(LABELS, found.values())
+    _check(content, root / source, key_of_ratings)
+    clips = {(p, row): _clip(value) for p in PARTS for row, value in enumerate(content[p]["id"])}
+    # MulT's rows may name the video alone: then one has clips of different times.
+    names = {name for name, _, _ in clips.values()}
+    of_videos = len({clip[::2] for clip in clips.values()}) > len(names)
+    for (part, row), (name, group, timed) in clips.items():
+        where = f"{part}/{row}"
+        if of_videos:
+            name, group = timed, name
+        label, why = _label(content[part][key_of_ratings][row], settings.label_rule)
+        rows = {m: f"{part}/{key}/{row}" for m, key in ARRAYS.items()}
+        sources = dict.fromkeys(ARRAYS, (source,))
+        tree.take(
+            Candidate(name or where, label, sources, group, PARTS[part], rows),
+            source,
+            (not name, "unknown_name", f"id of {where}"),
+            (why, "no_label", f"{where}: {why}"),
+            (name in tree.candidates, "duplicate", where),
+        )
+    return tree.scan(LABELS, "mosi")
 
 
 def detect(root: Path) -> dict[str, str]:
     """The variant whose file alone is there."""
-    there = [name for name in VARIANTS if root.is_dir() and _places(root, VARIANTS[name].file)]
+    there = [name for name, (file, *_) in VARIANTS.items() if root.is_dir() and _places(root, file)]
     return {"feature_files": there[0]} if len(there) == 1 else {}
 
 
 def _places(root: Path, name: str) -> list[str]:
     """Where there is a file of that name, relative to the root."""
-    folders = [path.name for path in root.iterdir() if "mosi" in path.name.casefold()]
-    places = [Path(base, inner) for base in ("", *sorted(folders)) for inner in ("", "Processed")]
-    return [str(PurePosixPath(p / name)) for p in places if (root / p / name).is_file()]
+    folders = sorted(path.name for path in root.iterdir() if "mosi" in path.name.casefold())
+    places = [Path(base, inner, name) for base in ("", *folders) for inner in ("", "Processed")]
+    return [place.as_posix() for place in places if (root / place).is_file()]
 
 
-def _find_file(root: Path, name: str) -> str:
-    """The file, relative to the root; raises `UsageError` if there is none."""
-    if places := _places(root, name):
-        return places[0]
-    there = [
-        f"--feature_files {variant}"
-        for variant, (other, *_) in VARIANTS.items()
-        if _places(root, other)
-    ]
-    hint = f"; what it holds is for {' or '.join(there)}" if there else ""
-    raise UsageError(f"{root} holds no {name}{hint}. {SOURCE}")
-
-
-def _tell_others(tree: RawTree, source: PurePosixPath) -> None:
-    """Rejects unknown files beside the pickle, and warns of those of other variants."""
-    names = {variant.file: name for name, variant in VARIANTS.items()}
-    for file, name in sorted(names.items()):
-        path = tree.root / source.with_name(file)
-        if file != source.name and os.path.lexists(path) and not path.is_dir():
-            tree.warnings.append(f"{file} is there as well; --feature_files {name} takes it")
-    tree.reject_beside(str(source.parent), lambda path: path.name in names)
-
-
-def _check(content: Any, path: Path, variant: Variant) -> dict[str, int]:
-    """The number of clips of each part; raises `UsageError` unless all arrays fit together."""
-    keys = ("id", variant.ratings, *ARRAYS.values())
-    counts, widths = {}, {}
+def _check(content: Any, path: Path, key_of_ratings: str) -> None:
+    """Raises `UsageError` unless all arrays fit together."""
+    keys = ("id", key_of_ratings, *ARRAYS.values())
+    widths: dict[str, int] = {}
     for part in PARTS:
         fields = content.get(part) if isinstance(content, dict) else None
         if not isinstance(fields, dict) or any(key not in fields for key in keys):
@@ -179,80 +133,48 @@ def _check(content: Any, path: Path, variant: Variant) -> dict[str, int]:
                 f"{path} is not what its name says: {' and '.join(PARTS)} must each be a dict with"
                 f" {', '.join(keys)}. {SOURCE}"
             )
+        shapes: dict[str, Any] = {}
+        for key in keys:
+            value = fields[key]
+            shapes[key] = (len(value),) if isinstance(value, list) else getattr(value, "shape", ())
         for key in ARRAYS.values():
-            shape = getattr(fields[key], "shape", ())
-            if len(shape) != 3 or fields[key].dtype.kind != "f":
-                raise UsageError(f"{path}: {part}/{key} is no array [clips, rows, values]")
-            if shape[2] != widths.setdefault(key, shape[2]):
-                raise UsageError(
-                    f"{path}: {key} has {widths[key]} values in train, {shape[2]} in {part}"
-                )
-        lengths = {key: _length(fields[key]) for key in keys}
-        if len(set(lengths.values())) != 1:
-            raise UsageError(f"{path}: {part} holds as many clips as {lengths}: it is damaged")
-        counts[part] = lengths["id"]
-    return counts
+            if len(shapes[key]) != 3 or fields[key].dtype.kind != "f":
+                raise UsageError(f"{path}: {part}/{key} is not an array [clips, rows, values]")
+        same = all(widths.setdefault(key, shapes[key][2]) == shapes[key][2] for key in keys[2:])
+        if not same or len({shape[:1] for shape in shapes.values()}) != 1 or not shapes["id"]:
+            raise UsageError(f"{path}: the arrays of {part} do not fit together: {shapes}")
 
 
-def _length(value: Any) -> int:
-    """Entries of a list or an array; -1 for what has none."""
-    return len(value) if isinstance(value, list) or getattr(value, "shape", ()) else -1
-
-
-# Clips --------------------------------------------------------------------------------------------
-
-
-def _name(value: Any) -> tuple[str, str]:
-    """(id, video) of a clip, or two empty strings if it has none."""
-    # MulT's rows are (b"video_clip", start, end) [seconds].
+def _clip(value: Any) -> tuple[str, str, str]:
+    """(id, video, id with times) of a clip's entry; empty strings if it has none."""
     whole = isinstance(value, (str, bytes))
     try:
-        value = value if whole else value[0]
-        name = str(value, "utf-8") if isinstance(value, bytes) else value
+        name = value if whole else value[0]
+        name = str(name, "utf-8") if isinstance(name, bytes) else name
         name = str(name).strip() if isinstance(name, str) else ""
         name.encode()  # half of a surrogate pair is no text
     except (TypeError, ValueError, IndexError):
-        return "", ""
-    if "$_$" in name:
-        return name, name.rpartition("$_$")[0]
+        name = ""
+    if not name:
+        return "", "", ""
     # A YouTube id may hold "_" itself, at any place.
-    return name, name.rpartition("_")[0] or name
-
-
-def _with_times(name: str, row: Any) -> str:
-    """<name>_<start>_<end> of a row (name, start, end); the name alone if it has no times."""
-    if isinstance(row, (str, bytes)):
-        return name
+    video = name.rpartition("$_$" if "$_$" in name else "_")[0] or name
     try:
-        start, end = (float(value) for value in row[1:3])
-    except (TypeError, ValueError, IndexError):
-        return name
-    return f"{name}_{start:g}_{end:g}" if math.isfinite(start + end) else name
+        start, end = (float(time) for time in value[1:3])
+    except (TypeError, ValueError):
+        return name, video, name
+    timed = not whole and math.isfinite(start + end)
+    return name, video, f"{name}_{start:g}_{end:g}" if timed else name
 
 
-def _names_videos(rows: Iterable[Any]) -> bool:
-    """Whether the names are the videos' alone: one of them has clips of different times."""
-    times: dict[str, str] = {}
-    for row in rows:
-        name = _name(row)[0]
-        clip = _with_times(name, row)
-        if name and times.setdefault(name, clip) != clip:
-            return True
-    return False
-
-
-def _rating(value: Any) -> float:
-    """The rating of a clip: a number, or an array [1] or [1, 1] of one; NaN if it is none."""
+def _label(value: Any, rule: str) -> tuple[int, str]:
+    """(label, "") of a rating, a number or an array of one; or -1 and why there is none."""
     try:
-        return float(value if isinstance(value, (int, float)) else value.reshape(()))
+        rating = float(value if isinstance(value, (int, float)) else value.reshape(()))
     except (AttributeError, TypeError, ValueError):
-        return math.nan
-
-
-def _label(rating: float, rule: str) -> tuple[int | None, str]:
-    """(label, ""), or None and why there is none."""
+        rating = math.nan
     if not -HIGHEST <= rating <= HIGHEST:  # NaN as well
-        return None, f"the rating {rating:g} is not between -3 and 3"
+        return -1, f"the rating {rating:g} is not between -3 and 3"
     if rule == "nonzero" and rating == 0:
-        return None, "the rating is 0, which --label_rule nonzero leaves out"
+        return -1, "the rating is 0, which --label_rule nonzero leaves out"
     return int(rating > 0 if rule == "pos_nonpos" else rating >= 0), ""

@@ -1,66 +1,90 @@
-"""Settings that several data sets share."""
+"""Settings and stored forms that several datasets share."""
 
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from common.options import option
+from data_prep.modalities import Modality
+from data_prep.spec import Spec
 
-# [128, 1024]: 1,024 windows of 25 ms, 10 ms apart, are 10.255 s.
-FBANK = {"feature": "fbank", "sample_rate": 16000, "seconds": 10.255, "mels": 128, "frames": 1024}
-FBANK_CONSTANTS = (-4.503877, 10.282552)  # (x + 4.503877) / (2 * 5.141276)
+CROPS = {"frame": "crop_flip_apart", "clip": "crop_flip", "none": "none"}
 # Most frames or flow positions stored from a folder: ten for each of a view's three. Our choice.
 FOLDER_FRAMES = 30
-CROPS = {"frame": "crop_flip_apart", "clip": "crop_flip", "none": "none"}
+
+# Each makes a field of a dataset's `Settings`; further arguments are those of `option`.
+audio_feature = partial(
+    option, "fbank", "form of the sound; stft: as in OGM-GE and ARL", choices=("fbank", "stft")
+)
+frame_codec = partial(option, "jpeg", "how frames are stored", choices=("jpeg", "raw"))
+frame_choice = partial(
+    option,
+    help="frames of a view: one of each equal segment, or by the official release's rule",
+    choices=("segments", "release"),
+)
+crop = partial(
+    option,
+    "frame",
+    "random resized crop and flip in training: of each frame, of the whole clip, or none",
+    choices=tuple(CROPS),
+)
+vocabulary = partial(
+    option,
+    "electra",
+    "words of the text: electra (30,522, from the Hugging Face cache), build (made of the train"
+    " part's texts, at most 4,000), or a folder that holds vocab.txt (uncased WordPiece)",
+    source="paper Sec. 4.1: ELECTRA",
+)
+max_tokens = partial(option, help="tokens of a text, special ones included", low=8, high=512)
 
 
-def audio_feature_option() -> Any:
-    """The field `audio_feature` of the `Settings` of a set of clips with sound."""
-    return option(
-        "fbank", "form of the sound", choices=("fbank", "stft"),
-        source="official release; stft: OGM-GE and ARL",
-    )  # fmt: skip
+@dataclass(frozen=True)
+class TextSettings:
+    """How texts are prepared."""
+
+    vocabulary: str = vocabulary()
+    max_tokens: int = max_tokens(512, source="official release (Food-101)")
 
 
-def crop_option() -> Any:
-    """The field `crop`."""
-    return option(
-        "frame", "random resized crop and flip in training: drawn for each frame, once for all"
-        " frames of a clip, or none", choices=tuple(CROPS), source="official release",
-    )  # fmt: skip
+def classes(dataset: str) -> tuple[str, ...]:
+    """The class names in the order of their ids."""
+    names = Path(__file__).with_name("classes") / f"{dataset}.txt"
+    return tuple(names.read_text(encoding="utf-8").splitlines())
 
 
-def frame_choice_option(default: str) -> Any:
-    """The field `frame_choice`."""
-    return option(
-        default, "which stored frames: one of each equal segment, or by the official release's"
-        " rule for this set", choices=("segments", "release"),
-        source="official release" if default == "release" else "our choice: covers the whole clip",
-    )  # fmt: skip
+def clip_spec(
+    dataset: str, settings: Any, sound: dict[str, Any], stft: dict[str, Any], **frames: Any
+) -> Spec:
+    """Sound as a filter bank [128, 1024] or an STFT of the form `stft`, and frames.
 
+    The filter bank is normalised by the constants of the official release, the STFT is not.
+    """
+    from data_prep.modalities.audio import Audio
+    from data_prep.modalities.video import Video
 
-MAX_TOKENS = 512  # positions of an ELECTRA encoder
-
-
-def vocabulary_option() -> Any:
-    """The field `vocabulary` of the `Settings` of a data set with texts."""
-    return option(
-        "electra",
-        "words of the text: electra (30,522, from the Hugging Face cache), build (made of the train"
-        " part's texts, at most 4,000), or a folder that holds vocab.txt (uncased WordPiece)",
-        source="paper Sec. 4.1: ELECTRA",
+    if settings.audio_feature == "fbank":
+        # 1,024 windows of 25 ms, 10 ms apart, are 10.255 s; (x + 4.503877) / (2 * 5.141276)
+        stft = {"sample_rate": 16000, "seconds": 10.255, "normalise": (-4.503877, 10.282552)}
+    video = Video(
+        codec=settings.frame_codec,
+        of_folder=FOLDER_FRAMES,
+        augment=CROPS[settings.crop],
+        choice=dataset if settings.frame_choice == "release" else "segments",
+        **frames,
     )
+    return {"audio": Audio(settings.audio_feature, **stft | sound), "video": video}
 
 
-def max_tokens_option(default: int, source: str) -> Any:
-    """The field `max_tokens` of the `Settings` of a data set with texts."""
-    return option(
-        default, "tokens kept of a text, special ones included", low=8, high=MAX_TOKENS,
-        source=source,
-    )  # fmt: skip
+def tokens(settings: Any, **how: Any) -> Modality:
+    """A text by `TextSettings`."""
+    from data_prep.modalities.text import text_spec
+
+    return text_spec(settings.vocabulary, settings.max_tokens, **how)
 
 
-def text_clean_option(default: str) -> Any:
-    """The field `text_clean` of the `Settings` of a data set of web pages."""
-    return option(
-        default, "rule by which a text is cleaned: the official release's, or ours",
-        choices=("release", "plain"), source="official release; plain: our choice",
-    )  # fmt: skip
+def picture(missing: str = "reject") -> Modality:
+    """A picture, its shorter side at most 256; turned and flipped in training (the release)."""
+    from data_prep.modalities.image import Image
+
+    return Image(missing=missing)

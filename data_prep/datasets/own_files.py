@@ -1,7 +1,7 @@
 """A user's own csv table, and the files that it names, as people write them.
 
 In a relative path `\\` counts as `/`, `file://` begins an absolute one, and the Unicode form of a
-name (an accent as a character of its own, as in archives made on macOS) does not matter.
+name (an accent as a character by itself, as in archives made on macOS) does not matter.
 """
 
 import os
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from common.files import shown
 from common.options import UsageError
-from data_prep.datasets.lists import Record, read_records, refuse_line
+from data_prep.datasets.lists import MAX_BAD_LINES, TOO_MANY, Record, read_records
 from data_prep.modalities import KINDS, load
 from data_prep.spec import Rejection
 
@@ -21,8 +21,8 @@ from data_prep.spec import Rejection
 class Table:
     """The csv file that `flag` names, by its columns in lower case; only `known` ones count.
 
-    With `files`, a line that names one of them is a row of its own, and no part of a text over
-    several lines. Raises `UsageError` for what is no such file.
+    With `files`, a line that names one of them is a row by itself, and no part of a text over
+    several lines. Raises `UsageError` for another file.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class Table:
             raise UsageError(f"{path}, line {first.line}: {first.fault}")
         self._header = [cell.strip().casefold() for cell in first.cells]
         self.columns = [name for name in self._header if name in known]
-        missing = [name for name in needed if name not in self._header]
-        twice = next((name for name in self.columns if self.columns.count(name) > 1), "")
+        missing = [f"no column {name}" for name in needed if name not in self._header]
+        twice = [f"the column {c} twice" for c in self.columns if self.columns.count(c) > 1]
         if missing or twice:
-            what = f"the column {twice} twice" if twice else f"no column {missing[0]}"
             columns = shown(", ".join(self._header)) or "none"
             raise UsageError(
-                f"{path} has {what} (its columns: {columns}); it needs {', '.join(needed)}"
+                f"{path} has {(twice + missing)[0]} (its columns: {columns}); it needs"
+                f" {', '.join(needed)}"
             )
         others = [name or "one without a name" for name in self._header if name not in known]
-        passed = f"{path.name}: columns passed over: {shown(', '.join(others))}"
-        self.notes = [passed] if others else []
+        note = f"{path.name}: columns passed over: {shown(', '.join(others))}"
+        self.notes = [note] if others else []
 
     def rows(self, rejected: list[Rejection]) -> Iterator[tuple[int, dict[str, str]]]:
         """(line, cells by column) of each row; those with more or fewer cells go to `rejected`.
@@ -66,12 +66,15 @@ class Table:
                 raise UsageError(f"{self.path}, line {record.line}: {record.fault}")
             if wrong := record.wrong(len(self._header)):
                 where = f"{self.path.name}, line {record.line}"
-                refuse_line(rejected, Rejection("", where, "bad_line", wrong))
+                rejected.append(Rejection("", where, "bad_line", wrong))
+                if len(rejected) > MAX_BAD_LINES:
+                    raise UsageError(f"{self.path} holds more than {MAX_BAD_LINES} {TOO_MANY}")
             else:
                 yield record.line, dict(zip(self._header, record.cells))
 
     def find(self, line: int, text: str) -> tuple[str, str]:
         """`Files.find` for a cell; its error names the line."""
+        assert self._files is not None
         try:
             return self._files.find(text.strip())
         except UsageError as error:
@@ -91,14 +94,11 @@ class Table:
 
 
 class Files:
-    """Finds files under `root`.
-
-    `anywhere`: links may lead out of `root`, since the user gave --dataset_root.
-    """
+    """Finds files under `root`; `anywhere`: links may lead out of it (the user gave it)."""
 
     def __init__(self, root: Path, anywhere: bool):
         self.root, self.anywhere = root, anywhere
-        self._real = Path(os.path.realpath(root))
+        self._real = os.path.realpath(root)
         self._names = lru_cache(64)(self._list)  # of a folder; its files mostly come together
 
     def find(self, text: str) -> tuple[str, str]:
@@ -109,25 +109,37 @@ class Files:
         path = unquote(text.removeprefix("file://")) if text.startswith("file://") else text
         if not path or "\0" in path:
             return path, f"{text[:80]!r} is not a path"
-        if not os.path.isabs(path):
-            if not _exists(self.root / path):
-                path = path.replace("\\", "/")
-        else:
-            path = self._relative(path)
-        normal = os.path.normpath(path)
-        if normal == ".." or normal.startswith("../"):
+        if os.path.isabs(path):
+            roots = [os.path.abspath(self.root), self._real]
+            inside = [root for root in roots if _is_below(os.path.normpath(path), root)]
+            if not inside:
+                raise UsageError(
+                    f"{path!r} is not under {self.root}: give --dataset_root a folder that holds"
+                    " all files"
+                )
+            path = os.path.relpath(path, inside[0])
+        elif not _exists(self.root / path):
+            path = path.replace("\\", "/")
+        path = os.path.normpath(path)
+        if path == ".." or path.startswith("../"):
             raise UsageError(f"{text!r} leaves the folder {self.root}")
-        if not _exists(self.root / normal):
-            near, why = self._near(PurePosixPath(normal))
-            if why:
-                return normal, why
-            normal = near
-        if not self.anywhere and not self._stays(normal):
+        if not _exists(self.root / path):
+            found = PurePosixPath()
+            for name in PurePosixPath(path).parts:
+                names = self._names(str(found))
+                key = unicodedata.normalize("NFC", name)
+                if key not in names:
+                    same = [n for k, n in names.items() if k.casefold() == key.casefold()]
+                    there = f"; there is {same[0]!r}, in another case" if same else ""
+                    return path, f"{path[:80]!r} is not there{there}"
+                found /= names[key]
+            path = str(found)
+        if not self.anywhere and not _is_below(os.path.realpath(self.root / path), self._real):
             raise UsageError(
                 f"{text!r} is a link that leads out of {self.root}: with --dataset_root"
                 f" {self.root} links may lead anywhere"
             )
-        return normal, "" if os.path.isfile(self.root / normal) else "it is not a file"
+        return path, "" if os.path.isfile(self.root / path) else "it is not a file"
 
     def is_there(self, text: str) -> bool:
         """Whether a cell looks like a path: a file under the root, or a path that leaves it."""
@@ -136,44 +148,21 @@ class Files:
         except UsageError:
             return True
 
-    def _relative(self, path: str) -> str:
-        """An absolute path relative to the root; raises `UsageError` if it is not below it."""
-        for root in (os.path.abspath(self.root), str(self._real)):
-            if PurePosixPath(os.path.normpath(path)).is_relative_to(root):
-                return os.path.relpath(path, root)
-        raise UsageError(
-            f"{path!r} is not under {self.root}: give --dataset_root a folder that holds all files"
-        )
-
-    def _stays(self, path: str) -> bool:
-        real = os.path.realpath(self.root / path)
-        return PurePosixPath(real).is_relative_to(self._real)
-
-    def _near(self, path: PurePosixPath) -> tuple[str, str]:
-        """The path with each name in the form that the disk has, or what is there instead."""
-        found = ""
-        for name in path.parts:
-            exact, folded = self._names(found)
-            key = unicodedata.normalize("NFC", name)
-            if key not in exact:
-                other = folded.get(key.casefold())
-                there = f"; there is {other!r}, in another case" if other else ""
-                return "", f"{str(path)[:80]!r} is not there{there}"
-            found = f"{found}/{exact[key]}" if found else exact[key]
-        return found, ""
-
-    def _list(self, folder: str) -> tuple[dict[str, str], dict[str, str]]:
-        """The names in a folder by their composed form, and by that without regard to case."""
+    def _list(self, folder: str) -> dict[str, str]:
+        """The names in a folder by their composed form."""
         try:
             names = sorted(os.listdir(self.root / folder))
         except OSError:
             names = []
-        exact = {unicodedata.normalize("NFC", name): name for name in names}
-        return exact, {key.casefold(): name for key, name in exact.items()}
+        return {unicodedata.normalize("NFC", name): name for name in names}
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return PurePosixPath(path).is_relative_to(folder)
 
 
 def _exists(path: Path) -> bool:
-    """Whether something is there; a name that no file system takes is not."""
+    """Whether the path exists; False for a name that no file system accepts."""
     try:
         return path.exists()
     except OSError:

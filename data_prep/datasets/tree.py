@@ -2,13 +2,17 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from common.files import is_ignored
 from common.options import UsageError
 from data_prep.datasets import DATASETS
+from data_prep.datasets.lists import MAX_BAD_LINES, TOO_MANY, read_lines
 from data_prep.spec import Candidate, Listed, Rejection, Scan
+
+Index = dict[str, tuple[str, ...]]  # the files of each sample
 
 
 def walk(root: Path, skip: Collection[str] = ()) -> list[str]:
@@ -17,65 +21,65 @@ def walk(root: Path, skip: Collection[str] = ()) -> list[str]:
     A folder that several links lead to is listed once, a real one under its own name: links are
     followed last, so a loop of links ends.
     """
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    folders, links = [""], []
-    while folders or links:
-        folder = folders.pop() if folders else links.pop(0)
-        status = os.stat(root / folder)
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(root / folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if is_ignored(entry.name) or path in skip:
-                    continue
-                link = entry.is_symlink()
-                # DirEntry.is_dir raises for a link to itself; os.path.isdir returns False.
-                if os.path.isdir(entry) if link else entry.is_dir():
-                    (links if link else folders).append(path)
-                else:
-                    found.append(path)
+    top, found, seen = os.fspath(root), [], set()
+    starts = [top]
+    for start in starts:
+        for folder, inner, files in os.walk(start, onerror=_fail):
+            status, prefix = os.stat(folder), f"{folder}/"[len(top) + 1 :]
+            if (status.st_dev, status.st_ino) in seen:
+                inner.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            inner[:] = sorted(n for n in inner if not is_ignored(n) and prefix + n not in skip)
+            starts += [f"{folder}/{name}" for name in inner if os.path.islink(f"{folder}/{name}")]
+            found += [prefix + name for name in files if not is_ignored(name)]
     return sorted(found)
 
 
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder that count, sorted."""
+    return sorted(name for name in os.listdir(folder) if not is_ignored(name))
+
+
 def bases(root: Path) -> list[str]:
-    """Where a data set may lie: in the root ("") or in one of its folders."""
-    return ["", *sorted(p.name for p in root.iterdir() if p.is_dir() and not is_ignored(p.name))]
+    """Where a dataset may lie: in the root ("") or in one of its folders."""
+    return ["", *(name for name in names_in(root) if (root / name).is_dir())]
 
 
-def find_base(root: Path, what: str, is_base: Callable[[Path], bool], source: str) -> str:
-    """The first of `bases` that `is_base` accepts; raises `UsageError` if there is none.
+def find_base(root: Path, source: str, *needed: Sequence[str]) -> tuple[str, int]:
+    """The first of `bases` that has all names of one of `needed`, and which one that is.
 
-    `what` says what was looked for, and `source` what the root must hold.
+    Raises `UsageError` if there is none; `source` says what the root must hold.
     """
     for base in bases(root):
-        if is_base(root / base):
-            return base
-    raise UsageError(f"{root} holds no {what}, nor does a folder in it. {source}")
+        for k, names in enumerate(needed):
+            paths = [root / base / name for name in names]
+            if all(path.is_file() or path.is_dir() for path in paths):  # a pipe is neither
+                return base, k
+    raise UsageError(f"{root} holds no {', '.join(needed[0])}, nor does a folder in it. {source}")
 
 
-def key_by_name(pattern: re.Pattern) -> Callable[[PurePosixPath], str | None]:
+def by_name(pattern: re.Pattern[str]) -> Callable[[PurePosixPath], str | None]:
     """A key for `RawTree.index`: the first group of a pattern that must match a file's name."""
-
-    def key(path: PurePosixPath) -> str | None:
-        match = pattern.fullmatch(path.name)
-        return match[1] if match else None
-
-    return key
+    return lambda path: match[1] if (match := pattern.fullmatch(path.name)) else None
 
 
 class RawTree:
-    """A data set in the folder `root`/`base`, and what a scan of it rejects and warns of.
+    """A dataset in the folder `root`/`base`, and what a scan of it rejects and warns of.
 
     All paths are relative to `root`, also those of candidates and rejections.
     """
 
     def __init__(self, root: Path, base: str = ""):
         self.root, self.base = root, base
+        self.candidates: dict[str, Candidate] = {}
         self.rejected: list[Rejection] = []
         self.warnings: list[str] = []
+        self.bad_lines = 0
 
     def path(self, *parts: str) -> str:
         """A path below the base."""
@@ -85,58 +89,67 @@ class RawTree:
         """The files below a folder of the base, sorted."""
         return [self.path(folder, name) for name in walk(self.root / self.base / folder)]
 
+    def lines(self, source: str) -> Iterator[tuple[int, str]]:
+        """(number from 1, text) of the lines of a list that are not blank."""
+        numbered = enumerate(read_lines(self.root / source), 1)
+        return ((number, line) for number, line in numbered if line.strip())
+
     def reject(self, sample: str, source: str, reason: str, detail: str = "") -> None:
-        """Notes a line of rejected.csv."""
+        """Notes a line of rejected.csv; raises `UsageError` for too many lines of a list."""
         self.rejected.append(Rejection(sample, source, reason, detail))
+        self.bad_lines += reason == "bad_line"
+        if self.bad_lines > MAX_BAD_LINES:
+            raise UsageError(f"{source} and others hold more than {MAX_BAD_LINES} {TOO_MANY}")
 
-    def reject_unknown(self, path: str, detail: str = "") -> None:
-        """Rejects a file or folder that is no part of the data set."""
-        self.reject(PurePosixPath(path).stem, path, "unknown_name", detail)
+    def take(self, candidate: Candidate, source: str, *checks: tuple[Any, str, str]) -> None:
+        """Adds a candidate, unless one of the (what is wrong, reason, detail) applies."""
+        for wrong, reason, detail in checks:
+            if wrong:
+                return self.reject(candidate.id, source, reason, detail)
+        self.candidates[candidate.id] = candidate
 
-    def index(
-        self, paths: Iterable[str], key: Callable[[PurePosixPath], str | None]
-    ) -> dict[str, tuple[str, ...]]:
-        """The files of each sample, by the sample that `key` finds in a path.
+    def reject_unknown(self, path: str) -> None:
+        """Rejects a file or folder that is no part of the dataset."""
+        self.reject(PurePosixPath(path).stem, path, "unknown_name")
 
-        Files for which it finds none are rejected. A second file of a sample is noted: it is read
-        only if those before it do not decode.
+    def index(self, paths: Iterable[str], key: Callable[[PurePosixPath], str | None]) -> Index:
+        """The files of each sample; `key` finds the sample in a path, or None: it is rejected.
+
+        A second file of a sample is noted: it is read only if those before it do not decode.
         """
-        found: dict[str, tuple[str, ...]] = {}
+        found: Index = {}
         for path in paths:
             sample = key(PurePosixPath(path))
             if sample is None:
                 self.reject_unknown(path)
                 continue
-            earlier = found.get(sample, ())
-            if earlier:
+            if earlier := found.get(sample, ()):
                 self.reject(sample, path, "second_file", earlier[0])
             found[sample] = (*earlier, path)
         return found
 
-    def reject_unlisted(self, files: dict[str, tuple[str, ...]], used: Collection[str]) -> None:
+    def reject_unlisted(self, files: Index, used: Collection[str]) -> None:
         """Rejects the samples of an index that no list names."""
         for sample, paths in files.items():
             if sample not in used:
                 self.reject(sample, paths[0], "no_label", "no line of a list names it")
 
-    def reject_beside(self, folder: str, is_known: Callable[[Path], bool]) -> None:
-        """Rejects the files directly in a folder (relative to the root) that are not known."""
-        for path in sorted((self.root / folder).iterdir()):
-            if not path.is_dir() and not is_ignored(path.name) and not is_known(path):
-                self.reject_unknown(str(PurePosixPath(folder, path.name)))
-
-    def warn_of_count(self, dataset: str, found: int) -> None:
-        """Warns if the number of samples is not the paper's: its results are on another set."""
-        expected = DATASETS[dataset][1]
-        if found != expected:
-            self.warnings.append(f"{found} samples of {dataset} found; the paper has {expected}")
+    def reject_beside(self, folder: str, known: Collection[str]) -> None:
+        """Rejects the files directly in a folder (relative to the root) whose names are unknown."""
+        for name in names_in(self.root / folder):
+            if name not in known and not (self.root / folder / name).is_dir():
+                self.reject_unknown(str(PurePosixPath(folder, name)))
 
     def scan(
         self,
         labels: tuple[str, ...],
-        candidates: Iterable[Candidate],
+        dataset: str = "",
         pool: list[Listed] | None = None,
+        count: int | None = None,
     ) -> Scan:
-        """The result of the scan, with the candidates in the order of their ids."""
-        ordered = sorted(candidates, key=lambda candidate: candidate.id)
+        """The result of the scan; warns if `count`, or all there are, is not the paper's number."""
+        ordered = sorted(self.candidates.values(), key=lambda candidate: candidate.id)
+        found, expected = count or len(ordered), DATASETS.get(dataset, ("", None))[1]
+        if expected not in (None, found):
+            self.warnings.append(f"{found} samples of {dataset} found; the paper has {expected}")
         return Scan(labels, ordered, self.rejected, self.warnings, pool)

@@ -63,3 +63,23 @@ def test_what_changes_stored_samples_changes_their_folder_and_views_do_not():
     changes = ({"flow_algo": "farneback"}, {"flow_stack": 2}, {"flow_positions": 9})
     assert len({hashed(), *(hashed(**change) for change in changes)}) == 4
     assert hashed() == hashed(crop="rrc", flow_norm="center")
+
+
+# data set -> some of its class names by their ids
+CLASSES = {
+    "ave": {2: "Baby cry, infant cry", 27: "Violin, fiddle"},
+    "kinetics": {12: "playing guitar", 30: "tickling"},
+    "food101": {0: "apple_pie", 100: "waffles"},
+    "ucf101": {34: "Hammering", 35: "HammerThrow", 100: "YoYo"},
+}
+
+
+@pytest.mark.parametrize("dataset", CLASSES)
+def test_classes_are_numbered_in_alphabetical_order(dataset):
+    labels = datasets.load(dataset).LABELS
+    assert (
+        list(labels) == sorted(labels, key=str.casefold)
+        and len(labels) == max(CLASSES[dataset]) + 1
+    )
+    assert {k: labels[k] for k in CLASSES[dataset]} == CLASSES[dataset]
+    assert len(labels) == max(CLASSES[dataset]) + 1

@@ -7,12 +7,10 @@ import os
 import pytest
 from raw import kept, plant, reasons, rejects, scan
 
-from common.options import UsageError
 from data_prep.datasets import kinetics
 
 HEADER = "label,youtube_id,time_start,time_end,split"
-A, B = "-3Mwkq-7TV4", "_a__b--c_12"
-
+A, B, SONG = "-3Mwkq-7TV4", "_a__b--c_12", "01234567890"
 
 # CREMA-D ------------------------------------------------------------------------------------------
 
@@ -22,15 +20,15 @@ def cremad_files(*clips):
 
 
 @pytest.mark.parametrize("inside", ["", "CREMA-D/"])
-def test_cremad_pairs_files(tmp_path, inside):
+def test_cremad_pairs_files_by_name_and_names_those_that_are_missing(tmp_path, inside):
     names = cremad_files("1001_DFA_ANG_XX", "1091_IEO_NEU_HI")
-    plant(tmp_path, *(inside + name for name in names), inside + "AudioMP3/1001_DFA_ANG_XX.mp3")
+    plant(tmp_path, *(inside + name for name in names[:-1]), f"{inside}AudioMP3/x.mp3")
     found = scan("cremad", tmp_path)
     assert [(c.id, c.label, c.group) for c in found.candidates] == [
         ("1001_DFA_ANG_XX", 5, "1001"), ("1091_IEO_NEU_HI", 0, "1091"),
     ]  # fmt: skip
-    wav, flv = (inside + name for name in names[:2])
-    assert found.candidates[0].sources == {"audio": (wav, flv), "video": (flv,)}
+    for clip, (wav, flv) in zip(found.candidates, (names[:2], names[2:])):
+        assert clip.sources == {"audio": (inside + wav, inside + flv), "video": (inside + flv,)}
     assert found.rejected == []
 
 
@@ -40,10 +38,7 @@ def test_cremad_single_x_is_the_same_clip_and_the_regular_name_comes_first(tmp_p
     assert clip.id == "1040_ITH_SAD_XX"
     assert clip.sources["audio"][0] == "AudioWAV/1040_ITH_SAD_X.wav"
     found = scan("cremad", plant(tmp_path, *cremad_files("1040_ITH_SAD_X", "1040_ITH_SAD_XX")))
-    (clip,) = found.candidates
-    assert clip.sources["video"] == (
-        "VideoFlash/1040_ITH_SAD_XX.flv", "VideoFlash/1040_ITH_SAD_X.flv",
-    )  # fmt: skip
+    assert found.candidates[0].sources["video"][0] == "VideoFlash/1040_ITH_SAD_XX.flv"
     assert [r.reason for r in found.rejected] == ["second_file"] * 2
 
 
@@ -57,17 +52,10 @@ def test_cremad_unknown_names(tmp_path):
     assert len(found.candidates) == 1 and reasons(found) == dict.fromkeys(others, "unknown_name")
 
 
-def test_cremad_names_missing_files_too(tmp_path):
-    plant(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav", "VideoFlash/1002_DFA_ANG_XX.flv")
-    for clip in scan("cremad", tmp_path).candidates:
-        wav, flv = f"AudioWAV/{clip.id}.wav", f"VideoFlash/{clip.id}.flv"
-        assert clip.sources == {"audio": (wav, flv), "video": (flv,)}
-
-
 # Kinetics-Sounds ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("youtube", [A, B, "-----------", "___________", "a_000010_00"])
+@pytest.mark.parametrize("youtube", [A, B, "-----------", "a_000010_00"])
 def test_kinetics_names(youtube):
     starts = {"": None, "_2": 2, "_000010_000020": 10, "_000010": 10, "_0": 0}
     for times, start in starts.items():
@@ -77,17 +65,11 @@ def test_kinetics_names(youtube):
 
 @pytest.mark.parametrize("name", [
     "0123456789.mp4", "012345678901.mp4", "01234567890_.mp4", "01234567890_1_2.mp4",
-    "01234567890_000010_20.mp4", "01234567890.mp4.part", "01234567890.f137.mp4", "01234567890.wav",
-    "01234567890_٢.mp4", "0123456789ä.mp4", "0123456789 .mp4", "01234567890\n.mp4", "01234567890",
+    "01234567890_000010_20.mp4", "01234567890.mp4.part", "01234567890.wav", "01234567890_٢.mp4",
+    "0123456789ä.mp4", "0123456789 .mp4", "01234567890\n.mp4", "01234567890",
 ])  # fmt: skip
 def test_kinetics_names_that_are_none(name):
     assert kinetics.parse_name(name) is None
-
-
-def test_kinetics_classes():
-    assert len(kinetics.LABELS) == 31 and list(kinetics.LABELS) == sorted(kinetics.LABELS)
-    assert (kinetics.LABELS[12], kinetics.LABELS[30]) == ("playing guitar", "tickling")
-    assert kinetics.canonical(" Playing_Bass  guitar ") == "playing bass guitar"
 
 
 def rows(*lines, header=HEADER, **how):
@@ -97,29 +79,27 @@ def rows(*lines, header=HEADER, **how):
     return text.getvalue()
 
 
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
-@pytest.mark.parametrize(("more", "how"), [
-    ((), {}), (("0",), {}), ((), {"delimiter": ";"}), ((), {"delimiter": "\t"}),
-    ((), {"quoting": csv.QUOTE_MINIMAL, "lineterminator": "\n"}),
+@pytest.mark.parametrize(("mark", "more", "how"), [
+    ("", ("0",), {}), ("\ufeff", (), {"delimiter": ";"}), ("", (), {"delimiter": "\t"}),
+    ("\ufeff", (), {"quoting": csv.QUOTE_MINIMAL, "lineterminator": "\n"}),
 ])  # fmt: skip
 def test_kinetics_flat_tree_with_lists_in_several_dialects(tmp_path, mark, more, how):
     header = HEADER + ",is_cc" * len(more)
     lists = {
         "annotations/train.csv": ("playing guitar", A, "10", "20", "train", *more),
-        "annotations/val.csv": ("Tap Dancing", B, "0", "10", "validate", *more),
+        "annotations/val.csv": ("Tap_Dancing", B, "0", "10", "validate", *more),
     }
     lists = {name: mark + rows(row, header=header, **how) for name, row in lists.items()}
     files = f"train/{A}_000010_000020.mp4", f"val/{B}_000000_000010.mp4"
     found = scan("kinetics", plant(tmp_path, *files, lists=lists))
     assert kept(found) == {A: ("playing guitar", "train"), B: ("tap dancing", "val")}
-    assert [(c.group, c.sources["audio"]) for c in found.candidates] == [
-        (A, files[:1]), (B, files[1:]),
-    ]  # fmt: skip
+    assert [c.sources["audio"] for c in found.candidates] == [files[:1], files[1:]]
     assert found.rejected == []
 
 
-SONG = "01234567890"
 FIRST = f"train/singing/{SONG}_000001_000011.mp4"
+TEST = FIRST.replace("train", "test")
+MENDED = FIRST.replace("train", "replacement")
 # files, rows of a list -> samples (class, part), rejects
 CASES = {
     "folders, mixed forms and a list": (
@@ -130,32 +110,14 @@ CASES = {
          "a_000010_00": ("singing", ""), SONG: ("tickling", "test")},
         [],
     ),
-    "a list of another class": (
-        [f"train/{SONG}.mp4", f"train/{A}.mp4"],
-        [("yoga", SONG, "0", "10", "train"), ("singing", A, "0", "10", "")],
-        {A: ("singing", "train")}, [],
-    ),
-    "the list wins over the folder": (
-        [FIRST], [("tickling", SONG, "1", "11", "train")], {SONG: ("tickling", "train")},
-        [(SONG, FIRST, "label_conflict")],
-    ),
     "a row of another start": (
         [FIRST], [("tickling", SONG, "50", "60", "train")], {SONG: ("singing", "train")},
         [(SONG, "l.csv", "missing_file")],
     ),
-    "no label anywhere": (
-        [f"test/{SONG}_000001_000011.mp4", f"{A}.mp4"], [("", SONG, "1", "11", "test")], {},
-        [(A, f"{A}.mp4", "no_label"), (SONG, f"test/{SONG}_000001_000011.mp4", "no_label")],
-    ),
-    "train before val and test": (
-        [f"val/singing/{SONG}.mp4", FIRST, FIRST.replace("train", "test")], [],
-        {SONG: ("singing", "train")},
-        [(SONG, FIRST.replace("train", "test"), "second_file"),
-         (SONG, f"val/singing/{SONG}.mp4", "duplicate")],
-    ),
-    "a mended clip is read after the broken one": (
-        [FIRST, f"replacement/singing/{SONG}_000001_000011.mp4"], [], {SONG: ("singing", "train")},
-        [(SONG, f"replacement/singing/{SONG}_000001_000011.mp4", "second_file")],
+    "train before val and test, and a mended clip after the broken one": (
+        [f"val/singing/{SONG}.mp4", FIRST, TEST, MENDED], [], {SONG: ("singing", "train")},
+        [(SONG, f"val/singing/{SONG}.mp4", "duplicate"), (SONG, TEST, "second_file"),
+         (SONG, MENDED, "second_file")],
     ),
     "several clips of one id": (
         [FIRST, FIRST.replace("01_", "50_")], [],
@@ -166,11 +128,6 @@ CASES = {
         [("singing", SONG, "1", "11", "train"), ("singing", A, "1", "11", "train"),
          ("yoga", B, "1", "11", "train")],
         {SONG: ("singing", "train")}, [(A, "l.csv", "missing_file")],
-    ),
-    "other files": (
-        [FIRST, "readme.md", f"singing/{SONG}.mp4.part", "x.csv"], [], {SONG: ("singing", "train")},
-        [(f"{SONG}.mp4", f"singing/{SONG}.mp4.part", "unknown_name"),
-         ("readme", "readme.md", "unknown_name"), ("x", "x.csv", "unknown_name")],
     ),
 }  # fmt: skip
 
@@ -184,39 +141,21 @@ def test_kinetics_files_and_rows(tmp_path, case):
     assert all(c.group == c.id[:11] for c in found.candidates)
 
 
-def test_kinetics_other_classes_are_one_line(tmp_path):
-    plant(
-        tmp_path,
-        FIRST,
-        f"train/yoga/{A}.mp4",
-        f"train/zumba/{B}.mp4",
-        "train/zumba/aaaaaaaaaaa.mp4",
-    )
-    found = scan("kinetics", tmp_path)
-    assert len(found.candidates) == 1 and found.rejected == []
-    (line,) = (warning for warning in found.warnings if "outside" in warning)
-    assert line.startswith("3 clips of 2 classes")
-
-
 def test_kinetics_rows_of_another_form_are_noted_with_their_line(tmp_path):
     good = rows(("singing", A, "1", "11", "train"), ("singing", B, "1", "11", "train"))
     text = good + f"singing,{SONG}\r\n" + good.splitlines()[1].replace(A, SONG)[:-7] + '"x\r\n'
-    found = scan("kinetics", plant(tmp_path, f"train/{A}.mp4", f"train/{B}.mp4",
-                                   lists={"l.csv": text}))  # fmt: skip
+    plant(tmp_path, f"train/{A}.mp4", f"train/{B}.mp4", lists={"l.csv": text})
+    found = scan("kinetics", tmp_path)
     assert set(kept(found)) == {A, B}
     noted = {r.id: (r.reason, r.detail) for r in found.rejected if r.id.startswith("line")}
     assert noted["line 4"] == ("bad_line", "line 4: 2 cells where the header has 5")
     assert noted["line 5"][0] == "open_quote" and "line 5: it opens a quote" in noted["line 5"][1]
 
 
-def test_a_link_to_nothing_or_a_pipe_named_like_a_list_is_no_list(tmp_path):
-    plant(tmp_path, FIRST)
+def test_other_classes_are_one_line_and_what_is_no_file_is_no_list(tmp_path):
+    plant(tmp_path, FIRST, f"train/yoga/{A}.mp4", f"train/zumba/{B}.mp4", f"train/zumba/{A}_1.mp4")
     (tmp_path / "gone.csv").symlink_to("nowhere.csv")
     os.mkfifo(tmp_path / "pipe.csv")
     found = scan("kinetics", tmp_path)
     assert reasons(found) == {"gone.csv": "unknown_name", "pipe.csv": "unknown_name"}
-
-
-def test_a_root_without_a_clip_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="no clip of Kinetics"):
-        scan("kinetics", plant(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav"))
+    assert any(line.startswith("3 clips of 2 classes outside") for line in found.warnings)

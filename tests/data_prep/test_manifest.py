@@ -1,22 +1,20 @@
 """Your own data: a manifest as the data set, and as the list of new files."""
 
 import csv
-import shutil
 import unicodedata
 
 import pytest
 
-from common.files import file_digest, read_table
+from common.files import file_digest
 from common.options import UsageError
 from data_prep import datasets
 from data_prep.datasets.manifest import Manifest, Settings
 from data_prep.modalities.flow import Flow
 from data_prep.modalities.image import Image
 from data_prep.modalities.text import Text
-from data_prep.prepare import prepare, scan_root
+from data_prep.prepare import scan_root
 from experiments.run.predict import read_manifest
 from experiments.run.resolve import resolve
-from fixtures.pictures import zero_png
 
 HEADER = ("id", "label", "audio", "text")
 
@@ -97,24 +95,15 @@ def test_what_cannot_be_a_sample_is_listed_with_its_line(pets):
     def damage(rows):
         rows[0][2], rows[1][1], rows[3][0] = "gone.wav", "", "p2"
 
-    found = scan(pets(change=damage))
+    path = pets(change=damage)
+    path.write_text(path.read_text().replace('"a text, 4"', "a text, 4"))
+    found = scan(path)
     assert {(r.source, r.reason) for r in found.rejected} == {
         ("pets.csv, line 2", "missing_file"), ("pets.csv, line 3", "no_label"),
-        ("pets.csv, line 5", "duplicate"),
+        ("pets.csv, line 5", "duplicate"), ("pets.csv, line 6", "bad_line"),
     }  # fmt: skip
-    assert len(found.candidates) == 3 and found.listed == 6
-
-
-def test_rows_with_more_or_fewer_cells_are_refused_with_both_counts(pets):
-    path = pets()
-    text = path.read_text().replace('"a text, 2"', "a text, 2").replace(',"a text, 3"', "")
-    path.write_text(text)
-    found = scan(path)
-    assert [(r.source, r.reason, r.detail) for r in found.rejected] == [
-        ("pets.csv, line 4", "bad_line", "5 cells where the header has 4"),
-        ("pets.csv, line 5", "bad_line", "3 cells where the header has 4"),
-    ]
-    assert len(found.candidates) == 4 and found.listed == 6
+    assert "5 cells where the header has 4" in {r.detail for r in found.rejected}
+    assert len(found.candidates) == 2 and found.listed == 6
 
 
 def test_a_text_may_go_on_over_several_lines(pets):
@@ -123,28 +112,22 @@ def test_a_text_may_go_on_over_several_lines(pets):
     assert found.candidates[2].inline["text"] == text and len(found.candidates) == 6
 
 
-@pytest.mark.parametrize("closed", ["", "closed"])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 1, 3, 2)])
-def test_an_open_quote_is_an_error_that_names_its_line(pets, order, closed):
+@pytest.mark.parametrize("last", ["b", '5 inches"'])
+def test_an_open_quote_is_an_error_that_names_its_line(pets, order, last):
     def change(rows):
-        rows[5][3] = "5 inches" if closed else rows[5][3]
         rows[:] = [[row[k] for k in order] for row in rows]
 
     path = pets(tuple(HEADER[k] for k in order), change)
-    text = path.read_text().replace('"a text, 2"', '"a text, 2')
-    text = text.replace("5 inches", '5 inches"') if closed else text.replace('"a text, 5"', "b")
+    text = path.read_text().replace('"a text, 2"', '"a text, 2').replace('"a text, 5"', last)
     path.write_text(text)
     with pytest.raises(UsageError, match=r"pets.csv, line 4: it opens a quote that nothing closes"):
         scan(path)
 
 
-def test_a_cell_of_ten_million_characters_is_refused(pets):
-    with pytest.raises(UsageError, match="line 2: it has more than 100000 characters"):
-        scan(pets(change=put(0, 3, "x" * 10_000_000)))
-
-
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(("separator", "encoding"), [
+    (",", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-16"),
+])  # fmt: skip
 def test_files_of_spreadsheets_and_of_pandas_are_read(pets, separator, encoding):
     path = pets(("ID", " Label", "AUDIO", "Text"))
     with open(path, newline="") as handle:
@@ -162,9 +145,8 @@ def test_files_of_spreadsheets_and_of_pandas_are_read(pets, separator, encoding)
 
 
 @pytest.mark.parametrize("labels", [
-    ("cat", "Cat"), ("0", "0.0"), ("1", "01"), ("caf\u00e9", "cafe\u0301"),
-    ("hot dog", "hot\u00a0dog"), ("hot dog", "hot  dog"), ("dog", "do\u200bg"),
-    ("0", "0.0", "cat", "Cat", "CAT"),
+    ("cat", "Cat"), ("1", "01"), ("caf\u00e9", "cafe\u0301"), ("hot dog", "hot\u00a0 dog"),
+    ("dog", "do\u200bg"), ("0", "0.0", "cat", "Cat", "CAT"),
 ])  # fmt: skip
 def test_classes_that_are_written_in_two_ways_are_noted(pets, labels):
     def change(rows):
@@ -176,21 +158,14 @@ def test_classes_that_are_written_in_two_ways_are_noted(pets, labels):
     assert (" (and 2 more pairs) differ only" in note) == (len(labels) == 5)
 
 
-@pytest.mark.parametrize(("names", "parts"), [
-    (("train", "train", "valid", "dev", "test", "test"), "train train val val test test"),
-    (("Train", "TRAINING", "Validation", "DEV", "Test", "val"), "train train val val test val"),
-])  # fmt: skip
-def test_splits_by_several_names(pets, names, parts):
+def test_splits_by_several_names(pets):
+    names = ("Train", "TRAINING", "Validation", "DEV", "Test", "valid")
     path = pets((*HEADER, "split"), lambda rows: [r.append(n) for r, n in zip(rows, names)])
-    assert [c.part for c in scan(path).candidates] == parts.split()
-    path.write_text(path.read_text().replace(names[0], "third", 1))
+    parts = [c.part for c in scan(path).candidates]
+    assert parts == ["train", "train", "val", "val", "test", "val"]
+    path.write_text(path.read_text().replace("Train", "third", 1))
     with pytest.raises(UsageError, match="line 2: split 'third' is none of"):
         scan(path)
-
-
-def test_one_class_alone_is_refused(pets):
-    with pytest.raises(UsageError, match="has 1 label"):
-        scan(pets(change=lambda rows: [row.__setitem__(1, "cat") for row in rows]))
 
 
 def test_the_data_set_s_name_is_of_its_file_and_its_content(pets):
@@ -222,7 +197,7 @@ def test_a_path_outside_is_refused_with_the_way_out(pets, tmp_path, path, words)
 def test_absolute_paths_and_links_work_where_the_user_names_the_root(pets, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    shutil.move(tmp_path / "0.wav", scratch / "0.wav")
+    (scratch / "0.wav").write_bytes(b"x")
     (tmp_path / "link").symlink_to(scratch)
 
     def change(rows):
@@ -230,12 +205,6 @@ def test_absolute_paths_and_links_work_where_the_user_names_the_root(pets, tmp_p
         rows[2][2] = (tmp_path / "2.wav").as_uri()
 
     assert audio(scan(pets(change=change), tmp_path))[:3] == ["link/0.wav", "1.wav", "2.wav"]
-
-    def elsewhere(rows):
-        for row in rows:
-            row[2] = str(scratch / "0.wav")
-
-    assert len(scan(pets(change=elsewhere), scratch).candidates) == 6
 
 
 def test_paths_as_other_systems_write_them(pets, tmp_path):
@@ -251,25 +220,13 @@ def test_paths_as_other_systems_write_them(pets, tmp_path):
 
 
 @pytest.mark.parametrize("value", [
-    "file:/etc/hostname", "http://127.0.0.1:9/a.wav", "pipe:0", "-", ".",
-    "concat:0.wav|/etc/hostname", "data:audio/wav;base64,UklGRg==", "~/a.wav", "$HOME/a.wav",
-    "`id`", "a" * 5000, "self.wav", "\\\\host\\share\\a.wav", "0.wav\n", "a\r\nb", "\u202evaw.a",
+    "file:/etc/hostname", "http://127.0.0.1:9/a.wav", "pipe:0", "-", ".", "a\0b", "a" * 5000,
+    "concat:0.wav|/etc/hostname", "~/a.wav", "$HOME/a.wav", "`id`", "self.wav", "a\r\nb",
 ])  # fmt: skip
-def test_a_path_that_other_programs_would_follow_is_a_name(pets, tmp_path, value):
-    """It names a file of the manifest's folder, or none."""
+def test_a_path_that_other_programs_would_follow_names_no_file(pets, tmp_path, value):
     (tmp_path / "self.wav").symlink_to("self.wav")
     found = scan(pets(change=put(5, 2, value)))
-    if value.strip() == "0.wav":
-        assert audio(found)[5] == "0.wav"
-    else:
-        assert [r.reason for r in found.rejected] == ["missing_file"]
-
-
-@pytest.mark.parametrize("column", range(4))
-def test_a_nul_in_a_manifest_is_a_row_like_others_or_a_reject(pets, column):
-    found = scan(pets(change=lambda rows: put(0, column, rows[0][column] + "\0x")(rows)))
-    assert len(found.candidates) + len(found.rejected) == 6
-    assert len(found.rejected) == (column == 2)
+    assert [r.reason for r in found.rejected] == ["missing_file"]
 
 
 def test_no_sample_at_all_is_explained(pets):
@@ -284,17 +241,6 @@ def test_no_sample_at_all_is_explained(pets):
         "6 missing_file (pets.csv, line 2: audio: '0.WAV' is not there; there is '0.wav'" in message
     )
     assert "line 3" in message and "line 4" not in message
-
-
-def test_a_bomb_among_the_pictures_costs_itself_alone(tmp_path):
-    for k in range(6):
-        (tmp_path / f"{k}.png").write_bytes(zero_png(*((30_000, 30_000) if k == 0 else (20, 10))))
-    rows = [[f"p{k}", "ab"[k % 2], f"{k}.png", f"text {k}"] for k in range(6)]
-    path = write(tmp_path / "own.csv", ("id", "label", "image", "text"), rows)
-    settings = Settings(vocabulary="build")
-    folder = prepare(str(path), tmp_path, tmp_path / "data", settings, workers=1, max_bad=0.5)
-    (line,) = read_table(folder / "rejected.csv")
-    assert (line["id"], line["reason"]) == ("p0", "bad_image") and "900000000" in line["detail"]
 
 
 # New files ----------------------------------------------------------------------------------------

@@ -4,12 +4,9 @@ import PIL.Image
 import pytest
 from clips import noise, rejection, write_clip
 
-from common.files import read_table
 from data_prep.datasets import kinetics
 from data_prep.modalities.audio import Audio
 from data_prep.modalities.image import Image
-from data_prep.prepare import prepare
-from data_prep.reasons import Reject
 from data_prep.sample import extract_row, extract_sample
 from data_prep.spec import Candidate
 
@@ -56,14 +53,6 @@ def test_what_is_cut_or_stands_in_is_taken_only_where_no_file_has_both_in_full(f
     assert row["flags"].split(";") == ["no_audio", "silent", "source=mp4"]
 
 
-def test_the_reasons_of_all_files_are_given(files):
-    candidate = Candidate("c", 0, dict.fromkeys(("audio", "video"), ("cut.mp4", "mute.mp4")))
-    with pytest.raises(Reject) as caught:
-        extract_sample(files, kinetics.spec(SETTINGS), None, candidate)
-    assert caught.value.reason == "truncated"
-    assert "cut.mp4: " in caught.value.detail and "mute.mp4: " in caught.value.detail
-
-
 def test_one_modality_has_alternatives_too(files):
     PIL.Image.new("RGB", (40, 30)).save(files / "a.png")
     pairs = {"dark.mp4": ("audio", Audio(seconds=5.0)), "a.png": ("image", Image())}
@@ -73,25 +62,3 @@ def test_one_modality_has_alternatives_too(files):
         assert (found.flags, found.used) == ((f"source={second.split('.')[1]}",), 1)
     neither = Candidate("a", 0, {"audio": ("empty.mp4", "mute.mp4")})
     assert rejection(extract_sample, files, {"audio": Audio()}, None, neither) == "unreadable"
-
-
-def test_the_mended_clips_of_kinetics_take_the_place_of_the_broken(files, tmp_path):
-    """As the official extractor of Kinetics-400 leaves them."""
-    root, whole, rows = tmp_path / "raw", (files / "whole.mp4").read_bytes(), []
-    fixed = root / "replacement" / "replacement_for_corrupted_k400"
-    (root / "train").mkdir(parents=True)
-    fixed.mkdir(parents=True)
-    broken = {0: files / "empty.mp4", 3: files / "cut.mp4"}
-    for k in range(6):
-        rows.append(f"{('playing guitar', 'bowling')[k // 3]},id{k}0-abcdef,1,11,train")
-        name, bad = f"id{k}0-abcdef_000001_000011.mp4", broken.get(k)
-        (root / "train" / name).write_bytes(bad.read_bytes() if bad else whole)
-        if bad:
-            (fixed / name).write_bytes(whole)
-    (root / "l.csv").write_text("\n".join(["label,youtube_id,time_start,time_end,split", *rows]))
-    data, more = tmp_path / "data", {"workers": 1, "allow_missing_classes": True}
-    folder = prepare("kinetics", root, data, SETTINGS, **more)
-    kept = read_table(folder / "manifest.csv")
-    assert len(kept) == 6 and [row["flags"] for row in kept].count("source=mp4") == 2
-    rejected = read_table(folder / "rejected.csv")
-    assert [row["reason"] for row in rejected] == ["second_file"] * 2

@@ -1,19 +1,12 @@
 """UCF-101: names, official lists, and precomputed flow."""
 
-import cv2
-import numpy as np
 import pytest
-import torch
 from raw import plant, rejects, scan
 
 from common.options import UsageError
-from data_prep.datasets.ucf101 import LABELS, SPLIT_SECOND, Settings, spec
-from data_prep.loader import Loader
-from data_prep.prepare import prepare
+from data_prep.datasets.ucf101 import LABELS
 from data_prep.spec import Listed
-from data_prep.split import split_groups, split_official
-from data_prep.store import Prepared
-from fixtures.trees import write_tree
+from data_prep.split import split_official
 
 ONE, TWO = "Archery/v_Archery_g01_c01.avi", "YoYo/v_YoYo_g25_c07.avi"
 NAMES = {"v_Archery_g01_c01": "Archery", "v_YoYo_g25_c07": "YoYo"}
@@ -40,12 +33,6 @@ def rows(*groups, number=""):
 # Names --------------------------------------------------------------------------------------------
 
 
-def test_there_are_101_classes_in_the_order_of_the_official_numbers():
-    assert len(set(LABELS)) == 101 and list(LABELS) == sorted(LABELS, key=str.casefold)
-    numbers = {LABELS.index(name) + 1: name for name in ("Hammering", "HammerThrow", "YoYo")}
-    assert numbers == {35: "Hammering", 36: "HammerThrow", 101: "YoYo"}
-
-
 @pytest.mark.parametrize("base", ["", "UCF-101/", "data/videos/"])
 def test_class_and_group_come_from_folder_and_name(tmp_path, base):
     found = scan("ucf101", plant(tmp_path, base + ONE, base + TWO))
@@ -62,29 +49,22 @@ def test_the_class_whose_files_spell_it_otherwise(tmp_path, folder):
 
 
 def test_files_that_are_no_clips_of_the_set(tmp_path):
-    reasons = {
-        "Archery/v_Archery_g1_c01.avi": "unknown_name",
-        "Archery/v_Archery_g01_c02.avi.part": "unknown_name",
-        "Archery/-v_Archery_g01_c03.avi": "unknown_name",
-        "Archery/v_Archery_g01_c04.txt": "unknown_name",
-        "readme.txt": "unknown_name",
+    unknown = (
+        "Archery/v_Archery_g1_c01.avi", "Archery/v_Archery_g01_c02.avi.part", "readme.txt",
+        "Archery/-v_Archery_g01_c03.avi", "Archery/v_Archery_g01_c04.txt",
+        "YoYo/v_Archery_g02_c01.avi",
+    )  # fmt: skip
+    reasons = dict.fromkeys(unknown, "unknown_name") | {
         "Abseiling/v_Abseiling_g01_c01.avi": "no_label",
-        "YoYo/v_Archery_g02_c01.avi": "unknown_name",
         "v_Opera_g03_c01.avi": "no_label",
-        "copy/Archery/v_Archery_g01_c01.avi": "second_file",
+        "copy/Archery/v_ARCHERY_g01_c01.AVI": "second_file",
+        "jpegs_256/v_YoYo_g25_c07": "unknown_name",  # extracted frames are one line a clip
     }
+    frames = [f"jpegs_256/v_YoYo_g25_c07/frame00000{k}.jpg" for k in range(5)]
     hidden = "Archery/.v_Archery_g01_c05.avi", "YoYo/Thumbs.db", "__MACOSX/YoYo/v_YoYo_g01_c01.avi"
-    found = scan("ucf101", plant(tmp_path, ONE, TWO, *reasons, *hidden))
-    assert classes(found) == NAMES
+    found = scan("ucf101", plant(tmp_path, ONE, TWO, *list(reasons)[:-1], *frames, *hidden))
+    assert classes(found) == NAMES and len(found.candidates[0].sources["video"]) == 2
     assert {source: reason for _, source, reason in rejects(found)} == reasons
-
-
-def test_upper_case_endings_are_clips_and_another_case_is_a_second_file(tmp_path):
-    paths = "Archery/v_ARCHERY_g01_c01.AVI", "Archery/v_Archery_g01_c01.avi"
-    found = scan("ucf101", plant(tmp_path, *paths))
-    assert classes(found) == {"v_ARCHERY_g01_c01": "Archery"}
-    assert [r.reason for r in found.rejected] == ["second_file"]
-    assert found.candidates[0].sources == {"flow": paths, "video": paths}
 
 
 def test_converted_clips_in_one_folder_are_read_by_their_names(tmp_path):
@@ -93,13 +73,6 @@ def test_converted_clips_in_one_folder_are_read_by_their_names(tmp_path):
     found = scan("ucf101", with_lists(tmp_path, *files, **lists))
     assert [c.part for c in found.candidates] == ["train", "test"]
     assert classes(found) == NAMES and not found.rejected
-
-
-def test_extracted_frames_are_one_line_a_clip(tmp_path):
-    frames = [f"jpegs_256/v_YoYo_g25_c07/frame00000{k}.jpg" for k in range(5)]
-    found = scan("ucf101", plant(tmp_path, ONE, TWO, *frames))
-    assert rejects(found) == [("v_YoYo_g25_c07", "jpegs_256/v_YoYo_g25_c07", "unknown_name")]
-    assert found.rejected[0].detail == "5 files"
 
 
 # Lists --------------------------------------------------------------------------------------------
@@ -120,19 +93,6 @@ def test_parts_of_each_official_list(tmp_path):
             assert part == ("test" if group in tested else "val" if group >= 23 else "train")
 
 
-def test_a_list_that_is_not_there_is_refused_and_the_others_are_not(tmp_path):
-    lists = {"trainlist03": rows(*range(8, 26)), "testlist03": rows(*range(1, 8))}
-    found = scan("ucf101", with_lists(tmp_path, *archery(*range(1, 26)), **lists))
-    parts = [c.part for c in found.candidates]
-    assert sorted(set(split_official(parts, "official3"))) == ["test", "train", "val"]
-    assert [w.split("--split_rule ")[1] for w in found.warnings[1:]] == [
-        "official will be refused", "official2 will be refused"
-    ]  # fmt: skip
-    for rule in ("official", "official2"):
-        with pytest.raises(UsageError, match=f"--split_rule {rule}"):
-            split_official(parts, rule)
-
-
 @pytest.mark.parametrize("text", [
     f"{ONE} 3\r\n{TWO} 101\r\n", f"\ufeff{ONE} 3\n{TWO} 101",
     "\nv_archery_g01_c01.avi\n UCF-101\\YoYo\\v_YoYo_g25_c07.avi\t101 \n\n",
@@ -142,33 +102,12 @@ def test_dialects_of_a_list(tmp_path, text):
     assert [c.part for c in found.candidates] == ["train", "val"] and found.rejected == []
 
 
-LIST = "ucfTrainTestlist/{}.txt"
-# files, lists -> parts, rejects
-CASES = {
-    "rows without a clip": (
-        archery(8, 9),
-        {"trainlist01": rows(8, 10, number=" 3"), "testlist02": rows(10, 11), "classInd": "1 A"},
-        ["train", ""],
-        [(f"v_Archery_g{g}_c01", LIST.format("testlist02"), "missing_file") for g in (10, 11)],
-    ),
-    "a clip in a wrong folder": (
-        [*archery(8), "YoYo/v_Archery_g09_c01.avi"], {"trainlist01": rows(8, 9)}, ["train"],
-        [("v_Archery_g09_c01", "YoYo/v_Archery_g09_c01.avi", "unknown_name")],
-    ),
-    "lines that are no rows": (
-        archery(8, 9),
-        {"trainlist01": rows(8, number=" 3") + "hello world\n" + "x" * 20000 + "\n" + rows(9)},
-        ["train", "train"],
-        [(f"line {k}", LIST.format("trainlist01"), "bad_line") for k in (2, 3)],
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_rows_and_clips_that_do_not_meet(tmp_path, case):
-    files, lists, parts, due = CASES[case]
-    found = scan("ucf101", with_lists(tmp_path, *files, **lists))
-    assert [c.part for c in found.candidates] == parts and rejects(found) == due
+def test_lines_that_are_no_rows_cost_themselves_alone(tmp_path):
+    text = rows(8, number=" 3") + "hello world\n" + "x" * 20000 + "\n" + rows(9)
+    found = scan("ucf101", with_lists(tmp_path, *archery(8, 9), trainlist01=text))
+    assert [c.part for c in found.candidates] == ["train", "train"]
+    source = "ucfTrainTestlist/trainlist01.txt"
+    assert rejects(found) == [(f"line {k}", source, "bad_line") for k in (2, 3)]
 
 
 def test_a_clip_in_both_lists_is_refused(tmp_path):
@@ -190,17 +129,6 @@ def test_the_order_of_the_official_lists_is_the_pool_if_they_name_all_clips(tmp_
         Listed("v_HandStandPushups_g08_c01", 36), Listed("v_HandStandPushups_g01_c02", 36),
         Listed("v_Archery_g01_c09", 2), Listed("v_HandStandPushups_g01_c01", 36),
     ]  # fmt: skip
-
-
-def test_a_group_split_tears_no_group_apart(tmp_path):
-    names = [f"{c}/v_{c}_g{g:02d}_c0{k}.avi" for c in LABELS for g in range(1, 9) for k in (1, 2)]
-    found = scan("ucf101", plant(tmp_path, *names)).candidates
-    groups = [c.group for c in found]
-    parts = split_groups([c.id for c in found], groups, 0, SPLIT_SECOND)
-    assert len(set(groups)) == 101 * 8 == len(set(zip(groups, parts)))
-    shares = [parts.count(part) / len(parts) for part in ("train", "val", "test")]
-    assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.002)
-    assert {c.label for c, part in zip(found, parts) if part == "train"} == set(range(101))
 
 
 # Flow ---------------------------------------------------------------------------------------------
@@ -249,27 +177,3 @@ def test_what_to_know_about_flow_is_said(tmp_path):
     assert found.rejected == []  # the pictures are left alone
     assert any("--flow_algo precomputed" in warning for warning in found.warnings)
     assert any("50 times" in warning and "--limit_s" in warning for warning in found.warnings)
-
-
-def test_tvl1_without_contrib_is_refused_before_anything_starts(tmp_path, monkeypatch):
-    monkeypatch.delattr(cv2, "optflow")
-    with pytest.raises(UsageError, match="opencv-contrib"):
-        prepare("ucf101", plant(tmp_path / "raw", ONE, TWO), tmp_path / "data",
-                Settings(flow_algo="tvl1"))  # fmt: skip
-    assert not (tmp_path / "data").exists()
-
-
-def test_batches_of_both_modalities(tmp_path):
-    root = tmp_path / "raw"
-    write_tree("ucf101", root, 4, truth_path=tmp_path / "truth.csv", classes=2, workers=1)
-    settings = Settings()
-    folder = prepare("ucf101", root, tmp_path / "data", settings, workers=1,
-                     allow_missing_classes=True)  # fmt: skip
-    loader = Loader(
-        Prepared(folder), np.arange(8), spec(settings), 32, 8, 0, 0, torch.device("cpu")
-    )
-    (batch,) = loader.epoch(1)
-    assert {m: (tuple(x.shape), x.dtype) for m, x in batch["inputs"].items()} == {
-        "flow": ((8, 3, 2, 32, 32), torch.uint8), "video": ((8, 3, 3, 32, 32), torch.uint8),
-    }  # fmt: skip
-    assert list(batch["inputs"]) == ["flow", "video"]

@@ -253,7 +253,7 @@ def _mosi_seeds(files: str) -> Callable[[Path], list[bytes]]:
     def seeds(folder: Path) -> list[bytes]:
         truth = folder / "t.csv"
         write_tree("mosi", folder / "r", 10, truth_path=truth, layout=files, look=TINY)
-        return [next((folder / "r").rglob(mosi.VARIANTS[files].file)).read_bytes()]
+        return [next((folder / "r").rglob(mosi.VARIANTS[files][0])).read_bytes()]
 
     return seeds
 
@@ -264,7 +264,7 @@ def in_mosi(files: str) -> Callable[[Path], Read]:
     def reader(folder: Path) -> Read:
         unpickle.load = array.load = load_here  # this process does nothing else
         settings = mosi.Settings(feature_files=files)
-        path = folder / mosi.VARIANTS[files].file
+        path = folder / mosi.VARIANTS[files][0]
 
         def feed(data: bytes) -> Any:
             path.write_bytes(data)
