@@ -9,9 +9,8 @@ import re
 import shlex
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -144,26 +143,20 @@ class RunsBehind:
         rest = time_left(self.seconds(runs, seed) for runs, seed in wanted)
         return f"{count}, {rest}" if rest else count
 
-    def of_cell(self, seeds: Sequence[int], cell: EvaluatedCell) -> Iterator[dict[str, Any]]:
-        """For each run of a cell its value, command and folder, or why it is missing."""
-        for runs, seed in product(runs_in(cell.cell), seeds):
-            if self.reader.run(runs, seed)[1] != "done":
-                yield self.missing_run(runs, seed)
-                continue
-            value = self.reader.values(runs, [seed], cell.cell.key).get(seed)
-            yield {
-                "seed": seed,
-                "value": "no such number" if value is None else exact(value * cell.column.scale),
-                "command": self.reader.commands(runs, [seed]),
-                "folder": runs.folder(Path(), seed).path.as_posix(),
-            }
-
-    def missing_run(self, runs: RunSet, seed: int) -> dict[str, Any]:
-        """The command that makes a run, why it is not there, and how long it will take."""
+    def run(self, runs: RunSet, seed: int, cell: EvaluatedCell | None = None) -> dict[str, Any]:
+        """A run's command; its value for a cell and its folder, or why it is missing."""
+        found: dict[str, Any] = {"seed": seed, "command": self.reader.commands(runs, [seed])}
         state, seconds = self.reader.run(runs, seed)[1], self.seconds(runs, seed)
+        if state == "done" and cell:
+            value = self.reader.values(runs, [seed], cell.cell.key).get(seed)
+            shown = "no such number" if value is None else exact(value * cell.column.scale)
+            return found | {"value": shown, "folder": runs.folder(Path(), seed).path.as_posix()}
         time = "no estimate" if seconds is None else f"about {duration(seconds)} left"
-        why = f"{HINTS.get(state, STATES[state])}; {time}"
-        return {"seed": seed, "command": self.reader.commands(runs, [seed]), "why": why}
+        return found | {"why": f"{HINTS.get(state, STATES.get(state))}; {time}"}
+
+    def of_cell(self, seeds: Sequence[int], cell: EvaluatedCell) -> list[dict[str, Any]]:
+        """All runs of a cell."""
+        return [self.run(runs, seed, cell) for runs in runs_in(cell.cell) for seed in seeds]
 
     def environments(self, seeds: Sequence[int], cell: Cell) -> list[str]:
         """A line for each environment among the runs' starts, with the seeds that had it."""
