@@ -38,8 +38,10 @@ def seeded(seed: int, name: str) -> Iterator[None]:
     before = torch.get_rng_state()
     words = np.random.SeedSequence([seed, *name.encode()])
     torch.manual_seed(int(words.generate_state(1)[0]))
-    yield
-    torch.set_rng_state(before)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 class Classifier(nn.Module):
