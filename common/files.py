@@ -155,11 +155,12 @@ def read_object(path: Path) -> dict[str, Any]:
 def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     """A CSV file's text, with LF line ends."""
     text = io.StringIO()
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in (header, *rows):
         # Readers take a bare CR for a line end too, but Python only quotes its own.
         has_end = any(isinstance(cell, str) and "\r" in cell for cell in row)
-        quoting = csv.QUOTE_ALL if has_end else csv.QUOTE_MINIMAL
-        csv.writer(text, lineterminator="\n", quoting=quoting).writerow(row)
+        (quoted if has_end else plain).writerow(row)
     return text.getvalue()
 
 
