@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from small_trees import SMALL_TREES  # noqa: E402
-from test_configurations import CHOSEN, SMALL, prepared_for_all  # noqa: E402
+from test_configurations import CHOSEN, SHORTEST, prepared_for_both_recipes  # noqa: E402
 
 import train  # noqa: E402
 from common.program import run as run_program  # noqa: E402
@@ -29,6 +29,7 @@ from experiments.paper.registry import needed  # noqa: E402
 from experiments.run.folder import RunFolder  # noqa: E402
 
 STORED = ROOT / "tests" / "stored"
+SMALL = SHORTEST | {"max_epochs": "3"}
 SUFFIX = suffix_of(SMALL)  # of the names of tables and figures made with these settings
 # Three seeds where the paper has a deviation to test against, on the smallest sets; else one.
 MANY = ("cremad", "mosi")
@@ -78,7 +79,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         results, lines = Path(place) / "results", []
         for dataset in SMALL_TREES:
-            data = prepared_for_all(Path(place), dataset)
+            data = prepared_for_both_recipes(Path(place), dataset)
             flags = ["--data_dir", str(data), "--results_dir", str(results), "--devices", "cpu"]
             for runs, seed in needed(adapted(CHOSEN, SMALL), (1, 2, 3)):
                 if runs.dataset != dataset or (seed > 1 and dataset not in MANY):
