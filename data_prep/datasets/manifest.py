@@ -166,4 +166,4 @@ def modality_of(kind: str, s: Settings) -> Modality:
         "flow": {**flow, "augment": "flip" if s.flip else "none"},
         "array": {"max_length": s.max_length},
     }
-    return load(kind)(**chosen[kind])
+    return load(kind)(**chosen.get(kind, {}))
