@@ -92,7 +92,8 @@ class Audio(Modality):
         silent = sounds.is_silent(wave)
         if silent and self.drop_silent:
             raise Reject("silent", ", ".join(path.name for path in paths))
-        beyond = float(wave.abs().max()) > 1  # rarely: the share takes longer to find
+        low, high = wave.aminmax()
+        beyond = max(-low, high) > 1  # rarely: the share takes longer to find
         found = {
             "truncated": not sound.complete,
             "cut": sound.wave.shape[1] >= int((self.seconds + MARGIN) * sound.rate),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # --help must not wait for these modules
 
 def view(default: Any) -> Any:
     """A field that does not affect the stored bytes: it is not part of the spec and its hash."""
-    return field(default=default, kw_only=True, metadata={"view": True})
+    return field(default=default, metadata={"view": True})
 
 
 @dataclass
@@ -60,13 +60,15 @@ class Draw(NamedTuple):
 class Modality:
     """The base of all modalities, with the defaults of most.
 
-    `inline`: whether a dataset's lists hold the content itself, as they do for texts. `normalise`:
-    the (mean, deviation) of the input layer, "train" to measure them, "imagenet", or "none".
+    `inline`: whether a dataset's lists hold the content itself, as they do for texts.
     """
 
-    normalise: Any = view(None)
-
     inline: ClassVar[bool] = False
+
+    @property
+    def normalise(self) -> Any:
+        """(mean, deviation) of the input layer, "train" to measure them, "imagenet", or "none"."""
+        return None
 
     @property
     def kind(self) -> str:

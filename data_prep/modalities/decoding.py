@@ -28,8 +28,8 @@ REORDERING = 32  # frames read beyond the last wanted time; H.264 and HEVC reord
 ENOUGH = 3.0  # seconds that must decode of a damaged clip to keep it; our choice
 _THREAD = threading.local()
 
-# Gives the numbers of the wanted frames, from the times of all frames and the unit of the times.
-Choice = Callable[[Sequence[int], Fraction], list[int]]
+# Gives the numbers of the wanted frames, from the times of all, their unit, and the duration.
+Choice = Callable[[Sequence[int], Fraction, Fraction], list[int]]
 
 
 class Clip(NamedTuple):
@@ -53,7 +53,11 @@ def shown_at(times: Sequence[int], tick: Fraction, seconds: Sequence[Fraction]) 
 
 
 def choose(
-    spec: "Video", times: Sequence[int], tick: Fraction, window: Sequence[float] | None = None
+    spec: "Video",
+    window: Sequence[float] | None,
+    times: Sequence[int],
+    tick: Fraction,
+    duration: Fraction,
 ) -> list[int]:
     """The numbers of the frames that `spec` wants, ascending, at least one.
 
@@ -64,7 +68,6 @@ def choose(
         raise Reject("few_frames", f"{len(times)} frames")
     if spec.first:
         return [bisect_right(times, time) - 1 for time in times[: spec.first]]
-    duration = span(times, tick)
     start, end = (Fraction(time) for time in window or (0, duration))
     length = min(end, duration) - start
     if window and length <= 0:
@@ -89,8 +92,8 @@ def read_clip(
     """
     track = load_track(path)
     if track.complete:
-        wanted = choice(track.times, track.tick)
         duration = span(track.times, track.tick)
+        wanted = choice(track.times, track.tick, duration)
         try:
             if by_number or track.packed:
                 images = _by_number(path, wanted, spec)
@@ -106,7 +109,7 @@ def read_clip(
     enough = spec.missing == "fill" or duration >= min(ENOUGH, track.nominal / 2)
     if damaged and not (times and enough):
         raise Reject("truncated", detail)
-    wanted = choice(times, track.tick)
+    wanted = choice(times, track.tick, duration)
     try:
         images = _by_number(path, wanted, spec, losses=[])
     except Unexpected:

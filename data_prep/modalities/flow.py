@@ -22,7 +22,6 @@ from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
 from data_prep.modalities.decoding import Clip, middles, read_clip, shown_at
 from data_prep.modalities.folders import read_precomputed
 from data_prep.modalities.pictures import to_jpeg
-from data_prep.modalities.track import span
 from data_prep.modalities.video import Video
 from data_prep.modalities.views import augmented, choose_frames, resize
 from data_prep.reasons import Reject
@@ -108,10 +107,9 @@ class Flow(Modality):
         them.
         """
 
-        def choice(times: Sequence[int], tick: Fraction) -> list[int]:
+        def choice(times: Sequence[int], tick: Fraction, duration: Fraction) -> list[int]:
             self.check_count(path.name, len(times))
-            seconds = middles(span(times, tick), self.positions)
-            starts = shown_at(times[: -self.stack], tick, seconds)
+            starts = shown_at(times[: -self.stack], tick, middles(duration, self.positions))
             return [start + k for start in starts for k in range(self.stack + 1)]
 
         # By number, as many clips of UCF-101 pack two frames into one packet (DivX's "packed

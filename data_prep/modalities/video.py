@@ -79,7 +79,7 @@ class Video(Modality):
         self, path: Path, window: Any
     ) -> tuple[list[bytes], tuple[str, ...], int, float]:
         """The stored frames of a file, their flags, and the clip's number of frames and seconds."""
-        choice = partial(choose, self, window=window)
+        choice = partial(choose, self, window)
         limit = float("inf") if self.positions else max(self.max_frames / (self.fps or 1), ENOUGH)
         clip = read_clip(path, choice, self, limit)
         images = [clip.images[n] for n in clip.wanted]
