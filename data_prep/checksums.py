@@ -1,10 +1,10 @@
 """SHA-256 of prepared files: what meta.json notes of each, and when the files are checked.
 
-Hashing 12 GB takes a while, so a prepared folder remembers in .local.json the size, the time of the
-last change and the inode of each shard whose checksum was right. While these stay the same, opening
-the folder reads no shard; --verify reads everything. The same file names the raw folder and the
-command that prepared it. It holds only what is true on this machine, and may be deleted; a set that
-was prepared with --dataset_root then needs that flag again.
+Hashing 12 GB takes a while, so a prepared folder remembers in .local.json the size, time of change
+and inode of each shard whose checksum was right: while these stay the same, opening the folder
+reads no shard. The same file names the raw folder and the command that prepared it. It holds only
+what is true on this machine, and may be deleted; a set that was prepared with --dataset_root then
+needs that flag again.
 """
 
 import contextlib

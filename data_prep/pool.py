@@ -1,10 +1,9 @@
 """Worker processes of which each may crash or hang without costing more than its own item.
 
-The standard library's process pool breaks as a whole when one worker dies, and a media decoder is
-native code that can do so. Here a thread looks after each worker: it hands over one item at a time,
-and when the worker dies or exceeds the time limit, the item is reported as crashed and the next one
-gets a new worker. Workers come from a fork server, so they inherit no threads and no descriptors of
-the parent: when the parent is killed, they see their pipe close and end.
+The standard library's process pool breaks as a whole when one worker dies, as native decoders may.
+Here a thread looks after each worker and hands over one item at a time. Workers come from a fork
+server, so they inherit no threads and no descriptors of the parent: when the parent is killed, they
+see their pipe close and end.
 """
 
 import multiprocessing

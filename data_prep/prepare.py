@@ -109,9 +109,10 @@ def with_printable_names(scan: Scan) -> Scan:
     candidates, rejected = [], list(scan.rejected)
     for candidate in scan.candidates:
         paths = [path for paths in candidate.sources.values() for path in paths]
-        if all(text == printable(text) for text in (candidate.id, candidate.group, *paths)):
+        try:
+            "".join((candidate.id, candidate.group, *paths)).encode()
             candidates.append(candidate)
-        else:
+        except UnicodeEncodeError:
             rejected.append(rejection(candidate, "unknown_name", "a name that is not UTF-8"))
     rejected = [Rejection(*map(printable, vars(line).values())) for line in rejected]
     warnings = list(map(printable, scan.warnings))
@@ -167,11 +168,10 @@ def prepare(
 ) -> Path:
     """Prepares a data set and returns its folder; in a finished one only damaged shards are redone.
 
-    `dataset` is a name, or the path of a manifest; for `root` None see `raw_root`. `workers`:
-    processes, one a core when None; `limit_s`: the time that one sample may take; `ray`: a
-    cluster's address, in place of `workers`. Raises `UsageError` for a root that is not this data
-    set's or has changed since the preparation began, and `TooManyRejects`. Waits while another
-    process prepares the same folder.
+    `dataset` is a name, or the path of a manifest; for `root` None see `raw_root`. `workers`: one a
+    core when None; `limit_s`: seconds for one sample; `ray`: a cluster's address, in place of
+    `workers`. Raises `UsageError` for a root that is not this data set's or has changed since the
+    preparation began, and `TooManyRejects`. Waits while another process prepares the folder.
     """
     check(settings)
     layout, public = datasets.load(dataset), datasets.public_name(dataset)

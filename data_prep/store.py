@@ -5,7 +5,7 @@ A folder that is incomplete, damaged or of another spec is refused, with the com
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -79,48 +79,46 @@ class Prepared:
     def __init__(self, folder: Path, expected_hash: str | None = None, check: bool = True):
         self.folder, self.meta = Path(folder), read_meta(Path(folder))
         meta, about = self.meta, self.folder / "meta.json"
-        unknown = "python -m data_prep --dataset {} --dataset_root <raw folder>"
-        command = read_local(self.folder).get("command")
-        again = f"prepare again: {command or unknown.format(meta.get('dataset', '<name>'))}"
+        unknown = f"python -m data_prep --dataset {meta.get('dataset', '<name>')}"
+        unknown += " --dataset_root <raw folder>"
+        again = f"prepare again: {read_local(self.folder).get('command', unknown)}"
+
+        def refuse(problem: str) -> NoReturn:
+            raise UsageError(f"{problem}; {again}")
+
         if not meta.get("complete") or "shards" not in meta:
-            raise UsageError(f"{folder} is not a finished prepared folder; {again}")
+            refuse(f"{folder} is not a finished prepared folder")
         wrong = [key for key, kind in NEEDED.items() if not isinstance(meta.get(key), kind)]
         if not wrong:
             wrong += ["label_names"] * (not all(isinstance(n, str) for n in meta["label_names"]))
             wrong += ["shards"] * (not all(map(SHARD.fullmatch, meta["shards"])))
         if wrong:
-            raise UsageError(f"{about} is damaged (no {wrong[0]}); remove {folder} and {again}")
+            refuse(f"{about} is damaged (no {wrong[0]}): remove {folder}")
         if expected_hash not in (None, meta["spec_hash"]):
-            raise UsageError(
-                f"{folder} holds spec {meta['spec_hash']}, not {expected_hash}; {again}"
-            )
+            refuse(f"{folder} holds spec {meta['spec_hash']}, not {expected_hash}")
         try:
             self.spec = spec_from_json(meta)
         except UsageError as error:
-            raise UsageError(f"{about}: {error}; {again}") from None
+            refuse(f"{about}: {error}")
         self.modalities, self.label_names = list(self.spec), meta["label_names"]
         paths = [self.folder / name for name in sorted(meta["shards"])]
-        lost = [path for path in paths if not path.exists()]
-        if lost:
-            raise UsageError(f"{lost[0]} is missing; {again}")
+        for path in paths:
+            if not path.exists():
+                refuse(f"{path} is missing")
         bad = changed(self.folder, meta["shards"]) if check else []
         if bad:
-            raise UsageError(
-                f"{self.folder / bad[0]} changed since it was prepared: its SHA-256 is not the one"
-                f" in meta.json ({len(bad)} shards of {len(paths)}); {again}"
-            )
+            why = f"its SHA-256 is not the one in meta.json ({len(bad)} shards of {len(paths)})"
+            refuse(f"{self.folder / bad[0]} changed since it was prepared: {why}")
         self.shards = [Shard(path) for path in paths]
         self.starts = np.cumsum([0, *map(len, self.shards)])
         if int(self.starts[-1]) != meta["samples"]:
-            raise UsageError(
-                f"{folder} holds {self.starts[-1]} samples and its meta.json says"
-                f" {meta['samples']}: remove the folder and {again}"
-            )
+            held = f"holds {self.starts[-1]} samples and its meta.json says {meta['samples']}"
+            refuse(f"{folder} {held}: remove the folder")
         for shard in self.shards:
             if not set(self.spec) <= set(shard.modalities):
-                raise UsageError(f"{shard.path} lacks a modality of meta.json: remove it; {again}")
+                refuse(f"{shard.path} lacks a modality of meta.json: remove it")
             for name in shard.gaps():
-                raise UsageError(f"{shard.path} lacks values of {name}: remove it; {again}")
+                refuse(f"{shard.path} lacks values of {name}: remove it")
         self.ids = self._column("id")
         self.labels = np.asarray(self._column("label"), dtype=np.int64)
 
@@ -212,14 +210,13 @@ class Prepared:
             return self.folder / "vocab.txt"
         from data_prep.modalities.vocabulary import build_vocabulary
 
-        train = self.split(rule, seed, stratify)["train"]
+        texts = self.texts(self.split(rule, seed, stratify)["train"], name)
         words = kind.stored_settings()["words"]
-        return self._kept(
-            self._split_file(Split(rule, seed, stratify), VOCABULARY),
-            lambda path: write_text(
-                path, build_vocabulary(self.texts(train, name), words).decode()
-            ),
-        )
+
+        def write(path: Path) -> None:
+            write_text(path, build_vocabulary(texts, words).decode())
+
+        return self._kept(self._split_file(Split(rule, seed, stratify), VOCABULARY), write)
 
     def pairs(
         self, how: Split, part: str, modalities: list[str], release: bool = False

@@ -59,12 +59,11 @@ def test_a_worker_that_dies_hangs_or_raises_costs_its_own_item_alone():
         assert state == CRASHED and words in text
 
 
-def test_a_pool_that_is_left_early_waits_for_no_worker():
-    begun = time.monotonic()
-    with pytest.raises(ZeroDivisionError), Pool(misbehave, 2, limit_s=60.0) as pool:
+def test_a_pool_that_is_left_early_waits_for_no_answer():
+    with Pool(misbehave, 2, limit_s=600.0) as pool:
         assert next(pool.map(["a", "hang", "hang", *"bcde"])) == (DONE, "A")
-        raise ZeroDivisionError
-    assert time.monotonic() - begun < 30 and not pool.processes
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 50 and not pool.processes  # "hang" takes 60
 
 
 # What stops a preparation -------------------------------------------------------------------------
