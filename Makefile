@@ -21,14 +21,15 @@ demo: .venv/installed
 lint: .venv/installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 # All contracts, in a few minutes on two cores.
 test: lint
-	$(PY) -m pytest -n 2 -m "not slow"
+	$(PY) -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered
 
 # Kills, clusters, and every configuration that the tables name.
 test-slow: lint
-	$(PY) -m pytest -n 2 -m slow
+	$(PY) -m pytest -n 2 -m slow --cov --cov-report=term:skip-covered
 
 bench: .venv/installed
 	$(PY) benchmarks/step_cost.py
@@ -41,5 +42,5 @@ faults: .venv/installed
 
 # Leaves data and results alone: they are yours.
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -40,17 +40,18 @@ def read_manifest(
     table = Table(path, "--predict", needed, needed, Files(root or path.parent, root is not None))
     candidates = []
     for line, row in table.rows(rejected):
-        candidate = Candidate(row["id"], 0, {})
+        sources: dict[str, tuple[str, ...]] = {}
+        inline: dict[str, Any] = {}
         for m, modality in spec.items():
             try:
                 paths, content = modality.from_row(m, row)
             except ValueError as error:
                 raise UsageError(f"--predict {path}: {m} of {row['id']!r} {error}") from None
             if content is not None:
-                candidate.inline[m] = content
+                inline[m] = content
             if paths:  # what is missing is named once the row is read
-                candidate.sources[m] = tuple(table.find(line, each)[0] for each in paths)
-        candidates.append(candidate)
+                sources[m] = tuple(table.find(line, each)[0] for each in paths)
+        candidates.append(Candidate(row["id"], 0, sources, inline=inline))
     if not candidates and not rejected:
         raise UsageError(f"--predict {path} has no rows; it needs {', '.join(needed)}")
     for note in table.notes:
