@@ -1,13 +1,18 @@
 """The code in README and docs runs as it stands there, and their commands exist."""
 
 import re
+import shlex
 import sys
 import types
+from collections import Counter
+from pathlib import Path
 
+import pytest
 import torch
 from conftest import ROOT, facts, tiny_batch, tiny_model
 
 import methods
+from common.options import UsageError
 from data_prep import datasets
 from data_prep.spec import Candidate
 
@@ -96,3 +101,46 @@ def test_each_command_names_an_existing_file_and_each_link_leads_somewhere():
         text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
         for link in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def commands():
+    """The words of each Python command in a code block, with seeds filled in."""
+    text = "\n".join(re.findall(r"^```\n(.*?)^```$", TEXT, re.S | re.M)).replace("\\\n", " ")
+    found = re.findall(r"^(?:for .*?; do )?(python .*?)(?:; done)?$", text, re.M)
+    return [shlex.split(line.replace("$seed", "1"), comments=True)[1:] for line in found]
+
+
+def test_every_documented_command_is_accepted(tmp_path, monkeypatch, capsys):
+    """Each runs as far as it can without real data: it shows or lists what it would do."""
+    import data_prep.__main__ as preparation
+    import experiments.__main__ as experiments
+    import make_tables
+    import train
+    from experiments.run.resolve import resolve
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets").mkdir()
+    header = "id,label,audio,image,text"
+    (tmp_path / "pets/pets.csv").write_text(f"{header}\na,cat,a.wav,a.jpg,x\nb,dog,b.wav,b.jpg,y\n")
+    kinds, folders = Counter(), set()
+    for program, *words in commands():
+        if program == "-m":
+            program, *words = words
+        kinds[program] += 1
+        if program == "train.py":
+            assert train.main([*words, "--print_config"]) == 0
+            run, _ = resolve(words, "")
+            folders.add(
+                re.sub(r"-[0-9a-f]{8}/", "-<digits>/", str(run.default_folder(Path("results"))))
+            )
+        elif program == "evaluate.py":
+            assert words[0] in folders, "the run that an earlier command trains"
+        elif program == "make_tables.py":
+            assert make_tables.main([*words, "--missing"]) == 0
+        elif program == "experiments":
+            dry = ["--dry_run"] if words[0] == "run" else []
+            assert experiments.main([*words, *dry]) == 0
+        elif program == "data_prep" and "demo" not in words:  # `make demo` prepares the demo set
+            with pytest.raises(UsageError, match="RAW|no prepared cremad"):
+                preparation.main(words)
+    assert kinds["train.py"] >= 4 and kinds["evaluate.py"] == 2 and kinds["experiments"] >= 4
