@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import sys
 import time
 import traceback
@@ -23,7 +24,8 @@ from common.options import UsageError
 from common.program import duration, explain
 from common.program import run as run_program
 from common.stop import Stop, follow_launcher
-from experiments.run.folder import RunFolder
+from experiments.run.devices import device_names, in_group, reported, train_together
+from experiments.run.folder import ReadOnlyFolder, RunFolder
 from experiments.run.resolve import Run, resolve
 
 if TYPE_CHECKING:  # torch is imported once there is something to do
@@ -49,36 +51,48 @@ def main(argv: list[str]) -> int:
         return 0
     if args.tensorboard and not importlib.util.find_spec("tensorboard"):
         raise UsageError("--tensorboard needs: pip install -r requirements-tensorboard.txt")
+    devices = device_names(args.devices)
+    if len(devices) > 1 and not in_group():
+        return train_together(devices)
     from experiments.run.session import assemble, environment
 
     session = assemble(run, args)  # seed, device, data, model, method
+    if session.ranks and session.ranks.rank:
+        folder = ReadOnlyFolder(folder.path)
+    stop = Stop()
     with folder.lock():
         folder.claim(run.config(), args.overwrite)
-        saved = folder.load_last()
+        saved = session.first(folder.load_last)
         if saved:
             folder.check_data(saved["hashes"], session.hashes)
         folder.note_start(environment(session))
         try:
-            return train(session, folder, saved, args)
+            return train(session, folder, saved, args, stop)
         except FloatingPointError as error:
             folder.fail(str(error))
             raise UsageError(f"stopped: {error}") from None
         except UsageError:
             raise
         except Exception as error:
+            stop.check()  # another process of the group may have stopped a moment earlier
+            if reported(error):
+                return os.EX_IOERR
             folder.fail("\n\n".join(filter(None, [explain(error), traceback.format_exc()])))
             raise
 
 
-def train(session: Session, folder: RunFolder, saved: dict | None, args: Namespace) -> int:
+def train(
+    session: Session, folder: RunFolder, saved: dict | None, args: Namespace, stop: Stop
+) -> int:
     """Trains the epochs that are left since the checkpoint `saved`, then tests once."""
     from experiments.run.metrics import collect, measure
     from experiments.run.result import write_result
 
-    method, stop = session.method, Stop()
+    method = session.method
     records, best = resume(session, folder, saved)
     board = None
-    if args.tensorboard:
+    writes = not isinstance(folder, ReadOnlyFolder)  # of several processes, the first
+    if args.tensorboard and writes:
         from torch.utils.tensorboard import SummaryWriter
 
         board = SummaryWriter(str(folder.file("tensorboard")))
@@ -114,10 +128,11 @@ def train(session: Session, folder: RunFolder, saved: dict | None, args: Namespa
         board.close()
     if folder.read_log() != records:
         folder.restore_log(records)
-    method.load_state_dict(load_best(folder, best))
+    method.load_state_dict(session.first(lambda: load_best(folder, best)))
     features, labels = collect(method, session.loaders["test"].batches())
     metrics = measure(method, features, labels, session.protocols["test"])
-    write_result(session, folder, best, metrics, features, labels, args.keep_checkpoints)
+    if writes:
+        write_result(session, folder, best, metrics, features, labels, args.keep_checkpoints)
     keys = ("acc", "f1_macro", "f1_batch64", "acc_mis")
     figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
     print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
@@ -203,7 +218,7 @@ def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> It
         if done < last:
             if stage.start == "best" and done < first:
                 expected = saved["best"] if saved and done == first - 1 else None
-                method.load_state_dict(load_best(folder, expected))
+                method.load_state_dict(session.first(lambda: load_best(folder, expected)))  # noqa: B023
             base = functools.partial(
                 torch.optim.SGD,
                 lr=s.lr * stage.lr_scale,

@@ -67,10 +67,12 @@ class Part:
     def __len__(self) -> int:
         return SAMPLES
 
-    def batches(self, indices: Any = None, transforms: str = "eval") -> Iterator[dict]:
+    def batches(
+        self, indices: Any = None, transforms: str = "eval", batch_size: int | None = None
+    ) -> Iterator[dict]:
         """The samples in fixed order, as the project's loader yields them."""
         wanted = torch.as_tensor(range(SAMPLES) if indices is None else list(indices))
-        for index in wanted.split(self.size):
+        for index in wanted.split(batch_size or self.size):
             rows = index % self.size
             inputs = {m: x[rows] for m, x in self.batch["inputs"].items()}
             label = self.batch["label"][rows.to(self.batch["label"].device)]

@@ -39,16 +39,18 @@ class Samples(Dataset):
     seed: int
     draw: Draw
 
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+    def __getitems__(self, request: tuple[Sequence[Key], slice]) -> Batch:
+        keys, rows = request
         inputs: dict[str, list] = {m: [] for m in self.spec}
-        for epoch, place, index in keys:
+        for epoch, place, index in keys[rows] or keys[:1]:  # one shows the shapes if there is none
             rng = np.random.default_rng([self.seed, epoch, place]) if epoch >= 0 else None
             draw = self.draw._replace(rng=rng, flip=flipped(rng))
             for m, modality in self.spec.items():
                 stored = self.prepared.value(int(self.positions[index]), m)
                 inputs[m].append(modality.to_input(stored, draw))
         where = torch.tensor([index for _, _, index in keys])
-        trimmed = {m: self.spec[m].trim(np.stack(items)) for m, items in inputs.items()}
+        count = len(keys[rows])
+        trimmed = {m: self.spec[m].trim(np.stack(v))[:count] for m, v in inputs.items()}
         return {
             "index": where,
             "label": torch.from_numpy(self.prepared.labels[self.positions[where.numpy()]]),
@@ -80,7 +82,8 @@ class Loader:
         self.samples = Samples(prepared, positions, spec, seed, Draw(size, vocabulary=vocabulary))
         self.keep_last = keep_last
         self.batch_size, self.seed, self.device = batch_size, seed, device
-        self.keys: list[list[Key]] = []  # of a pass's batches; changed in place between passes
+        self.ranks: Any = None  # if several processes train together: models.ranks.Ranks
+        self.keys: list[Any] = []  # (keys, rows) of a pass's batches; changed in place
         self.loader = DataLoader(
             self.samples,
             batch_sampler=self.keys,
@@ -129,23 +132,29 @@ class Loader:
             yield batch
 
     def batches(
-        self, indices: Sequence[int] | None = None, transforms: str = "eval"
+        self,
+        indices: Sequence[int] | None = None,
+        transforms: str = "eval",
+        batch_size: int | None = None,
     ) -> Iterator[Batch]:
         """Every sample (or `indices`) in fixed order: nothing shuffled, nothing dropped.
 
         `transforms`: "eval" for the deterministic view, "train" for the first epoch's augmentation.
         """
+        size = batch_size or self.batch_size
         epoch = {"eval": -1, "train": 0}[transforms]
         wanted = range(len(self)) if indices is None else [int(k) for k in indices]
         keys = [(epoch, place, index) for place, index in enumerate(wanted)]
-        starts = range(0, len(keys), self.batch_size)
-        yield from self._run([keys[k : k + self.batch_size] for k in starts])
+        yield from self._run([keys[k : k + size] for k in range(0, len(keys), size)])
 
     def _run(self, batches: list[list[Key]]) -> Iterator[Batch]:
-        self.keys[:] = batches
+        share = self.ranks.share if self.ranks else slice  # of a batch: the rows with inputs
+        self.keys[:] = [(keys, share(len(keys))) for keys in batches]
         for batch in self.loader:
             for name in ("label", "index"):
                 batch[name] = batch[name].to(self.device, non_blocking=True)
+            if self.ranks:
+                batch["inputs"] = self.ranks.rows(batch["inputs"], len(batch["label"]))
             yield batch
 
 

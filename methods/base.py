@@ -63,7 +63,9 @@ class TrainingSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, indices: Any = None, transforms: str = "eval") -> Iterator[Batch]: ...
+    def batches(
+        self, indices: Any = None, transforms: str = "eval", batch_size: int | None = None
+    ) -> Iterator[Batch]: ...
 
 
 class Method(nn.Module):

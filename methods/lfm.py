@@ -94,19 +94,6 @@ def hessian_vector_mean(
     return gradients(product, parameters[:1])[0].mean()
 
 
-def gather_batch(train: TrainingSet, indices: Tensor) -> Batch:
-    """The samples at `indices` [K] as one batch, padded with zeros to its longest sample."""
-    parts = list(train.batches(indices=indices.tolist(), transforms="eval"))
-    inputs = {}
-    for m in parts[0]["inputs"]:
-        values = [part["inputs"][m] for part in parts]
-        longest = [max(sizes) for sizes in zip(*(x.shape for x in values))]
-        inputs[m] = values[0].new_zeros(sum(map(len, values)), *longest[1:])
-        for rows, x in zip(inputs[m].split([len(x) for x in values]), values):
-            rows[tuple(map(slice, x.shape))] = x
-    return {"label": torch.cat([part["label"] for part in parts]), "inputs": inputs}
-
-
 class LFM(Method):
     """The method: L_cls and L_match with weights that change from epoch to epoch."""
 
@@ -191,7 +178,9 @@ class LFM(Method):
             torch.compiler.set_stance("force_eager"),  # compiled encoders and fused attention
             sdpa_kernel(SDPBackend.MATH),  # have no second derivatives
         ):
-            _, l_cls, l_match = self.losses(gather_batch(train, self.held_out))
+            held_out = self.held_out.tolist()
+            (batch,) = train.batches(held_out, batch_size=len(held_out))
+            _, l_cls, l_match = self.losses(batch)
             g = hessian_vector_mean(l_cls, l_match, self.alpha_match, parameters)
         self.alpha_grad = g
         self.alpha_match.sub_(self.alpha_lr * g).clamp_(*BOUNDS)

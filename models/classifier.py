@@ -6,13 +6,15 @@ and losses then run in float32.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from models.ranks import Ranks, Rows
 
 Features = dict[str, Tensor]
 
@@ -24,6 +26,7 @@ class Execution:
     device: torch.device = torch.device("cpu")
     precision: str = "float32"  # or "bf16": autocast of the encoders alone
     compile: bool = False
+    ranks: Ranks | None = None  # if several processes train together
 
 
 ON_CPU = Execution()
@@ -75,18 +78,28 @@ class Classifier(nn.Module):
             with seeded(seed, f"head {m}"):
                 self.heads[m] = nn.Linear(width, num_classes)
         self.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if execution.ranks:
+            execution.ranks.prepare(self.encoders)
+        self.draws = any(isinstance(m, nn.Dropout) for m in self.encoders.modules())
         compiled = torch.compile if execution.compile else lambda encoder: encoder
         self._run = {m: compiled(encoder) for m, encoder in self.encoders.items()}
 
     def encode(self, inputs: dict[str, Tensor]) -> Features:
-        """{m: [B, D_m]} float32: pooled features before fusion."""
-        bf16 = self.execution.precision == "bf16"
+        """{m: [B, D_m]} float32: pooled features before fusion.
+
+        With several ranks, `inputs` are this rank's `Rows` and the features those of all rows.
+        """
+        bf16, ranks = self.execution.precision == "bf16", self.execution.ranks
         features = {}
-        for m in self.modalities:
-            x = inputs[m].to(self.device, non_blocking=True)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                features[m] = self._run[m](x)
-        return {m: f.float() for m, f in features.items()}
+        with ranks.own_draws() if ranks and self.draws else nullcontext():
+            for m in self.modalities:
+                x = inputs[m].to(self.device, non_blocking=True)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                    features[m] = self._run[m](x)
+        features = {m: f.float() for m, f in features.items()}
+        if ranks and isinstance(inputs, Rows):
+            features = {m: ranks.gather(f, inputs.total) for m, f in features.items()}
+        return features
 
     def fuse(self, features: Features) -> Tensor:
         """z = W [f^1; ...; f^M] + b, [B, C]."""

@@ -68,9 +68,9 @@ class TinySet:
         inputs = {m: x[indices] for m, x in self.data["inputs"].items()}
         return {"index": indices, "label": self.data["label"][indices], "inputs": inputs}
 
-    def batches(self, indices=None, transforms="eval"):
+    def batches(self, indices=None, transforms="eval", batch_size=None):
         wanted = torch.as_tensor(range(len(self)) if indices is None else list(indices))
-        for part in wanted.split(self.batch):
+        for part in wanted.split(batch_size or self.batch):
             yield self.take(part)
 
     def epoch(self, epoch, plan=None):

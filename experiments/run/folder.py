@@ -293,3 +293,15 @@ class RunFolder:
             last.pop(name, None)
         self.save("last.pt", last)
         self.file("prev.pt").unlink(missing_ok=True)
+
+
+class ReadOnlyFolder(RunFolder):
+    """The folder as all but the first of several processes see it: they write nothing."""
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def nothing(self, *_: Any, **__: Any) -> None:
+        """In place of a method that writes."""
+
+    claim = note_start = fail = append_log = restore_log = save = nothing

@@ -24,11 +24,13 @@ from data_prep.modalities.base import Draw
 from data_prep.pool import DONE
 from data_prep.sample import make_pool
 from data_prep.spec import Candidate, Rejection, Spec, spec_from_json
+from experiments.run.devices import single_device
 from experiments.run.folder import RunFolder
 from experiments.run.metrics import probabilities
 from experiments.run.resolve import Run, run_from_config
-from experiments.run.session import build_method, pick_device, stream_of
+from experiments.run.session import build_method, stream_of
 from methods.base import Method
+from models.classifier import Execution
 
 
 def read_manifest(
@@ -81,7 +83,7 @@ def restore(
         streams[m] = stream_of(modality, ([0.0] * widths[m], [1.0] * widths[m]))
     run = replace(run, settings=replace(run.settings, weights="none"))  # those of the run follow
     classes = len(result["label_names"])
-    method = build_method(run, streams, classes, result["count/n_train"], device)
+    method = build_method(run, streams, classes, result["count/n_train"], Execution(device))
     method.load_state_dict(state)
     return method.eval(), widths
 
@@ -89,7 +91,7 @@ def restore(
 def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespace) -> int:
     """Writes the predictions; returns 3 if files could not be used, each named on stderr."""
     run, result = run_from_config(config), folder.read_json("result.json")
-    device, spec = pick_device(args.devices), spec_of(run, config)
+    device, spec = single_device(args.devices), spec_of(run, config)
     root, out = (Path(p) if p else None for p in (args.dataset_root, args.out))
     if out and out.exists() and manifest.exists() and out.samefile(manifest):
         raise UsageError(f"--out {out} is the file that --predict reads")

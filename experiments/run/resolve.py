@@ -30,7 +30,7 @@ RUN_FLAGS = (  # flag, metavar, default, help
     ("data_dir", "DIR", "data", "prepared data (default data)"),
     ("results_dir", "DIR", "results", "root of all runs"),
     ("output_dir", "DIR", None, "this run's own folder"),
-    ("devices", "D", "0", "a CUDA device's number, or cpu"),
+    ("devices", "D", "0", "a CUDA device such as 0, several such as 0,1, or cpu"),
     ("threads", "N", None, "CPU threads (default: torch's own choice)"),
     ("num_workers", "N", None, "loader processes (default: 5 with CUDA as in the paper, else 0)"),
     ("max_bad", "X", "0.05", "share of rejected files that preparation allows"),

@@ -5,8 +5,10 @@ import platform
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,13 +23,16 @@ from data_prep.modalities import Modality
 from data_prep.prepare import check_source, prepare, prepared_folder
 from data_prep.split import NoPairs, Split
 from data_prep.store import Prepared, read_meta
+from experiments.run.devices import join
 from experiments.run.metrics import Protocol
 from experiments.run.resolve import Run
 from experiments.run.settings import Settings
 from methods.base import Facts, Method
 from models.build import Choice, Stream, build_classifier
 from models.classifier import Execution
+from models.ranks import Ranks
 
+T = TypeVar("T")
 MOST_THREADS = 1024  # with 100,000 torch is busy for many minutes before it begins
 
 
@@ -44,22 +49,11 @@ class Session:
     vocabulary: Path | None  # the vocab.txt of a run that has texts
     hashes: dict[str, str]
     method: Method
+    ranks: Ranks | None = None  # if several processes train together
 
-
-def pick_device(devices: str) -> torch.device:
-    """The device of a `--devices` value; says so when there is no CUDA device."""
-    if devices != "cpu" and not devices.isdigit():
-        several = "several devices in one run are not supported yet; " if "," in devices else ""
-        raise UsageError(f"--devices {devices!r}: {several}give one CUDA device's number, or cpu")
-    if devices != "cpu" and not torch.cuda.is_available():
-        print("note: no CUDA device here, using the CPU", file=sys.stderr)
-        devices = "cpu"
-    if devices == "cpu":
-        return torch.device("cpu")
-    last = torch.cuda.device_count() - 1
-    if int(devices) > last:
-        raise UsageError(f"--devices {devices}: the last CUDA device here is {last}")
-    return torch.device("cuda", int(devices))
+    def first(self, work: Callable[[], T]) -> T:
+        """What `work` returns on the first of several processes, which alone writes files."""
+        return self.ranks.first(work) if self.ranks else work()
 
 
 def make_deterministic() -> None:
@@ -104,10 +98,10 @@ def find_data(run: Run, args: Namespace) -> Prepared:
 def assemble(run: Run, args: Namespace) -> Session:
     """Data, model and method of a run."""
     make_deterministic()
-    device = pick_device(args.devices)
+    device, ranks = join(args.devices)
     if args.threads:
         torch.set_num_threads(number("threads", args.threads, int, 1, MOST_THREADS))
-    prepared = find_data(run, args)
+    prepared = ranks.in_turn(lambda: find_data(run, args)) if ranks else find_data(run, args)
     s = run.settings
     drawn = (s.split_rule, s.split_seed, s.stratify)
     modalities = methods.load(run.method).used_modalities(run.hparams, prepared.modalities)
@@ -126,12 +120,18 @@ def assemble(run: Run, args: Namespace) -> Session:
     how = (spec, s.size, s.batch_size, run.seed, workers, device, s.last_batch == "keep")
     loaders = {part: Loader(prepared, at, *how, vocabulary) for part, at in parts.items()}
     ids = {part: [prepared.ids[k] for k in at] for part, at in parts.items()}
-    streams = {
-        m: stream_of(modality, normalisation(m, modality, loaders["train"]))
-        for m, modality in spec.items()
-    }
-    method = build_method(run, streams, len(prepared.label_names), len(parts["train"]), device)
-    return Session(run, prepared, modalities, loaders, ids, protocols, vocabulary, hashes, method)
+
+    def make_streams() -> dict[str, Stream]:
+        train = loaders["train"]
+        return {m: stream_of(kind, normalisation(m, kind, train)) for m, kind in spec.items()}
+
+    streams = ranks.first(make_streams) if ranks else make_streams()
+    for loader in loaders.values():
+        loader.ranks = ranks
+    execution = Execution(device, s.precision, s.compile, ranks)
+    method = build_method(run, streams, len(prepared.label_names), len(parts["train"]), execution)
+    data = (run, prepared, modalities, loaders, ids, protocols, vocabulary, hashes)
+    return Session(*data, method, ranks)
 
 
 def protocol(
@@ -167,7 +167,7 @@ def stream_of(modality: Modality, constants: tuple | str | None) -> Stream:
 
 
 def build_method(
-    run: Run, streams: dict[str, Stream], classes: int, train_size: int, device: torch.device
+    run: Run, streams: dict[str, Stream], classes: int, train_size: int, execution: Execution
 ) -> Method:
     """The run's method with its model: first weights from the run's seed alone."""
     cls, s = methods.load(run.method), run.settings
@@ -177,10 +177,11 @@ def build_method(
         Choice(s.encoder, s.spec_pool, s.audio_norm, s.weights, s.text_model, s.image_width),
         heads=cls.has_unimodal_heads(run.hparams),
         seed=run.seed,
-        execution=Execution(device, s.precision, s.compile),
+        execution=execution,
     )
     torch.manual_seed(run.seed)
-    return cls(model, run.hparams, Facts(run.seed, s.max_epochs, train_size, classes)).to(device)
+    facts = Facts(run.seed, s.max_epochs, train_size, classes)
+    return cls(model, run.hparams, facts).to(execution.device)
 
 
 def environment(session: Session) -> dict:
@@ -195,6 +196,7 @@ def environment(session: Session) -> dict:
         "numpy": np.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "processes": session.ranks.size if session.ranks else 1,
         "commit": described.stdout.strip() or "not a git checkout",
         "spec_hash": session.run.spec_hash,
         "hashes": session.hashes,

@@ -14,7 +14,6 @@ from methods import lfm
 from methods.lfm import (
     LFM,
     fitted_alpha_cls,
-    gather_batch,
     hessian_vector_mean,
     matching_loss,
     mixed,
@@ -213,18 +212,3 @@ def test_a_step_is_the_weighted_sum_of_both_losses_of_the_variants_logits(varian
     assert loss.item() == pytest.approx(0.5 * (0.75 * l_cls + 0.25 * l_match).item())
     loss.backward()  # the fusion layer is no part of the official variant
     assert (method.model.fusion.weight.grad is None) is (variant == "official")
-
-
-def test_held_out_samples_of_several_batches_become_one_batch():
-    whole = TinySet(("tokens", "vectors"), size=10)
-    batches = [whole.take(torch.arange(6)), whole.take(torch.arange(6, 10))]
-    inputs = batches[1]["inputs"]  # as the loader cuts the padding of each batch
-    inputs["tokens"], inputs["vectors"] = inputs["tokens"][:, :, :7], inputs["vectors"][:, :4]
-    whole.batches = lambda indices, transforms: iter(batches)
-    found = gather_batch(whole, torch.arange(10))
-    assert torch.equal(found["label"], whole.data["label"])
-    for m, x in whole.data["inputs"].items():
-        assert torch.equal(found["inputs"][m][:6], x[:6])
-    assert torch.equal(found["inputs"]["tokens"][6:, :, :7], inputs["tokens"])
-    assert not found["inputs"]["tokens"][6:, :, 7:].any()
-    assert not found["inputs"]["vectors"][6:, 4:].any()
