@@ -214,14 +214,14 @@ def flip_a_digit(folder):
         (cut_log, "log.jsonl is damaged: 4 epochs expected, 2 whole lines"),
         (certify_a_cut_log, "log.jsonl is damaged: 4 epochs expected, 2 whole lines"),
         (lambda f: change_json(f, "result.json", log="0" * 64), "log.jsonl is damaged"),
-        (flip_a_digit, "result.json is damaged: its content is not what its sha256 says"),
+        (flip_a_digit, "result.json is damaged: its content does not match its sha256"),
         (lambda f: f.file("env.json").unlink(), "has no env.json"),
         (lambda f: f.file("config.json").unlink(), "a result and no config.json"),
         (lambda f: change_json(f, "config.json", method="Midas"), "another run's: method"),
         (write("log.jsonl", b"\xff\xfe\x00"), "4 epochs expected, 0 whole lines"),
         (write("result.json", b'{"best_epoch": 1, "test/acc": NaN}'), "test/acc is nan"),
         (write("result.json", b'{"best_epoch": 1, "test/acc": 1e308}'), "is not used"),
-        (write("config.json", b"[1, 2]"), "config.json is damaged: an object was expected"),
+        (write("config.json", b"[1, 2]"), "config.json is damaged: expected an object"),
         *(
             (write(name, text), "is not used")
             for name in ("config.json", "result.json", "env.json")

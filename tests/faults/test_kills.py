@@ -40,11 +40,11 @@ def test_nothing_is_lost_whichever_operation_fails(bench, folder, tmp_path, name
 
 def test_a_fault_does_happen(bench, folder, tmp_path):
     scenario = all_scenarios(folder)["preparation"]
-    for mode, words in (("full disk", "no space is left"), ("I/O error", "I/O error")):
+    for mode, words in (("full disk", "no space left"), ("I/O error", "I/O error")):
         outcome = bench.run(scenario.begin(tmp_path / mode), 40, mode)
         assert outcome.status == 74 and words in outcome.output
         (line,) = [line for line in outcome.output.splitlines() if line.startswith("error: ")]
-        assert line.endswith("are whole and stay: the same command goes on from there")
+        assert line.endswith("are complete and kept: run the same command to continue")
     assert bench.run(scenario.begin(tmp_path / "kill"), 40, "kill").status == -9
 
 
@@ -97,8 +97,8 @@ def test_lost_lines_of_the_log_come_back_from_the_checkpoint(bench, case, place,
 @pytest.mark.parametrize(("old", "new", "words"), [
     (",train", ",test", "was begun with other data: the SHA-256 of the split"),
     (",train", ",training", "line {}: part 'training' is none of train, val, test"),
-    ("id,part", "id,teil", "has no column 'part', but id, teil"),
-    (",train", ",train,", "line {}: 3 cells where the header has 2"),
+    ("id,part", "id,teil", "has no column 'part'; it has id, teil"),
+    (",train", ",train,", "line {}: 3 cells, but the header has 2"),
 ])  # fmt: skip
 def test_a_split_that_changed_since_the_run_began_is_refused(bench, case, place, old, new, words):
     (split,) = (place / "data").rglob("paper-seed1.csv")

@@ -40,12 +40,12 @@ REFUSED = {
     "--dataset kinetcs": "Did you mean 'kinetics'?",
     "--method Mida": "Did you mean 'Midas'?",
     "--lamb 3": "Did you mean '--lam'?",
-    "--lam -1": "--lam -1 is refused: it takes at least 0",
+    "--lam -1": "--lam -1 is invalid: it must be at least 0",
     "--lam much": "--lam takes a number, not 'much'",
     "--similarity euclid": "one of cosine, l2",
     "--weak_modality perhaps": "takes on or off",
     "--max_epochs 3 --warmup_epochs 3": "leaves no epoch",
-    "--lr nan": "--lr nan is refused",
+    "--lr nan": "--lr nan is invalid",
     "--seed -1": "--seed takes a whole number, 0 to 4294967295",
     "--threads 100000": "--threads takes a whole number, 1 to 1024",
     "--devices gpu": "give one CUDA device's number, or cpu",
@@ -149,5 +149,5 @@ def test_a_table_is_read_back_whatever_its_cells_hold(tmp_path):
     write_table(path, ("id", "part"), rows)
     assert [tuple(row.values()) for row in read_table(path)] == rows
     path.write_text("id,part\na\n")
-    with pytest.raises(UsageError, match="t.csv, line 2: 1 cells where the header has 2"):
+    with pytest.raises(UsageError, match="t.csv, line 2: 1 cells, but the header has 2"):
         read_table(path)

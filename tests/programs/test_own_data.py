@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(own, tmp_path, flag):
     (tmp_path / "file").write_text("")
     done = train(own({"cat": 12, "dog": 12}), tmp_path, flag, tmp_path / "file" / "x", status=74)
     assert "Traceback" not in done.stderr
-    assert "a file stands where a folder is needed: give another path" in done.stderr
+    assert "expected a folder, found a file: use another path" in done.stderr
 
 
 @pytest.mark.slow

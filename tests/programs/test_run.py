@@ -99,7 +99,7 @@ def test_sigterm_stops_cleanly_and_a_second_process_is_refused(demo_data, tmp_pa
     assert second.returncode == 75 and "another process works on" in second.stderr
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143 and "the same command goes on" in errors
+    assert process.returncode == 143 and "run the same command to resume" in errors
     assert RunFolder(tmp_path / "run").state == "partial"
 
 
