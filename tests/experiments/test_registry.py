@@ -176,5 +176,5 @@ def test_a_run_of_an_older_version_is_not_evaluated_under_todays_defaults():
     assert run_from_config(config).config() == config
     for part, name in (("settings", "last_batch"), ("prep", "crop"), ("hparams", "alpha_rule")):
         older = config | {part: {k: v for k, v in config[part].items() if k != name}}
-        with pytest.raises(UsageError, match=f"an older version, which had no setting {name}"):
+        with pytest.raises(UsageError, match=f"an older version without the setting {name}"):
             run_from_config(older)

@@ -144,6 +144,6 @@ def test_of_two_equal_commands_one_works_and_the_other_says_so(demo_data, tmp_pa
     told = [process.communicate(timeout=240) for process in both]
     statuses = sorted(process.returncode for process in both)
     assert statuses == [0, 75], told
-    assert sum("another process works on" in errors for _, errors in told) == 1
+    assert sum("another process is using" in errors for _, errors in told) == 1
     run = RunFolder(tmp_path / "run")
     assert run.state == "done" and [line["epoch"] for line in run.read_log()] == list(range(1, 21))

@@ -48,14 +48,14 @@ REFUSED = {
     "--lr nan": "--lr nan is invalid",
     "--seed -1": "--seed takes a whole number, 0 to 4294967295",
     "--threads 100000": "--threads takes a whole number, 1 to 1024",
-    "--devices gpu": "give one CUDA device's number, or cpu",
-    "--devices 0,1": "several devices in one run are not supported yet",
+    "--devices gpu": "give one CUDA device number, or cpu",
+    "--devices 0,1": "a run cannot use several devices yet",
     "--method Unimodal": "needs --modality; allowed: audio, video",
     "--method Joint --lam 3": "unknown flag '--lam'",
     "--recipe offical": "Did you mean 'official'?",
     "--recipe official": "the official release has no demo; it has cremad, kinetics",
     "--alpha_cap 10": "--alpha_rule share needs --alpha_cap 0",
-    "--dataset cremad": "--dataset_root <raw folder> prepares it",
+    "--dataset cremad": "--dataset_root <raw folder> to prepare it",
     "--dataset cremad --dataset_root /nowhere": "/nowhere is not a folder",
     "--dataset cremad --split_rule group --stratify off": "--split_rule paper only, not group",
     "extra": "unexpected argument 'extra'",
@@ -74,7 +74,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, words, capsys):
 
 def test_a_wrong_folder_as_output_is_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(UsageError, match="not a run's folder"):
+    with pytest.raises(UsageError, match="not a run folder"):
         train.main(["--output_dir", str(tmp_path), "--overwrite", "--devices", "cpu"])
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
