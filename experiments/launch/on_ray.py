@@ -50,9 +50,8 @@ def make_run(script: str, words: list[str], here: str, folder: str, log: str) ->
 class RayPool:
     """A Ray cluster; `jobs` is the number of runs submitted at a time (None: all).
 
-    With GPUs, each run gets one GPU (or a share, if there are more jobs than GPUs) and a
-    proportional number of CPUs. Without GPUs, the CPUs are divided among the jobs, by default one
-    per job.
+    With GPUs, each run gets one (or a share, if there are more jobs than GPUs) and a proportional
+    number of CPUs. Without GPUs, the CPUs are divided among the jobs, by default one per job.
     """
 
     def __init__(self, ray: Any, results: Path, cpu: bool, jobs: int | None, script: Path = TRAIN):

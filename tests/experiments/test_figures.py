@@ -125,9 +125,7 @@ def test_the_caption_counts_the_seeds_and_is_beside_the_picture(tmp_path):
     figure = evaluated(tmp_path, "demo-figure1")
     assert figure.caption.endswith("One training seed.")
     text = markdown_figure(figure)
-    assert text.startswith(
-        "![demo-figure1](<demo-figure1.png>)\n\n**demo-figure1.** The demo set's"
-    )
+    assert text.startswith("![demo-figure1](<demo-figure1.png>)\n\n**demo-figure1.** Demo")
     assert r"\begin{figure*}" in latex_figure(figure)
     run(tmp_path, MIDAS, seeds=(2,))
     assert evaluated(tmp_path, "demo-figure1").caption.endswith("(error bars) over 1 to 2 seeds.")

@@ -162,7 +162,7 @@ def test_slots_and_the_shares_of_a_cluster():
     assert [pick_slots("cpu", 3), pick_slots("cpu", None)] == [["cpu"] * 3, ["cpu"] * cores()]
     assert [pick_slots("0,1", None), pick_slots("0,1", 3)] == [["0", "1"], ["0", "1", "0"]]
     for bad in ("gpu", "0,", "1,1", "cpu,0"):
-        with pytest.raises(UsageError, match="--devices .*: give CUDA devices by number"):
+        with pytest.raises(UsageError, match="--devices .*: give CUDA device numbers"):
             pick_slots(bad, None)
     cpus = [{"CPU": 8.0}, {"CPU": 4.0}]
     shares = {None: (0, 1), 2: (0, 4), 5: (0, 2), 1: (0, 8), 50: (0, 1)}  # jobs -> GPUs, CPUs

@@ -76,7 +76,7 @@ START = "python train.py --dataset demo --method"
 
 def test_show_prints_each_runs_command(tmp_path, experiments):
     out = experiments("show", "demo-figure3", "--data_dir", "/my data").out
-    assert "demo-figure3 (figure): The demo set's counterpart of the paper's Figure 3" in out
+    assert "demo-figure3 (figure): Demo counterpart of the paper's Figure 3" in out
     assert out.splitlines()[-6:] == [
         f"{START} Midas --seed {seed}{flag} --data_dir '/my data' --results_dir {tmp_path}"
         for flag in (" --weak_modality off", "")
