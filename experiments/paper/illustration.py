@@ -102,7 +102,7 @@ ARTIFACTS = (
         ": all methods with their defaults and one recipe. Columns as in the demo table.",
         {NO_PAPER_READ.get(m, m): RunSet("demo", m) for m in METHODS},
         "The demo dataset is an illustration, not evidence for or against a method. PowMix is a"
-        " reconstruction from its abstract, and GMM is our formulation of its paper's abstract; AMCo"
+        " reconstruction from its abstract, GMM our formulation of its paper's abstract; AMCo"
         " follows public code, since we could not read its full paper.",
     ),
     DEMO_RECIPE,

@@ -115,7 +115,7 @@ def test_what_has_runs_is_drawn_and_the_caption_names_the_rest(tmp_path, full, n
     run(tmp_path, *there)
     figure = evaluated(tmp_path, name)
     assert figure.not_drawn == words
-    assert figure.caption.endswith(f"Not drawn, as no finished run has them: {words}.")
+    assert figure.caption.endswith(f"Not drawn, because no run is finished: {words}.")
     assert evaluated(full, name).not_drawn == ""
     assert len(compose(figure).axes) == len(figure.drawn)
 
