@@ -22,9 +22,9 @@ FLAGS: dict[str, dict[str, Any]] = {
     "dataset_root": {
         "help": "raw data, if it is not prepared yet; with --predict, the folder of the new files"
     },
-    "devices": {"default": "0", "help": "a CUDA device's number, or cpu"},
+    "devices": {"default": "0", "help": "CUDA device number, or cpu (default 0)"},
     "threads": {"help": "CPU threads"},
-    "num_workers": {"help": "loader processes"},
+    "num_workers": {"help": "loader workers"},
     "max_bad": {"default": "0.05", "help": "largest share of rejected files in preparation"},
 }
 

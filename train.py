@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Trains one run. The same command resumes a stopped run; a finished run is only reported.
+"""Trains one run. The same command resumes a stopped run and leaves a finished one unchanged.
 
 python train.py                                                  the embedded demo, MIDAS
 python train.py --dataset cremad --dataset_root RAW --method Midas --devices 0
-python train.py --method Midas --help                            MIDAS's own flags
+python train.py --method Midas --help                            help, with the flags of MIDAS
 """
 
 from __future__ import annotations

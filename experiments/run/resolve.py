@@ -18,19 +18,19 @@ from experiments.run import recipe as recipes
 from experiments.run.folder import ANEW, run_path
 from experiments.run.settings import DECLARED, MAX_SEED, RELEASE, Settings, build, method_defaults
 
-DEFAULT_SEED = 2  # the official README's
+DEFAULT_SEED = 2  # as in the official README
 PARTS = ("settings", "prep", "hparams")
 RUN_FLAGS = (  # flag, metavar, default, help
     ("dataset", "NAME", None,
      "dataset (default demo: embedded, no download), or the path to your own manifest.csv"),
     ("method", "NAME", None, "training method (default Midas)"),
-    ("seed", "K", str(DEFAULT_SEED), "default 2, the official README's"),
+    ("seed", "K", str(DEFAULT_SEED), "seed (default 2, as in the official README)"),
     ("dataset_root", "DIR", None, "raw data, prepared first if needed; for your own manifest, the"
-     " folder of its files, which may contain links and be named by absolute paths"),
+     " folder of its files, below which absolute paths and links must stay"),
     ("data_dir", "DIR", "data", "prepared data (default data)"),
     ("results_dir", "DIR", "results", "root of all runs"),
     ("output_dir", "DIR", None, "this run's folder (default: a folder below --results_dir)"),
-    ("devices", "D", "0", "a CUDA device's number, or cpu"),
+    ("devices", "D", "0", "CUDA device number, or cpu (default 0)"),
     ("threads", "N", None, "CPU threads (default: torch's own choice)"),
     ("num_workers", "N", None, "loader workers (default: 5 with CUDA as in the paper, else 0)"),
     ("max_bad", "X", "0.05", "largest share of rejected files in preparation (default 0.05)"),
@@ -147,7 +147,7 @@ def early_flags(argv: list[str]) -> argparse.Namespace:
     early, _ = first.parse_known_args(argv)
     early.source, early.named = early.dataset or "demo", bool(early.method)
     if not datasets.is_manifest(early.source):
-        early.source = match_name("data set", early.source, datasets.DATASETS)
+        early.source = match_name("dataset", early.source, datasets.DATASETS)
     early.method = match_name("method", early.method or "Midas", methods.METHODS)
     early.recipe = match_name("recipe", early.recipe or "paper", ("paper", "official"))
     return early
