@@ -217,7 +217,7 @@ def flip_a_digit(folder):
         (flip_a_digit, "result.json is damaged: its content does not match its sha256"),
         (lambda f: f.file("env.json").unlink(), "has no env.json"),
         (lambda f: f.file("config.json").unlink(), "a result but no config.json"),
-        (lambda f: change_json(f, "config.json", method="Midas"), "another run's: method"),
+        (lambda f: change_json(f, "config.json", method="Midas"), "from another run: method"),
         (write("log.jsonl", b"\xff\xfe\x00"), "0 valid lines, expected 4 epochs"),
         (write("result.json", b'{"best_epoch": 1, "test/acc": NaN}'), "test/acc is nan"),
         (write("result.json", b'{"best_epoch": 1, "test/acc": 1e308}'), "is not used"),
