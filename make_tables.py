@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     known = ", ".join(artifact.id for artifact in ARTIFACTS)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help=f"{known}, or a group (default all)")
-    add("--results_dir", default="results", metavar="DIR", help="root of all runs")
+    add("--results_dir", default="results", metavar="DIR", help="folder of all runs")
     add("--out", default="results", metavar="DIR", help="where tables/ and figures/ go")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="use runs with these settings")
     add("--missing", action="store_true", help="only print the commands of missing runs")

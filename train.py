@@ -26,7 +26,7 @@ from common.stop import Stop, follow_launcher
 from experiments.run.folder import RunFolder
 from experiments.run.resolve import Run, resolve
 
-if TYPE_CHECKING:  # torch is imported once there is something to do
+if TYPE_CHECKING:  # import torch only when needed
     from experiments.run.session import Session
 
 

@@ -60,7 +60,7 @@ def claims(reader: Reader, truth: Path) -> Iterator[tuple[str, float, float]]:
 def main(argv: Sequence[str]) -> int:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", default="data", help="prepared data")
-    parser.add_argument("--results_dir", default="results", help="root of all runs")
+    parser.add_argument("--results_dir", default="results", help="folder of all runs")
     args = parser.parse_strictly(list(argv))
     reader = Reader(Path(args.results_dir))
     truth = Path(args.data_dir) / "raw" / "demo-truth.csv"

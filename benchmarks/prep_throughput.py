@@ -167,7 +167,7 @@ def main(argv: Sequence[str]) -> int:
     rounds, count = (number(n, getattr(args, n), int, 1) for n in ("rounds", "clips"))
     seconds = number("seconds", args.seconds, float, 4)
     single_threaded()
-    print(f"{rounds} rounds of {count} distinct clips, milliseconds a clip\n")
+    print(f"{rounds} rounds of {count} distinct clips, milliseconds per clip\n")
     print("| clips | usual | ours | usual / ours |\n|---|---|---|---|")
     for row in rows(seconds):
         with tempfile.TemporaryDirectory() as name:

@@ -12,7 +12,7 @@ from common.options import UsageError
 
 # torchvision and torchaudio wheels built for another torch version fail with these words.
 MISMATCH = ("torchvision::nms", "libc10_cuda", "libtorch")
-# Errors of the machine, and what to do about them.
+# Machine errors and what to do about them.
 FAULTS = {
     errno.ENOSPC: "no space left on the disk: free some space",
     errno.EDQUOT: "disk quota exceeded: free some space",
@@ -32,7 +32,7 @@ MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "b
 def explain(error: BaseException) -> str | None:
     """One line about a machine fault and what to do; None for any other error."""
     seen: BaseException | None = error
-    while seen is not None:  # libraries wrap the system's errors in their own
+    while seen is not None:  # libraries wrap system errors
         if isinstance(seen, OSError) and seen.errno in FAULTS:
             place = f"{seen.filename}: " if seen.filename else ""
             return f"{place}{FAULTS[seen.errno]}"

@@ -163,7 +163,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("verb", metavar="VERB", help=", ".join(VERBS))
     parser.add_argument("name", nargs="?", metavar="NAME", help="a table, a figure or a group")
     add = parser.add_argument
-    add("--results_dir", default="results", metavar="DIR", help="root of all runs")
+    add("--results_dir", default="results", metavar="DIR", help="folder of all runs")
     add("--data_dir", default="data", metavar="DIR", help="prepared data")
     add("--seeds", nargs="+", metavar="K", help="override the seeds of the tables and figures")
     words = "settings for all runs, such as max_epochs=3 (not for list)"

@@ -23,7 +23,7 @@ class Child:
     process: subprocess.Popen
     slot: int
     begun: float = field(default_factory=time.monotonic)
-    put_off: bool = False  # stopped because memory was short
+    put_off: bool = False  # stopped because memory was low
 
 
 class LocalPool:

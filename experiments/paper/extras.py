@@ -39,7 +39,7 @@ CONTROLS = score_table(
     repeats=False,
 )
 
-# heading -> what is set
+# heading -> settings
 SPLITS: dict[str, tuple[tuple[str, object], ...]] = {
     "a split a seed": (),
     "one split": (("split_seed", 0),),

@@ -39,7 +39,7 @@ SCORES = {
     "test/f1_batch64": ("F1", "f1"),
     "test/f1_macro": ("F1, whole", ""),
 }
-# All methods but Unimodal, in the order of the tables.
+# All methods except Unimodal, in table order.
 METHODS = (
     "Joint", "JointUni", "SMV", "OPM", "OGM", "AMCo", "LFM", "MCR", "Mixup", "PowMix", "LeMDA",
     "ARL", "GMM", "Midas",

@@ -198,7 +198,7 @@ TEXT_CONFUSION = score_table(
 
 
 def stated(runs: RunSet, key: str, table: str, variant: str) -> Cell:
-    """An accuracy that the paper's text states."""
+    """An accuracy stated in the paper's text."""
     return Cell(runs, key, (table, runs.dataset, runs.method, variant, "acc"))
 
 

@@ -38,7 +38,7 @@ class EvaluatedTable:
                 yield row, entries
 
     def cells(self) -> Iterator[tuple[Row, EvaluatedCell]]:
-        """All numbers, row by row."""
+        """All cells with numbers, row by row."""
         for row, entries in self.rows():
             yield from ((row, entry) for entry in entries if isinstance(entry, EvaluatedCell))
 

@@ -121,7 +121,7 @@ def leader(evaluated: EvaluatedTable) -> str:
                 f" {numbers[other].text} for {other}"
                 f"{few if len(numbers) < len(evaluated.table.rows) else ''}"
             )
-    return f"No row of {evaluated.table.id} is better than another yet"
+    return f"No row of {evaluated.table.id} is best yet"
 
 
 class RunsBehind:
@@ -155,7 +155,6 @@ class RunsBehind:
         return found | {"why": f"{HINTS.get(state, STATES.get(state))}; {time}"}
 
     def of_cell(self, seeds: Sequence[int], cell: EvaluatedCell) -> list[dict[str, Any]]:
-        """All runs of a cell."""
         return [self.run(runs, seed, cell) for runs in runs_in(cell.cell) for seed in seeds]
 
     def environments(self, seeds: Sequence[int], cell: Cell) -> list[str]:

@@ -28,7 +28,7 @@ RUN_FLAGS = (  # flag, metavar, default, help
     ("dataset_root", "DIR", None, "raw data, prepared first if needed; for your own manifest, the"
      " folder of its files, below which absolute paths and links must stay"),
     ("data_dir", "DIR", "data", "prepared data (default data)"),
-    ("results_dir", "DIR", "results", "root of all runs"),
+    ("results_dir", "DIR", "results", "folder of all runs"),
     ("output_dir", "DIR", None, "this run's folder (default: a folder below --results_dir)"),
     ("devices", "D", "0", "CUDA device number, or cpu (default 0)"),
     ("threads", "N", None, "CPU threads (default: torch's own choice)"),

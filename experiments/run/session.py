@@ -33,7 +33,7 @@ MOST_THREADS = 1024  # with 100,000 threads torch takes many minutes to start
 
 @dataclass
 class Session:
-    """Everything that a run works with."""
+    """Everything that training and evaluation need."""
 
     run: Run
     prepared: Prepared
