@@ -67,9 +67,7 @@ class Settings:
         "spectrograms: the dataset's constants, or a z-score per clip",
         choices=("dataset", "zscore"),
     )
-    precision: str = option(
-        "float32", "numeric precision of the encoders", choices=("float32", "bf16")
-    )
+    precision: str = option("float32", "precision of the encoders", choices=("float32", "bf16"))
     compile: bool = option(False, "compile the encoders (useful on a GPU only)")
     split_rule: str = option(
         "paper",
