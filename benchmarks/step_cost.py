@@ -183,9 +183,7 @@ def main() -> int:
         parser.add_argument(f"--{flag}", type=int, default=default)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--only", nargs="+", choices=VARIANTS, help="only these variants, and Joint"
-    )
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, help="variants (Joint is added)")
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     args = parser.parse_args()
     device = torch.device(args.device)
