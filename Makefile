@@ -1,4 +1,4 @@
-# A fresh machine needs python3 (3.11), venv and make: each target makes the virtual environment.
+# Needs python3 (3.11), venv and make; each target creates the virtual environment if needed.
 PYTHON ?= python3
 PY := .venv/bin/python
 DATA ?= data
@@ -11,7 +11,7 @@ RESULTS ?= results
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	touch $@
 
-# Writes media files, prepares them, trains, evaluates, draws: minutes on two CPU cores.
+# Generates media files, prepares them, trains, makes tables and figures: minutes on two CPU cores.
 demo: .venv/installed
 	$(PY) -m data_prep --dataset demo --data_dir $(DATA)
 	$(PY) -m experiments run demo-short --data_dir $(DATA) --results_dir $(RESULTS) --devices cpu
@@ -23,11 +23,11 @@ lint: .venv/installed
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-# All contracts, in a few minutes on two cores.
+# All tests except the slow ones: a few minutes on two cores.
 test: lint
 	$(PY) -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered
 
-# Kills, clusters, and every configuration that the tables name.
+# Kills, clusters, and every configuration used by the tables.
 test-slow: lint
 	$(PY) -m pytest -n 2 -m slow --cov --cov-report=term:skip-covered
 
@@ -35,12 +35,12 @@ bench: .venv/installed
 	$(PY) benchmarks/step_cost.py
 	$(PY) benchmarks/prep_throughput.py
 
-# The long form of tests/faults: 50 to 60 minutes on two cores; it needs a C compiler.
+# The long fault tests: 50 to 60 minutes on two cores; needs a C compiler.
 faults: .venv/installed
 	$(PY) tests/faults/run_faults.py
 	$(PY) tests/faults/fuzz.py --executions 2000000 --media 50000
 
-# Leaves data and results alone: they are yours.
+# Keeps data and results.
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

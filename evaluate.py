@@ -1,7 +1,7 @@
-"""Every number of the paper for a finished run, and predictions for new files.
+"""Evaluates a finished run with the paper's metrics, or predicts new files.
 
 python evaluate.py results/runs/demo/Midas/default/seed1
-python evaluate.py RUN --predict manifest.csv --out predictions.csv     for new files
+python evaluate.py RUN --predict manifest.csv --out predictions.csv     predict new files
 """
 
 import sys
@@ -16,25 +16,25 @@ from experiments.run.resolve import run_from_config
 from experiments.run.session import assemble
 
 FLAGS: dict[str, dict[str, Any]] = {
-    "predict": {"metavar": "CSV", "help": "new files: id and a column of paths a modality"},
+    "predict": {"metavar": "CSV", "help": "new files: column id, and one of paths per modality"},
     "out": {"metavar": "CSV", "help": "where --predict writes (default: standard output)"},
     "data_dir": {"default": "data", "help": "prepared data (default data)"},
     "dataset_root": {
-        "help": "raw data, if it must be prepared first; with --predict, where the new files are"
+        "help": "raw data, if it is not prepared yet; with --predict, the folder of the new files"
     },
-    "devices": {"default": "0", "help": "a CUDA device's number, or cpu"},
+    "devices": {"default": "0", "help": "CUDA device number, or cpu (default 0)"},
     "threads": {"help": "CPU threads"},
-    "num_workers": {"help": "loader processes"},
-    "max_bad": {"default": "0.05", "help": "share of rejected files that preparation allows"},
+    "num_workers": {"help": "loader workers"},
+    "max_bad": {"default": "0.05", "help": "largest share of rejected files in preparation"},
 }
 
 
 def main(argv: list[str]) -> int:
-    """Prints a part's metrics, per-class F1 and confusion matrix, or predicts new files."""
+    """Prints a split's metrics, per-class F1 and confusion matrix, or predicts new files."""
     parser = Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="a finished run's folder, or its best.pt")
     parser.add_argument(
-        "--part", default="test", choices=("val", "test"), help="which part (default test)"
+        "--part", default="test", choices=("val", "test"), help="split (default test)"
     )
     for flag, how in FLAGS.items():
         parser.add_argument(f"--{flag}", **how)
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     config = folder.read_json("config.json")
     if folder.state != "done":
         raise UsageError(
-            f"{folder.path} is {folder.state}, not done: run its train.py command again first"
+            f"{folder.path} is {folder.state}, not done: finish it first with its train.py command"
         )
     if args.predict:
         from experiments.run.predict import predict_files
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     result, session = folder.read_json("result.json"), assemble(run_from_config(config), args)
     then, now = result["hashes"], dict(session.hashes)
     if now.pop("data") != then.get("data"):
-        note = "note: the samples were prepared anew since the run: numbers may differ"
+        note = "note: the samples were prepared again after the run: numbers may differ"
         print(note, file=sys.stderr)
     folder.check_data(then, now)
     method = session.method
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     guess = probabilities(method, features)["fused"].argmax(1)
     counts = confusion(guess, labels, len(names))
     wide = max(map(len, names))
-    print("\nF1 of each class, and confusion (rows true, columns predicted)")
+    print("\nF1 per class, and confusion matrix (rows true, columns predicted)")
     for name, f1, row in zip(names, per_class_f1(counts).tolist(), counts.tolist()):
         print(f"{name:{wide}}  {f1:.4f}  " + " ".join(f"{n:4d}" for n in row))
     return 0

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Tables, figures and the report from the runs in results/: no training, the same bytes each time.
+"""Makes tables, figures and the report from the runs in results/, reproducibly to the byte.
 
-    python make_tables.py                     everything that the runs allow, and report.html
+    python make_tables.py                     everything, and report.html
     python make_tables.py table1 figure5      only these, and report-table1-figure5.html
-    python make_tables.py table1 --missing    the commands of the runs that are not there yet
+    python make_tables.py table1 --missing    the commands of the missing runs
 
-Writes <out>/tables/<id>.md, .csv, .tex and, compared with the paper's numbers, .paper.csv;
-<out>/figures/<id>.png, .pdf, .csv and, with its caption, .md and .tex. What cannot be made yet is
-listed with the commands that make it; that is no error.
+Writes <out>/tables/<id>.md, .csv, .tex and the comparison with the paper, .paper.csv;
+<out>/figures/<id>.png, .pdf, .csv and, with the caption, .md and .tex. Missing runs are listed with
+their commands and are not an error.
 """
 
 import sys
@@ -26,19 +26,19 @@ from experiments.report.reader import Reader
 from experiments.report.write import write_figure, write_report, write_table
 from experiments.run.folder import find_runs
 
-MOST_COMMANDS = 30  # that are printed without --missing
+MOST_COMMANDS = 30  # printed without --missing
 
 
 def main(argv: Sequence[str]) -> int:
-    """The program; missing cells are no failure, no run at all is one."""
+    """Returns 0 even if some runs are missing, 1 if there is no run at all."""
     parser = Parser(prog="make_tables.py", description=__doc__)
     known = ", ".join(artifact.id for artifact in ARTIFACTS)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help=f"{known}, or a group (default all)")
-    add("--results_dir", default="results", metavar="DIR", help="root of all runs")
+    add("--results_dir", default="results", metavar="DIR", help="folder of all runs")
     add("--out", default="results", metavar="DIR", help="where tables/ and figures/ go")
-    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="take runs with these settings")
-    add("--missing", action="store_true", help="only print the missing runs' commands")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="use runs with these settings")
+    add("--missing", action="store_true", help="only print the commands of missing runs")
     args = parser.parse_strictly(list(argv))
     given = read_settings(args.set)
     artifacts = adapted(select(args.names), given)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
             print(command)
         return 0
     if not find_runs(reader.results):
-        hint = "`make demo` trains the demo set's and makes its tables"
+        hint = "`make demo` trains the demo runs and makes their tables"
         print(f"no run in {reader.results}: {hint}", file=sys.stderr)
         return 1
     tables = [evaluate(a, reader) for a in artifacts if isinstance(a, Table)]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Trains one run; the same command again resumes a stopped run, and says so of a finished one.
+"""Trains one run. The same command resumes a stopped run and leaves a finished one unchanged.
 
 python train.py                                                  the embedded demo, MIDAS
 python train.py --dataset cremad --dataset_root RAW --method Midas --devices 0
-python train.py --method Midas --help                            MIDAS's own flags
+python train.py --method Midas --help                            help, with the flags of MIDAS
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from experiments.run.devices import device_names, in_group, reported, train_toge
 from experiments.run.folder import ReadOnlyFolder, RunFolder
 from experiments.run.resolve import Run, resolve
 
-if TYPE_CHECKING:  # torch is imported once there is something to do
+if TYPE_CHECKING:  # import torch only when needed
     from experiments.run.session import Session
 
 
 def main(argv: list[str]) -> int:
-    """Resolves the run, then trains it, unless it is done."""
+    """Resolves the run and trains it unless it is done."""
     follow_launcher()
     run, args = resolve(argv, __doc__)
     if run is None:
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         result = folder.read_json("result.json")
         if args.dataset_root:
             check_root(run, args, folder)
-        print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite starts anew)")
+        print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite retrains it)")
         return 0
     if args.tensorboard and not importlib.util.find_spec("tensorboard"):
         raise UsageError("--tensorboard needs: pip install -r requirements-tensorboard.txt")
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
 def train(
     session: Session, folder: RunFolder, saved: dict | None, args: Namespace, stop: Stop
 ) -> int:
-    """Trains the epochs that are left since the checkpoint `saved`, then tests once."""
+    """Trains the remaining epochs after the checkpoint `saved`, then tests once."""
     from experiments.run.metrics import collect, measure
     from experiments.run.result import write_result
 
@@ -108,7 +108,7 @@ def train(
         features, labels = collect(method, session.loaders["val"].batches())
         metrics = measure(method, features, labels, session.protocols["val"])
         record |= {f"val/{name}": value for name, value in metrics.items()}
-        if metrics["acc"] > best["acc"]:  # the first of equals, on validation accuracy alone
+        if metrics["acc"] > best["acc"]:  # validation accuracy only; ties go to the earlier epoch
             best = {"epoch": epoch, "acc": metrics["acc"]}
 
         records.append(record)
@@ -140,7 +140,7 @@ def train(
 
 
 def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> dict[str, float]:
-    """One pass over the training part; returns the log's train/ and time/ values."""
+    """Trains one epoch; returns the log's train/ and time/ values."""
     import numpy as np
     import torch
     from tqdm import tqdm
@@ -148,11 +148,11 @@ def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> d
     from experiments.run.meter import Meter
 
     method, loader = session.method, session.loaders["train"]
-    # Modules that draw from torch's global generator (dropout) see the same state after a resume.
+    # Seeded per epoch, so modules that use torch's global generator (dropout) resume identically.
     torch.manual_seed(int(np.random.SeedSequence([session.run.seed, epoch]).generate_state(1)[0]))
     meter, items = Meter(epoch, session.ids["train"]), 0
     waited, begun = 0.0, time.perf_counter()
-    plan = method.begin_epoch(epoch, loader)  # part of the epoch's time: SMV's valuation costs
+    plan = method.begin_epoch(epoch, loader)  # counted in the epoch's time: SMV's valuation is slow
     method.train()
     batches, steps = loader.epoch(epoch, plan), loader.steps(plan)
     with tqdm(desc=f"epoch {epoch}", total=steps, unit="step", leave=False, disable=None) as bar:
@@ -189,7 +189,7 @@ def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> d
 
 
 def resume(session: Session, folder: RunFolder, saved: dict | None) -> tuple[list[dict], dict]:
-    """Puts method and log back to the checkpoint; returns the log and the best epoch so far."""
+    """Restores method and log from the checkpoint; returns the log and the best epoch so far."""
     import torch
 
     if not saved:
@@ -199,16 +199,16 @@ def resume(session: Session, folder: RunFolder, saved: dict | None) -> tuple[lis
     print(f"resuming after epoch {saved['epoch']} of {folder.path}", file=sys.stderr)
     threads, before = torch.get_num_threads(), saved["threads"]
     if threads != before:
-        differ = "the last digits may differ from an undisturbed run"
+        differ = "the last digits may differ from an uninterrupted run"
         print(f"note: {threads} threads now, {before} before: {differ}", file=sys.stderr)
     folder.restore_log(saved["log"])
-    if saved["best"]["epoch"] == saved["epoch"]:  # a kill may have come before best.pt
+    if saved["best"]["epoch"] == saved["epoch"]:  # the run may have been killed before best.pt
         folder.save("best.pt", {"method": saved["method"], "epoch": saved["epoch"]})
     return list(saved["log"]), saved["best"]
 
 
 def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> Iterator[tuple]:
-    """(epoch, stage number, optimizers, schedulers) of each epoch that is still to be trained."""
+    """(epoch, stage number, optimizers, schedulers) of each remaining epoch."""
     import torch
 
     method, s = session.method, session.run.settings
@@ -240,7 +240,7 @@ def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> It
 def save(
     session: Session, folder: RunFolder, state: dict, optimizers: list, schedulers: list
 ) -> None:
-    """Writes last.pt: `state`, and all that the next epoch needs."""
+    """Writes last.pt: `state` and everything that the next epoch needs."""
     import torch
 
     state |= {
@@ -254,16 +254,16 @@ def save(
 
 
 def load_best(folder: RunFolder, best: dict | None) -> dict:
-    """The weights of the epoch of `best`; raises `UsageError` if best.pt is newer than last.pt."""
+    """The weights of the best epoch; raises `UsageError` if best.pt is of another epoch."""
     state = folder.load("best.pt")
     if best and state["epoch"] != best["epoch"]:
-        epochs = f"of epoch {state['epoch']} and not {best['epoch']}, the best one"
-        raise UsageError(f"best.pt of {folder.path} is {epochs}: --overwrite starts anew")
+        epochs = f"from epoch {state['epoch']}, but the best epoch is {best['epoch']}"
+        raise UsageError(f"best.pt in {folder.path} is {epochs}: start over with --overwrite")
     return state["method"]
 
 
 def check_root(run: Run, args: Namespace, folder: RunFolder) -> None:
-    """Raises `UsageError` if a finished run was trained on other files than --dataset_root's."""
+    """Raises `UsageError` if a finished run was not trained on the files in --dataset_root."""
     from data_prep.prepare import source_in
 
     raw = folder.read_json("env.json")["starts"][-1].get("raw", {})
@@ -271,13 +271,13 @@ def check_root(run: Run, args: Namespace, folder: RunFolder) -> None:
     found = source_in(run.manifest or run.dataset, *places, run.prep)
     if raw.get("candidates") != found["candidates_hash"]:
         raise UsageError(
-            f"{folder.path} is finished, and was trained on other files, those of"
-            f" {raw.get('root', 'an unknown root')}: give another --results_dir, or --overwrite"
+            f"{folder.path} is finished and was trained on other files, from"
+            f" {raw.get('root', 'an unknown root')}: use another --results_dir, or --overwrite"
         )
 
 
 def epoch_line(record: dict, total: int, modalities: list[str], left: float) -> str:
-    """The epoch's key figures in aligned columns, and the seconds that are `left` in words."""
+    """The epoch's key metrics in aligned columns, and the estimated time `left`."""
     cells = [f"epoch {record['epoch']:3d}/{total}", f"loss {record['train/loss']:8.4f}"]
     cells.append(f"val/acc {record['val/acc']:.4f}")
     if "val/acc_mis" in record:

@@ -1,14 +1,14 @@
-"""Whether two checkouts of this project do the same, to the last digit.
+"""Checks that two checkouts of this project give identical results.
 
     git worktree add ../before main~5
     python benchmarks/compare_checkouts.py ../before .
 
-Both get the same inputs: a small raw tree of each data set, written by the second checkout. Both
-prepare them, train every method for two epochs on the demo set and MIDAS on the other sets, and
-make tables and figures of the runs and of those in tests/stored. Compared are shards, tables and
-splits, every number of logs, results and predictions, every tensor of the checkpoints, and the
-files of make_tables.py. Times and versions are left out. Only programs are called, so files may
-have moved. Some ten minutes on two cores; exit status 1 if anything differs.
+Both use the same inputs: a small raw version of each dataset, written by the second checkout. Both
+prepare it, train every method for two epochs on the demo dataset and MIDAS on the others, and make
+tables and figures. Compares shards, tables and splits, all numbers in logs, results and
+predictions, all tensors in checkpoints, and the output of make_tables.py, but not times and
+versions. Only programs are called, so modules may have moved. Takes about ten minutes on two cores;
+the exit status is 1 if anything differs.
 """
 
 import json
@@ -24,7 +24,7 @@ import matplotlib.image
 import numpy as np
 import torch
 
-# data set -> further flags of the program that writes its small tree, and of its preparation
+# dataset -> extra flags for tests/write_tree.py, and for preparation
 SETS: dict[str, tuple[list[str], list[str]]] = {
     "cremad": ([], []),
     "kinetics": (["--classes", "4"], []),
@@ -35,7 +35,7 @@ SETS: dict[str, tuple[list[str], list[str]]] = {
     "sarcasm": ([], ["--vocabulary", "build"]),
     "twitter2015": ([], ["--vocabulary", "build"]),
 }
-# What tells of this machine or this minute, or of the commit.
+# Prefixes of keys that depend on the machine, the time or the commit.
 PASSING = (
     "time/", "seconds", "commit", "tools", "starts", "env", "checkpoint", "log", "sha256", "tables",
     "pool",
@@ -45,7 +45,7 @@ TINY_TEXT = ("--text_model", "tiny")
 
 
 def run(checkout: Path, *words: object) -> str:
-    """Runs a program of a checkout; returns what it prints. Raises where it fails."""
+    """Runs a program of a checkout; returns its output, raises `RuntimeError` if it fails."""
     command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -54,7 +54,7 @@ def run(checkout: Path, *words: object) -> str:
 
 
 def lasting(value: Any) -> Any:
-    """A JSON value or checkpoint without what passes; tensors and arrays as bytes."""
+    """A JSON value or checkpoint without the keys in `PASSING`; tensors and arrays as bytes."""
     if isinstance(value, dict):
         return {k: lasting(v) for k, v in value.items() if not str(k).startswith(PASSING)}
     if isinstance(value, (list, tuple)):
@@ -66,7 +66,7 @@ def lasting(value: Any) -> Any:
 
 
 def content(path: Path) -> Any:
-    """What of a file must be the same."""
+    """The content of a file that must be the same."""
     match path.suffix:
         case ".json":
             return lasting(json.loads(path.read_text()))
@@ -83,7 +83,7 @@ LEFT_OUT = (".lock", ".pdf", ".log")
 
 
 def differences(a: Path, b: Path) -> list[str]:
-    """The files under two folders that are not the same, or only in one of them."""
+    """The files that differ between two folders, or are in only one of them."""
     found = []
     for folder in (a, b):
         names = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
@@ -96,7 +96,7 @@ def differences(a: Path, b: Path) -> list[str]:
 
 
 def work(checkout: Path, raw: Path, out: Path) -> None:
-    """All that is compared, by one checkout, under `out`."""
+    """Creates everything to be compared with one checkout, under `out`."""
     data = out / "data"
     listed = run(checkout, "train.py", "--list").split("data sets:")[0].splitlines()[1:]
     methods = [line.split()[0] for line in listed if line.strip()]
@@ -116,7 +116,7 @@ def work(checkout: Path, raw: Path, out: Path) -> None:
 
 
 def main(before: str, after: str) -> int:
-    """Compares two checkouts; prints what differs."""
+    """Compares two checkouts and prints the differences."""
     checkouts = {"before": Path(before).resolve(), "after": Path(after).resolve()}
     place = Path(tempfile.mkdtemp())
     for dataset, (flags, _) in SETS.items():

@@ -1,10 +1,10 @@
-"""Whether the demo set shows what README says of it, on the runs that are there.
+"""Checks README's claims about the demo dataset on the finished runs.
 
-    make demo                                     trains Joint, JointUni and Midas, then calls this
+    make demo                                     trains Joint, JointUni and Midas, then runs this
     python -m experiments run demo-alone          each modality alone, for the last two claims
     python benchmarks/demo_claims.py
 
-Each claim is a mean over three training seeds on the test part. Exit status 1 if one is not met.
+Each claim is a mean over three training seeds on the test split. Exit status 1 if one is not met.
 """
 
 import sys
@@ -24,19 +24,19 @@ from experiments.report.reader import Finished, Reader  # noqa: E402
 
 
 def finished(reader: Reader, runs: RunSet) -> list[Finished]:
-    """The finished runs of all seeds, or none."""
+    """The runs of all seeds, or an empty list if one is not finished."""
     found = reader.finished(runs, SEEDS)
     return found if len(found) == len(SEEDS) else []
 
 
 def claims(reader: Reader, truth: Path) -> Iterator[tuple[str, float, float]]:
-    """(claim, measured, at least): Midas against Joint, then each modality trained alone.
+    """(claim, measured, minimum): Midas against Joint, then each modality trained alone.
 
-    The latter where those runs are there, against the ceiling of the test part's own samples.
+    The latter only if these runs are finished, relative to the ceiling for the test samples.
     """
     joint, midas = finished(reader, JOINT), finished(reader, MIDAS)
     if not joint or not midas:
-        raise UsageError(f"no finished Joint and Midas runs of all seeds in {reader.results}")
+        raise UsageError(f"{reader.results} lacks finished Joint or Midas runs: run `make demo`")
 
     def percent(runs: list[Finished], key: str) -> float:
         return 100 * mean(run.result[key] for run in runs)
@@ -58,10 +58,9 @@ def claims(reader: Reader, truth: Path) -> Iterator[tuple[str, float, float]]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The program."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", default="data", help="prepared data")
-    parser.add_argument("--results_dir", default="results", help="root of all runs")
+    parser.add_argument("--results_dir", default="results", help="folder of all runs")
     args = parser.parse_strictly(list(argv))
     reader = Reader(Path(args.results_dir))
     truth = Path(args.data_dir) / "raw" / "demo-truth.csv"

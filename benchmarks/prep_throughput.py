@@ -1,13 +1,13 @@
-"""How fast clips are prepared, against the usual way of published preparation scripts.
+"""Measures preparation speed against the usual approach of published preparation scripts.
 
     python benchmarks/prep_throughput.py [--rounds 7] [--clips 4]
 
-One process, one thread each. *Usual*: OpenCV reads every frame, `count % step` picks those that are
-written as JPEG files; the sound goes to a 16 kHz wav by the ffmpeg program (by PyAV where there is
-none), is read by librosa at 22,050 Hz, becomes a log spectrogram and a .npy (CREMA-D comes with wav
-files: none is made there). *Ours*: what a worker of `python -m data_prep` does, from the file to
-the row of a shard, for as many pictures of the same size. The clips are made here: smooth noise
-that drifts, under grain that changes with each frame.
+Each uses one process and one thread. *Usual*: OpenCV reads every frame, and every `step`-th one is
+written as JPEG; ffmpeg (or PyAV, if ffmpeg is missing) extracts a 16 kHz wav file, which librosa
+reads at 22,050 Hz; its log spectrogram is saved as .npy (CREMA-D includes wav files, so none is
+extracted). *Ours*: what a worker of `python -m data_prep` does, from the file to the row of a
+shard, for the same number and size of frames. The clips are synthetic: drifting smooth noise with
+grain that changes in every frame.
 """
 
 import shutil
@@ -45,24 +45,24 @@ FPS, WAV_RATE = 30, 16000
 X264 = {"preset": "veryfast", "crf": "21", "sc_threshold": "0"}
 MP4 = {f"GOP {gop}": X264 | {"g": str(gop)} for gop in (250, 60)}  # frames between keyframes
 media.CODECS |= {kind: ("libx264", "mp4", "aac", None, options) for kind, options in MP4.items()}
-READ_RATE = 22050  # Hz, as librosa reads the wav files of 16 kHz
+READ_RATE = 22050  # Hz, to which librosa resamples the 16 kHz wav files
 N_FFT, HOP, LOG_FLOOR = 512, 353, 1e-7  # OGM-GE's loader
-QUALITY = 95  # of the JPEG files: OpenCV's default and ours
-SHORT_SIDE = 256  # of stored pictures: ours of Kinetics-Sounds and CREMA-D
+QUALITY = 95  # JPEG quality: OpenCV's default and ours
+SHORT_SIDE = 256  # of stored frames: ours for Kinetics-Sounds and CREMA-D
 
 
 class Row(NamedTuple):
-    """A comparison: clips of a `kind`, of which the usual way takes `k` frames, each `step`-th."""
+    """A comparison on clips of a `kind`; the usual way takes `k` frames, every `step`-th one."""
 
     title: str
     kind: str
     k: int
     step: int
-    spec: dict[str, Any]  # what our way stores
+    spec: dict[str, Any]  # stored by our way
 
 
 def rows(seconds: float) -> list[Row]:
-    """mp4 clips of `seconds`, 3 frames or 1 a second; flv clips of a quarter, 2 a second."""
+    """mp4 clips of `seconds`: 3 frames, or 1 per second; flv clips of a quarter: 2 per second."""
     count, k, settings = int(seconds * FPS), int(seconds), kinetics.Settings(audio_feature="stft")
     spec = kinetics.spec(settings)
     listed = []
@@ -71,12 +71,12 @@ def rows(seconds: float) -> list[Row]:
         listed.append(Row(f"mp4, {kind}, k = 3", kind, 3, count // 3, few))
         listed.append(Row(f"mp4, {kind}, k = {k}", kind, k, FPS, spec))
     flv: dict[str, Any] = cremad.spec(cremad.Settings(audio_feature="stft"))
-    flv["video"] = replace(flv["video"], min_frames=1)  # none is repeated
+    flv["video"] = replace(flv["video"], min_frames=1)  # do not repeat frames
     return [*listed, Row(f"flv + wav, k = {k // 2}", "flv1", k // 2, FPS // 2, flv)]
 
 
 def write_clips(folder: Path, row: Row, count: int, seconds: float) -> list[Path]:
-    """Clips whose picture drifts under fresh grain; beside each flv its wav."""
+    """Writes clips of drifting noise with grain, and a wav file for each flv."""
     mp4, paths = row.kind in MP4, [folder / f"{k}.{row.title[:3]}" for k in range(count)]
     (width, height), seconds = ((340, 256), seconds) if mp4 else ((480, 360), seconds / 4)
     for k, path in enumerate(paths):
@@ -98,7 +98,7 @@ def write_clips(folder: Path, row: Row, count: int, seconds: float) -> list[Path
 
 
 def wav_of(path: Path, target: Path) -> Path:
-    """The sound as a mono wav at 16 kHz."""
+    """Extracts the sound as a mono wav file at 16 kHz."""
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg:
         to = ["-vn", "-ac", "1", "-ar", str(WAV_RATE), "-threads", "1", str(target)]
@@ -118,7 +118,7 @@ def wav_of(path: Path, target: Path) -> Path:
 
 
 def usual(clips: list[Path], out: Path, row: Row) -> None:
-    """The usual way; each clip gets a folder of files under `out`."""
+    """The usual way; writes a folder of files per clip under `out`."""
     for clip in clips:
         folder, count = out / clip.stem, 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def usual(clips: list[Path], out: Path, row: Row) -> None:
 
 
 def ours(clips: list[Path], path: Path, spec: dict[str, Any]) -> None:
-    """Our way; the rows become the shard `path`."""
+    """Our way; writes the rows to the shard `path`."""
 
     def row(clip: Path) -> Any:
         wav = clip.with_suffix(".wav")
@@ -159,7 +159,6 @@ def ours(clips: list[Path], path: Path, spec: dict[str, Any]) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The program."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", default="7")
     parser.add_argument("--clips", default="4", help="distinct clips of each kind")
@@ -168,7 +167,7 @@ def main(argv: Sequence[str]) -> int:
     rounds, count = (number(n, getattr(args, n), int, 1) for n in ("rounds", "clips"))
     seconds = number("seconds", args.seconds, float, 4)
     single_threaded()
-    print(f"{rounds} rounds of {count} distinct clips, milliseconds a clip\n")
+    print(f"{rounds} rounds of {count} distinct clips, milliseconds per clip\n")
     print("| clips | usual | ours | usual / ours |\n|---|---|---|---|")
     for row in rows(seconds):
         with tempfile.TemporaryDirectory() as name:

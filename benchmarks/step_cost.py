@@ -1,13 +1,13 @@
-"""What a training step costs, relative to Joint, on the CREMA-D model.
+"""Measures the time of a training step relative to Joint, on the CREMA-D model.
 
     python benchmarks/step_cost.py [--batch 16] [--rounds 9] [--size 112] [--device cpu]
 
-All variants take turns in one process on the same tensors; a round's ratio is a variant's time over
-Joint's of the same round, and the median over rounds is printed. The head part is timed alone on
-stored features, since whole steps cannot resolve it. Host reads are counted by the profiler,
-without the optimizers (Adam keeps its step counts on the host). "start / epoch" is what a method
-does before an epoch (SMV's valuation, GMM's pass and fit, LFM's second derivatives), relative to
-Joint's steps over as many samples, here 64.
+All variants run in turn in one process on the same tensors. The ratio is a variant's time over
+Joint's in the same round; the median over rounds is printed. The head is also timed separately on
+stored features, since its share of a full step is too small to measure. The profiler counts host
+reads, without the optimizers (Adam keeps its step counts on the host). "start / epoch" is the time
+for work before an epoch (SMV's valuation, GMM's pass and fit, LFM's second derivatives), relative
+to Joint's steps over the same number of samples, here 64.
 """
 
 import argparse
@@ -31,9 +31,9 @@ from models.build import Choice, Stream, build_classifier  # noqa: E402
 from models.classifier import Execution  # noqa: E402
 
 CLASSES = 6
-SAMPLES = 64  # of the training part that methods read before an epoch
+SAMPLES = 64  # in the training set that methods read before an epoch
 RELEASE = {"uni_reduce": "mean", "pairing": "permutation", "alpha_rule": "ratio"}
-# name -> (method, its hyper-parameters); epoch 60 is behind every warm-up
+# name -> (method, its hyperparameters); measured at epoch 60, after every warm-up
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "Joint": ("Joint", {}),
     "JointUni": ("JointUni", {}),
@@ -59,7 +59,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Part:
-    """A training part of `SAMPLES` samples that repeats one batch."""
+    """A training set of `SAMPLES` samples that repeats one batch."""
 
     def __init__(self, batch: dict):
         self.batch, self.size = batch, len(batch["label"])
@@ -70,7 +70,7 @@ class Part:
     def batches(
         self, indices: Any = None, transforms: str = "eval", batch_size: int | None = None
     ) -> Iterator[dict]:
-        """The samples in fixed order, as the project's loader yields them."""
+        """Batches in fixed order, as the project's loader yields them."""
         wanted = torch.as_tensor(range(SAMPLES) if indices is None else list(indices))
         for index in wanted.split(batch_size or self.size):
             rows = index % self.size
@@ -80,7 +80,7 @@ class Part:
 
 
 def make(name: str, device: torch.device, precision: str) -> tuple[Method, list]:
-    """A variant with its own two ResNet-18 and its optimizers around the shared one."""
+    """A variant with two ResNet-18 encoders and its optimizers, based on the shared SGD."""
     public, values = VARIANTS[name]
     cls: Any = methods.load(public)
     hparams = cls.HParams(**values)
@@ -97,7 +97,7 @@ def make(name: str, device: torch.device, precision: str) -> tuple[Method, list]
 
 
 def begin(method: Method, part: Part, columns: dict) -> None:
-    """Epoch 60 begins; adds the columns that the method's plan adds to a batch."""
+    """Starts epoch 60; adds the batch columns of the method's plan to `columns`."""
     plan = method.begin_epoch(60, part)
     method.train()
     if plan is not None:
@@ -115,7 +115,7 @@ def make_batch(size: int, side: int, device: torch.device) -> dict:
 
 
 def step(method: Method, optimizers: list, batch: dict) -> None:
-    """One training step, as in train.py; without optimizers the method's part of it."""
+    """One training step, as in train.py; without optimizers, only the method's part of it."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     method(batch)[0].backward()
@@ -125,14 +125,14 @@ def step(method: Method, optimizers: list, batch: dict) -> None:
 
 
 def head_step(method: Method, batch: dict) -> None:
-    """Everything of a step but the encoders: forward and backward on stored features."""
+    """A step without the encoders: forward and backward on stored features."""
     features = {m: f.clone().requires_grad_() for m, f in batch["inputs"].items()}
     with mock.patch.object(method.model, "encode", lambda _: features):
         method(batch)[0].backward()
 
 
 def head_batch(method: Method, size: int, columns: dict, device: torch.device) -> dict:
-    """A batch of stored features of `size` samples."""
+    """A batch of `size` samples with stored features."""
     draw = torch.Generator().manual_seed(0)
     widths: Any = method.model.widths
     stored = {m: torch.rand(size, w, generator=draw).to(device) for m, w in widths.items()}
@@ -142,7 +142,7 @@ def head_batch(method: Method, size: int, columns: dict, device: torch.device) -
 
 
 def seconds(work: Callable[[], None], device: torch.device) -> float:
-    """The time of one call, waiting for the device."""
+    """The time of one call, including device synchronization."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     begun = time.perf_counter()
@@ -154,10 +154,10 @@ def seconds(work: Callable[[], None], device: torch.device) -> float:
 def in_turn(
     work: Mapping[str, Callable], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Times of each piece of work, in turn in every round, after one round unmeasured.
+    """Times of each function, called in turn in every round, after a warm-up round.
 
-    Each round begins elsewhere and every other one runs backwards: the place in a round, and what
-    ran before, shift times by some percent.
+    Each round starts at another function and every second one is reversed, because the position in
+    a round shifts times by a few percent.
     """
     times: dict[str, list[float]] = {name: [] for name in work}
     names = list(work)
@@ -172,7 +172,7 @@ def in_turn(
 
 
 def host_reads(work: Callable[[], None]) -> int:
-    """How often a step waits for a value of the device."""
+    """How often a step waits for a value from the device."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=kinds, acc_events=True) as profile:
         work()
@@ -180,13 +180,12 @@ def host_reads(work: Callable[[], None]) -> int:
 
 
 def main() -> int:
-    """The program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for flag, default in (("batch", 16), ("rounds", 9), ("size", 112)):
         parser.add_argument(f"--{flag}", type=int, default=default)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, help="these beside Joint")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, help="variants (Joint is added)")
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     args = parser.parse_args()
     device = torch.device(args.device)

@@ -1,1 +1,1 @@
-"""Leaf modules that every other folder may import: options, errors, safe writing of files."""
+"""Leaf modules that every other package may import: options, errors, atomic file writing."""

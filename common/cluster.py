@@ -1,7 +1,7 @@
 """A connection to a Ray cluster, for `--ray ADDRESS`.
 
-The project, its files and the Python environment must have the same paths on all machines (a shared
-file system). Ray is imported only here, and only when it is used.
+The project, its data and the Python environment must have the same paths on all machines (a shared
+file system). Ray is imported only here, and only when used.
 """
 
 import logging
@@ -17,7 +17,7 @@ from common.options import UsageError
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Ray, connected to the cluster at `address`; raises `UsageError` where none answers."""
+    """Ray, connected to the cluster at `address`; raises `UsageError` if none answers."""
     try:
         import ray
     except ImportError:
@@ -26,7 +26,7 @@ def connected(address: str) -> Iterator[Any]:
     project = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}}
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        if host and port.isdigit():  # ray.init tries for minutes where nobody listens
+        if host and port.isdigit():  # fail fast: ray.init would retry for minutes
             socket.create_connection((host, int(port)), timeout=10).close()
         elif address not in ("auto", "local"):
             raise UsageError(f"--ray takes HOST:PORT, auto or local, not {address!r}")

@@ -1,4 +1,4 @@
-"""Files that a crash cannot leave half-written, and locks that end with their process."""
+"""Atomic file writing, and locks that are released when their process ends."""
 
 import contextlib
 import csv
@@ -20,23 +20,23 @@ import psutil
 from common.options import UsageError
 
 CHECKSUM = "sha256"  # the key of an object's own checksum
-TEMPORARY = ".*.tmp"  # the names under which files are written
-# What spreadsheets would run as a formula; a name that merely begins with a minus is none.
+TEMPORARY = ".*.tmp"  # temporary names used by `atomic`
+# Text that a spreadsheet would run as a formula; a name that only starts with a minus is not one.
 FORMULA = re.compile(r"[\t\r ]*(?:[=@]|[+-].*[(|!])", re.DOTALL)
 HOST = re.sub(r"\W", "-", platform.node()) or "host"
 
 
 class Busy(UsageError):
-    """Another living process holds the lock."""
+    """Another running process holds the lock."""
 
     exit_status = os.EX_TEMPFAIL
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; on success fsynced and renamed to `path`, else removed.
+    """A temporary path beside `path`; on success fsynced and renamed to `path`, else removed.
 
-    Leftovers of the same file by killed writers of this machine are removed first.
+    First removes temporary files of `path` left by killed processes on this machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stem = f".{path.name}.{HOST}."
@@ -56,7 +56,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut."""
+    """Fsyncs `folder`, so that a rename in it survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -65,17 +65,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of killed writers; call it under the folder's lock."""
+    """Removes temporary files of killed processes; call it while holding the folder's lock."""
     for path in folder.glob(TEMPORARY):
         path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
-    """Holds an exclusive lock on the file `path`, which ends with the process at the latest.
+    """Holds an exclusive lock on the file `path`; it is released when the process ends.
 
-    While another process has it: raises `Busy(busy)`, or with `wait` prints that and waits. Forked
-    children, such as loader workers, do not hold it.
+    If another process has it: raises `Busy(busy)`, or with `wait` prints the message and waits.
+    Forked children, such as loader workers, do not inherit it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
@@ -93,12 +93,12 @@ def locked(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder is hidden, or left behind by an operating system."""
+    """Whether a file or folder is hidden or created by an operating system."""
     return name.startswith(".") or name in ("Thumbs.db", "__MACOSX")
 
 
 def shown(text: str, most: int = 300) -> str:
-    """A text from a file as messages show it: its beginning, on one line, without controls."""
+    """Text from a file, made safe for messages: truncated, one line, no control characters."""
     return "".join(c if c.isprintable() else "?" for c in text[:most])
 
 
@@ -121,24 +121,24 @@ def canonical(value: Any) -> str:
 
 
 def digest(value: Any, length: int = 12) -> str:
-    """The first digits of the SHA-256 of a value's `canonical` text."""
+    """The first `length` hex digits of the SHA-256 of `canonical(value)`."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes an object atomically, with its own SHA-256 for `read_object`."""
-    value = json.loads(to_json(value))  # as it will be read: keys are text then
+    value = json.loads(to_json(value))  # as it will be read back, with string keys
     write_text(path, to_json(value | {CHECKSUM: digest(value, 64)}))
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises `UsageError` if damaged, `OSError` if it cannot be read."""
+    """The JSON object in a file; raises `UsageError` if damaged, `OSError` if unreadable."""
     try:
         value = json.loads(path.read_bytes())
         due = value.pop(CHECKSUM, None) if isinstance(value, dict) else None
@@ -146,31 +146,31 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, NaN, nested too deep
         raise UsageError(f"{path} is damaged ({error})") from None
     if not isinstance(value, dict):
-        raise UsageError(f"{path} is damaged: an object was expected, not {type(value).__name__}")
+        raise UsageError(f"{path} is damaged: expected an object, got {type(value).__name__}")
     if not sound:
-        raise UsageError(f"{path} is damaged: its content is not what its {CHECKSUM} says")
+        raise UsageError(f"{path} is damaged: its content does not match its {CHECKSUM}")
     return value
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """A CSV file's text, with LF line ends."""
+    """CSV text with LF line ends."""
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in (header, *rows):
-        # Readers take a bare CR for a line end too, but Python only quotes its own.
+        # Readers also split lines at a bare CR, but Python's writer does not quote it.
         has_end = any(isinstance(cell, str) and "\r" in cell for cell in row)
         (quoted if has_end else plain).writerow(row)
     return text.getvalue()
 
 
 def without_formulas(rows: Iterable[Sequence]) -> list[list]:
-    """Rows for people's eyes: a text that a spreadsheet would run as a formula begins with '."""
+    """Rows safe to open in a spreadsheet: a ' is put before text that would run as a formula."""
     return [[f"'{c}" if isinstance(c, str) and FORMULA.match(c) else c for c in r] for r in rows]
 
 
 def write_table(path: Path | None, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Writes `csv_text` atomically, or to standard output where `path` is None."""
+    """Writes `csv_text` atomically, or to standard output if `path` is None."""
     if path is None:
         sys.stdout.write(csv_text(header, rows))
     else:
@@ -178,10 +178,10 @@ def write_table(path: Path | None, header: Sequence[str], rows: Iterable[Sequenc
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """The rows of one of our CSV files, by the names of its header.
+    """The rows of one of our CSV files as dictionaries.
 
-    Raises `UsageError` naming the line for an open quote or a row of another length than the
-    header, and for a header that lacks one of `columns`. A byte order mark is skipped.
+    Raises `UsageError` with the line number for an unclosed quote or a row with the wrong number of
+    cells, and if the header lacks one of `columns`. A byte order mark is skipped.
     """
     rows = []
     with open(path, encoding="utf-8-sig", newline="") as handle:
@@ -190,11 +190,11 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
             header = next(reader, [])
             for row in filter(None, reader):
                 if len(row) != len(header):
-                    raise csv.Error(f"{len(row)} cells where the header has {len(header)}")
+                    raise csv.Error(f"{len(row)} cells, but the header has {len(header)}")
                 rows.append(dict(zip(header, row)))
         except (csv.Error, UnicodeDecodeError) as error:
             raise UsageError(f"{path}, line {reader.line_num}: {error}") from None
     for name in columns:
         if name not in header:
-            raise UsageError(f"{path} has no column {name!r}, but {shown(', '.join(header))}")
+            raise UsageError(f"{path} has no column {name!r}; it has {shown(', '.join(header))}")
     return rows

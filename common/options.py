@@ -1,8 +1,8 @@
-"""Options: each value that a user may set is described once, and every program reads that.
+"""Options: each user setting is declared once, as a dataclass field made by `option`.
 
-A method's hyperparameters, a dataset's preparation settings and the training settings are frozen
-dataclasses whose fields are made by `option`. The flags, their help, the checks and the names of
-run folders follow from it. Only the standard library is imported, so that `--help` answers at once.
+Hyperparameters, preparation settings and training settings are frozen dataclasses of such fields.
+Flags, help texts, checks and the names of run folders are derived from them. Imports only the
+standard library, so that `--help` is fast.
 """
 
 import argparse
@@ -16,7 +16,7 @@ TAKES = {bool: "on or off", int: "a whole number", float: "a number"}
 
 
 class UsageError(ValueError):
-    """A mistake of the user's; a program prints it as one line and exits with its status."""
+    """A user error; a program prints it as one line and exits with its status."""
 
     exit_status = 2
     prefix = "error: "
@@ -36,9 +36,9 @@ def option(
 ) -> Any:
     """A dataclass field that is also a flag.
 
-    `low` and `high` are inclusive bounds, `above` is exclusive. `kind` is needed only where the
-    default is None. `per_epochs` marks a number of epochs that belongs to the paper's training
-    length: its default is scaled with `--max_epochs`.
+    `low` and `high` are inclusive bounds, `above` is exclusive. `kind` is needed only if `default`
+    is None. `per_epochs` marks a number of epochs whose default is for the paper's training length
+    and is scaled with `--max_epochs`.
     """
     metadata = {"help": help, "source": source, "choices": choices, "per_epochs": per_epochs}
     metadata |= {"low": low, "high": high, "above": above, "kind": kind or type(default)}
@@ -46,7 +46,7 @@ def option(
 
 
 def unknown(what: str, seen: str, allowed: Iterable[str]) -> UsageError:
-    """The error for a name that does not exist, with the closest one that does."""
+    """The error for an unknown name, suggesting the closest allowed one."""
     folded = {name.casefold(): name for name in allowed}
     close = difflib.get_close_matches(seen.casefold(), folded, n=1, cutoff=0.5)
     hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
@@ -54,7 +54,7 @@ def unknown(what: str, seen: str, allowed: Iterable[str]) -> UsageError:
 
 
 def match_name(what: str, seen: str, allowed: Iterable[str]) -> str:
-    """`seen` in the spelling of `allowed`, whatever its case; raises `UsageError` otherwise."""
+    """The name in `allowed` equal to `seen` up to case; raises `UsageError` if there is none."""
     folded = {name.casefold(): name for name in allowed}
     if seen.casefold() not in folded:
         raise unknown(what, seen, folded.values())
@@ -62,7 +62,7 @@ def match_name(what: str, seen: str, allowed: Iterable[str]) -> str:
 
 
 def number(flag: str, text: str, kind: type, low: float, high: float = math.inf) -> Any:
-    """The number that a plain flag's text holds; raises `UsageError` outside [low, high]."""
+    """Parses a plain flag's number; raises `UsageError` outside [low, high]."""
     try:
         value = kind(text)
     except ValueError:
@@ -74,7 +74,7 @@ def number(flag: str, text: str, kind: type, low: float, high: float = math.inf)
 
 
 def format_value(value: Any) -> str:
-    """The one canonical text of a value: used in folder names and on printed command lines."""
+    """The canonical text of a value, used in folder names and printed command lines."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
@@ -93,7 +93,7 @@ def limits(field: dataclasses.Field) -> str:
 
 
 def check(settings: Any) -> None:
-    """Raises `UsageError` for the first field of a settings dataclass that is out of its range."""
+    """Raises `UsageError` for the first field of a settings dataclass that is out of range."""
     for field in dataclasses.fields(settings):
         value, meta = getattr(settings, field.name), field.metadata
         if value is not None and (
@@ -104,7 +104,7 @@ def check(settings: Any) -> None:
             or (meta["above"] is not None and value <= meta["above"])
         ):
             shown = f"--{field.name} {format_value(value)}"
-            raise UsageError(f"{shown} is refused: it takes {limits(field)}")
+            raise UsageError(f"{shown} is invalid: it must be {limits(field)}")
 
 
 def add_flags(
@@ -114,10 +114,10 @@ def add_flags(
     defaults: dict[str, Any],
     sources: Mapping[str, str] | None = None,
 ) -> None:
-    """Adds a flag for each field of the dataclass `cls`, with this run's defaults in its help.
+    """Adds a flag for each field of the dataclass `cls`, with this run's defaults in the help.
 
-    `sources` says where a default comes from that is not the field's own. The flags' values stay
-    text (None if absent); `collect` parses them.
+    `sources` gives the origin of defaults that differ from the field's. Values stay text (None if
+    absent); `collect` parses them.
     """
     group = parser.add_argument_group(title)
     for field in dataclasses.fields(cls):
@@ -131,7 +131,7 @@ def add_flags(
 
 
 def collect(args: argparse.Namespace, cls: type) -> dict[str, Any]:
-    """The values that the user gave for the fields of `cls`; raises `UsageError` for a bad one."""
+    """The values given by the user for fields of `cls`; raises `UsageError` if one is invalid."""
     given = {}
     switch = {"on": True, "true": True, "off": False, "false": False}
     for field in dataclasses.fields(cls):
@@ -146,7 +146,7 @@ def collect(args: argparse.Namespace, cls: type) -> dict[str, Any]:
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that raises `UsageError`, never abbreviates, and knows close matches."""
+    """An `ArgumentParser` that raises `UsageError`, rejects abbreviations, suggests close names."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(
@@ -157,7 +157,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
     def parse_strictly(self, argv: list[str]) -> argparse.Namespace:
-        """Like `parse_args`, but names the closest flag where one is unknown."""
+        """Like `parse_args`, but suggests the closest flag for an unknown one."""
         args, extra = self.parse_known_args(argv)
         if extra:
             flags = [name for action in self._actions for name in action.option_strings]

@@ -1,4 +1,4 @@
-"""How every program ends: a mistake of the user's is one line on stderr and a status."""
+"""Runs a program's `main`: expected errors become one line on stderr and an exit status."""
 
 import errno
 import os
@@ -10,29 +10,29 @@ import psutil
 
 from common.options import UsageError
 
-# torchvision and torchaudio wheels that do not belong to the installed torch fail with these words.
+# torchvision and torchaudio wheels built for another torch version fail with these words.
 MISMATCH = ("torchvision::nms", "libc10_cuda", "libtorch")
-# Errors of the machine, and what to do about them.
+# Machine errors and what to do about them.
 FAULTS = {
-    errno.ENOSPC: "no space is left on the disk: make room",
-    errno.EDQUOT: "the disk quota is used up: make room",
-    errno.EIO: "the disk fails to read or write (I/O error): see the system's log",
-    errno.EROFS: "the file system is read-only: give another folder",
-    errno.EACCES: "the system denies access: see the permissions, or give another folder",
-    errno.EPERM: "the system denies access: see the permissions, or give another folder",
-    errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
-    errno.ENOTDIR: "a file stands where a folder is needed: give another path",
-    errno.EEXIST: "a file stands where a folder is needed: give another path",
-    errno.EISDIR: "a folder stands where a file is needed: give another path",
-    errno.ENAMETOOLONG: "the name is too long for the file system: give another path",
+    errno.ENOSPC: "no space left on the disk: free some space",
+    errno.EDQUOT: "disk quota exceeded: free some space",
+    errno.EIO: "the disk cannot be read or written (I/O error): check the system log",
+    errno.EROFS: "the file system is read-only: use another folder",
+    errno.EACCES: "permission denied: check the permissions, or use another folder",
+    errno.EPERM: "permission denied: check the permissions, or use another folder",
+    errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
+    errno.ENOTDIR: "expected a folder, found a file: use another path",
+    errno.EEXIST: "expected a folder, found a file: use another path",
+    errno.EISDIR: "expected a file, found a folder: use another path",
+    errno.ENAMETOOLONG: "the name is too long for the file system: use another path",
 }
 MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 
 
 def explain(error: BaseException) -> str | None:
-    """One line about a fault of the machine and what to do; None for any other error."""
+    """One line about a machine fault and what to do; None for any other error."""
     seen: BaseException | None = error
-    while seen is not None:  # libraries wrap the system's errors in their own
+    while seen is not None:  # libraries wrap system errors
         if isinstance(seen, OSError) and seen.errno in FAULTS:
             place = f"{seen.filename}: " if seen.filename else ""
             return f"{place}{FAULTS[seen.errno]}"
@@ -40,13 +40,13 @@ def explain(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, MemoryError) or any(words in text.lower() for words in MEMORY):
         return (
-            "the memory is used up: fewer --num_workers need less, in training a smaller"
-            " --batch_size or --size too"
+            "out of memory: use fewer --num_workers or, in training, a smaller"
+            " --batch_size or --size"
         )
     if "DataLoader worker" in text:
         return (
-            f"a loader process died ({text.splitlines()[0][:100]}), most often for want of memory:"
-            " fewer --num_workers need less"
+            f"a loader worker died ({text.splitlines()[0][:100]}), most often from lack of memory:"
+            " use fewer --num_workers"
         )
     return None
 
@@ -57,20 +57,20 @@ def cores() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that may still be taken: of the machine, or of this process's control group."""
+    """Bytes available on the machine, or in this process's control group if that is less."""
     free = psutil.virtual_memory().available
     try:
         most = int(Path("/sys/fs/cgroup/memory.max").read_text())
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())
         counts = Path("/sys/fs/cgroup/memory.stat").read_text().split()
         cached = int(counts[counts.index("inactive_file") + 1])
-    except (OSError, ValueError, IndexError):  # no such group, or none with a limit
+    except (OSError, ValueError, IndexError):  # no control group, or no limit
         return free
     return min(free, most - used + cached)
 
 
 def duration(seconds: float) -> str:
-    """A length of time in words: "40 s", "3.5 h", "12 days"."""
+    """A readable duration: "40 s", "3.5 h", "12 days"."""
     for unit, size, least in (("days", 86400, 1.995), ("h", 3600, 0.995), ("min", 60, 0.995)):
         amount = seconds / size
         if amount >= least:
@@ -93,13 +93,13 @@ def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         if any(words in str(error) for words in MISMATCH):
-            wrong = f"torch, torchvision and torchaudio do not belong together ({error})"
-            mend = "install the three pinned versions: pip install -r requirements.txt"
+            wrong = f"torch, torchvision and torchaudio versions do not match ({error})"
+            mend = "install the pinned versions: pip install -r requirements.txt"
             print(f"error: {wrong}; {mend}", file=sys.stderr)
             return 2
         why = explain(error)
         if why is None:
             raise
-        rest = "Finished files are whole and stay: the same command goes on from there"
+        rest = "Finished files are complete and kept: run the same command to continue"
         print(f"error: {why}. {rest}", file=sys.stderr)
         return os.EX_IOERR

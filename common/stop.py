@@ -1,4 +1,4 @@
-"""How a run stops: between two steps, or within a minute in the middle of a long one."""
+"""Stops a run on a signal: between two steps, or within a minute during a long step."""
 
 import ctypes
 import functools
@@ -11,15 +11,15 @@ from typing import Any
 
 from common.options import UsageError
 
-GRACE_S = 45.0  # for the current step; longer than any on a GPU, less than the promised minute
+GRACE_S = 45.0  # for the current step: longer than any GPU step, less than the documented minute
 PARENT = "LAUNCHED_BY"  # the environment variable that holds the launcher's process id
 
 
 class Stop:
     """Turns SIGINT and SIGTERM into a `UsageError` between two steps, with status 130 or 143.
 
-    If the step takes longer than `GRACE_S`, the process ends at once, which loses nothing more: in
-    either case the run goes on from its last finished epoch.
+    If the step takes longer than `GRACE_S`, the process exits. Nothing more is lost: in either case
+    the run resumes from its last finished epoch.
     """
 
     def __init__(self) -> None:
@@ -32,9 +32,9 @@ class Stop:
         self.number = number
 
     def check(self) -> None:
-        """Raises the error once a signal has come."""
+        """Raises the error if a signal has arrived."""
         if self.number:
-            stopped = UsageError("stopped; the same command goes on from the last finished epoch")
+            stopped = UsageError("stopped; run the same command to resume after the last epoch")
             stopped.prefix, stopped.exit_status = "", 128 + self.number
             raise stopped
 
@@ -51,7 +51,7 @@ def _watch_signals() -> tuple[socket.socket, socket.socket]:
         while number not in (signal.SIGINT, signal.SIGTERM):
             number = reader.recv(1)[0]
         time.sleep(GRACE_S)
-        text = b"stopped within a step; the same command goes on from the last finished epoch\n"
+        text = b"stopped during a step; run the same command to resume after the last epoch\n"
         os.write(2, text)
         os._exit(128 + number)
 
@@ -60,9 +60,9 @@ def _watch_signals() -> tuple[socket.socket, socket.socket]:
 
 
 def follow_launcher() -> None:
-    """Has SIGTERM sent to this process when its launcher ends: nobody else would stop it."""
+    """Has the kernel send SIGTERM to this process when its launcher ends."""
     launcher = os.environ.get(PARENT, "")
     if launcher.isdecimal():
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG of linux/prctl.h
-        if os.getppid() != int(launcher):  # it ended before that
+        if os.getppid() != int(launcher):  # it had already ended
             signal.raise_signal(signal.SIGTERM)

@@ -1,1 +1,1 @@
-"""Which runs make which table or figure; run folders; launching many runs."""
+"""The runs behind each table and figure, run folders, launching, and reports."""

@@ -1,11 +1,11 @@
-"""The runs behind the tables and figures: what there is, what is missing, and making it.
+"""Lists, checks and launches the runs behind the tables and figures.
 
-    python -m experiments list                    tables and figures, a line each
-    python -m experiments status [NAME]           what is done, failed, stopped, and left to do
+    python -m experiments list                    all tables and figures
+    python -m experiments status [NAME]           the state of each run, and the time left
     python -m experiments show demo               the runs and their commands
-    python -m experiments run demo --devices cpu  makes what is not done yet
-    python -m experiments run demo --dry_run      the commands as a shell script
-    python -m experiments recipe                  docs/recipe.md: paper and release side by side
+    python -m experiments run demo --devices cpu  make all runs that are not done
+    python -m experiments run demo --dry_run      print their commands as a shell script
+    python -m experiments recipe                  print docs/recipe.md: paper and release compared
 
 NAME is a table, a figure, or a group of them.
 """
@@ -29,12 +29,12 @@ from experiments.report.reader import Reader
 
 
 def selected(args: Any) -> list[Artifact]:
-    """The tables and figures that a command line names, with its settings."""
+    """The tables and figures named on the command line, with the settings of --set."""
     return adapted(select([args.name] if args.name else []), read_settings(args.set or []))
 
 
 def tasks_of(artifacts: Sequence[Artifact], args: Any) -> list[Task]:
-    """The runs that the artifacts need, each once; the seeds are each artifact's own or --seeds."""
+    """The runs that the artifacts need, without duplicates; --seeds overrides their seeds."""
     places = (("data_dir", "data"), ("results_dir", "results"))
     changed = [flag for flag, default in places if getattr(args, flag) != default]
     flags = tuple(word for flag in changed for word in (f"--{flag}", getattr(args, flag)))
@@ -47,7 +47,7 @@ def state_of(task: Task, reader: Reader) -> str:
 
 
 def list_artifacts(args: Any) -> int:
-    """Artifacts, a line each: name, kind, how many runs are done, the caption's first sentence."""
+    """Prints one line per artifact: name, kind, runs done, the caption's first sentence."""
     wide, reader = max(len(artifact.id) for artifact in ARTIFACTS), Reader(Path(args.results_dir))
     for artifact in ARTIFACTS:
         states = [state_of(task, reader) for task in tasks_of([artifact], args)]
@@ -58,7 +58,7 @@ def list_artifacts(args: Any) -> int:
 
 
 def print_status(args: Any) -> int:
-    """The states of each artifact's runs, then each run's, and how long the rest will take."""
+    """Prints a summary of each artifact's runs, then the state of each run and the time left."""
     artifacts, estimator = selected(args), Estimator(Reader(Path(args.results_dir)))
 
     def summary(tasks: list[Task], between: str, nothing: str = "") -> str:
@@ -80,7 +80,7 @@ def print_status(args: Any) -> int:
 
 
 def describe(task: Task, estimator: Estimator) -> str:
-    """What is known of a run that is not done: epochs, time left, why it failed; else ""."""
+    """The progress of an unfinished run: epochs, time left, why it failed; "" if unknown."""
     state, parts = state_of(task, estimator.reader), []
     if state in ("partial", "failed"):
         behind = estimator.epochs_behind(task.runs, task.seed)
@@ -92,12 +92,12 @@ def describe(task: Task, estimator: Estimator) -> str:
         path = task.folder(estimator.reader.results).file("error.txt")
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         is_traceback = bool(lines) and lines[0].startswith("Traceback")
-        parts.append((lines or ["no reason"])[-1 if is_traceback else 0])
+        parts.append((lines or ["unknown error"])[-1 if is_traceback else 0])
     return ", ".join(parts)
 
 
 def show_runs(args: Any) -> int:
-    """Each artifact's caption, then the runs and their commands, once."""
+    """Prints each artifact's caption and run names, then the commands without duplicates."""
     artifacts = selected(args)
     for artifact in artifacts:
         print(f"{artifact.id} ({type(artifact).__name__.lower()}): {artifact.caption}")
@@ -115,7 +115,7 @@ def make_runs(args: Any) -> int:
     if args.ray:
         if args.dry_run or args.devices not in (None, "cpu"):
             wrong = "--dry_run" if args.dry_run else f"--devices {args.devices}"
-            raise UsageError(f"--ray does not go with {wrong}: the cluster gives out its devices")
+            raise UsageError(f"--ray cannot be used with {wrong}: the cluster assigns devices")
         return on_ray.launch(reader, tasks, args.ray, args.devices == "cpu", jobs)
     if args.dry_run:
         slots = local.pick_slots(args.devices, jobs) if args.devices else []
@@ -125,7 +125,7 @@ def make_runs(args: Any) -> int:
 
 
 def print_script(tasks: list[Task], reader: Reader, slots: list[str]) -> int:
-    """A script of the runs that are not done, a line for those that differ only in their seed."""
+    """Prints a shell script of the unfinished runs; runs that differ only in seed share a line."""
     groups: dict[tuple, list[int]] = {}
     for task in tasks:
         state = state_of(task, reader)
@@ -141,13 +141,13 @@ def print_script(tasks: list[Task], reader: Reader, slots: list[str]) -> int:
 
 
 def show_recipe(_: Any) -> int:
-    from experiments.run.recipe_page import page  # loads a method, and with it torch
+    from experiments.run.recipe_page import page  # imports torch
 
     print(page(), end="")
     return 0
 
 
-# verb -> (program, whether it takes a NAME, flags that not every verb takes)
+# verb -> (function, whether it takes a NAME, its optional flags)
 RUN_ONLY = ("jobs", "devices", "dry_run", "ray")
 VERBS = {
     "list": (list_artifacts, "no", ()),
@@ -159,31 +159,30 @@ VERBS = {
 
 
 def main(argv: list[str]) -> int:
-    """The program."""
     parser = Parser(prog="python -m experiments", description=__doc__)
     parser.add_argument("verb", metavar="VERB", help=", ".join(VERBS))
     parser.add_argument("name", nargs="?", metavar="NAME", help="a table, a figure or a group")
     add = parser.add_argument
-    add("--results_dir", default="results", metavar="DIR", help="root of all runs")
+    add("--results_dir", default="results", metavar="DIR", help="folder of all runs")
     add("--data_dir", default="data", metavar="DIR", help="prepared data")
-    add("--seeds", nargs="+", metavar="K", help="instead of the artifact's own")
-    words = "settings of all runs, such as max_epochs=3 (not for list)"
+    add("--seeds", nargs="+", metavar="K", help="override the seeds of the tables and figures")
+    words = "settings for all runs, such as max_epochs=3 (not for list)"
     add("--set", nargs="+", metavar="KEY=VALUE", help=words)
     add = parser.add_argument_group("run").add_argument
-    add("--jobs", metavar="N", help="runs at a time (default: one a device or core)")
-    add("--devices", metavar="D", help="CUDA devices such as 0,1, or cpu (default: all there are)")
-    add("--ray", metavar="ADDRESS", help="make the runs on a Ray cluster: HOST:PORT, auto or local")
-    add("--dry_run", action="store_true", help="print the commands, run nothing")
+    add("--jobs", metavar="N", help="parallel runs (default: one per device or core)")
+    add("--devices", metavar="D", help="CUDA devices such as 0,1, or cpu (default: all devices)")
+    add("--ray", metavar="ADDRESS", help="use a Ray cluster: HOST:PORT, auto or local")
+    add("--dry_run", action="store_true", help="print the commands without running them")
     args = parser.parse_strictly(argv)
     verb = match_name("command", args.verb, VERBS)
     program, takes_name, takes = VERBS[verb]
     if (args.name and takes_name == "no") or (not args.name and takes_name == "must"):
-        what = "takes no NAME" if takes_name == "no" else "needs a NAME: `list` shows them"
+        what = "takes no NAME" if takes_name == "no" else "needs a NAME: `list` prints them"
         raise UsageError(f"python -m experiments {verb} {what}")
     for flag in ("set", *RUN_ONLY):
         if getattr(args, flag) and flag not in takes:
             takers = ", ".join(f"`{name}`" for name, entry in VERBS.items() if flag in entry[2])
-            raise UsageError(f"--{flag} belongs to {takers}, not to `{verb}`")
+            raise UsageError(f"--{flag} can be used with {takers}, not with `{verb}`")
     return program(args)
 
 

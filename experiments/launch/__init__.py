@@ -1,1 +1,1 @@
-"""Many runs, one after another or side by side: on this machine, or on those of a Ray cluster."""
+"""Launches many runs, in sequence or in parallel, on this machine or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Runs many `train.py` side by side on this machine: one a device, or several on the CPU."""
+"""Runs `train.py` processes in parallel on this machine: one per device, or several on the CPU."""
 
 import signal
 import subprocess
@@ -13,32 +13,32 @@ from experiments.launch.sweep import sweep
 from experiments.launch.tasks import BUSY, TRAIN, Ended, Task, how_it_ended, start_child
 from experiments.report.reader import Reader
 
-SPARE = 1 << 30  # bytes of memory that stay free while several runs work; our choice
+SPARE = 1 << 30  # bytes of memory kept free while several runs are active; our choice
 
 
 @dataclass(eq=False)
 class Child:
-    """A child at work in one of the slots."""
+    """A running child process in one of the slots."""
 
     process: subprocess.Popen
     slot: int
     begun: float = field(default_factory=time.monotonic)
-    put_off: bool = False  # stopped because memory was short
+    put_off: bool = False  # stopped because memory was low
 
 
 class LocalPool:
-    """The slots of this machine; `slots` are their devices.
+    """A pool of slots on this machine; `slots` are their devices.
 
-    The number of threads of a child depends on the slots and not on how many runs there are: a run
-    that a later launch resumes keeps its threads, and with them its last digits.
+    Threads per child depend on the number of slots, not of runs: a run that is resumed by a later
+    launch uses the same number of threads, which keeps its results identical to the last digit.
     """
 
     def __init__(self, results: Path, slots: Sequence[str], script: Path = TRAIN):
         self.results, self.slots, self.script = results, list(slots), script
         self.threads = max(1, cores() // len(slots))
         self.running: dict[Child, Task] = {}
-        self.busy: list[Task] = []  # runs that another process is working on
-        self.most = len(slots)  # fewer once the memory was short
+        self.busy: list[Task] = []  # runs in use by another process
+        self.most = len(slots)  # lowered when memory runs low
         devices = ",".join(sorted(set(slots)))
         self.about = f"devices {devices}, {len(slots)} at a time, {self.threads} CPU threads each"
 
@@ -46,7 +46,7 @@ class LocalPool:
         return len(self.running) < self.most
 
     def start(self, task: Task) -> None:
-        """Starts a child in a free slot, unless another process is working on that run."""
+        """Starts a child in a free slot, unless another process is using that run."""
         slot = min(set(range(len(self.slots))) - {child.slot for child in self.running})
         words, log = task.words(self.slots[slot], self.threads), task.log_path(self.results)
         process = start_child(self.script, words, Path.cwd(), task.folder(self.results), log)
@@ -64,13 +64,13 @@ class LocalPool:
             log, seconds = task.log_path(self.results), time.monotonic() - child.begun
             found = how_it_ended(task.folder(self.results), log, status, seconds)
             if child.put_off and isinstance(found, Ended) and not found.done:
-                found = f"memory is short, so at most {self.most} at a time from now on"
+                found = f"memory is low, so at most {self.most} at a time from now on"
             yield task, found
 
     def spare_memory(self) -> None:
-        """Stops the youngest of several children before the system kills one for want of memory."""
+        """Stops the newest of several children before the system runs out of memory."""
         short = len(self.running) > 1 and free_memory() < SPARE
-        if short and not any(child.put_off for child in self.running):  # its memory comes free soon
+        if short and not any(child.put_off for child in self.running):  # one is already stopping
             youngest = max(self.running, key=lambda child: child.begun)
             youngest.put_off, self.most = True, len(self.running) - 1
             youngest.process.send_signal(signal.SIGTERM)
@@ -81,18 +81,18 @@ class LocalPool:
 
 
 def pick_slots(devices: str, jobs: int | None) -> list[str]:
-    """The device of each child that runs at the same time: one a core or GPU, or `jobs` in all."""
+    """The device of each slot: one slot per GPU or core, or `jobs` in total."""
     if devices == "cpu":
         return ["cpu"] * (jobs or cores())
     names = devices.split(",")
     if not all(name.isdigit() for name in names) or len(set(names)) < len(names):
-        raise UsageError(f"--devices {devices!r}: give CUDA devices by number, such as 0,1, or cpu")
+        raise UsageError(f"--devices {devices!r}: give CUDA device numbers, such as 0,1, or cpu")
     return [names[i % len(names)] for i in range(jobs or len(names))]
 
 
 def cuda_devices() -> str:
-    """The `--devices` value of this machine: all its CUDA devices, or cpu."""
-    import torch  # only here: a launcher that is told its devices does without
+    """The default of `--devices`: all CUDA devices of this machine, or cpu."""
+    import torch  # not needed if --devices is given
 
     return ",".join(map(str, range(torch.cuda.device_count()))) or "cpu"
 
@@ -100,5 +100,5 @@ def cuda_devices() -> str:
 def launch(
     reader: Reader, tasks: Sequence[Task], slots: Sequence[str], script: Path = TRAIN
 ) -> int:
-    """Makes the runs that are not done; returns 0, 1 if any failed, 128 + n after signal n."""
+    """Like `sweep`, in a `LocalPool`."""
     return sweep(reader, tasks, LocalPool(reader.results, slots, script))

@@ -1,8 +1,8 @@
-"""The same runs on the machines of a Ray cluster: `python -m experiments run NAME --ray ADDRESS`.
+"""Makes runs on a Ray cluster: `python -m experiments run NAME --ray ADDRESS`.
 
-Each run is one task of the cluster: a child like the local launcher's, in this working directory
-and with this Python. Data, results and project must have the same paths on all machines. Ray never
-retries a run; the same command, given again, resumes what stopped.
+Each run is one Ray task, which starts the same child process as the local launcher, in this working
+directory and with this Python. Data, results and project must have the same paths on all machines.
+Ray does not retry runs; repeating the command resumes stopped runs.
 """
 
 import math
@@ -19,15 +19,15 @@ from experiments.launch.tasks import BUSY, TRAIN, Ended, Task, ending, how_it_en
 from experiments.report.reader import Reader
 from experiments.run.folder import RunFolder
 
-PATIENCE_S = 60.0  # for a child that is to stop: it does so between two steps
+PATIENCE_S = 60.0  # for a child to stop, which it does between two steps
 
 
 def make_run(script: str, words: list[str], here: str, folder: str, log: str) -> Ended | str:
-    """On any machine of the cluster: makes a run; returns how it ended, or why it has to wait.
+    """Makes a run on any machine of the cluster; returns how it ended, or why it must wait.
 
-    The end is found out here: the launcher's machine may see a new file on a shared file system
-    late. `ray.cancel` arrives as a KeyboardInterrupt, the end of the launcher as SIGTERM or, from
-    the kernel, as the child's.
+    The result is checked here, since the launcher's machine may see new files on a shared file
+    system late. `ray.cancel` arrives as a KeyboardInterrupt. If the launcher ends, this process
+    gets SIGTERM, or the kernel sends it to the child.
     """
     run, begun = RunFolder(Path(folder)), time.monotonic()
     child = start_child(Path(script), words, Path(here), run, Path(log))
@@ -48,10 +48,10 @@ def make_run(script: str, words: list[str], here: str, folder: str, log: str) ->
 
 
 class RayPool:
-    """The machines of a cluster; `jobs` is how many runs it is given at a time, None: all.
+    """A Ray cluster; `jobs` is the number of runs submitted at a time (None: all).
 
-    With GPUs each run has one (or, with more jobs than GPUs, a share of one) and its part of the
-    CPUs beside it; without, the CPUs are split among the jobs, one each by default.
+    With GPUs, each run gets one (or a share, if there are more jobs than GPUs) and a proportional
+    number of CPUs. Without GPUs, the CPUs are divided among the jobs, by default one per job.
     """
 
     def __init__(self, ray: Any, results: Path, cpu: bool, jobs: int | None, script: Path = TRAIN):
@@ -71,7 +71,7 @@ class RayPool:
         self.about = f"a cluster of {len(nodes)} machines with {has}, {each}"
 
     def has_room(self) -> bool:
-        """Whether the cluster is to be given one more: it queues what it has no place for."""
+        """Whether to submit another run; the cluster queues runs that do not fit."""
         return self.jobs is None or len(self.running) < self.jobs
 
     def start(self, task: Task) -> None:
@@ -81,7 +81,7 @@ class RayPool:
         self.running[ref], self.begun[ref] = task, time.monotonic()
 
     def ended(self) -> Iterator[tuple[Task, Ended | str]]:
-        """What came back from the cluster, or was lost: cancelled, or its machine died."""
+        """Yields the tasks that returned, were cancelled, or were lost with their machine."""
         refs = list(self.running)
         ready = self.ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else []
         errors = self.ray.exceptions
@@ -99,14 +99,14 @@ class RayPool:
             yield task, ending(task.folder(self.results), task.log_path(self.results), why, seconds)
 
     def stop(self, number: int) -> None:
-        """Cancels everything, the queued first; children stop between two steps, then at once."""
+        """Cancels all tasks, queued ones first; a second call kills those still running."""
         for ref in reversed(self.running):
             self.ray.cancel(ref, force=self.stopping)
         self.stopping = True
 
 
 def split(nodes: Sequence[dict], gpus: float, jobs: int | None) -> tuple[float, int]:
-    """(GPUs, CPUs) of each run: without GPUs as many CPUs as let all jobs run at a time."""
+    """(GPUs, CPUs) per run; without GPUs, the most CPUs that let all jobs run in parallel."""
     if gpus:
         share = 1 / max(1, math.ceil((jobs or 1) / gpus))
         beside = [node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU", 0)]
@@ -125,6 +125,6 @@ def launch(
     jobs: int | None = None,
     script: Path = TRAIN,
 ) -> int:
-    """Like `local.launch`, on the cluster at `address`; `cpu` leaves its GPUs alone."""
+    """Like `local.launch`, on the cluster at `address`; `cpu` ignores its GPUs."""
     with connected(address) as ray:
         return sweep(reader, tasks, RayPool(ray, reader.results, cpu, jobs, script))

@@ -1,7 +1,7 @@
-"""Makes many runs, wherever their processes work: skipping, progress, failures, signals.
+"""Makes many runs in a pool of child processes, with progress, failures and signals.
 
-Finished runs are skipped and stopped ones resumed, so that the same launch again does what is left.
-Children work in a pool: `local.LocalPool` has this machine's devices, `on_ray.RayPool` a cluster's.
+Finished runs are skipped and stopped ones are resumed, so repeating a launch makes the remaining
+runs. The pool is a `local.LocalPool` on this machine or an `on_ray.RayPool` on a cluster.
 """
 
 import signal
@@ -18,14 +18,14 @@ from experiments.launch.tasks import Ended, Task
 from experiments.report.reader import Reader
 
 POLL_S = 0.1
-REFRESH_S = 1.0  # between two readings of the logs of runs at work
-RETRY_S = 0.5  # before a run that another process makes is tried again
+REFRESH_S = 1.0  # between reads of the logs of active runs
+RETRY_S = 0.5  # before retrying a run that is in use by another process
 
 
 class Pool(Protocol):
-    """Where children work: what it is in words, and a handle -> task dictionary of those at work.
+    """A pool of child processes: its description, and handle -> task of the running children.
 
-    `ended` yields the tasks that ended since the last call; a text says why one has to wait.
+    `ended` yields the tasks that ended since the last call, or a text saying why one must wait.
     """
 
     about: str
@@ -38,7 +38,7 @@ class Pool(Protocol):
 
 
 class Progress:
-    """Epochs made and planned, by the logs of the runs."""
+    """Finished and planned epochs, from the logs of the runs."""
 
     def __init__(self, reader: Reader, tasks: Sequence[Task]):
         self.results, estimator = reader.results, Estimator(reader)
@@ -47,7 +47,7 @@ class Progress:
         self.first, self.begun = self.count, time.monotonic()
 
     def update(self, task: Task, done: bool | None = None) -> None:
-        """Counts a task's epochs; nothing is left of it once it is `done`, or failed (False)."""
+        """Updates a task's epochs; no epochs remain if it is `done` (True) or failed (False)."""
         self.made[task] = len(task.folder(self.results).read_log())
         if done:
             self.made[task] = max(self.made[task], self.planned[task])
@@ -60,29 +60,29 @@ class Progress:
 
     @property
     def total(self) -> int:
-        """Epochs in all; a method with stages may make more than --max_epochs."""
+        """All epochs; a method with stages may need more than --max_epochs."""
         return sum(max(self.made[task], epochs) for task, epochs in self.planned.items())
 
     def remaining(self) -> float | None:
-        """Seconds to go at the pace so far; None before the first epoch."""
+        """Seconds left at the current pace; None before the first epoch."""
         new, spent = self.count - self.first, time.monotonic() - self.begun
         return spent / new * (self.total - self.count) if new > 0 else None
 
 
 class Sweep:
-    """The state of one launch: what waits, what was done, what failed."""
+    """The state of one launch: waiting, finished and failed runs."""
 
     def __init__(self, reader: Reader, tasks: Sequence[Task], pool: Pool):
         self.pool, self.progress = pool, Progress(reader, tasks)
-        self.waiting = dict.fromkeys(tasks, 0.0)  # task -> not to be tried before then
+        self.waiting = dict.fromkeys(tasks, 0.0)  # task -> earliest time to start it
         self.failures: list[str] = []
         self.done, self.total = 0, len(tasks)
         self.signals: list[int] = []  # received; the first decides the exit status
         self.noted: set[Task] = set()
 
     def work(self) -> None:
-        """Works until nothing waits or runs; after a signal nothing new is started."""
-        tqdm.monitor_interval = 0  # no second thread: we refresh the bar ourselves
+        """Loops until no run is waiting or running; starts no new run after a signal."""
+        tqdm.monitor_interval = 0  # no monitor thread: we refresh the bar ourselves
         with tqdm(
             total=self.progress.total, initial=self.progress.count, desc=f"0 of {self.total} runs",
             unit="epoch", disable=None, smoothing=0,
@@ -107,7 +107,7 @@ class Sweep:
             self.refresh(bar)
 
     def note_end(self, task: Task, ended: Ended | str) -> None:
-        """Notes how a child ended, or that its run has to wait."""
+        """Records how a child ended, or that its run must wait."""
         if isinstance(ended, str):
             self.waiting[task] = time.monotonic() + RETRY_S
             if task not in self.noted:
@@ -118,7 +118,7 @@ class Sweep:
             print_above(f"stopped {task.name}")
             return
         self.progress.update(task, ended.done)
-        why = ended.why or "exit status 0, and no result.json"
+        why = ended.why or "exit status 0, but no result.json"
         if ended.done:
             self.done += 1
             late = f", then {ended.why}" if ended.why else ""
@@ -131,7 +131,7 @@ class Sweep:
         print_above(f"{text}  {self.done + len(self.failures)} of {self.total}{ahead}")
 
     def refresh(self, bar: tqdm) -> None:
-        """Brings the bar up to date; its clock goes on while nothing ends."""
+        """Updates the progress bar."""
         if bar.disable:
             return
         for task in self.pool.running.values():
@@ -142,7 +142,7 @@ class Sweep:
 
 
 def print_above(text: str, file: IO[str] | None = None) -> None:
-    """A line above the progress bar, at once even into a file."""
+    """Prints a line above the progress bar and flushes it."""
     file = file or sys.stdout
     tqdm.write(text, file=file)
     file.flush()
@@ -155,13 +155,13 @@ def sweep(reader: Reader, tasks: Sequence[Task], pool: Pool) -> int:
     failures = []
     for task in (task for task, state in states.items() if state == "unusable"):
         command = task.runs.command(task.seed, (*task.flags, "--overwrite"))
-        why = "its folder cannot be used; this gives it up and starts anew:"
+        why = "its folder is unusable; this command replaces it:"
         failures.append(f"FAILED {task.name}: {why}\n    {command}")
     skipped = len(tasks) - len(todo) - len(failures)
     print(f"{len(todo)} runs to make, {skipped} done; {pool.about}", flush=True)
     state = Sweep(reader, todo, pool)
 
-    def note(number: int, _: object) -> None:  # the loop passes the signal on
+    def note(number: int, _: object) -> None:  # the loop forwards the signal
         state.signals.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -176,6 +176,6 @@ def sweep(reader: Reader, tasks: Sequence[Task], pool: Pool) -> int:
     left = len(todo) - state.done - len(state.failures)
     print(f"{state.done} done, {len(failures)} failed" + (f", {left} left" if left else ""))
     if state.signals:
-        print("stopped; the same command goes on from there", file=sys.stderr)
+        print("stopped; run the same command to continue", file=sys.stderr)
         return 128 + state.signals[0]
     return 1 if failures else 0

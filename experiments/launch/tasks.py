@@ -1,8 +1,8 @@
-"""One run to be made, as the launcher and a cluster's machines see it: its child, its log, its end.
+"""One run to be made: its child process, its log, and how it ended.
 
-A child is the plain `train.py` command that anybody could type. Its output goes to
-<results>/launch/<dataset>-<method>-<variant>-seed<k>.log. The run's folder is locked while the
-child works, and another launcher waits for it. If its launcher is killed, the child stops as at
+A child is a plain `train.py` command. Its output goes to
+<results>/launch/<dataset>-<method>-<variant>-seed<k>.log. The run folder is locked while the child
+is running, and other launchers wait for it. If its launcher is killed, the child stops as on
 SIGTERM.
 """
 
@@ -20,12 +20,12 @@ from experiments.run.folder import RunFolder
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 TAIL_LINES = 5
-BUSY = "another process is working on it"
+BUSY = "another process is using it"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One run to be made; `flags` are further flags of its command: places, not settings."""
+    """One run to be made; `flags` are additional flags for folders, not for settings."""
 
     runs: RunSet
     seed: int
@@ -40,20 +40,20 @@ class Task:
         return self.runs.folder(results, self.seed)
 
     def log_path(self, results: Path) -> Path:
-        """Where the child's output goes: not into the run's folder, which is train.py's alone."""
+        """The file for the child's output, outside the run folder, which only train.py writes."""
         return results / "launch" / (self.name.replace("/", "-") + ".log")
 
     def words(self, device: str, threads: int) -> list[str]:
-        """The flags of the child that makes the run."""
+        """The flags of the child process."""
         places = ["--devices", device, "--threads", str(threads)]
         return [*self.runs.arguments(self.seed), *self.flags, *places]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended; what counts is its result, which is written last.
+    """How a child ended; `done` means that result.json exists.
 
-    `why` is empty for exit status 0; `seconds` is how long it worked; `tail` ends its log.
+    `why` is empty for exit status 0; `seconds` is its run time; `tail` the last lines of its log.
     """
 
     done: bool
@@ -65,7 +65,7 @@ class Ended:
 def start_child(
     script: Path, words: Sequence[str], here: Path, run: RunFolder, log: Path
 ) -> subprocess.Popen | None:
-    """Starts `script`, its output going to `log`; None while another process works on the run."""
+    """Starts `script` with its output in `log`; returns None if another process uses the run."""
     if run.busy():
         return None
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -77,22 +77,22 @@ def start_child(
             stderr=subprocess.STDOUT,
             cwd=here,
             env=os.environ | {PARENT: str(os.getpid())},
-            process_group=0,  # so that Ctrl-C reaches it once, through us
+            process_group=0,  # Ctrl-C reaches it only through the launcher
         )
 
 
 def how_it_ended(run: RunFolder, log: Path, status: int, seconds: float) -> Ended | str:
-    """The end of a run's child; `BUSY` where another process works on the run."""
+    """How a run's child ended; `BUSY` if another process is using the run."""
     if status == Busy.exit_status:
         return BUSY
     why = f"exit status {status}" if status else ""
     if status == -9:
-        why += ": killed, most often by the system for want of memory; fewer --jobs need less"
+        why += ": killed, most often because memory ran out; use fewer --jobs"
     return ending(run, log, why, seconds)
 
 
 def ending(run: RunFolder, log: Path, why: str, seconds: float) -> Ended:
-    """The end of a run by what it left, with the log's last lines if it is not done."""
+    """How a run ended, judged by its files; with the last lines of its log if it is not done."""
     if run.state == "done" or not log.exists():
         return Ended(run.state == "done", why, seconds)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()

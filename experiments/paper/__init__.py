@@ -1,1 +1,1 @@
-"""The paper's tables and figures, and some beside them, as data: which runs each is made of."""
+"""The paper's tables and figures, and additional ones, as data: which runs each one needs."""

@@ -1,8 +1,8 @@
-"""The same tables and figures of runs with other settings: `--set max_epochs=3 size=32`.
+"""Tables and figures from runs with other settings: `--set max_epochs=3 size=32`.
 
-Such runs have their own folders, and the tables and figures made of them their own names. With
-`--set recipe=official`, misaligned accuracy and confidence are also read as the authors' release
-measures them. Runs of datasets that the release lacks stay as they are; a note says so.
+Such runs are stored in separate folders, and their tables and figures get separate names. With
+`--set recipe=official`, misaligned accuracy and confidence are also measured as in the authors'
+release. Runs on datasets that the release does not have are unchanged, with a note.
 """
 
 import sys
@@ -17,17 +17,17 @@ from experiments.run.recipe import SHARED
 
 RELEASE_PAIRS = (
     "Misaligned pairs are made and counted as in the authors' release: by a permutation within each"
-    " batch of 64 that ignores labels, in one direction; a pair of one class stays and counts as a"
-    " miss."
+    " batch of 64 that ignores labels, in one direction; pairs of the same class are kept and count"
+    " as misses."
 )
 
 
 class VariesItself(UsageError):
-    """An artifact's runs differ in a setting that is to be the same for all."""
+    """The setting to be set is one that the artifact varies between its runs."""
 
 
 def read_settings(words: Sequence[str]) -> dict[str, str]:
-    """KEY=VALUE words as a dictionary; raises `UsageError` for another form or a key twice."""
+    """KEY=VALUE words as a dictionary; raises `UsageError` if malformed or repeated."""
     given: dict[str, str] = {}
     for word in words:
         key, sign, value = word.partition("=")
@@ -41,12 +41,12 @@ def read_settings(words: Sequence[str]) -> dict[str, str]:
 def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Artifact]:
     """The artifacts with the settings `given` in every run that has them.
 
-    An artifact that varies a setting itself is left out, with a note on stderr. Raises `UsageError`
-    where none is left, for a setting that no run has, and for a value that `train.py` would refuse.
+    Artifacts that vary a given setting themselves are skipped, with a note on stderr. Raises
+    `UsageError` if none is left, if no run has a setting, or if `train.py` would reject a value.
     """
     if not given:
         return list(artifacts)
-    # Loads the methods, and with them torch.
+    # Imports the methods, and thus torch.
     from experiments.run.resolve import resolve, setting_names
 
     used: set[str] = set()
@@ -59,7 +59,7 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
             known -= {"recipe"}
         own = {key: value for key, value in given.items() if key in known}
         for key in sorted(own.keys() & dict(runs.overrides).keys()):
-            raise VariesItself(f"--set {key}: the entry varies it itself ({runs.name})")
+            raise VariesItself(f"--set {key}: this table or figure varies it ({runs.name})")
         used.update(own)
         flags = [word for key, value in own.items() for word in (f"--{key}", value)]
         run, _ = resolve([*runs.arguments(1), *flags], "")
@@ -72,7 +72,7 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
         except VariesItself as error:
             if len(artifacts) == 1:
                 raise
-            print(f"note: {artifact.id} is left out: {error}", file=sys.stderr)
+            print(f"note: {artifact.id} is skipped: {error}", file=sys.stderr)
             continue
         other = with_settings(other, given)
         changed.append(measured_by_release(other) if official else other)
@@ -83,7 +83,7 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
 
 
 def rebuilt(part: Any, change: Callable[[Any], Any]) -> Any:
-    """An artifact, or a part of one, with `change` applied to every part, the innermost first."""
+    """An artifact, or a part of it, with `change` applied to all its parts, innermost first."""
     if isinstance(part, tuple):
         return tuple(rebuilt(inner, change) for inner in part)
     if is_dataclass(part) and not isinstance(part, type):
@@ -93,14 +93,14 @@ def rebuilt(part: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def with_settings(artifact: Artifact, given: Mapping[str, str]) -> Artifact:
-    """The table or figure of runs with these settings, under its own name."""
+    """The table or figure with these settings in its name and caption."""
     changed = tuple(sorted(given.items()))
     caption = f"{artifact.caption} All runs with {', '.join(f'{k}={v}' for k, v in changed)}."
     return replace(artifact, id=artifact.id + suffix_of(given), caption=caption, changed=changed)
 
 
 def measured_by_release(artifact: Artifact) -> Artifact:
-    """The artifact with the release's evaluation where its runs have the release's recipe."""
+    """The artifact with the release's evaluation for datasets that the release has."""
 
     def renamed(key: str) -> str:
         return key.replace("/acc_mis", "/acc_mis_release").replace("/conf_raw/", "/conf_release/")
@@ -114,7 +114,7 @@ def measured_by_release(artifact: Artifact) -> Artifact:
 
     changed = rebuilt(artifact, release)
     lacks = sorted({runs.dataset for runs in artifact.runs()} - SHARED.keys())
-    stay = f"The authors' release has no {', '.join(lacks)}: there the recipe is the paper's."
+    stay = f"The authors' release has no {', '.join(lacks)}; these use the paper's recipe."
     notes = (RELEASE_PAIRS,) * (changed != artifact) + (stay,) * bool(lacks)
     if isinstance(changed, Table):
         return replace(changed, notes=changed.notes + notes)

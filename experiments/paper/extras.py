@@ -1,4 +1,4 @@
-"""Tables that the paper lacks and its readers ask for."""
+"""Additional tables that are not in the paper."""
 
 from functools import partial
 
@@ -19,14 +19,14 @@ from experiments.run.recipe import MIDAS
 
 
 def late(dataset: str) -> RunSet | None:
-    """Joint with MIDAS's decay of the learning rate; on Food-101 both have the same."""
+    """Joint with MIDAS's learning-rate decay; None on Food-101, where both are the same."""
     return None if dataset == "food101" else RunSet(dataset, "Joint", (("lr_step", 60),))
 
 
 CONTROLS = score_table(
     "extra-controls",
-    "Controls: the unimodal losses alone (JointUni), a later decay of the learning rate (lr_step"
-    " 60), and methods that the paper does not have, test part.",
+    "Controls on the test split: the unimodal losses alone (JointUni), a later learning-rate decay"
+    " (lr_step 60), and methods that are not in the paper.",
     FOUR,
     [
         *method_scores("Joint"),
@@ -34,12 +34,12 @@ CONTROLS = score_table(
         *method_scores("JointUni", "OGM", "ARL", "GMM", "Midas"),
     ],
     LR_NOTE,
-    "On Food-101 all methods' learning rates fall after epoch 15 of 30.",
+    "On Food-101 the learning rate of all methods decays after epoch 15 of 30.",
     "JointUni is Joint plus MIDAS's unimodal losses. GMM is our formulation of a paper's abstract.",
     repeats=False,
 )
 
-# heading -> what is set
+# heading -> settings
 SPLITS: dict[str, tuple[tuple[str, object], ...]] = {
     "a split a seed": (),
     "one split": (("split_seed", 0),),
@@ -49,15 +49,15 @@ SPLITS: dict[str, tuple[tuple[str, object], ...]] = {
 
 
 def under_split(column: tuple[str, str], method: str) -> RunSet:
-    """A method under the split of a (dataset, heading)."""
+    """A method with the dataset and split of a column (dataset, heading)."""
     return RunSet(column[0], method, SPLITS[column[1]])
 
 
 EXTRA_SPLITS = grid(
     "extra-splits",
-    "Accuracy (%) under other splits: a split a seed, as in the other tables; one split for all"
-    " seeds; and with no actor (CREMA-D), no long video (UCF-101; also in its official list) and no"
-    " YouTube video (Kinetics-Sounds) in two parts.",
+    "Accuracy (%) with other splits: one per seed, as in the other tables; one for all seeds; and"
+    " grouped splits, in which no actor (CREMA-D), long video (UCF-101; also in its official list)"
+    " or YouTube video (Kinetics-Sounds) is in two of train, validation and test.",
     {
         Column(heading, NAMES[d]): ((d, heading), "test/acc", "")
         for d in ("cremad", "ucf101", "kinetics")
@@ -65,20 +65,20 @@ EXTRA_SPLITS = grid(
         if heading != "official" or d == "ucf101"
     },
     method_scores("Joint", "JointUni", "Midas", runs=under_split),
-    "Where each seed has its own split (also under group), ± includes the spread between test"
-    " parts; with one split, or the official list, it is that of the training seeds alone.",
-    "official: UCF-101's validation part is groups 23 to 25 of the training list (our choice).",
+    "If each seed has a different split (also for group), ± includes the variation between test"
+    " sets; with one split or the official list it is the variation between training seeds only.",
+    "official: UCF-101's validation split is groups 23 to 25 of the training list (our choice).",
     LR_NOTE,
 )
 
 WARMUP = score_table(
     "extra-warmup",
-    "MIDAS after other lengths of warm-up, in epochs, test part. The paper does not state its own;"
-    " the authors' release has 10 on both sets.",
+    "MIDAS with other warm-up lengths in epochs, test split. The paper does not state the length;"
+    " the authors' release uses 10 on both datasets.",
     ("cremad", "kinetics"),
     [Scores(f"{epochs} epochs", partial(midas, warmup_epochs=epochs)) for epochs in (0, 5, 10, 20)],
-    "10 is the default; 0 is Table 2's WM + HS. The learning rate falls 50 epochs after the"
-    " warm-up, so after 20 epochs of it not at all.",
+    "10 is the default; 0 is Table 2's WM + HS. The learning rate decays 50 epochs after the"
+    " warm-up, so with 20 warm-up epochs it never does.",
     first="warm-up",
     repeats=False,
 )
@@ -90,16 +90,16 @@ COSTS = {
 }
 COST = grid(
     "extra-cost",
-    "What a method costs on CREMA-D: training time in minutes, whole epochs and steps alone, and"
-    " samples seen.",
+    "Cost of the methods on CREMA-D: training time in minutes, for complete epochs and for steps"
+    " only, and samples seen.",
     {column: ("cremad", key, "") for key, column in COSTS.items()},
     method_scores(*METHODS),
-    "Minutes depend on the machine and on what else runs there: the footer names the machines.",
+    "Times depend on the machine and its load; the footer names the machines.",
 )
 
 
 def recipe_runs(dataset: str, back: tuple[str, str] | None = None) -> RunSet | None:
-    """MIDAS by the preset, one (switch, value) taken back; None where the preset has it so."""
+    """MIDAS with the official recipe and one switch reverted; None if that changes nothing."""
     if back and MIDAS[dataset][back[0]] == back[1]:
         return None
     changed = {"recipe": "official"} | (dict([back]) if back else {})
@@ -109,7 +109,7 @@ def recipe_runs(dataset: str, back: tuple[str, str] | None = None) -> RunSet | N
 RECIPE = score_table(
     "extra-recipe",
     "MIDAS as in the paper, as in the authors' release, and as in the release with one difference"
-    " taken back at a time, test part.",
+    " reverted at a time, test split.",
     FOUR,
     [
         Scores("the paper (defaults)", midas),
@@ -119,9 +119,9 @@ RECIPE = score_table(
             for name, back in TAKEN_BACK.items()
         ),
     ],
-    "The release also differs from the first row in how its split is drawn and, but for CREMA-D and"
-    " Food-101, in its frames (docs/recipe.md). The first row counts the decay from the warm-up's"
-    " end, but on Food-101. On Kinetics-Sounds, alpha by shares has no cap.",
+    "The release also differs from the first row in how its split is drawn and, except on CREMA-D"
+    " and Food-101, in its frames (docs/recipe.md). In the first row the decay counts from the end"
+    " of the warm-up, except on Food-101. On Kinetics-Sounds, alpha by shares has no cap.",
     first="recipe",
     repeats=False,
 )

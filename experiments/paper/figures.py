@@ -1,4 +1,4 @@
-"""The paper's Figures 1 to 7, and panels that the demo set's figures share with them."""
+"""The paper's Figures 1 to 7, and panels shared with the figures of the demo dataset."""
 
 from collections.abc import Mapping
 
@@ -13,30 +13,30 @@ LETTERS = {
     "food101": {"text": "T", "image": "I"},
     "demo": {"audio": "A", "video": "V"},
 }
-PAIRS = "Misaligned pairs of the validation part"
-# What figures show, on whatever dataset.
+PAIRS = "Misaligned pairs of the validation split"
+# Captions shared by several datasets.
 BARS = (
-    f"validation part, best epoch. (a) Accuracy, and of misaligned pairs the {TOP_TWO}. (b) Mean"
+    f"validation split, best epoch. (a) Accuracy, and for misaligned pairs the {TOP_TWO}. (b) Mean"
     " probability of each modality's own label on misaligned pairs."
 )
 SHARES = (
-    "training part, misaligned samples, epoch means. Share of each modality's own label in the"
+    "training split, misaligned samples, epoch means. Share of each modality's own label in the"
     " unimodal heads (Uni) and in the fused output (Multi); A audio, V video."
 )
 WEIGHTS = (
-    "Training part. The weight alpha of the weak modality at the end of each epoch, the largest of"
-    " the modalities'; 1 during the warm-up."
+    "Training split. The weight alpha of the weak modality (the largest alpha of all modalities) at"
+    " the end of each epoch; 1 during the warm-up."
 )
 CONFIDENCES = f"{PAIRS}. Mean probability of each modality's own label; A audio, V video"
 
 
 def joint_and_midas(dataset: str) -> dict[str, RunSet]:
-    """The two methods that most figures compare."""
+    """The two methods compared in most figures."""
     return {"Joint": RunSet(dataset, "Joint"), "Midas": midas(dataset)}
 
 
 def bars(methods: Mapping[str, RunSet], *keys: str) -> tuple[Series, ...]:
-    """For each method its bars, one for each key of the log's best epoch."""
+    """A series of bars for each method: one bar per key, from the log's best epoch."""
     return tuple(
         Series(label, tuple(Value(runs, (key,)) for key in keys)) for label, runs in methods.items()
     )
@@ -60,9 +60,9 @@ def bar_panels(dataset: str) -> tuple[Panel, ...]:
 
 
 def curve_panel(title: str, y_label: str, *lines: tuple[str, RunSet, str, int]) -> Panel:
-    """Curves by epoch: for each (label, runs, key, shade) one for each modality.
+    """Curves over epochs, one per (label, runs, key, shade) and modality.
 
-    The warm-up of the last line's runs is marked.
+    Marks the warm-up of the last line's runs.
     """
     series = [
         Series(f"{label}-{letter}", (Value(runs, (f"{key}/{m}",)),), dash, shade)
@@ -73,7 +73,7 @@ def curve_panel(title: str, y_label: str, *lines: tuple[str, RunSet, str, int]) 
 
 
 def confidence_panels(datasets: Mapping[str, str]) -> tuple[Panel, ...]:
-    """Figures 5 and 7, for each title: the labels' mean probability on misaligned pairs."""
+    """Figures 5 and 7: mean probability of each label on misaligned pairs, a panel per title."""
     lines = {
         title: [(label, runs, "val/conf_raw", 0) for label, runs in joint_and_midas(d).items()]
         for title, d in datasets.items()
@@ -99,7 +99,7 @@ def share_panels(dataset: str) -> tuple[Panel, ...]:
 
 
 def weight_panel(labels: Mapping[str, str]) -> Panel:
-    """Figure 4: for each dataset (its label is given) the largest of the modalities' weights."""
+    """Figure 4: the largest weight of all modalities, one curve per dataset -> label."""
     series = [
         Series(label, (Value(midas(d), tuple(f"alpha/{m}" for m in LETTERS[d])),), place, place)
         for place, (d, label) in enumerate(labels.items())
@@ -111,8 +111,8 @@ def weight_panel(labels: Mapping[str, str]) -> Panel:
 
 FIGURE_2 = Figure(
     "figure2",
-    "MIDAS, schematically: a misaligned sample is made of two samples' features, labelled by"
-    " the unimodal classifiers' confidence, and weighted (Sec. 3).",
+    "Schematic of MIDAS: a misaligned sample combines the features of two samples; it is labelled"
+    " by the confidence of the unimodal classifiers and weighted (Sec. 3).",
     "schematic",
     file="docs/figure2",
 )
@@ -129,7 +129,7 @@ ARTIFACTS = (
     Figure(
         "figure3",
         f"CREMA-D, {SHARES} Normalised, as the paper's caption says; the authors' release records"
-        " raw means, which our logs have as train/q and train/p.",
+        " raw means, which our logs contain as train/q and train/p.",
         "curves",
         share_panels("cremad"),
     ),
@@ -137,7 +137,7 @@ ARTIFACTS = (
     Figure("figure5", LEGEND, "curves", confidence_panels(FIGURE_5)),
     Figure(
         "figure6",
-        f"{PAIRS}, best epoch: of these, the {TOP_TWO}.",
+        f"{PAIRS}, best epoch: {TOP_TWO}.",
         "bars",
         (misaligned_panel(ON_FOUR, *(NAMES[d] for d in FOUR)),),
     ),

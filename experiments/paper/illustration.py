@@ -1,4 +1,4 @@
-"""The demo set's tables and figures."""
+"""The tables and figures of the demo dataset."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ COLUMNS = {
     "audio alone %": "test/acc_zero/audio",
     "video alone %": "test/acc_zero/video",
 }
-# MIDAS with the four switches of the authors' release, which has no demo set itself.
+# The four switches of the authors' release, which does not include the demo dataset.
 RELEASE = {
     "alpha_rule": "ratio",
     "lr_from": "main",
@@ -33,38 +33,38 @@ def demo_table(
     lower: bool | None = False,
     first: str = "method",
 ) -> Table:
-    """A table of one row for each of the `runs`, and one column of one decimal for each key."""
+    """A table with a row per entry of `runs` and a column with one decimal per key."""
     columns = tuple(Column(header, digits=1, lower=lower) for header in keys)
     rows = tuple(
         Row(label, tuple(Cell(one, key) for key in keys.values()), one.method in OURS)
         for label, one in runs.items()
     )
-    return Table(name, f"The demo set, test part{caption}", columns, rows, notes, first)
+    return Table(name, f"Demo dataset, test split{caption}", columns, rows, notes, first)
 
 
 def demo_figure(number: int, caption: str, kind: str, *panels: Panel) -> Figure:
-    """The demo set's counterpart of one of the paper's figures."""
-    text = f"The demo set's counterpart of the paper's Figure {number}: {caption}"
+    """The demo counterpart of one of the paper's figures."""
+    text = f"Demo counterpart of the paper's Figure {number}: {caption}"
     return Figure(f"demo-figure{number}", text, kind, panels)
 
 
 def switched(*back: str) -> RunSet:
-    """MIDAS with the release's switches but those taken back."""
+    """MIDAS with the release's switches except those in `back`."""
     return RunSet("demo", "Midas", tuple(item for item in RELEASE.items() if item[0] not in back))
 
 
 DEMO_TABLE = demo_table(
     "demo-table",
-    ", in the form of the paper's Table 1. Accuracy; F1 as the authors' release has it (mean over"
-    f" batches of 64) and over the whole part; of misaligned pairs, the {TOP_TWO}; accuracy with"
-    " one modality alone, the other's features zero.",
+    ", in the form of the paper's Table 1. Accuracy; F1 as in the authors' release (mean over"
+    f" batches of 64) and over the complete split; {TOP_TWO} on misaligned pairs; accuracy with one"
+    " modality alone, the features of the other set to zero.",
     {runs.method: runs for runs in THREE},
-    "The demo set illustrates; it is no evidence for the method. JointUni is Joint plus the"
-    " unimodal losses that MIDAS has too: it is not in the paper, and shows what they do alone.",
+    "The demo dataset is an illustration, not evidence for the method. JointUni is Joint plus the"
+    " unimodal losses of MIDAS; it is not in the paper and shows the effect of these losses alone.",
 )
 ALL_THREE = figures.bars({runs.method: runs for runs in THREE}, "val/acc_mis")
 CURVES = figures.confidence_panels({"confidence on misaligned pairs": "demo"})
-ABOUT_6 = f"{figures.PAIRS}, best epoch. Of these, the {TOP_TWO}; JointUni is ours."
+ABOUT_6 = f"{figures.PAIRS}, best epoch: {TOP_TWO}. JointUni is ours."
 SHORT = (
     DEMO_TABLE,
     demo_figure(1, figures.BARS, "bars", *figures.bar_panels("demo")),
@@ -80,11 +80,11 @@ DEMO_RECIPE = demo_table(
     "demo-recipe",
     ": MIDAS as in the paper, with the four switches of the authors' release"
     " (uni_reduce=mean, pairing=permutation, alpha_rule=ratio, lr_from=main), and with one of"
-    " them taken back at a time. Columns as in the demo table.",
+    " them reverted at a time. Columns as in the demo table.",
     {"the paper (defaults)": MIDAS, "the release's switches": switched()}
     | {f"the release's, but {name}": switched(key) for name, (key, _) in TAKEN_BACK.items()},
-    "The demo set illustrates; it is no evidence for or against a recipe. The release has no"
-    " demo set, so --recipe official is refused here and its switches are spelled out; data,"
+    "The demo dataset is an illustration, not evidence for or against a recipe. The release does"
+    " not have it, so its switches are set one by one instead of with --recipe official; data,"
     " split and evaluation are the same in all rows.",
     lower=None,
     first="recipe",
@@ -99,11 +99,11 @@ ARTIFACTS = (
     ),
     demo_table(
         "demo-methods",
-        ": every method with its defaults, under one recipe. Columns as in the demo table.",
+        ": all methods with their defaults and one recipe. Columns as in the demo table.",
         {NO_PAPER_READ.get(m, m): RunSet("demo", m) for m in METHODS},
-        "The demo set illustrates; it is no evidence for or against a method. PowMix is a"
-        " reconstruction from its abstract, GMM our own formulation of what its paper's abstract"
-        " says; AMCo follows public code, since its paper could not be read in full.",
+        "The demo dataset is an illustration, not evidence for or against a method. PowMix is a"
+        " reconstruction from its abstract, GMM our formulation of its paper's abstract; AMCo"
+        " follows public code, since we could not read its full paper.",
     ),
     DEMO_RECIPE,
 )

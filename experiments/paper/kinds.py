@@ -1,6 +1,6 @@
-"""What tables and figures are made of. Nothing is read, drawn or trained here.
+"""The building blocks of tables and figures; nothing is read, drawn or trained here.
 
-RunSet    a dataset, a method and the settings that are not the defaults; a seed makes it a run
+RunSet    a dataset, a method and non-default settings; together with a seed, a run
 Table     rows x columns of cells: runs and a key of result.json, or a text
 Figure    panels of bars at the best epoch, or of curves over epochs (keys of log.jsonl)
 """
@@ -24,8 +24,8 @@ Place = tuple[str, str, str, str, str]  # table, dataset, method, variant, metri
 class RunSet:
     """Runs that differ only in their seed.
 
-    `overrides` are (flag, value) pairs of settings that differ from their defaults. A setting at
-    its default must not be among them: the folder would not be the one that `train.py` uses.
+    `overrides` are (flag, value) pairs of non-default settings. A setting at its default must not
+    be included: the folder would differ from the one that `train.py` uses.
     """
 
     dataset: str
@@ -37,23 +37,23 @@ class RunSet:
         return f"{self.dataset}/{self.method}/{variant_name(dict(self.overrides))}"
 
     def folder(self, results: Path, seed: int) -> RunFolder:
-        """The run's folder under the root of all runs."""
+        """The run folder under the results root."""
         overrides = dict(self.overrides)
         return RunFolder(run_path(Path(results), self.dataset, self.method, overrides, seed))
 
     def arguments(self, seed: int) -> list[str]:
-        """The flags of `train.py` that choose the run."""
+        """The `train.py` flags that select the run."""
         flags = ["--dataset", self.dataset, "--method", self.method, "--seed", str(seed)]
         for key, value in self.overrides:
             flags += [f"--{key}", format_value(value)]
         return flags
 
     def command(self, seed: int, extra: Iterable[str] = ()) -> str:
-        """The command line of a run; `extra` are further flags, such as devices and folders."""
+        """The command line of a run; `extra` are additional flags, such as devices and folders."""
         return self.commands([seed], extra)
 
     def commands(self, seeds: Sequence[int], extra: Iterable[str] = ()) -> str:
-        """One line of shell for the runs of several seeds: a loop where there is more than one."""
+        """A shell one-liner for the runs of these seeds: a loop if there are several."""
         words = [shlex.quote(w) for w in ("python", "train.py", *self.arguments(seeds[0]), *extra)]
         if len(seeds) == 1:
             return " ".join(words)
@@ -63,9 +63,9 @@ class RunSet:
 
 @dataclass(frozen=True)
 class Cell:
-    """The number of some runs: `key` of result.json, and which number of the paper it repeats.
+    """A number: `key` of result.json of some runs, and the number of the paper it reproduces.
 
-    A key that begins with val/ is read from the log, at the chosen epoch. The number of the runs
+    Keys that start with val/ are read from the log at the best epoch. The value of the runs
     `minus` is subtracted seed by seed.
     """
 
@@ -81,10 +81,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; neighbours of one `block` share a heading.
+    """A column of a table; adjacent columns of the same `block` share a heading.
 
-    `lower`: the smaller number is better; None: neither is, and nothing is marked. `counts`: whole
-    numbers, which either equal the paper's or do not.
+    `lower`: smaller is better; None: no ranking, nothing is marked. `counts`: integers, which are
+    only compared for equality with the paper's.
     """
 
     header: str
@@ -100,13 +100,13 @@ class Column:
 
     @property
     def scale(self) -> float:
-        """What a number of result.json is multiplied by to be shown."""
+        """The factor from result.json to the displayed number."""
         return 100.0 if self.percent else 1.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """A cell, a text or None for each column; `ours` marks a row that the paper lacks."""
+    """A cell, a text or None for each column; `ours` marks a row that is not in the paper."""
 
     label: str
     cells: tuple[Cell | str | None, ...]
@@ -115,7 +115,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A table or a figure; `changed` are the settings in which all runs differ from the paper's."""
+    """A table or a figure; `changed` are the settings changed in all its runs."""
 
     id: str
     caption: str
@@ -123,7 +123,7 @@ class Artifact:
     changed: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
 
     def runs(self) -> list[RunSet]:
-        """Each set of runs that it needs, once."""
+        """The run sets that it needs, without duplicates."""
         return list(dict.fromkeys(runs_in(self)))
 
 
@@ -145,13 +145,13 @@ class Table(Artifact):
 
     @property
     def repeats(self) -> bool:
-        """Whether it repeats numbers of the paper: then rows that the paper lacks stand apart."""
+        """Whether it reproduces numbers of the paper; rows not in the paper are then separated."""
         return any(cell.paper for _, _, cell in self.cells())
 
 
 @dataclass(frozen=True)
 class Value:
-    """A plotted value of a run: the largest of the log's `keys`, at each epoch that has any."""
+    """A plotted value of a run: the largest of the log's `keys` at each epoch that has one."""
 
     runs: RunSet
     keys: tuple[str, ...]
@@ -159,9 +159,9 @@ class Value:
 
 @dataclass(frozen=True)
 class Series:
-    """A curve (one value), or the bars of a method (one value for each group of the panel).
+    """A curve (one value), or the bars of a method (one value per group of the panel).
 
-    The method decides the colour; `dash` and `shade` distinguish curves of one method.
+    The method determines the colour; `dash` and `shade` distinguish curves of one method.
     """
 
     label: str
@@ -176,7 +176,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes; `groups` label the bars; the warm-up of the runs `warmup` is marked."""
+    """One set of axes; `groups` label the bars; marks the warm-up of the runs `warmup`."""
 
     title: str
     y_label: str
@@ -191,7 +191,7 @@ class Panel:
 class Figure(Artifact):
     """A figure of "bars" (each run's best epoch), "curves" (all epochs), or a "schematic".
 
-    A schematic has no panels and needs no run: `file` is the path of its drawing without suffix.
+    A schematic has no panels and needs no runs: `file` is the path of its drawing without suffix.
     """
 
     kind: str
@@ -200,7 +200,7 @@ class Figure(Artifact):
 
 
 def runs_in(part: Any) -> Iterator[RunSet]:
-    """The runs of a table, a figure or a part of one, in its order."""
+    """The runs of a table, a figure or a part of it, in order."""
     if isinstance(part, RunSet):
         yield part
     elif is_dataclass(part):
@@ -211,9 +211,9 @@ def runs_in(part: Any) -> Iterator[RunSet]:
 
 
 def suffix_of(given: Mapping[str, str]) -> str:
-    """What the name of an artifact ends with when its runs have other settings."""
+    """The suffix of an artifact's name for runs with other settings."""
     words = [f"{key}={value}" for key, value in sorted(given.items())]
     safe = re.sub(r"[^A-Za-z0-9_=.,+-]+", "-", ",".join(words))
-    if len(safe) > 80:  # as a part of a file's name
+    if len(safe) > 80:  # it becomes part of a file name
         safe = f"{safe[:64]}~{digest(words)}"
     return f"-{safe}" if safe else ""

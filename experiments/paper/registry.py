@@ -1,4 +1,4 @@
-"""Every table and figure, found by name; those that name the same runs share them."""
+"""The registry of all tables and figures by name; they share runs."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,7 +6,7 @@ from common.options import match_name
 from experiments.paper import extras, figures, illustration, tables
 from experiments.paper.kinds import Artifact, RunSet
 
-# Several entries under one name.
+# Names for several artifacts.
 GROUPS: dict[str, tuple[Artifact, ...]] = {
     "paper": (*tables.ARTIFACTS, *figures.ARTIFACTS),
     "extra": extras.ARTIFACTS,
@@ -17,9 +17,9 @@ ARTIFACTS: list[Artifact] = [*GROUPS["paper"], *GROUPS["extra"], *illustration.A
 
 
 def select(names: Iterable[str]) -> list[Artifact]:
-    """The artifacts of several names, each one's or a group's; all of them for no name.
+    """The artifacts with the given names or group names, in registry order; all if none is given.
 
-    They are in the registry's order. Raises `UsageError` for an unknown name.
+    Raises `UsageError` if a name is unknown.
     """
     known = {artifact.id: (artifact,) for artifact in ARTIFACTS} | GROUPS
     chosen = {a.id for n in names for a in known[match_name("table or figure", n, known)]}
@@ -29,7 +29,7 @@ def select(names: Iterable[str]) -> list[Artifact]:
 def needed(
     artifacts: Iterable[Artifact], seeds: Iterable[int] | None = None
 ) -> Iterator[tuple[RunSet, int]]:
-    """Each (runs, seed) that the artifacts need, once; `seeds` replaces their own."""
+    """The (runs, seed) pairs that the artifacts need, without duplicates; `seeds` overrides."""
     given = None if seeds is None else tuple(seeds)
     pairs = (
         (r, s) for a in artifacts for r in a.runs() for s in (a.seeds if given is None else given)

@@ -1,4 +1,4 @@
-"""Names, notes and rows that several tables share."""
+"""Names, notes and rows shared by several tables."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,34 +19,34 @@ NAMES = {
 }
 FOUR = ("kinetics", "cremad", "ucf101", "food101")
 THREE = ("kinetics", "cremad", "food101")
-TOP_TWO = "share whose two labels are the two likeliest"
+TOP_TWO = "share whose two labels are the top-2 predictions"
 F1_NOTE = (
-    "F1 is the mean of macro-F1 over batches of 64, weighted by their size, as in the authors'"
-    " released test code. Batches come from a fixed shuffle (under --split_rule release, from the"
-    " order of the draw). 'F1, whole' is macro-F1 over the whole part, the sound measure; it is not"
-    " compared with the paper."
+    "F1 is the mean of macro-F1 over batches of 64, weighted by batch size, as in the authors'"
+    " released test code. Batches come from a fixed shuffle (with --split_rule release, from the"
+    " order of the split). 'F1, whole' is macro-F1 over the complete split, the standard metric; it"
+    " is not compared with the paper."
 )
 LR_NOTE = (
-    "MIDAS's learning rate falls after epoch 60 on Kinetics-Sounds, CREMA-D and UCF-101, since the"
-    " authors' release counts from the end of the warm-up; the other methods' falls after epoch 50."
-    " extra-controls has Joint with the later decay."
+    "MIDAS's learning rate decays after epoch 60 on Kinetics-Sounds, CREMA-D and UCF-101, because"
+    " the authors' release counts from the end of the warm-up; for other methods it decays after"
+    " epoch 50. extra-controls has Joint with the later decay."
 )
-ONE_RUN = "The paper prints no ± here, so nothing can be tested; ours has three seeds."
-DOUBTS = "docs/paper-notes.md says which of the paper's numbers here contradict one another."
+ONE_RUN = "The paper prints no ± here, so no test is possible; our numbers are over three seeds."
+DOUBTS = "docs/paper-notes.md lists contradictions between the paper's numbers in this table."
 # key of result.json -> (the column's header, the paper's name of the metric)
 SCORES = {
     "test/acc": ("Acc", "acc"),
     "test/f1_batch64": ("F1", "f1"),
     "test/f1_macro": ("F1, whole", ""),
 }
-# All methods but Unimodal, in the order of the tables.
+# All methods except Unimodal, in table order.
 METHODS = (
     "Joint", "JointUni", "SMV", "OPM", "OGM", "AMCo", "LFM", "MCR", "Mixup", "PowMix", "LeMDA",
     "ARL", "GMM", "Midas",
 )  # fmt: skip
-OURS = ("JointUni", "OGM", "ARL", "GMM")  # methods that the paper does not have
-# The release's switches, each taken back alone: name -> (switch, the other value). The value is the
-# paper's, but for lr_from, of which the paper says nothing.
+OURS = ("JointUni", "OGM", "ARL", "GMM")  # methods that are not in the paper
+# The release's switches, reverted one at a time: name -> (switch, other value). The value is the
+# paper's, except for lr_from, which the paper does not mention.
 TAKEN_BACK = {
     "the sum of the unimodal losses": ("uni_reduce", "sum"),
     "partners of another class": ("pairing", "uniform"),
@@ -55,12 +55,12 @@ TAKEN_BACK = {
 }
 NO_PAPER_READ = {"PowMix": "PowMix(R)", "GMM": "GMM (our formulation)"}
 LABELS = NO_PAPER_READ | {"Joint": "Joint training", "Midas": "MIDAS"}
-# Defaults of MIDAS where METHOD_DEFAULTS have no other.
+# Defaults of MIDAS unless METHOD_DEFAULTS overrides them.
 MIDAS = {"lam": 1.0, "level": "feature", "similarity": "cosine", "warmup_epochs": 10}
 
 
 def midas(dataset: str, **changed: Any) -> RunSet:
-    """MIDAS with these settings; those that are its defaults on the dataset are dropped."""
+    """MIDAS with these settings, dropping those that are its defaults on the dataset."""
     defaults = MIDAS | METHOD_DEFAULTS.get((dataset, "Midas"), {})
     kept = {key: value for key, value in changed.items() if value != defaults.get(key)}
     return RunSet(dataset, "Midas", tuple(sorted(kept.items())))
@@ -68,9 +68,9 @@ def midas(dataset: str, **changed: Any) -> RunSet:
 
 @dataclass(frozen=True)
 class Scores:
-    """A row whose runs each column chooses (by a dataset); None where there is no run.
+    """A row; `runs` maps a column's key (a dataset) to its runs, or None for an empty cell.
 
-    `variant` is the paper's name of the row; `ours` marks a row that the paper lacks.
+    `variant` is the row's name in the paper's numbers; `ours` marks a row not in the paper.
     """
 
     label: str
@@ -80,7 +80,7 @@ class Scores:
 
 
 def method_scores(*methods: str, runs: Callable[..., RunSet] = RunSet) -> list[Scores]:
-    """A row for each method."""
+    """One row per method."""
     return [Scores(LABELS.get(m, m), partial(runs, method=m), ours=m in OURS) for m in methods]
 
 
@@ -92,10 +92,10 @@ def grid(
     *notes: str,
     first: str = "method",
 ) -> Table:
-    """A table by rows and columns.
+    """A table from rows and columns.
 
-    `columns` has what each column chooses runs by, the key of result.json, and the paper's name of
-    the metric ("": the paper has no such number).
+    `columns` maps each column to the argument of `Scores.runs`, the key of result.json, and the
+    paper's name of the metric ("" if the paper has no such number).
     """
     made = []
     for row in rows:
@@ -119,7 +119,7 @@ def score_table(
     first: str = "method",
     repeats: bool = True,
 ) -> Table:
-    """A table of accuracy and both F1 for each dataset; `repeats`: the paper has these numbers."""
+    """Accuracy and both F1 scores for each dataset; `repeats`: the paper has these numbers."""
     columns = {
         Column(header, NAMES[d]): (d, key, metric if repeats else "")
         for d in datasets

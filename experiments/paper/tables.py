@@ -1,4 +1,4 @@
-"""The paper's Tables 1 to 8, and the numbers of its text and of Figure 1a as tables."""
+"""The paper's Tables 1 to 8, and tables of the numbers in its text and Figure 1a."""
 
 from functools import partial
 from itertools import product
@@ -18,24 +18,24 @@ from experiments.paper.rows import (
     score_table,
 )
 
-AMCO_NOTE = "AMCo follows public code: its paper could not be read in full."
+AMCO_NOTE = "AMCo follows public code, since we could not read its full paper."
 
 TABLE_1 = score_table(
     "table1",
-    "Accuracy and F1 (%) of MIDAS and related baselines on four data sets, test part.",
+    "Accuracy and F1 (%) of MIDAS and related baselines on four datasets, test split.",
     FOUR,
     method_scores("Joint", "SMV", "OPM", "AMCo", "LFM", "MCR", "Midas"),
-    "Each seed has its own split with the paper's shares, as in the authors' release. One actor or"
-    " one long video may be in several parts (docs/data.md; extra-splits has other splits).",
+    "Each seed has a different split with the paper's proportions, as in the authors' release. An"
+    " actor or long video may be in several splits (docs/data.md; extra-splits has other splits).",
     LR_NOTE,
-    "The paper's gains of 3.13 and 4.08 points are over MCR, which uses misaligned features, too.",
+    "The paper's gains of 3.13 and 4.08 points are over MCR, which also uses misaligned features.",
     DOUBTS,
     AMCO_NOTE,
 )
 
 
 def ablation(on: tuple[bool, ...]) -> Scores:
-    """A row of Table 2: which of warm-up, weak-modality and hard-sample weighting are on."""
+    """A row of Table 2; `on`: warm-up, weak-modality and hard-sample weighting."""
     off = {"W": ("warmup_epochs", 0), "WM": ("weak_modality", False), "HS": ("hard_sample", False)}
     parts = dict(zip(off, on))
     changed = dict(off[part] for part, use in parts.items() if not use)
@@ -47,28 +47,28 @@ def ablation(on: tuple[bool, ...]) -> Scores:
 TABLE_2 = score_table(
     "table2",
     "MIDAS with and without warm-up (W), weak-modality weighting (WM) and hard-sample weighting"
-    " (HS), test part.",
+    " (HS), test split.",
     FOUR,
     map(ablation, sorted(product((True, False), repeat=3), key=sum)),  # none of them first
-    f"{LR_NOTE} Without W it falls after epoch 50, too.",
-    "Labels are mixed in all rows, so the first row is not Joint: see extra-controls.",
+    f"{LR_NOTE} Without W, MIDAS's also decays after epoch 50.",
+    "All rows use mixed labels, so the first row is not Joint: see extra-controls.",
     DOUBTS,
     first="parts",
 )
 
 TABLE_3 = score_table(
     "table3",
-    "MIDAS and general data augmentation, test part.",
+    "MIDAS and general data augmentation, test split.",
     ("cremad", "food101"),
     method_scores("Joint", "Mixup", "PowMix", "LeMDA", "Midas"),
     LR_NOTE,
-    "PowMix(R) is a reconstruction: its paper could not be read in full.",
+    "PowMix(R) is a reconstruction, since we could not read its full paper.",
     DOUBTS,
 )
 
 TABLE_4 = score_table(
     "table4",
-    "Similarity of hard-sample weighting: L2 distance and cosine, test part.",
+    "Similarity of hard-sample weighting: L2 distance and cosine, test split.",
     THREE,
     [
         Scores("L2 distance", partial(midas, similarity="l2"), "similarity=l2"),
@@ -92,7 +92,7 @@ COUNTS = {"n_train": "#train", "n_val": "#val", "n_test": "#test", "n_class": "#
 
 
 def count(dataset: str, key: str) -> Cell:
-    """A cell of Table 5; the paper's text has the sizes of the last three datasets."""
+    """A cell of Table 5; the sizes of the last three datasets are in the paper's text."""
     place = ("table5" if dataset in FOUR else "text_splits", dataset, "", "", key)
     is_stated = dataset in FOUR or key != "n_class"
     return Cell(RunSet(dataset, "Joint"), f"count/{key}", place if is_stated else None)
@@ -100,15 +100,15 @@ def count(dataset: str, key: str) -> Cell:
 
 TABLE_5 = Table(
     "table5",
-    "Samples of each part and classes, as the runs' data had them.",
+    "Number of samples per split and of classes, as in the data of the runs.",
     (
         *(Column(h, percent=False, digits=0, lower=None, counts=True) for h in COUNTS.values()),
         *(Column(f"Modality {k}", lower=None) for k in (1, 2)),
     ),
     tuple(Row(NAMES[d], (*(count(d, key) for key in COUNTS), *m)) for d, m in MODALITIES.items()),
     (
-        "Each seed's split has these sizes. The last three rows are in the paper's text (Sec. 4.5,"
-        " A.4).",
+        "The split of each seed has these sizes. The last three rows are from the paper's text"
+        " (Sec. 4.5, A.4).",
         DOUBTS,
     ),
     first="data set",
@@ -116,36 +116,36 @@ TABLE_5 = Table(
 
 
 def weighted(dataset: str, lam: float) -> RunSet | None:
-    """MIDAS with a weight of Table 6."""
+    """MIDAS with a weight of Table 6; None if the paper has n/a."""
     return None if dataset == "food101" and lam > 5 else midas(dataset, lam=lam)
 
 
 TABLE_6 = score_table(
     "table6",
-    "MIDAS with other weights lambda of the misaligned loss, test part.",
+    "MIDAS with other weights lambda of the misaligned loss, test split.",
     THREE,
     [
         Scores(f"{lam:g}", partial(weighted, lam=lam), f"lambda={lam:g}")
         for lam in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
     ],
     ONE_RUN,
-    "The paper has n/a for Food-101 at 10 and 20: these are not run.",
+    "The paper has n/a for Food-101 at 10 and 20; we do not run these.",
     first="lambda",
 )
 
 TABLE_7 = score_table(
     "table7",
-    "Sarcasm and Twitter2015, test part.",
+    "Sarcasm and Twitter2015, test split.",
     ("sarcasm", "twitter2015"),
     method_scores("Joint", "AMCo", "MCR", "Midas"),
     ONE_RUN,
-    "The paper states no recipe for these sets; ours is Food-101's (an inference).",
+    "The paper gives no recipe for these datasets; we use Food-101's (an inference).",
     AMCO_NOTE,
 )
 
 
 def minutes(dataset: str, key: str, level: str) -> Cell:
-    """A cell of Table 8; the paper has whole epochs alone."""
+    """A cell of Table 8; the paper has only complete epochs."""
     place = ("table8", dataset, "Midas", f"level={level}", "train_minutes")
     return Cell(midas(dataset, level=level), key, place if key == "time/train_min" else None)
 
@@ -164,8 +164,8 @@ TABLE_8 = Table(
         for d in ("cremad", "kinetics", "food101")
     ),
     (
-        "Minutes depend on the machine: across machines only the ratio of the two levels means"
-        " anything, best in the right half, without the loader. Validation is left out of both.",
+        "Times depend on the machine: across machines compare only the ratio of the two levels,"
+        " preferably in the right half, which excludes the loader. Validation time is excluded.",
         ONE_RUN,
     ),
     first="data set",
@@ -175,7 +175,7 @@ TABLE_8 = Table(
 
 TEXT_MOSI = score_table(
     "text-mosi",
-    "CMU-MOSI, three modalities (Sec. 4.5), test part.",
+    "CMU-MOSI, three modalities (Sec. 4.5), test split.",
     ("mosi",),
     method_scores("Joint", "Midas"),
     ONE_RUN,
@@ -183,27 +183,27 @@ TEXT_MOSI = score_table(
 
 TEXT_CONFUSION = score_table(
     "text-confusion",
-    "CREMA-D: partners drawn at random, and among each sample's two likeliest classes (Sec. A.4),"
-    " test part.",
+    "CREMA-D: partners drawn at random or among each sample's two most likely classes (Sec. A.4),"
+    " test split.",
     ("cremad",),
     [
         Scores("Confusion-based", partial(midas, pairing="confusion"), "pair=confusion_top2"),
         Scores("Random", midas, "pair=random"),
     ],
     ONE_RUN,
-    "Which partner is taken where several qualify, or none does, is our choice: any of them, or any"
-    " sample of another class.",
+    "If several partners qualify, one is drawn at random; if none does, any sample of another class"
+    " (our choice).",
     first="pairing",
 )
 
 
 def stated(runs: RunSet, key: str, table: str, variant: str) -> Cell:
-    """An accuracy that the paper's text states."""
+    """An accuracy stated in the paper's text."""
     return Cell(runs, key, (table, runs.dataset, runs.method, variant, "acc"))
 
 
 def zero_row(label: str, method: str) -> Row:
-    """Both modalities, then each alone, the other's features zero; then Shapley values."""
+    """Both modalities, each alone with the other's features zero, and Shapley values."""
     runs, both = RunSet("cremad", method), ("audio", "video")
     alone = {f"test/acc_zero/{m}": f"zero_vector:{m}_only" for m in both}
     variants = {"test/acc": "overall"} | alone
@@ -212,15 +212,15 @@ def zero_row(label: str, method: str) -> Row:
 
 
 def unimodal(modality: str) -> Cell:
-    """A model of one modality, trained alone."""
+    """A unimodal model."""
     runs = RunSet("cremad", "Unimodal", (("modality", modality),))
     return stated(runs, "test/acc", "text_zero_vector", modality)
 
 
 TEXT_ZERO = Table(
     "text-zero",
-    "CREMA-D: accuracy with both modalities and with each alone, the other's features zero, and"
-    " Shapley values of these accuracies (Sec. A.4), test part.",
+    "CREMA-D: accuracy with both modalities and with each alone (the other's features set to zero),"
+    " and Shapley values of these accuracies (Sec. A.4), test split.",
     (
         *(Column(h, "accuracy", digits=1) for h in ("both", "audio alone", "video alone")),
         *(Column(h, "Shapley value", digits=1, lower=None) for h in ("audio", "video")),
@@ -233,7 +233,7 @@ TEXT_ZERO = Table(
     (
         ONE_RUN,
         LR_NOTE,
-        "Unimodal is a model of one modality trained alone (an inference).",
+        "Unimodal is a model trained on one modality alone (an inference).",
         DOUBTS,
     ),
 )
@@ -242,31 +242,31 @@ JOINT, MIDAS = RunSet("kinetics", "Joint"), midas("kinetics")
 FIGURE_1 = {"val/acc": "val_aligned_top1", "val/acc_mis": "val_misaligned_top2both"}
 TEXT_FIGURE_1 = Table(
     "text-figure1",
-    "Kinetics-Sounds, validation part, best epoch: accuracy, and of misaligned pairs the"
+    "Kinetics-Sounds, validation split, best epoch: accuracy, and for misaligned pairs the"
     f" {TOP_TWO} (Sec. 1, Figure 1a).",
     tuple(Column(header, "accuracy", digits=1) for header in ("aligned", "misaligned")),
     (
         Row("Joint training", tuple(stated(JOINT, k, "fig1a", v) for k, v in FIGURE_1.items())),
         Row("MIDAS", tuple(Cell(MIDAS, key) for key in FIGURE_1)),
     ),
-    (ONE_RUN, LR_NOTE, "MIDAS's bars of Figure 1a have no number in the paper."),
+    (ONE_RUN, LR_NOTE, "The paper gives no numbers for MIDAS's bars in Figure 1a."),
 )
 
 
 def gain(dataset: str) -> Cell:
-    """What MIDAS gains over MCR."""
+    """MIDAS's gain over MCR."""
     place = ("text_4.2", dataset, "Midas", "gain_over_best_baseline", "acc_points")
     return Cell(midas(dataset), "test/acc", place, minus=RunSet(dataset, "MCR"))
 
 
 TEXT_GAINS = Table(
     "text-gains",
-    "What MIDAS gains in accuracy over MCR, the best baseline of Table 1, in points (Sec. 4.2),"
-    " test part.",
+    "Accuracy gain of MIDAS over MCR, the best baseline of Table 1, in points (Sec. 4.2), test"
+    " split.",
     tuple(Column(NAMES[d], "gain") for d in ("kinetics", "cremad")),
     (Row("MIDAS minus MCR", (gain("kinetics"), gain("cremad"))),),
     (
-        "Differences are taken seed by seed, on one split; ± is their standard deviation.",
+        "Differences are per seed, on the same split; ± is their standard deviation.",
         ONE_RUN,
         LR_NOTE,
     ),

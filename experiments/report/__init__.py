@@ -1,1 +1,1 @@
-"""Finished runs as tables, figures and the report."""
+"""Tables, figures and the report from finished runs."""

@@ -1,8 +1,8 @@
-"""A table's number, alone and beside the paper's: difference, interval, Welch's test, verdict.
+"""Compares table cells with the paper: difference, interval, Welch's test, verdict.
 
-The paper's ± is over three runs (Sec. 4); we read it as dividing by n - 1. Tests are two-sided at
-level 0.05 and corrected by Holm over a family: all testable cells of one metric in one table. Runs
-whose settings differ from the paper's, or whose number of samples differs by more than 2 %, are not
+The paper's ± is over three runs (Sec. 4); we assume division by n - 1. Tests are two-sided at level
+0.05, with Holm correction over a family: all testable cells of one metric in one table. Runs whose
+settings differ from the paper's, or whose number of samples differs by more than 2 %, are not
 comparable (our choice: the UCF-101 download has 13,320 clips, the paper counts 13,085).
 """
 
@@ -23,17 +23,17 @@ PAPER_FILE = Path(__file__).parent.with_name("paper") / "paper_results.csv"
 PAPER_SEEDS = 3
 LEVEL = 0.05
 TOLERANCE = 0.02  # of the paper's number of samples
-OFFICIAL = ("recipe", "official")  # not a difference: the authors' own code
+OFFICIAL = ("recipe", "official")  # not a difference: these are the authors' settings
 VERDICTS = ("agrees", "higher", "lower", "untestable", "not comparable", "missing")
 FOOTNOTE = (
     "Difference is ours minus the paper's, with Welch's 95 % interval; verdicts are Holm-corrected"
-    " over the table's cells of one metric at level 0.05. The paper does not say whether its ± is"
-    " over n or n - 1 (a factor of 1.22 at n = 3), nor whether it includes the spread between test"
-    " parts. Ours does where each seed has its own split; the paper's does if its runs used the"
-    " authors' release, which draws one split per seed (an inference). With three runs a side only"
-    " large differences can be shown: `agrees` means that none was shown, not that there is none."
+    " at level 0.05 over the table's cells of one metric. The paper does not say whether its ±"
+    " divides by n or n - 1 (a factor of 1.22 at n = 3), nor whether it includes the variation"
+    " between test sets. Ours does if each seed has a different split; the paper's does if its runs"
+    " used the authors' release, which draws one split per seed (an inference). With three runs on"
+    " each side only large differences can be detected: `agrees` means that none was detected."
 )
-# form -> mark -> how a number that has the mark is written
+# format -> mark -> template for a number with that mark
 MARKS = {
     "markdown": {"best": "**{}**", "second": "<u>{}</u>", "": "{}"},
     "latex": {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"},
@@ -43,11 +43,11 @@ MARKS = {
 
 @dataclass
 class EvaluatedCell:
-    """A cell with each seed's value and their summary, in the unit of result.json.
+    """A cell with the value of each seed and their summary, in the unit of result.json.
 
-    `place` is (row, column); `mark` is "best", "second" or "". Where the paper has the number,
-    `paper` is in the column's unit, and `verdict` one of `VERDICTS`. `test` and `p_holm` are None
-    where nothing was tested; `differs` says what makes the cell not comparable.
+    `place` is (row, column); `mark` is "best", "second" or "". If the paper has the number, `paper`
+    is in the column's unit and `verdict` is one of `VERDICTS`. `test` and `p_holm` are None if no
+    test was made; `differs` says why the cell is not comparable.
     """
 
     place: tuple[int, int]
@@ -69,7 +69,7 @@ class EvaluatedCell:
 
     @property
     def text(self) -> str:
-        """`90.2 ± 0.4 (3)`, `90.2 (1)` for a single run, `--` for none."""
+        """`90.2 ± 0.4 (3)`, `90.2 (1)` for a single run, `--` without runs."""
         shown = self.shown
         return f"{shown.spread(self.column.digits)} ({shown.n})" if shown else MISSING
 
@@ -84,13 +84,13 @@ class EvaluatedCell:
 
     @property
     def side(self) -> str:
-        """The verdict if no difference came from chance."""
+        """The verdict if the difference is significant."""
         return "higher" if self.difference > 0 else "lower" if self.difference < 0 else "agrees"
 
 
 @functools.cache
 def paper_results(path: Path = PAPER_FILE) -> dict[Place, Summary]:
-    """The paper's numbers in its own units; cells that it leaves out ("n/a") are absent."""
+    """The paper's numbers in its units, without cells that it reports as "n/a"."""
     found: dict[Place, Summary] = {}
     for line, row in enumerate(read_table(path), 2):
         place = (row["table"], row["dataset"], row["method"], row["variant"], row["metric"])
@@ -103,7 +103,7 @@ def paper_results(path: Path = PAPER_FILE) -> dict[Place, Summary]:
 
 
 def compare(table: Table, cells: Iterable[EvaluatedCell], reader: Reader) -> None:
-    """Gives each cell for which the paper has a number that number, a test and a verdict."""
+    """Adds the paper's number, a test and a verdict to each cell that the paper reports."""
     families: dict[str, list[EvaluatedCell]] = {}  # metric -> its tested cells
     for cell in cells:
         if not cell.cell.paper:
@@ -125,7 +125,7 @@ def compare(table: Table, cells: Iterable[EvaluatedCell], reader: Reader) -> Non
 
 
 def differences(table: Table, cell: Cell, reader: Reader) -> str:
-    """How a cell's runs differ from the paper's: settings, number of samples; "" if they do not."""
+    """How a cell's runs differ from the paper's in settings or number of samples, or ""."""
     found = [f"{key}={value}" for key, value in table.changed if (key, value) != OFFICIAL]
     for runs in runs_in(cell):
         due = DATASETS[runs.dataset][1]
@@ -138,12 +138,12 @@ def differences(table: Table, cell: Cell, reader: Reader) -> str:
 
 
 def verdict_counts(compared: Iterable[EvaluatedCell]) -> dict[str, int]:
-    """How many cells have each verdict that occurs."""
+    """The number of cells per verdict, without zeros."""
     given = Counter(cell.verdict for cell in compared)
     return {verdict: given[verdict] for verdict in VERDICTS if given[verdict]}
 
 
 def why_not_comparable(compared: Sequence[EvaluatedCell]) -> str:
-    """What makes cells not comparable, as a sentence followed by a space; "" for none."""
+    """Why cells are not comparable, as a sentence followed by a space, or ""."""
     words = dict.fromkeys(word for c in compared if c.differs for word in c.differs.split(", "))
-    return f"What makes cells not comparable: {', '.join(words)}. " if words else ""
+    return f"Not comparable because of: {', '.join(words)}. " if words else ""

@@ -1,9 +1,9 @@
-"""Draws an evaluated figure, as PNG and PDF.
+"""Draws an evaluated figure as PNG and PDF.
 
-Each method has one colour in all figures, from Okabe and Ito's palette. Dashes and shades
-distinguish the curves of one method; bars also have a hatch for each method, so that figures can be
-read without colour. Equal numbers give equal bytes: the font is fixed, the user's settings of
-matplotlib are ignored, and the files hold no dates or versions.
+Each method has the same colour in all figures (Okabe-Ito palette). Dashes and shades distinguish
+the curves of one method, and bars have a hatch per method, so figures are readable without colour.
+Output is reproducible to the byte: the font is fixed, the user's matplotlib settings are ignored,
+and files contain no dates or versions.
 """
 
 import io
@@ -32,7 +32,7 @@ WARMUP = "warm-up ends"
 # method -> colour and hatch
 LOOKS = {"Joint": ("#0072B2", ""), "Midas": ("#D55E00", "///"), "JointUni": ("#009E73", "...")}
 DASHES = ("-", "--", "-.", ":")
-SHADES = (0.0, 0.5, -0.45, -0.8)  # towards white, or below 0 towards black
+SHADES = (0.0, 0.5, -0.45, -0.8)  # towards white; negative: towards black
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -48,29 +48,29 @@ STYLE = {
     "lines.linewidth": 2.0,
     "legend.frameon": False,
     "legend.fontsize": 9,
-    "legend.handlelength": 2.8,  # long enough to show a dash's pattern
-    "pdf.fonttype": 42,  # TrueType: text stays text, and journals take it
+    "legend.handlelength": 2.8,  # long enough to show a dash pattern
+    "pdf.fonttype": 42,  # TrueType: text stays text, as journals require
 }
 
 
 def draw(evaluated: EvaluatedFigure) -> dict[str, bytes]:
-    """Suffix (.png, .pdf) -> the figure as a file's bytes; a schematic's file is in docs/."""
+    """Suffix (.png, .pdf) -> file content; a schematic is read from docs/."""
     if evaluated.figure.kind == "schematic":
         stem = ROOT / evaluated.figure.file
         return {end: stem.with_suffix(end).read_bytes() for end in (".png", ".pdf")}
     png, pdf = io.BytesIO(), io.BytesIO()
     with matplotlib.style.context(["default", STYLE]):
         drawing = compose(evaluated)
-        # The canvases print for themselves, since `savefig` goes through the whole drawing twice.
+        # Print with the canvases directly, since `savefig` would render the drawing twice.
         FigureCanvasAgg(drawing).print_png(png, metadata={"Software": None})
-        drawing.set_layout_engine("none")  # the layout stays as it is
+        drawing.set_layout_engine("none")  # keep the layout
         no_dates = {"Creator": None, "Producer": None, "CreationDate": None}
         FigureCanvasPdf(drawing).print_pdf(pdf, metadata=no_dates)
     return {".png": png.getvalue(), ".pdf": pdf.getvalue()}
 
 
 def cut_panels(png: bytes, evaluated: EvaluatedFigure) -> list[bytes]:
-    """The picture of each panel: a page may put them below each other."""
+    """One image per panel, so that a narrow page can stack them."""
     count = len(evaluated.drawn)
     if count < 2:
         return [png]
@@ -82,7 +82,7 @@ def cut_panels(png: bytes, evaluated: EvaluatedFigure) -> list[bytes]:
 
 
 def compose(evaluated: EvaluatedFigure) -> Drawing:
-    """Panels side by side, each below its legend; those of one quantity have one scale."""
+    """Panels side by side, each below its legend; panels with the same y label share a scale."""
     drawn = evaluated.drawn
     layout = ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.07)
     drawing = Drawing(figsize=(PANEL[0] * len(drawn), PANEL[1]), layout=layout)
@@ -95,7 +95,7 @@ def compose(evaluated: EvaluatedFigure) -> Drawing:
             handles[WARMUP] = axes.axvline(end + 0.5, color="#555555", dashes=(2, 2), linewidth=1.2)
         axes.set_title(panel.title)
         axes.set_ylabel(panel.y_label)
-        widest = max(0.5 + 0.075 * len(label) for label in handles)  # inches: a line, the letters
+        widest = max(0.5 + 0.075 * len(label) for label in handles)  # inches: line and text
         columns = min(len(handles), max(1, int((PANEL[0] - 0.2) / widest)))
         part.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns)
         all_axes.append(axes)
@@ -106,9 +106,9 @@ def compose(evaluated: EvaluatedFigure) -> Drawing:
 
 
 def paint_bars(axes: Axes, evaluated: EvaluatedPanel) -> dict[str, Any]:
-    """Bars, error bars and the means above; label -> its handle in the legend.
+    """Draws bars, error bars and the means above them; returns label -> legend handle.
 
-    Series and groups without any bar take no room.
+    Leaves no space for series and groups without bars.
     """
     drawn, handles = evaluated.drawn, {}
     groups = [group for group in evaluated.panel.groups if any(group in s.points for s in drawn)]
@@ -124,16 +124,16 @@ def paint_bars(axes: Axes, evaluated: EvaluatedPanel) -> dict[str, Any]:
         for left, mean, std in zip(x, height, spread):
             text, at = f"{mean:.{digits}f}", (left, mean + std)
             axes.annotate(text, at, (0, 4), textcoords="offset points", ha="center", fontsize=9)
-    # Long names go over two lines, so that four fit side by side.
+    # Break long names into two lines, so that four fit side by side.
     names = [name.replace("-", "-\n", 1) if len(name) > 10 else name for name in groups]
     axes.set_xticks(range(len(groups)), names)
     axes.set_xlim(-0.6, len(groups) - 0.4)
-    axes.margins(y=0.12)  # room for the numbers above
+    axes.margins(y=0.12)  # space for the numbers
     return handles
 
 
 def paint_curves(axes: Axes, evaluated: EvaluatedPanel) -> dict[str, Any]:
-    """Means as lines, standard deviations as bands; label -> its handle in the legend."""
+    """Draws means as lines, standard deviations as bands; returns label -> legend handle."""
     handles: dict[str, Any] = {}
     for one in evaluated.drawn:
         x, look = list(one.points), colour(one.series)
@@ -149,6 +149,6 @@ def paint_curves(axes: Axes, evaluated: EvaluatedPanel) -> dict[str, Any]:
 
 
 def colour(series: Series) -> tuple[float, ...]:
-    """The method's colour in the series' shade."""
+    """The method's colour in the shade of the series."""
     shade, target = SHADES[series.shade], 1.0 if SHADES[series.shade] > 0 else 0.0
     return tuple(c + abs(shade) * (target - c) for c in to_rgb(LOOKS[series.method][0]))

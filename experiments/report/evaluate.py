@@ -1,6 +1,6 @@
-"""A table evaluated once: its numbers, the best of them, the paper's beside them, its sources.
+"""Evaluates a table: its numbers, best values, comparison with the paper, and provenance.
 
-Markdown, CSV and LaTeX (`render.py`) and HTML (`html.py`) only format what is here.
+Markdown, CSV and LaTeX (`render.py`) and HTML (`html.py`) only format the result.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ Entry = EvaluatedCell | str | None  # a number, a text, or nothing
 
 @dataclass(frozen=True)
 class EvaluatedTable:
-    """A table with its numbers; `entries` has a row for each of the table's.
+    """A table with its numbers; `entries` has one row per row of the table.
 
-    `runs` are the finished runs behind it; `missing` are those that it still needs, and `to_fill`
-    the commands that make them, each with a hint or "".
+    `runs` are its finished runs, `missing` the runs that it still needs, and `to_fill` the commands
+    for these, each with a hint or "".
     """
 
     table: Table
@@ -32,13 +32,13 @@ class EvaluatedTable:
     to_fill: list[tuple[str, str]]
 
     def rows(self, ours: bool | None = None) -> Iterator[tuple[Row, list[Entry]]]:
-        """All rows, or only those that the paper has or does not have."""
+        """All rows, or only those that are (not) in the paper."""
         for row, entries in zip(self.table.rows, self.entries, strict=True):
             if ours is None or row.ours == ours:
                 yield row, entries
 
     def cells(self) -> Iterator[tuple[Row, EvaluatedCell]]:
-        """All numbers, row by row."""
+        """All cells with numbers, row by row."""
         for row, entries in self.rows():
             yield from ((row, entry) for entry in entries if isinstance(entry, EvaluatedCell))
 
@@ -49,7 +49,7 @@ class EvaluatedTable:
 
     @property
     def marks_note(self) -> str:
-        """What bold and underlined mean, as far as they occur."""
+        """The legend for bold and underlined numbers, as far as they occur."""
         marks = {cell.mark for _, cell in self.cells()}
         if "best" not in marks:
             return ""
@@ -59,12 +59,12 @@ class EvaluatedTable:
 
     @property
     def footer(self) -> str:
-        """How the numbers were chosen and what the runs behind them have in common."""
+        """How the numbers were selected, and the provenance of the runs."""
         return " ".join([SELECTION, PLUS_MINUS, *provenance(self.runs)])
 
 
 def evaluate(table: Table, reader: Reader) -> EvaluatedTable:
-    """Reads the table's runs and computes everything that its forms show."""
+    """Reads the table's runs and computes everything that is rendered."""
     entries = [
         [evaluate_entry(table, r, c, entry, reader) for c, entry in enumerate(row.cells)]
         for r, row in enumerate(table.rows)
@@ -79,7 +79,7 @@ def evaluate(table: Table, reader: Reader) -> EvaluatedTable:
 def evaluate_entry(
     table: Table, row: int, column: int, entry: Cell | str | None, reader: Reader
 ) -> Entry:
-    """The number that the cell's finished runs give; a text stays."""
+    """The number from the cell's finished runs; a text is returned unchanged."""
     if not isinstance(entry, Cell):
         return entry
     values, *others = (reader.values(runs, table.seeds, entry.key) for runs in runs_in(entry))
@@ -90,10 +90,10 @@ def evaluate_entry(
 
 
 def mark_best(table: Table, entries: list[list[Entry]]) -> None:
-    """Marks each column's best and second best mean, as they are shown; equals share a mark.
+    """Marks each column's best and second-best mean after rounding; ties share a mark.
 
-    In a table of the paper's, rows that it does not have take no part. Of fewer than three means
-    there is no second: one of two is no distinction.
+    In a table of the paper, rows that are not in the paper are ignored. With fewer than three means
+    there is no second best.
     """
     rivals = [own for row, own in zip(table.rows, entries) if not (row.ours and table.repeats)]
     for place, column in enumerate(table.columns):

@@ -1,4 +1,4 @@
-"""A figure evaluated once: its plotted numbers, its names, its caption. `draw.py` adds nothing."""
+"""Evaluates a figure: its plotted numbers, labels and caption. `draw.py` only draws them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from experiments.report.statistics import Summary, summarise
 
 @dataclass(frozen=True)
 class EvaluatedSeries:
-    """A curve or a method's bars: the label in the legend, and y by x, an epoch or a group."""
+    """A curve or the bars of a method: its legend label, and x (epoch or group) -> y."""
 
     series: Series
     label: str
@@ -19,7 +19,7 @@ class EvaluatedSeries:
 
 @dataclass(frozen=True)
 class EvaluatedPanel:
-    """A panel in the unit of its axes; `warmup_end` is an epoch, or 0 where none is marked."""
+    """A panel in the unit of its axes; `warmup_end` is an epoch, or 0 for no mark."""
 
     panel: Panel
     series: list[EvaluatedSeries]
@@ -45,7 +45,7 @@ class EvaluatedPanel:
 
 @dataclass(frozen=True)
 class EvaluatedFigure:
-    """A figure with all that is drawn of it, its finished runs, and those that it still needs."""
+    """A figure with its evaluated panels, its finished runs, and the runs that it still needs."""
 
     figure: Figure
     panels: list[EvaluatedPanel]
@@ -54,12 +54,12 @@ class EvaluatedFigure:
 
     @property
     def drawn(self) -> list[EvaluatedPanel]:
-        """The panels that have a point: the others are left out."""
+        """The panels that have a point; the others are not drawn."""
         return [one for one in self.panels if one.drawn]
 
     @property
     def not_drawn(self) -> str:
-        """The panels, series and bars without a point, by their names; "" for none."""
+        """The names of panels, series and bars without a point, or ""."""
         if len({one.lacks for one in self.panels}) == 1:  # the same in every panel
             return self.panels[0].lacks
         lacking = [one for one in self.panels if one.lacks]
@@ -69,7 +69,7 @@ class EvaluatedFigure:
 
     @property
     def caption(self) -> str:
-        """The registry's caption, how many seeds the means are over, and what is not drawn."""
+        """The registry's caption, plus the number of seeds and what is not drawn."""
         parts, series = (
             [self.figure.caption],
             [one for panel in self.panels for one in panel.series],
@@ -82,9 +82,9 @@ class EvaluatedFigure:
             shown = "error bars" if self.figure.kind == "bars" else "bands"
             parts.append(f"Mean ± sample standard deviation ({shown}) over {seeds} seeds.")
         if any(one.label != one.series.label for one in series):
-            parts.append("In parentheses: the modality that is the weak one at the end.")
+            parts.append("In parentheses: the weak modality in the last epoch.")
         if counts and self.not_drawn:
-            parts.append(f"Not drawn, as no finished run has them: {self.not_drawn}.")
+            parts.append(f"Not drawn, because no run is finished: {self.not_drawn}.")
         return " ".join(parts)
 
 
@@ -102,9 +102,9 @@ def evaluate_figure(figure: Figure, reader: Reader) -> EvaluatedFigure:
 def evaluate_series(
     figure: Figure, panel: Panel, series: Series, reader: Reader
 ) -> EvaluatedSeries:
-    """The mean over the runs for each group of bars, or for each epoch in rising order.
+    """The mean over the runs for each group of bars, or for each epoch in ascending order.
 
-    Of a series of largest weights the label names the modality that has the largest at the end.
+    The label of a series of largest weights names the modality with the largest one at the end.
     """
     by_x: dict[Any, list[float]] = {}
     weak = set()

@@ -1,7 +1,7 @@
-"""The report: tables, figures and the runs behind them in one HTML file that loads nothing.
+"""The report: tables, figures and their runs in one self-contained HTML file.
 
-`report.html.j2` is the page; here is what it is filled with. Equal runs give equal bytes. The page
-is readable without its script, which only sorts the lists of cells.
+This module computes the values for the template `report.html.j2`. Output is reproducible to the
+byte. The page is readable without its script, which only sorts the lists of cells.
 """
 
 import base64
@@ -28,10 +28,10 @@ from experiments.report.reader import HINTS, Reader
 from experiments.report.statistics import exact
 
 STATES = {
-    "new": "not begun",
-    "partial": "begun and not finished",
-    "failed": "stopped with an error",
-    "unusable": "damaged or another run's",
+    "new": "not started",
+    "partial": "started but not finished",
+    "failed": "failed",
+    "unusable": "damaged or from another run",
 }
 MACHINE = ("device", "threads", "torch", "commit")
 COMPARED = {"agrees": "in agreement", "higher": "higher", "lower": "lower"}
@@ -44,9 +44,9 @@ def report(
     reader: Reader,
     notes: str,
 ) -> str:
-    """The page; `pictures` has the PNG of each panel of each drawn figure, by the figure's id.
+    """The page; `pictures` maps figure ids to the PNGs of their panels.
 
-    `notes` is the path of docs/paper-notes.md as seen from the page.
+    `notes` is the path of docs/paper-notes.md relative to the page.
     """
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.loader, environment.autoescape = FileSystemLoader(Path(__file__).parent), True
@@ -80,34 +80,34 @@ def report(
 
 
 def prose(text: str) -> Markup:
-    """A sentence of ours, in which `backticks` mark code."""
+    """Text as HTML, with `backticks` as code."""
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def leading_table(tables: Sequence[EvaluatedTable]) -> EvaluatedTable | None:
-    """The first table that has a run; without any, the first one."""
+    """The first table that has a run, or else the first table."""
     return next((t for t in tables if t.runs), tables[0] if tables else None)
 
 
 def finding(tables: Sequence[EvaluatedTable]) -> str:
-    """One sentence: who leads the leading table, and how far the numbers agree with the paper's."""
+    """One sentence: the best row of the leading table, and the agreement with the paper."""
     table = leading_table(tables)
     if table is None or not table.runs:
-        return "No finished run yet: there is nothing to report."
+        return "No finished run yet, so there is nothing to report."
     compared = [cell for table in tables for cell in table.compared]
     counts = compare.verdict_counts(compared)
     if COMPARED.keys() & counts.keys():
         words = ", ".join(f"{counts.get(v, 0)} {phrase}" for v, phrase in COMPARED.items())
-        agreement = f"against the paper, cell by cell: {words}"
+        agreement = f"compared with the paper, cell by cell: {words}"
     elif any(cell.shown for cell in compared):
-        agreement = "none of the numbers could be compared with the paper's"
+        agreement = "none of the numbers could be compared with the paper"
     else:
-        agreement = "the paper reports no counterpart of these numbers"
+        agreement = "the paper does not report these numbers"
     return f"{leader(table)}; {agreement}."
 
 
 def leader(evaluated: EvaluatedTable) -> str:
-    """Which row is best in the first column that has a best one, and the first other row."""
+    """The best row in the first column that has one, compared with the first other row."""
     cells = [(row.label, cell) for row, cell in evaluated.cells() if cell.summary]
     for place, column in enumerate(evaluated.table.columns):
         numbers = {label: cell for label, cell in cells if cell.place[1] == place}
@@ -121,45 +121,44 @@ def leader(evaluated: EvaluatedTable) -> str:
                 f" {numbers[other].text} for {other}"
                 f"{few if len(numbers) < len(evaluated.table.rows) else ''}"
             )
-    return f"No row of {evaluated.table.id} is better than another yet"
+    return f"No row of {evaluated.table.id} is best yet"
 
 
 class RunsBehind:
-    """What the page shows of runs: commands, folders, environments, and what is missing."""
+    """What the page shows about runs: commands, folders, environments, missing runs."""
 
     def __init__(self, reader: Reader):
         self.reader = reader
         self.seconds = cache(Estimator(reader).seconds)
 
     def counted(self, artifacts: Sequence[Artifact]) -> str:
-        """How many of all runs there are, and in what state the others are."""
+        """The number of finished runs, and the states of the others."""
         states = Counter(self.reader.run(*pair)[1] for pair in needed(artifacts))
         rest = [f"{states[state]} {words}" for state, words in STATES.items() if states[state]]
-        return "; ".join([f"{states['done']} of {states.total()} are there", *rest])
+        return "; ".join([f"{states['done']} of {states.total()} are done", *rest])
 
     def cost(self, wanted: Sequence[tuple[RunSet, int]]) -> str:
-        """How many runs, and how long they take one after another."""
+        """The number of runs, and the time they take one after another."""
         count = "1 run" if len(wanted) == 1 else f"{len(wanted)} runs"
         rest = time_left(self.seconds(runs, seed) for runs, seed in wanted)
         return f"{count}, {rest}" if rest else count
 
     def run(self, runs: RunSet, seed: int, cell: EvaluatedCell | None = None) -> dict[str, Any]:
-        """A run's command; its value for a cell and its folder, or why it is missing."""
+        """A run's command, with its folder and its value for `cell`, or why it is missing."""
         found: dict[str, Any] = {"seed": seed, "command": self.reader.commands(runs, [seed])}
         state, seconds = self.reader.run(runs, seed)[1], self.seconds(runs, seed)
         if state == "done" and cell:
             value = self.reader.values(runs, [seed], cell.cell.key).get(seed)
-            shown = "no such number" if value is None else exact(value * cell.column.scale)
+            shown = "no value" if value is None else exact(value * cell.column.scale)
             return found | {"value": shown, "folder": runs.folder(Path(), seed).path.as_posix()}
         time = "no estimate" if seconds is None else f"about {duration(seconds)} left"
         return found | {"why": f"{HINTS.get(state, STATES.get(state))}; {time}"}
 
     def of_cell(self, seeds: Sequence[int], cell: EvaluatedCell) -> list[dict[str, Any]]:
-        """All runs of a cell."""
         return [self.run(runs, seed, cell) for runs in runs_in(cell.cell) for seed in seeds]
 
     def environments(self, seeds: Sequence[int], cell: Cell) -> list[str]:
-        """A line for each environment among the runs' starts, with the seeds that had it."""
+        """One line per environment in which the runs were started, with its seeds."""
         found: dict[str, list[int]] = {}
         for run in [run for runs in runs_in(cell) for run in self.reader.finished(runs, seeds)]:
             for start in run.starts:
@@ -174,11 +173,11 @@ class RunsBehind:
         ]
 
     def damaged(self, wanted: Sequence[tuple[RunSet, int]]) -> bool:
-        """Whether a folder must be given up, which the launcher does not do by itself."""
+        """Whether a folder must be overwritten, which the launcher does not do by itself."""
         return any(self.reader.run(runs, seed)[1] == "unusable" for runs, seed in wanted)
 
     def launch_command(self, artifact: Artifact) -> str:
-        """What makes all that the artifact lacks."""
+        """The command that makes all missing runs of the artifact."""
         name = artifact.id.removesuffix(suffix_of(dict(artifact.changed)))
         words = ["python", "-m", "experiments", "run", name]
         if artifact.changed:

@@ -1,4 +1,4 @@
-"""Where the numbers come from: what the runs behind them have in common, and what differs."""
+"""Provenance of the numbers: what their runs have in common, and what differs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,21 +10,21 @@ from experiments.run.settings import DATASET_DEFAULTS
 PLUS_MINUS = "± is the sample standard deviation (n - 1) over the n seeds in parentheses."
 # whether the seeds of a cell have different splits -> what its ± includes
 INCLUDED = {
-    (True,): "the spread between test parts as well as between trainings (a split per seed)",
-    (False,): "only the spread between trainings (one split for all seeds)",
-    (False, True): "the spread between test parts only in columns with a split per seed",
+    (True,): "the variation between test sets as well as between trainings (one split per seed)",
+    (False,): "only the variation between trainings (one split for all seeds)",
+    (False, True): "the variation between test sets only in columns with one split per seed",
 }
 SELECTION = (
-    "Each run's epoch is chosen by validation accuracy only (the first of equal ones); the whole"
-    " test part is read once, at the end."
+    "The epoch of each run is selected by validation accuracy only (ties: the first); the complete"
+    " test split is evaluated once, at the end."
 )
-HASH_DIGITS = 12  # of a hash that is shown; env.json has all of them
-NO_MACHINE = ("commit", "spec_hash", "hashes", "raw")  # of env.json: reported separately
+HASH_DIGITS = 12  # shown digits of a hash; env.json has all of them
+NO_MACHINE = ("commit", "spec_hash", "hashes", "raw")  # keys of env.json reported separately
 Split = tuple[Any, ...]
 
 
 def provenance(runs: Sequence[Finished]) -> list[str]:
-    """Sentences on what ± includes, what the runs share, and what differs between them."""
+    """Sentences on what ± includes, what the runs have in common, and how they differ."""
     if not runs:
         return ["No finished run yet."]
     starts = [start for run in runs for start in run.starts]
@@ -48,13 +48,13 @@ def by_dataset(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
 
 
 def split_of(run: Finished) -> Split:
-    """What decides a run's split; an official one has no seed."""
+    """What determines a run's split; official splits have no seed."""
     rule, *drawn = map(run.config["settings"].get, ("split_rule", "split_seed", "stratify"))
     return (rule,) if str(rule).startswith("official") else (rule, *drawn)
 
 
 def plus_minus(runs: Sequence[Finished]) -> str:
-    """What ± includes, for each dataset of which a cell has several seeds; "" for none."""
+    """What ± includes, for each dataset with several seeds in a cell, or ""."""
     datasets: dict[str, list[str]] = {}
     for dataset, own in by_dataset(runs).items():
         splits: dict[object, list[Split]] = {}
@@ -63,19 +63,19 @@ def plus_minus(runs: Sequence[Finished]) -> str:
         kinds = {len(set(one)) > 1 for one in splits.values() if len(one) > 1}
         if kinds:
             datasets.setdefault(INCLUDED[tuple(sorted(kinds))], []).append(dataset)
-    parts = [f"of {', '.join(names)} includes {what}" for what, names in datasets.items()]
-    return f"± {'; that '.join(parts)}." if parts else ""
+    parts = [f"± for {', '.join(names)} includes {what}" for what, names in datasets.items()]
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def hashes_of(dataset: str, runs: Sequence[Finished]) -> str:
-    """The hashes of a dataset's runs; those that differ with the split are only counted."""
+    """The hashes of a dataset's runs; hashes that vary with the split are only counted."""
     seen: set[tuple[str, Split, str]] = set()  # name, group of runs, hash
     for run, hashes in [(one, hashes_in(start)) for one in runs for start in one.starts]:
-        # Whatever the split: one preparation, and of one preparation the same samples.
+        # Regardless of the split, the preparation should be the same, and so should its samples.
         common = {"spec": (), "data": (hashes["spec"],)}
         seen |= {(name, common.get(name, split_of(run)), value) for name, value in hashes.items()}
     parts: list[str] = []
-    each: dict[str, int] = {}  # name of a hash that each split has for itself -> how many splits
+    each: dict[str, int] = {}  # name of a hash that is different for each split -> number of splits
     for name in sorted({name for name, _, _ in seen}):
         groups = [group for other, group, _ in seen if other == name]
         values = sorted({value for other, _, value in seen if other == name})
@@ -86,19 +86,19 @@ def hashes_of(dataset: str, runs: Sequence[Finished]) -> str:
             warning = " (MIXED: not all runs saw the same samples)" * (mixed and name == "data")
             parts.append(f"{name} {' and '.join(values)}{warning}")
     count = next(iter(each.values()), 0)
-    varied = f"; for each of {count} splits its own {', '.join(each)}" if each else ""
+    varied = f"; different for each of {count} splits: {', '.join(each)}" if each else ""
     return f"Hashes of {dataset}: {', '.join(parts)}{varied}."
 
 
 def hashes_in(start: dict[str, Any]) -> dict[str, str]:
-    """The named hashes of one start of a run, shortened."""
+    """The shortened hashes of one start of a run, by name."""
     named, spec = start.get("hashes"), {"spec": start.get("spec_hash", "unknown")}
     all_of_them = spec | named if isinstance(named, dict) else spec
     return {name: str(value)[:HASH_DIGITS] for name, value in all_of_them.items()}
 
 
 def shared_settings(run: Finished) -> dict[str, Any]:
-    """Settings and preparation that should be the same in all runs of a dataset."""
+    """Settings and preparation that should be the same in all runs on a dataset."""
     dataset, varied = run.runs.dataset, dict(run.runs.overrides)
     settings = run.config["settings"] | run.config["prep"]
     split_follows_seed = DATASET_DEFAULTS.get(dataset, {}).get("split_seed", 0) is None

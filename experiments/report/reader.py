@@ -1,6 +1,6 @@
-"""Which runs count: finished, undamaged, and those that the registry asks for.
+"""Reads the runs that tables and figures use: finished, undamaged, with the right configuration.
 
-A folder that is damaged, half-written or another run's is named on stderr and counts as missing.
+Folders that are damaged, incomplete or from another run are reported on stderr, as missing runs.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from experiments.paper.kinds import Artifact, RunSet
 from experiments.paper.registry import needed
 from experiments.run.folder import RunFolder
 
-HUGE = 1e100  # sums of larger numbers may not be finite
+HUGE = 1e100  # sums of larger numbers may overflow
 HINTS = {
-    "partial": "begun: it will continue where it stopped",
-    "failed": "it stopped with an error: see error.txt in its folder",
+    "partial": "started: it will resume",
+    "failed": "it failed: see error.txt in its folder",
     "unusable": "its folder is damaged or belongs to another run, and will be overwritten",
 }
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a done run left."""
+    """The files of a finished run."""
 
     runs: RunSet
     seed: int
@@ -38,16 +38,16 @@ class Finished:
 
     @cached_property
     def log(self) -> list[dict[str, Any]]:
-        """One line an epoch, read on demand."""
+        """One record per epoch, read on demand."""
         return self.folder.read_log()
 
     @property
     def best(self) -> dict[str, Any]:
-        """The log's line of the chosen epoch."""
+        """The log record of the best epoch."""
         return self.log[self.result["best_epoch"] - 1]
 
     def number(self, value: Any, key: str) -> float | None:
-        """A measured value as a float; None, and a line on stderr, when it is no number."""
+        """A value as a float; None, with a warning on stderr, if it is not a number."""
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         print(f"WARNING: {self.runs.name}/seed{self.seed} has no value {key}", file=sys.stderr)
@@ -74,18 +74,18 @@ class Reader:
             return None, "unusable"
 
     def finished(self, runs: RunSet, seeds: Iterable[int]) -> list[Finished]:
-        """The usable runs among the seeds, in their order."""
+        """The usable runs of these seeds, in order."""
         found = (self.run(runs, seed)[0] for seed in seeds)
         return [run for run in found if run is not None]
 
     def behind(self, artifact: Artifact) -> list[Finished]:
-        """The usable runs among all that the artifact needs."""
+        """The usable runs of the artifact."""
         return [run for runs in artifact.runs() for run in self.finished(runs, artifact.seeds)]
 
     def values(self, runs: RunSet, seeds: Iterable[int], key: str) -> dict[int, float]:
-        """Seed -> number of result.json; a run that lacks it is named once on stderr.
+        """Seed -> number from result.json; runs without it are reported once on stderr.
 
-        Keys that begin with val/ are the log's, at the chosen epoch.
+        Keys that start with val/ are read from the log at the best epoch.
         """
         found = {seed: self._value(runs, seed, key) for seed in seeds}
         return {seed: value for seed, value in found.items() if value is not None}
@@ -97,13 +97,13 @@ class Reader:
         return run.number((run.best if key.startswith("val/") else run.result).get(key), key)
 
     def missing(self, artifacts: Iterable[Artifact]) -> list[tuple[RunSet, int]]:
-        """The (runs, seed) that the artifacts need and that cannot be used yet."""
+        """The (runs, seed) pairs of the artifacts that are not done."""
         return [(r, s) for r, s in needed(artifacts) if self.run(r, s)[1] != "done"]
 
     def to_fill(self, artifacts: Iterable[Artifact]) -> list[tuple[str, str]]:
-        """(command, why the runs do not count yet or "") for the missing runs.
+        """(command, hint or "") for the missing runs.
 
-        Runs that differ only in their seed and are in the same state are one command.
+        Runs in the same state that differ only in their seed share a command.
         """
         groups: dict[tuple[RunSet, str], list[int]] = {}
         for runs, seed in self.missing(artifacts):
@@ -111,9 +111,9 @@ class Reader:
         return [(self.commands(r, seeds), HINTS.get(s, "")) for (r, s), seeds in groups.items()]
 
     def commands(self, runs: RunSet, seeds: Sequence[int]) -> str:
-        """One line of shell that makes the runs of these seeds, all in the state of the first.
+        """A shell one-liner that makes the runs of these seeds, which are all in the same state.
 
-        It has `--overwrite` where a folder cannot be used and must be given up.
+        Includes `--overwrite` if their folders are unusable.
         """
         extra = [] if self.results == Path("results") else ["--results_dir", str(self.results)]
         if self.run(runs, seeds[0])[1] == "unusable":
@@ -122,15 +122,15 @@ class Reader:
 
 
 def read_config(folder: RunFolder, runs: RunSet, seed: int) -> dict[str, Any]:
-    """The run's configuration; raises `UsageError` when it is another run's or not whole."""
+    """The run's configuration; raises `UsageError` if it is damaged or from another run."""
     if not folder.file("config.json").exists():
-        raise UsageError("it holds a result and no config.json: move the folder away")
+        raise UsageError("it has a result but no config.json: move the folder away")
     config = folder.read_json("config.json")
     asked = {"dataset": runs.dataset, "method": runs.method, "seed": seed}
     for key, value in (asked | {"differing": dict(runs.overrides)}).items():
         if config.get(key) != value:
             there = shown(repr(config.get(key)))
-            raise UsageError(f"config.json is another run's: {key} is {there}, not {value!r}")
+            raise UsageError(f"config.json is from another run: {key} is {there}, not {value!r}")
     for key in ("settings", "prep", "hparams"):
         if not isinstance(config.get(key), dict):
             raise UsageError(f"config.json is damaged: {key} is not an object")
@@ -138,7 +138,7 @@ def read_config(folder: RunFolder, runs: RunSet, seed: int) -> dict[str, Any]:
 
 
 def read_finished(folder: RunFolder, runs: RunSet, seed: int, config: dict[str, Any]) -> Finished:
-    """A done run's files; raises `UsageError` when one of them is not whole."""
+    """The files of a finished run; raises `UsageError` if one of them is damaged."""
     starts = folder.read_json("env.json").get("starts")
     if not (starts and isinstance(starts, list) and all(isinstance(s, dict) for s in starts)):
         raise UsageError("env.json is damaged: it has no list of starts")
@@ -153,10 +153,10 @@ def read_finished(folder: RunFolder, runs: RunSet, seed: int, config: dict[str, 
 
 
 def check_log(folder: RunFolder, known: str | None, epochs: int) -> None:
-    """Raises `UsageError` for a log that is not whole.
+    """Raises `UsageError` if the log is incomplete or damaged.
 
-    `known` is the digest that train.py noted in result.json: bytes that have it need not be parsed.
-    Numbers that are not finite are written as NaN and Infinity.
+    `known` is its digest from result.json: a file that matches need not be parsed, unless it
+    contains non-finite numbers (written as NaN and Infinity).
     """
     text = folder.file("log.jsonl").read_bytes() if folder.file("log.jsonl").exists() else b""
     damaged = bool(known) and known != hashlib.sha256(text).hexdigest()
@@ -166,13 +166,13 @@ def check_log(folder: RunFolder, known: str | None, epochs: int) -> None:
     log = folder.read_log()
     numbers = [line.get("epoch") for line in log]
     if damaged or numbers != list(range(1, len(log) + 1)) or len(log) < epochs:
-        raise UsageError(f"log.jsonl is damaged: {epochs} epochs expected, {len(log)} whole lines")
+        raise UsageError(f"log.jsonl is damaged: {len(log)} valid lines, expected {epochs} epochs")
     for line in log:
         check_finite(line)
 
 
 def check_finite(line: dict[str, Any]) -> None:
-    """Raises `UsageError` for a number that is not finite, or huge."""
+    """Raises `UsageError` if a number is not finite or is huge."""
     for key, value in line.items():
         if isinstance(value, int | float) and not abs(value) < HUGE:
             raise UsageError(f"damaged: {key} is {str(value)[:40]}")

@@ -3,8 +3,8 @@ r"""Evaluated tables and figures as Markdown, CSV and LaTeX.
     \usepackage{booktabs,graphicx}
     \input{results/tables/table1}
 
-In LaTeX, a table of more than three columns takes both columns of a two-column paper. One of more
-than six goes on below itself, block after block: side by side its type would be too small to read.
+In LaTeX, a table with more than three columns spans both columns of a two-column paper. A table
+with more than six columns is split into parts below each other, to keep the text readable.
 """
 
 import re
@@ -63,7 +63,7 @@ FIGURE = r"""% \usepackage{{graphicx}}
 
 
 def markdown(evaluated: EvaluatedTable) -> str:
-    """The table with its notes, what is missing, and where the numbers come from."""
+    """The table with its notes, missing runs and provenance."""
     table, compared = evaluated.table, evaluated.compared
     rows = [[table.first, *(column.name for column in table.columns)]]
     for row, entries in evaluated.rows():
@@ -78,21 +78,21 @@ def markdown(evaluated: EvaluatedTable) -> str:
     if compared:
         counts = ", ".join(f"{n} {verdict}" for verdict, n in verdict_counts(compared).items())
         why = why_not_comparable(compared)
-        parts.append(f"Against the paper, cell by cell: {counts}. {why}{FOOTNOTE}")
+        parts.append(f"Compared with the paper, cell by cell: {counts}. {why}{FOOTNOTE}")
     if evaluated.to_fill:
         hints = [(command, f" ({hint})" if hint else "") for command, hint in evaluated.to_fill]
-        parts += ["To fill:", "\n".join(f"- `{command}`{hint}" for command, hint in hints)]
+        parts += ["Missing runs:", "\n".join(f"- `{command}`{hint}" for command, hint in hints)]
     return "\n\n".join(part for part in [*parts, evaluated.footer] if part) + "\n"
 
 
 def markdown_figure(evaluated: EvaluatedFigure) -> str:
-    """The picture with its caption."""
+    """The image with its caption."""
     name = evaluated.figure.id
     return f"![{name}](<{name}.png>)\n\n**{name}.** {evaluated.caption}\n"
 
 
 def numbers_csv(evaluated: EvaluatedTable) -> str:
-    """One line a cell: a text, or in the unit of result.json each seed's own value."""
+    """One line per cell: a text, or the value of each seed in the unit of result.json."""
     header = ("row", "column", "runs", "metric", "mean", "std", "n", "seeds", "values")
     lines: list[tuple[str, ...]] = []
     for row, entries in evaluated.rows():
@@ -108,12 +108,12 @@ def numbers_csv(evaluated: EvaluatedTable) -> str:
 
 
 def summary_fields(summary: Summary | None) -> tuple[str, str, str]:
-    """Mean, standard deviation and count of a CSV line."""
+    """Mean, standard deviation and count for a CSV line."""
     return (exact(summary.mean), exact(summary.std), str(summary.n)) if summary else ("", "", "0")
 
 
 def comparison_csv(evaluated: EvaluatedTable) -> str:
-    """Ours beside the paper's, one line a cell, in the paper's unit."""
+    """Our numbers and the paper's, one line per cell, in the paper's unit."""
     header = (
         "row", "column", "runs", "ours", "ours_std", "ours_n", "paper", "paper_std", "paper_n",
         "difference", "low", "high", "p", "p_holm", "verdict", "differs",
@@ -141,22 +141,22 @@ def figure_csv(evaluated: EvaluatedFigure) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it stands: also two hyphens, which it would draw as one dash."""
+    """Text escaped for LaTeX, including double hyphens, which it would draw as a dash."""
     return re.sub("-(?=-)", "-{}", text.translate({ord(c): new for c, new in ESCAPES.items()}))
 
 
 def latex(evaluated: EvaluatedTable) -> str:
-    """The table's file; its sources are in comments at the top."""
-    table, seeds, dash = evaluated.table, len(evaluated.table.seeds), "A dash: no run yet."
+    """The table's .tex file, with its provenance in a comment at the top."""
+    table, seeds, dash = evaluated.table, len(evaluated.table.seeds), "A dash means no run yet."
     parts = panels([count for _, count in blocks(table.columns)])
     wide = max(map(len, parts))
     over = [
         f"Mean ± sample standard deviation (n - 1) over {seeds} seeds.",
         plus_minus(evaluated.runs),
-        f"Where there are fewer runs, their number is in parentheses. {dash}",
+        f"If there are fewer runs, their number is in parentheses. {dash}",
     ]
     own_rows = any(row.ours for row in table.rows)
-    below = "The paper has no rows like those below the rule." if own_rows else ""
+    below = "Rows below the rule are not in the paper." if own_rows else ""
     first = ["One seed.", dash] if seeds == 1 else over
     notes = [note for note in (*first, evaluated.marks_note, below, *table.notes) if note]
     return TABLE.format(
@@ -171,7 +171,7 @@ def latex(evaluated: EvaluatedTable) -> str:
 
 
 def panels(counts: Sequence[int]) -> list[list[int]]:
-    """The places of the columns that stand side by side: whole blocks, as many as fit."""
+    """The column indices of each part of a wide table; blocks are not split."""
     found: list[list[int]] = [[]]
     for place, count in enumerate(counts):
         if found[-1] and len(found[-1]) + count > WIDEST:
@@ -182,7 +182,7 @@ def panels(counts: Sequence[int]) -> list[list[int]]:
 
 
 def latex_rows(evaluated: EvaluatedTable, places: Sequence[int]) -> str:
-    """Heading and rows of some columns; the paper's rows first, below a rule those it lacks."""
+    """Heading and rows of some columns; the paper's rows first, then a rule and the others."""
     table = evaluated.table
     columns = tuple(table.columns[place] for place in places)
     lines, names, rules, place = [], [""], [], 2
@@ -203,7 +203,7 @@ def latex_rows(evaluated: EvaluatedTable, places: Sequence[int]) -> str:
 
 
 def latex_entry(entry: Entry, seeds: int) -> str:
-    """Mean, spread, and how many runs they are over where it is not every seed; or a text."""
+    """Mean and deviation, with the number of runs if seeds are missing; or a text."""
     if not isinstance(entry, EvaluatedCell):
         return escape(entry or NOT_THERE)
     if entry.shown is None:
@@ -214,6 +214,6 @@ def latex_entry(entry: Entry, seeds: int) -> str:
 
 
 def latex_figure(evaluated: EvaluatedFigure) -> str:
-    """The figure's picture with its caption; several panels take both columns of a page."""
+    """The figure environment; a figure with several panels spans both columns."""
     kind = "figure" if len(evaluated.drawn) == 1 else "figure*"
     return FIGURE.format(kind=kind, name=evaluated.figure.id, caption=escape(evaluated.caption))

@@ -1,6 +1,6 @@
 "use strict";
-// A click sorts upwards, a second one downwards, a third puts back the table's own order. Cells
-// without a value come last both ways. A link to a cell opens the runs behind it.
+// Clicking a heading sorts ascending, then descending, then restores the original order. Cells
+// without a value always come last. A link to a cell opens the list of its runs.
 for (const table of document.querySelectorAll("table.cells")) {
   const heads = [...table.tHead.rows[0].cells], own = [...table.tBodies];
   const value = (body, place) => {

@@ -1,4 +1,4 @@
-"""Mean and sample standard deviation of a few runs, how a cell shows them, and their tests."""
+"""Mean and sample standard deviation of a few runs, their formatting, and tests."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Summary(NamedTuple):
 
 
 def summarise(values: Sequence[float]) -> Summary | None:
-    """The summary of the values, None for no values; their order cannot change a bit of it."""
+    """The summary of the values, or None if there are none; independent of their order."""
     if not values:
         return None
     n, mean = len(values), math.fsum(values) / len(values)
@@ -35,7 +35,7 @@ def summarise(values: Sequence[float]) -> Summary | None:
 
 
 class Welch(NamedTuple):
-    """Of a difference of two means: its 95 % interval and the two-sided p-value."""
+    """The 95 % interval of a difference of two means, and its two-sided p-value."""
 
     low: float
     high: float
@@ -43,7 +43,7 @@ class Welch(NamedTuple):
 
 
 def welch(first: Summary, second: Summary) -> Welch | None:
-    """Welch's t-test of first minus second; None without a deviation on both sides, one above 0."""
+    """Welch's t-test of first minus second; None if a std is missing or both are 0."""
     if first.std is None or second.std is None or not (first.std or second.std):
         return None
     from scipy import stats  # takes a second to import
@@ -58,7 +58,7 @@ def welch(first: Summary, second: Summary) -> Welch | None:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values of a family, in its order."""
+    """Holm-adjusted p-values of a family, in the same order."""
     adjusted, largest = [0.0] * len(values), 0.0
     for rank, k in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         largest = max(largest, min(1.0, (len(values) - rank) * values[k]))
@@ -67,5 +67,5 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def exact(value: float | None) -> str:
-    """A number for a CSV file: ten digits, empty for None."""
+    """A number for a CSV file: ten digits, or "" for None."""
     return "" if value is None else f"{value:.10g}"

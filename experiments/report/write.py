@@ -1,4 +1,4 @@
-"""Writes evaluated tables and figures, and the report of them, into a folder."""
+"""Writes evaluated tables, figures and the report to a folder."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ NOTES = Path(__file__).resolve().parents[2] / "docs" / "paper-notes.md"
 
 
 def write_files(stem: Path, files: Mapping[str, str | bytes]) -> None:
-    """Writes a file for each suffix."""
+    """Writes one file per suffix."""
     for suffix, content in files.items():
         with atomic(stem.with_name(stem.name + suffix)) as temporary:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_table(evaluated: EvaluatedTable, out: Path) -> str:
-    """Writes a table, and prints it if it has a run; returns the line that reports it."""
+    """Writes a table, and prints it if it has runs; returns a status line."""
     text, stem = render.markdown(evaluated), out / "tables" / evaluated.table.id
     files = {".md": text, ".csv": render.numbers_csv(evaluated), ".tex": render.latex(evaluated)}
     if evaluated.compared:
@@ -33,9 +33,9 @@ def write_table(evaluated: EvaluatedTable, out: Path) -> str:
 
 
 def write_figure(evaluated: EvaluatedFigure, out: Path) -> str:
-    """Writes a figure; when all its runs are missing, removes an earlier one, which would mislead.
+    """Writes a figure; if all its runs are missing, removes an outdated one.
 
-    A figure of which some runs are missing is drawn without them, and its caption says so.
+    If only some runs are missing, the figure is drawn without them, and its caption says so.
     """
     from experiments.report.draw import draw  # matplotlib takes a second to import
 
@@ -60,7 +60,7 @@ def write_report(
     reader: Reader,
     out: Path,
 ) -> str:
-    """Writes the report of what was made; returns the line that names it."""
+    """Writes the HTML report; returns a status line."""
     from experiments.report.draw import cut_panels
     from experiments.report.html import report
 

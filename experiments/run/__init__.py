@@ -1,1 +1,1 @@
-"""A run: its settings, its folder, and its data, model and method put together."""
+"""A run: settings, folder, and the session that assembles data, model and method."""

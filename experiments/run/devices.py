@@ -104,13 +104,13 @@ def pick_device(name: str) -> torch.device:
     import torch
 
     if name != "cpu" and not torch.cuda.is_available():
-        print("note: no CUDA device here, using the CPU", file=sys.stderr)
+        print("note: no CUDA device found, using the CPU", file=sys.stderr)
         name = "cpu"
     if name == "cpu":
         return torch.device("cpu")
     last = torch.cuda.device_count() - 1
     if int(name) > last:
-        raise UsageError(f"--devices {name}: the last CUDA device here is {last}")
+        raise UsageError(f"--devices {name}: no such device; use a number from 0 to {last}")
     return torch.device("cuda", int(name))
 
 

@@ -1,25 +1,25 @@
-"""An epoch's scalars, and the check of every loss."""
+"""Epoch means of the logged scalars, and the check for non-finite losses."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-SHOWN = 8  # samples in a message
-CHECK_EVERY = 50  # steps between two checks of the loss: each waits for the device
+SHOWN = 8  # samples named in a message
+CHECK_EVERY = 50  # steps between checks of the loss; each check synchronizes with the device
 
 
 class Meter:
-    """Sums of the steps' scalars, kept on the device and read once an epoch."""
+    """Accumulates scalars on the device; they are read once per epoch."""
 
     def __init__(self, epoch: int, ids: Sequence[str]) -> None:
-        self.epoch, self.steps, self.ids = epoch, 0, ids  # ids of the training part
+        self.epoch, self.steps, self.ids = epoch, 0, ids  # ids of the training split
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, Tensor] = {}
         self.unchecked: list[tuple[int, Tensor, Tensor]] = []
 
     def add(self, loss: Tensor, scalars: dict[str, Tensor], index: Tensor) -> None:
-        """Adds one step; raises `FloatingPointError` at most 50 steps after a bad loss."""
+        """Adds one step; raises `FloatingPointError` at most 50 steps after a non-finite loss."""
         self.steps += 1
         for name, value in (scalars | {"train/loss": loss.detach()}).items():
             value = value.double()
@@ -30,21 +30,21 @@ class Meter:
             self.check_losses()
 
     def check_losses(self) -> None:
-        """Raises `FloatingPointError` naming epoch, step and samples of the first bad loss."""
-        losses = torch.stack([loss for _, loss, _ in self.unchecked])  # one wait for all
+        """Raises `FloatingPointError` naming epoch, step and samples of a non-finite loss."""
+        losses = torch.stack([loss for _, loss, _ in self.unchecked])  # one synchronization
         finite = losses.isfinite().tolist()
         if not all(finite):
             step, loss, index = self.unchecked[finite.index(False)]
             names, more = [self.ids[k] for k in index.tolist()[:SHOWN]], len(index) - SHOWN
             samples = f"{', '.join(names)}{f' and {more} more' if more > 0 else ''}"
             raise FloatingPointError(
-                f"loss {loss.item()} at epoch {self.epoch}, step {step}, of the samples {samples}:"
-                " look at their files, or lower --lr; the last good checkpoint is kept"
+                f"loss {loss.item()} at epoch {self.epoch}, step {step}, samples {samples}:"
+                " check their files, or lower --lr; the last good checkpoint is kept"
             )
         self.unchecked = []
 
     def read(self) -> dict[str, float]:
-        """The epoch's means; sums where the last part of a name begins with n_."""
+        """The epoch's means; sums for names whose last part starts with n_."""
         if self.unchecked:
             self.check_losses()
         out = {}

@@ -1,7 +1,7 @@
 """The metrics (docs/metrics.md), as functions of features, labels and logits.
 
-One encoder pass over a part serves all of them: in evaluation mode, recombining features is the
-same as recombining inputs.
+All share one encoder pass over a split: in evaluation mode, recombining features is equivalent to
+recombining inputs.
 """
 
 from collections.abc import Iterable
@@ -17,28 +17,28 @@ from methods.ops import label_shares, shapley, subsets
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """[C, C] counts, rows true classes, columns predicted ones."""
+    """The [C, C] confusion matrix: rows true, columns predicted classes."""
     return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
 
 
 def per_class_f1(counts: Tensor) -> Tensor:
-    """[C] F1 of each class, 0 where it is undefined."""
+    """[C] F1 per class, 0 if undefined."""
     hits = counts.diagonal().double()
     return 2 * hits / (counts.sum(0) + counts.sum(1)).clamp_min(1)
 
 
 def f1_macro(predicted: Tensor, labels: Tensor, classes: int) -> float:
-    """Unweighted mean of the F1 of all classes over the whole part."""
+    """Macro-F1 over the complete split."""
     return per_class_f1(confusion(predicted, labels, classes)).mean().item()
 
 
 def f1_batch(
     predicted: Tensor, labels: Tensor, classes: int, batch: int = 64, in_order: bool = False
 ) -> float:
-    """Mean over batches of macro-F1 on the labels that occur in a batch, true or predicted.
+    """Mean over batches of macro-F1 over the classes (true or predicted) of each batch.
 
-    The official release computes the paper's F1 column this way, each batch weighted by its size.
-    Rows are permuted by `numpy.random.default_rng(0)` first, unless `in_order`.
+    The official release computes the paper's F1 column this way, weighting batches by size. Rows
+    are first permuted by `numpy.random.default_rng(0)`, unless `in_order`.
     """
     permuted = np.random.default_rng(0).permutation(len(labels))
     order = torch.arange(len(labels)) if in_order else torch.from_numpy(permuted)
@@ -51,12 +51,12 @@ def f1_batch(
 
 
 def misaligned_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict[str, float]:
-    """Accuracy and confidences on misaligned samples: logits [R, C], k [R, M] the sources' labels.
+    """Accuracy and confidences on misaligned samples: logits [R, C], source labels k [R, M].
 
-    `acc_mis`: share of samples whose distinct source labels are exactly the likeliest classes (of
-    equal ones the lower class first); left out with two classes in all, where every sample is a
-    hit. `conf_raw/<m>`: mean probability of modality m's label; `conf_norm/<m>`: its mean share
-    among the source labels.
+    `acc_mis`: share of samples whose distinct source labels are exactly the top classes (ties: the
+    lower class first); omitted for two-class datasets, where every sample would be a hit.
+    `conf_raw/<m>`: mean probability of modality m's label; `conf_norm/<m>`: its mean share among
+    the source labels.
     """
     log_p = F.log_softmax(logits, dim=1)
     out = {"acc_mis": likeliest(log_p, k).double().mean().item()} if log_p.shape[1] > 2 else {}
@@ -67,7 +67,7 @@ def misaligned_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict
 
 
 def likeliest(log_p: Tensor, k: Tensor) -> Tensor:
-    """[R] whether a row's distinct labels k [R, M] are exactly the likeliest classes of log_p."""
+    """[R] whether the distinct labels in k [R, M] are exactly the top classes of log_p."""
     wanted = torch.zeros_like(log_p, dtype=torch.bool).scatter(1, k, True)
     order = log_p.sort(dim=1, descending=True, stable=True).indices
     within = torch.arange(log_p.shape[1])[None] < wanted.sum(1, keepdim=True)  # the top-k places
@@ -77,9 +77,9 @@ def likeliest(log_p: Tensor, k: Tensor) -> Tensor:
 def release_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict[str, float]:
     """Accuracy and confidences on misaligned samples as the official release measures them.
 
-    Logits [N, C] of the first modality of each sample with the second of its partner, k [N, 2]
-    their labels. A pair of one label is never a hit, and stays in all means: `acc_mis_release`,
-    `conf_release/<m>` (mean probability of modality m's own label).
+    Logits [N, C] for the first modality of each sample combined with the second modality of its
+    partner, and their labels k [N, 2]. Pairs with equal labels count as misses and stay in all
+    means: `acc_mis_release`, `conf_release/<m>` (mean probability of modality m's own label).
     """
     log_p = F.log_softmax(logits, dim=1)
     hit = likeliest(log_p, k) & (k[:, 0] != k[:, 1])
@@ -89,10 +89,10 @@ def release_metrics(logits: Tensor, k: Tensor, modalities: list[str]) -> dict[st
 
 
 class Protocol(NamedTuple):
-    """What the metrics of a part need beside its samples.
+    """What the metrics of a split need besides its samples.
 
-    `sources` [R, M] and `release` [N, 2]: places of the misaligned samples' sources, ours and the
-    release's, None where there are none; `in_order`: F1's batches are cut from the part as it is.
+    `sources` [R, M] and `release` [N, 2]: source indices of the misaligned samples, ours and the
+    release's, or None; `in_order`: do not shuffle before cutting the batches for F1.
     """
 
     sources: np.ndarray | None = None
@@ -102,7 +102,7 @@ class Protocol(NamedTuple):
 
 @torch.no_grad()
 def collect(method: Method, batches: Iterable[Batch]) -> tuple[Features, Tensor]:
-    """Features {m: [N, D_m]} and labels [N] of a whole part, on the CPU, in evaluation mode."""
+    """Features {m: [N, D_m]} and labels [N] of a split, on the CPU, in evaluation mode."""
     method.eval()
     parts, labels = [], []
     for batch in batches:
@@ -115,7 +115,7 @@ def collect(method: Method, batches: Iterable[Batch]) -> tuple[Features, Tensor]
 def measure(
     method: Method, features: Features, labels: Tensor, protocol: Protocol
 ) -> dict[str, float]:
-    """All metrics of a part."""
+    """All metrics of a split."""
     model, classes, modalities = method.model, method.model.num_classes, list(features)
 
     def logits(f: Features) -> Tensor:
@@ -138,8 +138,8 @@ def measure(
             rows = torch.from_numpy(sources)
             mixed = {m: features[m][rows[:, column]] for column, m in enumerate(modalities)}
             out |= metrics(logits(mixed), labels[rows], modalities)
-    # Accuracy of each subset, the other *features* replaced by zeros (paper Sec. A.4), and the
-    # Shapley values of that game, in which nothing is worth 0.
+    # Accuracy of each subset of modalities, with the other *features* set to zero (paper Sec. A.4),
+    # and the Shapley values of that game; the empty subset has value 0.
     zeros = {m: torch.zeros_like(f) for m, f in features.items()}
     zeroed: dict[tuple[str, ...], float] = {(): 0.0}
     for kept in subsets(modalities):
@@ -156,7 +156,7 @@ def measure(
 
 @torch.no_grad()
 def probabilities(method: Method, features: Features) -> dict[str, Tensor]:
-    """[N, C] softmax: "fused", and each modality alone (own head, else zeros for the rest)."""
+    """[N, C] softmax: "fused", and per modality (its head, or the other features set to zero)."""
     on_device = _on(method.model.device, features)
     out = {"fused": method.logits(on_device)}
     zeros = {m: torch.zeros_like(f) for m, f in on_device.items()}

@@ -1,10 +1,9 @@
 """Predictions for new files: `evaluate.py RUN --predict manifest.csv`.
 
-The manifest has a column `id` and one a modality: paths relative to the manifest's folder (or to
---dataset_root), for text the text itself. A run whose texts are pairs (Twitter2015) wants a second
-column, `target`; one of precomputed flow wants the two folders of u and v, joined by ";", as one of
-a tree made for the official code may have them. The run's folder has all that is needed:
-preparation spec, vocabulary, normalisation constants, class names.
+The manifest has a column `id` and one column per modality: paths relative to the manifest's folder
+(or to --dataset_root), or the text itself. Text pairs (Twitter2015) need a second column, `target`;
+precomputed flow needs the folders of u and v, joined by ";". Everything else comes from the run
+folder: preparation spec, vocabulary, normalisation constants, class names.
 """
 
 import sys
@@ -36,7 +35,7 @@ from models.classifier import Execution
 def read_manifest(
     path: Path, spec: Spec, root: Path | None = None
 ) -> tuple[list[Candidate], list[tuple[str, str]]]:
-    """The manifest's rows as candidates, and (id, why) of those that cannot be used."""
+    """The manifest's rows as candidates, and (id, reason) for rows that cannot be used."""
     needed = ["id", *(column for m, kind in spec.items() for column in kind.columns(m))]
     rejected: list[Rejection] = []
     table = Table(path, "--predict", needed, needed, Files(root or path.parent, root is not None))
@@ -51,7 +50,7 @@ def read_manifest(
                 raise UsageError(f"--predict {path}: {m} of {row['id']!r} {error}") from None
             if content is not None:
                 inline[m] = content
-            if paths:  # what is missing is named once the row is read
+            if paths:  # a missing file is reported when the row is read
                 sources[m] = tuple(table.find(line, each)[0] for each in paths)
         candidates.append(Candidate(row["id"], 0, sources, inline=inline))
     if not candidates and not rejected:
@@ -62,7 +61,7 @@ def read_manifest(
 
 
 def spec_of(run: Run, config: dict) -> Spec:
-    """The modalities that the run's method uses, as config.json stored them, without stand-ins."""
+    """The modalities used by the run's method, from config.json, without placeholder values."""
     stored = spec_from_json(config["spec"])
     prep = replace(run.prep, vocabulary="build") if hasattr(run.prep, "vocabulary") else run.prep
     seen = run.layout.spec(prep)
@@ -73,15 +72,15 @@ def spec_of(run: Run, config: dict) -> Spec:
 def restore(
     folder: RunFolder, run: Run, spec: Spec, result: dict, device: torch.device
 ) -> tuple[Method, dict[str, int]]:
-    """The run's method at its best epoch, and the number of constants of each normalisation."""
+    """The run's method at its best epoch, and each modality's number of normalisation constants."""
     state = folder.load_best(result)
     streams, widths = {}, {}
     for m, modality in spec.items():
-        # The constants come with the weights: here they only need the right number of entries.
+        # The constants are loaded with the weights; here only their number matters.
         mean = state.get(f"model.encoders.{m}.mean", state.get(f"model.encoders.{m}.inputs.mean"))
         widths[m] = 1 if mean is None else mean.numel()
         streams[m] = stream_of(modality, ([0.0] * widths[m], [1.0] * widths[m]))
-    run = replace(run, settings=replace(run.settings, weights="none"))  # those of the run follow
+    run = replace(run, settings=replace(run.settings, weights="none"))  # loaded below
     classes = len(result["label_names"])
     method = build_method(run, streams, classes, result["count/n_train"], Execution(device))
     method.load_state_dict(state)
@@ -89,12 +88,12 @@ def restore(
 
 
 def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespace) -> int:
-    """Writes the predictions; returns 3 if files could not be used, each named on stderr."""
+    """Writes the predictions; returns 3 if some files failed, and lists them on stderr."""
     run, result = run_from_config(config), folder.read_json("result.json")
     device, spec = single_device(args.devices), spec_of(run, config)
     root, out = (Path(p) if p else None for p in (args.dataset_root, args.out))
     if out and out.exists() and manifest.exists() and out.samefile(manifest):
-        raise UsageError(f"--out {out} is the file that --predict reads")
+        raise UsageError(f"--out {out} is the --predict manifest itself: use another file")
     candidates, bad = read_manifest(manifest, spec, root)
     (method, widths), names = restore(folder, run, spec, result, device), result["label_names"]
     rows, draw = [], Draw(run.settings.size, vocabulary=folder.vocabulary(result))
@@ -124,13 +123,13 @@ def predict_files(folder: RunFolder, config: dict, manifest: Path, args: Namespa
 
 
 class Unfit(Exception):
-    """Why the model cannot read a sample."""
+    """The model cannot use a sample."""
 
 
 def inputs_of(
     state: str, row: Any, spec: Spec, draw: Draw, widths: dict[str, int]
 ) -> dict[str, torch.Tensor]:
-    """A prepared sample as a batch of one; raises `Unfit` where the model cannot read it."""
+    """A prepared sample as a batch of size one; raises `Unfit` if the model cannot use it."""
     if state != DONE:
         raise Unfit(row)
     if isinstance(row, Rejection):
@@ -140,6 +139,6 @@ def inputs_of(
         value: np.ndarray = modality.trim(modality.to_input(row[m], draw)[None])
         width = modality.width(value)
         if width not in (None, widths[m]):
-            raise Unfit(f"{m} has {width} values a vector, the run's data had {widths[m]}")
+            raise Unfit(f"{m} has {width} values per vector, the training data had {widths[m]}")
         inputs[m] = torch.from_numpy(value.copy())
     return inputs

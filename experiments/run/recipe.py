@@ -1,7 +1,7 @@
-"""`--recipe official`: the authors' release (commit d25b225) wherever the defaults differ from it.
+"""`--recipe official`: the settings of the authors' release (commit d25b225).
 
-A recipe replaces defaults; a flag given beside it wins. docs/recipe.md has both recipes side by
-side, and says what of the release is left out and why.
+A recipe replaces defaults; explicit flags override it. docs/recipe.md compares both recipes and
+says which settings of the release are left out, and why.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ SHARED: dict[str, dict[str, Any]] = {
     | {"text_model": "google/electra-small-discriminator", "text_clean": "release"},
 }
 
-# Hyperparameters of Midas; the release has no other method whole.
+# Hyperparameters of Midas, the only method that is complete in the release.
 _MIDAS: dict[str, Any] = {
     "uni_reduce": "mean",
     "pairing": "permutation",
@@ -42,7 +42,7 @@ MIDAS: dict[str, dict[str, Any]] = {
 
 
 def values(recipe: str, dataset: str, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a recipe sets: (settings and preparation, the method's hyperparameters)."""
+    """The values of a recipe: (settings and preparation, the method's hyperparameters)."""
     if recipe == "paper":
         return {}, {}
     if dataset not in SHARED:

@@ -1,7 +1,7 @@
-"""From a command line to a fully resolved run: names, settings, preparation, hyperparameters.
+"""Resolves a command line to a run: names, settings, preparation, hyperparameters.
 
-Wrong names are refused before torch is imported; a method's own flags need its module, and with it
-torch, so `--help` shows them only beside an explicit `--method`.
+Unknown names are rejected before torch is imported. A method's flags need its module, and thus
+torch, so `--help` shows them only with an explicit `--method`.
 """
 
 import argparse
@@ -18,37 +18,37 @@ from experiments.run import recipe as recipes
 from experiments.run.folder import ANEW, run_path
 from experiments.run.settings import DECLARED, MAX_SEED, RELEASE, Settings, build, method_defaults
 
-DEFAULT_SEED = 2  # the official README's
+DEFAULT_SEED = 2  # as in the official README
 PARTS = ("settings", "prep", "hparams")
 RUN_FLAGS = (  # flag, metavar, default, help
     ("dataset", "NAME", None,
-     "data set (default demo: embedded, no download), or the path of your own manifest.csv"),
+     "dataset (default demo: embedded, no download), or the path to your own manifest.csv"),
     ("method", "NAME", None, "training method (default Midas)"),
-    ("seed", "K", str(DEFAULT_SEED), "default 2, the official README's"),
-    ("dataset_root", "DIR", None, "the raw data, prepared first where needed; of an own csv the"
-     " folder of its files, below which absolute paths and links work"),
+    ("seed", "K", str(DEFAULT_SEED), "seed (default 2, as in the official README)"),
+    ("dataset_root", "DIR", None, "raw data, prepared first if needed; for your own manifest, the"
+     " folder of its files, below which absolute paths and links must stay"),
     ("data_dir", "DIR", "data", "prepared data (default data)"),
-    ("results_dir", "DIR", "results", "root of all runs"),
-    ("output_dir", "DIR", None, "this run's own folder"),
-    ("devices", "D", "0", "a CUDA device such as 0, several such as 0,1, or cpu"),
+    ("results_dir", "DIR", "results", "folder of all runs"),
+    ("output_dir", "DIR", None, "this run's folder (default: a folder below --results_dir)"),
+    ("devices", "D", "0", "CUDA device such as 0, several such as 0,1, or cpu (default 0)"),
     ("threads", "N", None, "CPU threads (default: torch's own choice)"),
-    ("num_workers", "N", None, "loader processes (default: 5 with CUDA as in the paper, else 0)"),
-    ("max_bad", "X", "0.05", "share of rejected files that preparation allows"),
+    ("num_workers", "N", None, "loader workers (default: 5 with CUDA as in the paper, else 0)"),
+    ("max_bad", "X", "0.05", "largest share of rejected files in preparation (default 0.05)"),
 )  # fmt: skip
 SWITCHES = (
-    ("overwrite", "start a finished or stopped run anew"),
-    ("keep_checkpoints", "keep the optimizer's state when done"),
-    ("tensorboard", "write TensorBoard files into the run's folder"),
-    ("print_config", "show the resolved run and stop"),
-    ("list", "show methods and data sets and stop"),
+    ("overwrite", "start over, replacing a finished or stopped run"),
+    ("keep_checkpoints", "keep the optimizer state of the finished run"),
+    ("tensorboard", "write TensorBoard files to the run folder"),
+    ("print_config", "print the resolved run and exit"),
+    ("list", "list methods and datasets and exit"),
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """A resolved run; `differing` holds the settings that are not the defaults.
+    """A resolved run; `differing` contains the settings that are not at their defaults.
 
-    `manifest` is the path of a user's own dataset, "" for the others; `layout` knows its files.
+    `manifest` is the path of the user's own dataset, or ""; `layout` describes the dataset's files.
     """
 
     dataset: str
@@ -77,7 +77,7 @@ class Run:
         return own | parts | {"spec": spec_json(self.dataset, self.spec)}
 
     def default_folder(self, results: Path) -> Path:
-        """Where the run's files go unless --output_dir says otherwise."""
+        """The run folder used without --output_dir."""
         return run_path(results, self.dataset, self.method, self.differing, self.seed)
 
 
@@ -91,8 +91,8 @@ def run_from_config(config: dict) -> Run:
             for name, kind in ((each.name, each.type) for each in fields(cls)):
                 if name not in config[part]:
                     raise UsageError(
-                        f"the run was made by an older version, which had no setting {name}: run"
-                        " its train.py command again with --overwrite, or use that version"
+                        f"the run was made by an older version without the setting {name}: repeat"
+                        " it with its train.py command and --overwrite, or use that version"
                     )
                 if not fits(config[part][name], kind):
                     raise TypeError(f"{name} is {config[part][name]!r}")
@@ -119,16 +119,16 @@ def listing() -> str:
 
 
 def setting_names(dataset: str, method: str) -> set[str]:
-    """All settings that a run of this method on this dataset has."""
+    """The names of all settings of a run with this dataset and method."""
     classes = (Settings, datasets.load(dataset).Settings, methods.load(method).HParams)
     return {each.name for cls in classes for each in fields(cls)}
 
 
 def make_parser(description: str) -> Parser:
-    """The flags that choose a run and its places, without settings."""
+    """A parser with the flags that choose a run and its folders, without settings."""
     parser = Parser(description=description, add_help=False, prog="train.py", epilog=listing())
     parser.add_argument(
-        "-h", "--help", action="store_true", help="this text; with --method also its flags"
+        "-h", "--help", action="store_true", help="show this text; with --method, also its flags"
     )
     group = parser.add_argument_group("the run")
     for flag, metavar, default, words in RUN_FLAGS:
@@ -139,7 +139,7 @@ def make_parser(description: str) -> Parser:
 
 
 def early_flags(argv: list[str]) -> argparse.Namespace:
-    """The flags on which all others and their defaults depend; raises `UsageError` for names."""
+    """The flags that decide the others and their defaults; raises `UsageError` if unknown."""
     first = Parser(add_help=False)
     first.add_argument("-h", "--help", action="store_true")
     for flag in ("dataset", "method", "recipe", "dataset_root"):
@@ -147,7 +147,7 @@ def early_flags(argv: list[str]) -> argparse.Namespace:
     early, _ = first.parse_known_args(argv)
     early.source, early.named = early.dataset or "demo", bool(early.method)
     if not datasets.is_manifest(early.source):
-        early.source = match_name("data set", early.source, datasets.DATASETS)
+        early.source = match_name("dataset", early.source, datasets.DATASETS)
     early.method = match_name("method", early.method or "Midas", methods.METHODS)
     early.recipe = match_name("recipe", early.recipe or "paper", ("paper", "official"))
     return early
@@ -156,7 +156,7 @@ def early_flags(argv: list[str]) -> argparse.Namespace:
 def shared_defaults(
     dataset: str, layout: Any, recipe: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The defaults of settings and preparation, and the sources of those that are not a field's."""
+    """Defaults of settings and preparation, and the sources of those that override a field's."""
     classes, sources = (Settings, layout.Settings), {}
     defaults = {each.name: each.default for cls in classes for each in fields(cls)}
     layers = [(name, *pair) for name, pair in DECLARED.get(dataset, {}).items()]
@@ -168,7 +168,7 @@ def shared_defaults(
 
 
 def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Namespace]:
-    """A command line's run and arguments; no run after `--help` or `--list` were answered."""
+    """The run and arguments of a command line; the run is None after `--help` or `--list`."""
     early = early_flags(argv)
     source, method, layout = early.source, early.method, datasets.load(early.source)
     dataset = datasets.public_name(source)
@@ -196,13 +196,13 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     settings = build(Settings, defaults, collect(args, Settings))
     if not settings.stratify and settings.split_rule != "paper":
         raise UsageError(
-            f"--stratify off has an effect with --split_rule paper only, not {settings.split_rule}"
+            f"--stratify off works with --split_rule paper only, not {settings.split_rule}"
         )
     given = collect(args, layout.Settings)
     datasets.tell_detected(args.dataset_root, found, given)
     prep, epochs = build(layout.Settings, defaults, given), settings.max_epochs
     given = collect(args, cls.HParams)
-    if given.get("alpha_rule") == "share":  # the recipe's cap of alpha belongs to the ratio rules
+    if given.get("alpha_rule") == "share":  # the recipe's alpha_cap is for the ratio rules
         special = {name: value for name, value in special.items() if name != "alpha_cap"}
     defaults |= method_defaults(cls.HParams, dataset, method, epochs, special)
     hparams = build(cls.HParams, defaults, given)
@@ -210,7 +210,7 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     chosen = asdict(settings) | asdict(prep) | asdict(hparams)
     differing = {name: value for name, value in chosen.items() if value != defaults[name]}
     seed = number("seed", args.seed, int, 0, MAX_SEED)
-    if settings.split_seed is None:  # one split for each seed
+    if settings.split_seed is None:  # one split per seed
         settings = replace(settings, split_seed=seed)
     manifest = source if source != dataset else ""
     return Run(dataset, method, seed, settings, prep, hparams, differing, manifest, layout), args

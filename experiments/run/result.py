@@ -1,4 +1,4 @@
-"""What a finished run writes: predictions.csv, result.json, and the vocabulary of its tokens."""
+"""Writes the files of a finished run: predictions.csv, vocab.txt and result.json."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_result(
     labels: Tensor,
     keep_checkpoints: bool,
 ) -> None:
-    """Writes all files of a run whose test part was measured; result.json last: it means done."""
+    """Writes the final files of a run; result.json comes last, since it marks the run as done."""
     p = probabilities(session.method, features)["fused"]
     names, guess = session.prepared.label_names, p.argmax(1)
     columns = session.ids["test"], labels.tolist(), guess.tolist(), p.tolist()

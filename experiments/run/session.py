@@ -1,4 +1,4 @@
-"""Puts a run's data, model and method together, the same way for training and for evaluation."""
+"""Assembles a run's data, model and method, identically for training and evaluation."""
 
 import os
 import platform
@@ -33,12 +33,12 @@ from models.classifier import Execution
 from models.ranks import Ranks
 
 T = TypeVar("T")
-MOST_THREADS = 1024  # with 100,000 torch is busy for many minutes before it begins
+MOST_THREADS = 1024  # with 100,000 threads torch takes many minutes to start
 
 
 @dataclass
 class Session:
-    """Everything that a run works with."""
+    """Everything that training and evaluation need."""
 
     run: Run
     prepared: Prepared
@@ -46,7 +46,7 @@ class Session:
     loaders: dict[str, Loader]
     ids: dict[str, list[str]]
     protocols: dict[str, Protocol]
-    vocabulary: Path | None  # the vocab.txt of a run that has texts
+    vocabulary: Path | None  # vocab.txt, for runs with text
     hashes: dict[str, str]
     method: Method
     ranks: Ranks | None = None  # if several processes train together
@@ -57,24 +57,24 @@ class Session:
 
 
 def make_deterministic() -> None:
-    """Makes equal runs end in equal bits: no kernel may add in the order its threads arrive.
+    """Makes runs bitwise reproducible: selects kernels with a fixed order of additions.
 
-    On the CPU this concerns the gradient of picking rows of a large tensor (MIDAS's swapped
-    features). Operations without a deterministic kernel on a GPU warn.
+    On the CPU this matters for the gradient of indexing rows of a large tensor (MIDAS's swapped
+    features). Operations without a deterministic GPU kernel warn.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling costs time and changes no result.
+    # Filling uninitialized memory takes time and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def find_data(run: Run, args: Namespace) -> Prepared:
-    """The run's prepared samples; prepares them first from --dataset_root where needed."""
+    """The run's prepared samples; prepares them from --dataset_root first if needed."""
     data_dir, source = Path(args.data_dir), run.manifest or run.dataset
     folder = prepared_folder(data_dir, run.dataset, run.spec)
     root = Path(args.dataset_root) if args.dataset_root else None
-    try:  # a manifest is named by its content, which may have changed since the run, or be gone
+    try:  # the name is a hash of the manifest, which may have changed or been removed since the run
         unchanged = datasets.public_name(source) == run.dataset
     except UsageError:
         unchanged = False
@@ -82,12 +82,12 @@ def find_data(run: Run, args: Namespace) -> Prepared:
         if root or (run.manifest and unchanged):
             check_source(folder, source, root, run.prep)
     elif not unchanged:
-        mend = f"put the former file back, or give the --data_dir that holds {run.dataset}"
+        mend = f"restore the old file, or give the --data_dir that contains {run.dataset}"
         raise UsageError(f"{run.manifest} changed since this run: {mend}")
     elif not root and not run.manifest and run.dataset != "demo":
         raise UsageError(
-            f"no prepared {run.dataset} in {folder}; --dataset_root <raw folder> prepares it"
-            f" first, or --data_dir <where it is>. {run.layout.SOURCE}"
+            f"no prepared {run.dataset} in {folder}: give --dataset_root <raw folder> to prepare"
+            f" it, or --data_dir <folder> if it is elsewhere. {run.layout.SOURCE}"
         )
     else:
         max_bad = number("max_bad", args.max_bad, float, 0, 1)
@@ -96,7 +96,7 @@ def find_data(run: Run, args: Namespace) -> Prepared:
 
 
 def assemble(run: Run, args: Namespace) -> Session:
-    """Data, model and method of a run."""
+    """Loads a run's data and builds its model and method."""
     make_deterministic()
     device, ranks = join(args.devices)
     if args.threads:
@@ -113,7 +113,7 @@ def assemble(run: Run, args: Namespace) -> Session:
         vocabulary = prepared.vocabulary(*drawn)
         hashes["vocabulary"] = file_digest(vocabulary)
     if len(parts["train"]) < max(2, len(modalities)):
-        raise UsageError(f"the train part has {len(parts['train'])} samples, too few")
+        raise UsageError(f"the training split has only {len(parts['train'])} samples: add data")
     workers = 5 if device.type == "cuda" else 0
     if args.num_workers:
         workers = number("num_workers", args.num_workers, int, 0)
@@ -137,14 +137,14 @@ def assemble(run: Run, args: Namespace) -> Session:
 def protocol(
     prepared: Prepared, s: Settings, part: str, modalities: list[str], hashes: dict[str, str]
 ) -> Protocol:
-    """What the metrics of a part need; the hashes of its pairs go into `hashes`."""
+    """The `Protocol` of a split; adds the hashes of its pairs to `hashes`."""
     how = Split(s.split_rule, s.split_seed, s.stratify)
     sources = release = None
     if len(modalities) > 1:
         try:
             sources, hashes[f"pairs_{part}"] = prepared.pairs(how, part, modalities)
         except NoPairs as why:
-            print(f"note: no misaligned figures of the {part} part: {why}", file=sys.stderr)
+            print(f"note: no misaligned metrics for the {part} split: {why}", file=sys.stderr)
     if len(modalities) == 2 == len(prepared.modalities):
         pairs = prepared.pairs(how, part, modalities, release=True)
         release, hashes[f"release_pairs_{part}"] = pairs
@@ -152,7 +152,7 @@ def protocol(
 
 
 def normalisation(name: str, modality: Modality, train: Loader) -> tuple | str | None:
-    """(mean, std) of a modality: what its dataset declares, or the training part's own."""
+    """(mean, std) of a modality, as its dataset declares or computed on the training split."""
     if modality.normalise == "train":
         return train_statistics(train.batches, name, modality)
     if modality.normalise == "none":
@@ -162,14 +162,14 @@ def normalisation(name: str, modality: Modality, train: Loader) -> tuple | str |
 
 
 def stream_of(modality: Modality, constants: tuple | str | None) -> Stream:
-    """What the model must know of a modality, with the constants of its normalisation."""
+    """The model's description of a modality, with its normalisation constants."""
     return Stream(normalise=constants, **modality.stream())
 
 
 def build_method(
     run: Run, streams: dict[str, Stream], classes: int, train_size: int, execution: Execution
 ) -> Method:
-    """The run's method with its model: first weights from the run's seed alone."""
+    """The run's method and model; initial weights depend on the run's seed only."""
     cls, s = methods.load(run.method), run.settings
     model = build_classifier(
         streams,
@@ -185,7 +185,7 @@ def build_method(
 
 
 def environment(session: Session) -> dict:
-    """What a result depends on beside its configuration: versions, device, threads, hashes."""
+    """What a result depends on besides its configuration: versions, device, threads, hashes."""
     device, prepared = session.method.model.device, session.prepared
     git = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     here = Path(__file__).parent

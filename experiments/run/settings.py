@@ -1,9 +1,9 @@
-"""The settings of a run and their defaults for each dataset and method, with their sources.
+"""The settings of a run and their defaults per dataset and method, with sources.
 
 The paper (Sec. A.3) states optimizer, learning rate, epochs, batch size, weight decay and the step
-of StepLR. Where it is silent, the defaults follow the authors' release (commit d25b225), which the
-help texts call "official release"; docs/recipe.md names the exceptions. `--recipe official` follows
-the release in these too, and where the paper says otherwise.
+of StepLR. Other defaults follow the authors' release (commit d25b225), called "official release" in
+the help texts; docs/recipe.md lists the exceptions. `--recipe official` follows the release in
+these as well, and where it contradicts the paper.
 """
 
 from dataclasses import dataclass, fields
@@ -13,88 +13,88 @@ from common.options import check, option
 
 PAPER = "paper Sec. A.3"
 RELEASE = "official release"
-MAX_SEED = 2**32 - 1  # the largest that scikit-learn's draw of the release's split takes
+MAX_SEED = 2**32 - 1  # the limit of scikit-learn, which draws the release's split
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that every run has, whatever its dataset and method."""
+    """The settings common to all datasets and methods."""
 
     recipe: str = option(
         "paper",
-        "where paper and official release differ: the paper's way, or the release's (cremad,"
+        "follow the paper or the official release where they differ (official: cremad,"
         " kinetics, ucf101 and food101; docs/recipe.md)",
         choices=("paper", "official"),
     )
-    batch_size: int = option(64, "samples a step", low=1, source=PAPER)
+    batch_size: int = option(64, "samples per step", low=1, source=PAPER)
     last_batch: str = option(
-        "keep", "an epoch's last, smaller batch", choices=("keep", "drop"), source=RELEASE
+        "keep", "the last, smaller batch of an epoch", choices=("keep", "drop"), source=RELEASE
     )
     max_epochs: int = option(70, "epochs", low=1, source=PAPER)
     lr: float = option(1e-3, "learning rate of SGD", above=0, source=PAPER)
     momentum: float = option(0.9, "momentum of SGD", low=0, high=1, source=PAPER)
     weight_decay: float = option(1e-4, "weight decay", low=0, source=PAPER)
-    lr_step: int = option(50, "epochs between two decays of the learning rate", low=1, source=PAPER)
+    lr_step: int = option(50, "epochs between learning-rate decays", low=1, source=PAPER)
     lr_gamma: float = option(
-        0.1, "factor of a decay", above=0, high=1, source=f"{RELEASE}; Sec. A.3 for CMU-MOSI"
+        0.1, "factor of each decay", above=0, high=1, source=f"{RELEASE}; Sec. A.3 for CMU-MOSI"
     )
     encoder: str = option(
-        "resnet18", "convolutional trunk", choices=("resnet18", "small"), source="paper Sec. 4.1"
+        "resnet18", "convolutional backbone", choices=("resnet18", "small"), source="paper Sec. 4.1"
     )
     weights: str = option(
         "none",
-        "first weights of pictures, frames and texts: none, pretrained (the ordinary caches), or a"
-        " folder that holds them",
-        source="paper Sec. 4.1: pretrained for Food-101 alone",
+        "initial weights of image, frame and text encoders: none, pretrained (the default caches),"
+        " or a folder with weights",
+        source="paper Sec. 4.1: pretrained for Food-101 only",
     )
     text_model: str = option(
         "google/electra-small-discriminator",
-        "the text encoder: a name of the Hugging Face hub, a folder, or tiny (2 layers, random)",
+        "text encoder: a name on the Hugging Face hub, a folder, or tiny (2 layers, random)",
         source="paper Sec. 4.1: ELECTRA; official release: the small one",
     )
     image_width: int = option(
         0,
-        "a trained linear layer brings pictures (not frames) to this width; 0: none",
+        "width of a trained linear projection of image (not frame) features; 0: none",
         low=0,
         source="official release: 256 on food101",
     )
     size: int = option(
-        224, "side of every image tensor, pixels", low=16, high=1024, source="the field's loaders"
+        224, "side length of images in pixels", low=16, high=1024, source="usual in other loaders"
     )
     spec_pool: int = option(1, "average-pool spectrograms by this factor", low=1, high=16)
     audio_norm: str = option(
         "dataset",
-        "spectrograms: the data set's constants, or each clip's own z-score",
+        "spectrograms: the dataset's constants, or a z-score per clip",
         choices=("dataset", "zscore"),
     )
-    precision: str = option("float32", "arithmetic of the encoders", choices=("float32", "bf16"))
-    compile: bool = option(False, "compile the encoders (pays on a GPU only)")
+    precision: str = option("float32", "precision of the encoders", choices=("float32", "bf16"))
+    compile: bool = option(False, "compile the encoders (useful on a GPU only)")
     split_rule: str = option(
         "paper",
-        "how samples are divided",
+        "how samples are split",
         choices=("paper", "release", "group", "official", "official2", "official3"),
-        source="Table 5; release: the authors' draw; group: no leakage; official2 and 3:"
+        source="Table 5; release: the authors' split; group: no leakage; official2 and 3:"
         " UCF-101's other lists",
     )
     split_seed: int = option(
         0,
-        "seed of the split; on the paper's data sets it follows --seed unless it is given",
+        "seed of the split; on the paper's datasets it follows --seed unless given",
         low=0,
         high=MAX_SEED,
-        source="official release: a split a seed",
+        source="official release: one split per seed",
     )
     stratify: bool = option(
-        True, "paper rule: each class cut in proportion", source="official release"
+        True, "paper rule: split each class in proportion", source="official release"
     )
 
 
-# What differs from `Settings` for a dataset: name -> (value, where it comes from). A split seed of
-# None becomes the run's own seed, as the authors' release draws it.
+# Defaults that differ from `Settings` for a dataset: name -> (value, source). A split seed of None
+# becomes the run's seed, as in the authors' release.
 _OWN_SPLIT = {"split_seed": (None, RELEASE)}
-_INFERRED_SPLIT = {"split_seed": (None, "an inference: the official release's way on its own sets")}
+_INFERRED_SPLIT = {"split_seed": (None, "an inference: as the official release on its datasets")}
 _INFERRED = "an inference, the paper has no recipe for it"
 _DEMO = "our choice for the demo set"
-# Food-101's recipe and encoders, for want of others: the modalities are of the same kinds.
+# Food-101's recipe and encoders: its modalities are of the same kinds.
 _TWEETS = {
     "max_epochs": (30, _INFERRED),
     "lr_step": (15, _INFERRED),
@@ -116,9 +116,9 @@ DECLARED: dict[str, dict[str, tuple[Any, str]]] = {
     "mosi": {"lr": (1e-2, PAPER), "split_rule": ("official", PAPER), **_INFERRED_SPLIT},
     "sarcasm": {**_TWEETS},
     "twitter2015": {**_TWEETS},
-    "ave": {"split_rule": ("official", _INFERRED)},  # the split on which others report
-    # The recipe under which the small encoders learn the demo set within a minute, and a split on
-    # which nothing was chosen.
+    "ave": {"split_rule": ("official", _INFERRED)},  # the split used in the literature
+    # With this recipe the small encoders learn the demo set within a minute. Nothing was tuned on
+    # this split.
     "demo": {
         "max_epochs": (30, _DEMO),
         "lr": (0.045, _DEMO),
@@ -133,14 +133,14 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     for dataset, declared in DECLARED.items()
 }
 
-# What differs from a method's own defaults for a dataset.
+# Defaults that differ from a method's for a dataset.
 #
-# Midas: official release but for lambda, which the paper states. SMV on the four sets of Table 1:
-# the warm-ups of the release's configuration, and worth 1 for any hit as BalanceBenchmark has it;
-# only so does the enlarged set reach the paper's "about 3 times" (an inference). MCR: its official
-# scripts where they have the set, the nearest one otherwise (also an inference; CREMA-D's official
-# values are the class's defaults). ARL: its paper's temperatures. GMM: our choice. Sarcasm and
-# Twitter2015 take what Food-101 has.
+# Midas: official release, except lambda, which the paper states. SMV on the datasets of Table 1:
+# the warm-ups of the release's configuration, and value 1 for any hit as in BalanceBenchmark; only
+# then does the enlarged training set reach the paper's "about 3 times" (an inference). MCR: its
+# official scripts for their datasets, the nearest one for others (also an inference; CREMA-D's
+# official values are the class defaults). ARL: its paper's temperatures. GMM: our choice. Sarcasm
+# and Twitter2015 use the values of Food-101.
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("kinetics", "Midas"): {"lam": 5.0, "lr_from": "main"},
     ("kinetics", "SMV"): {"value": "unit", "warmup_epochs": 5},
@@ -160,19 +160,19 @@ for _dataset in ("food101", "sarcasm", "twitter2015"):
     METHOD_DEFAULTS[_dataset, "MCR"] = {"lam": 0.01, "w_uni": 1.0, "lib": 1.0}
     METHOD_DEFAULTS[_dataset, "GMM"] = {"warmup_epochs": 5}
 
-# The training length to which numbers of epochs above belong; a method's own defaults always belong
-# to 70 epochs.
+# The training length that the epoch counts above are given for; a method's own defaults are always
+# for 70 epochs.
 COMMON_EPOCHS = 70
 PAPER_EPOCHS = dict.fromkeys(("food101", "sarcasm", "twitter2015"), 30)
 
 
 def scaled_epochs(own: int, of: int, max_epochs: int) -> int:
-    """An epoch count for another training length: 10 of 70 is 6 of 40 and 1 of 3."""
+    """Scales an epoch count to another training length: 10 of 70 becomes 6 of 40 and 1 of 3."""
     return own if own < 1 else max(1, round(own * max_epochs / of))
 
 
 def build(cls: type, *layers: dict[str, Any]) -> Any:
-    """A checked instance of a settings dataclass; later `layers` win, other names are ignored."""
+    """A checked settings dataclass; later `layers` win, unknown names are ignored."""
     names = {field.name for field in fields(cls)}
     instance = cls(**{k: v for layer in layers for k, v in layer.items() if k in names})
     check(instance)
@@ -182,7 +182,7 @@ def build(cls: type, *layers: dict[str, Any]) -> Any:
 def method_defaults(
     cls: type, dataset: str, method: str, max_epochs: int, recipe: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Every hyperparameter's default, with epochs scaled and the values of a `recipe`."""
+    """The default of every hyperparameter, with scaled epochs and the values of `recipe`."""
     special = METHOD_DEFAULTS.get((dataset, method), {}) | (recipe or {})
     values = {field.name: special.get(field.name, field.default) for field in fields(cls)}
     for field in fields(cls):

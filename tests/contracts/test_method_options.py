@@ -191,5 +191,5 @@ def test_the_defaults_lie_within_their_ranges_and_other_values_are_refused(name)
         bad = above if above is not None else bad
         bad = "nonsense" if field.metadata["choices"] else bad
         if bad is not None:
-            with pytest.raises(UsageError, match=f"--{key} .* is refused"):
+            with pytest.raises(UsageError, match=f"--{key} .* is invalid"):
                 hparams(name, **{key: bad})

@@ -71,7 +71,7 @@ def test_a_folder_that_may_not_be_read_ends_in_one_line(tmp_path, monkeypatch, c
         monkeypatch.setattr(os, name, partial(refuse, getattr(os, name)))
     words = ["--dataset", "ucf101", "--dataset_root", root, "--data_dir", tmp_path / "data"]
     error = refusal(capsys, 74, *words)
-    assert error.startswith(f"error: {closed}: the system denies access: see the permissions")
+    assert error.startswith(f"error: {closed}: permission denied: check the permissions")
 
 
 def test_a_pickle_that_would_run_a_command_ends_in_one_line(tmp_path, capsys):

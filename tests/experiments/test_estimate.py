@@ -53,6 +53,6 @@ def test_times_in_words():
     shown = {0.4: "0 s", 40: "40 s", 60: "1.0 min", 800: "13 min", 3590: "1.0 h", 9000: "2.5 h"}
     shown |= {40 * 3600: "40 h", 50 * 3600: "2.1 days", 30 * 86400: "30 days"}
     assert {value: duration(value) for value in shown} == shown
-    assert time_left([60.0, None, 30.0]) == "about 1.5 min left, without 1 that have no estimate"
+    assert time_left([60.0, None, 30.0]) == "about 1.5 min left, excluding 1 without an estimate"
     assert time_left([None]) == time_left([0.0, None]) == "no estimate"
     assert time_left([0.0]) == time_left([]) == ""

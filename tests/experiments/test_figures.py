@@ -115,7 +115,7 @@ def test_what_has_runs_is_drawn_and_the_caption_names_the_rest(tmp_path, full, n
     run(tmp_path, *there)
     figure = evaluated(tmp_path, name)
     assert figure.not_drawn == words
-    assert figure.caption.endswith(f"Not drawn, as no finished run has them: {words}.")
+    assert figure.caption.endswith(f"Not drawn, because no run is finished: {words}.")
     assert evaluated(full, name).not_drawn == ""
     assert len(compose(figure).axes) == len(figure.drawn)
 
@@ -125,9 +125,7 @@ def test_the_caption_counts_the_seeds_and_is_beside_the_picture(tmp_path):
     figure = evaluated(tmp_path, "demo-figure1")
     assert figure.caption.endswith("One training seed.")
     text = markdown_figure(figure)
-    assert text.startswith(
-        "![demo-figure1](<demo-figure1.png>)\n\n**demo-figure1.** The demo set's"
-    )
+    assert text.startswith("![demo-figure1](<demo-figure1.png>)\n\n**demo-figure1.** Demo")
     assert r"\begin{figure*}" in latex_figure(figure)
     run(tmp_path, MIDAS, seeds=(2,))
     assert evaluated(tmp_path, "demo-figure1").caption.endswith("(error bars) over 1 to 2 seeds.")

@@ -57,7 +57,7 @@ def test_runs_are_made_failures_collected_and_done_runs_skipped(tmp_path, script
     assert "FAILED demo/Joint/default/seed7: exit status 1\n" in error
     assert "    error: the seven is refused\n" in error
     assert f"    (log: {results / 'launch/demo-Joint-default-seed7.log'})" in error
-    assert "FAILED demo/Joint/default/seed8: exit status 0, and no result.json\n" in error
+    assert "FAILED demo/Joint/default/seed8: exit status 0, but no result.json\n" in error
     assert "done demo/Joint/default/seed12 (" in out
     assert "s, then exit status 1)" in out and "3 done, 2 failed\n" in out  # a result counts
     assert "  4 of 5" in out and "  5 of 5\n" in out
@@ -80,7 +80,7 @@ def test_a_signal_stops_all_children_and_nothing_new_is_started(tmp_path, script
     passed_on = signal.SIGTERM if address else number
     assert (tmp_path / "stopped").read_text() == str(int(passed_on)) and not stub.alive(child)
     assert "stopped demo/Joint/default/seed9" in out and "0 done, 0 failed, 4 left" in out
-    assert "the same command goes on from there" in error
+    assert "run the same command to continue" in error
     assert state(tmp_path, 22) == state(tmp_path, 23) == "new"
 
 
@@ -101,7 +101,7 @@ def test_a_launcher_killed_in_the_middle_loses_and_repeats_nothing(tmp_path, scr
 
 
 def test_a_run_that_another_process_makes_is_waited_for(tmp_path, script, address):
-    note = "note: demo/Joint/default/seed1 waits: another process is working on it\n"
+    note = "note: demo/Joint/default/seed1 waits: another process is using it\n"
     errors = tmp_path / "errors"
     with open(errors, "w") as file, JOINT.folder(tmp_path, 1).lock():
         process = start_launcher(tmp_path, script, 1, 2, address=address, stderr=file)
@@ -118,7 +118,7 @@ def test_an_unusable_folder_is_left_alone_and_reported(tmp_path, script, capsys)
     fake_run(tmp_path, JOINT, 1).file("result.json").write_text("{")
     assert make(tmp_path, script, "", 1) == 1
     command = JOINT.command(1, ["--results_dir", str(tmp_path), "--overwrite"])
-    text = f"cannot be used; this gives it up and starts anew:\n    {command}\n"
+    text = f"is unusable; this command replaces it:\n    {command}\n"
     assert text in capsys.readouterr().err
 
 
@@ -130,7 +130,7 @@ def test_a_child_killed_in_the_middle_costs_itself_alone(tmp_path, script):
     os.kill(child, signal.SIGKILL)
     out, error = process.communicate(timeout=120)
     assert process.returncode == 1 and "5 done, 1 failed" in out
-    assert "seed21: exit status -9: killed, most often by the system for want of memory" in error
+    assert "seed21: exit status -9: killed, most often because memory ran out" in error
     stub.let_go(tmp_path)
     out, error = start_launcher(tmp_path, script, *SEEDS).communicate(timeout=120)
     assert "1 runs to make, 5 done" in out and "1 done, 0 failed" in out, error
@@ -150,7 +150,7 @@ def test_runs_that_do_not_fit_the_memory_take_turns(tmp_path, script, monkeypatc
         in_the_middle(tmp_path, seed)
     wait_for(lambda: found.extend(pool.ended()) or found)
     ((task, why),) = found
-    assert (task.seed, why) == (21, "memory is short, so at most 1 at a time from now on")
+    assert (task.seed, why) == (21, "memory is low, so at most 1 at a time from now on")
     assert not pool.has_room() and state(tmp_path, 21) == "partial"
     free[0] = SPARE + 1
     stub.let_go(tmp_path)
@@ -162,7 +162,7 @@ def test_slots_and_the_shares_of_a_cluster():
     assert [pick_slots("cpu", 3), pick_slots("cpu", None)] == [["cpu"] * 3, ["cpu"] * cores()]
     assert [pick_slots("0,1", None), pick_slots("0,1", 3)] == [["0", "1"], ["0", "1", "0"]]
     for bad in ("gpu", "0,", "1,1", "cpu,0"):
-        with pytest.raises(UsageError, match="--devices .*: give CUDA devices by number"):
+        with pytest.raises(UsageError, match="--devices .*: give CUDA device numbers"):
             pick_slots(bad, None)
     cpus = [{"CPU": 8.0}, {"CPU": 4.0}]
     shares = {None: (0, 1), 2: (0, 4), 5: (0, 2), 1: (0, 8), 50: (0, 1)}  # jobs -> GPUs, CPUs

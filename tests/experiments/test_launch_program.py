@@ -76,7 +76,7 @@ START = "python train.py --dataset demo --method"
 
 def test_show_prints_each_runs_command(tmp_path, experiments):
     out = experiments("show", "demo-figure3", "--data_dir", "/my data").out
-    assert "demo-figure3 (figure): The demo set's counterpart of the paper's Figure 3" in out
+    assert "demo-figure3 (figure): Demo counterpart of the paper's Figure 3" in out
     assert out.splitlines()[-6:] == [
         f"{START} Midas --seed {seed}{flag} --data_dir '/my data' --results_dir {tmp_path}"
         for flag in (" --weak_modality off", "")
@@ -137,14 +137,14 @@ def test_the_script_makes_the_runs_and_stops_at_the_first_failure(tmp_path, caps
         "rnu demo": "unknown command 'rnu'. Did you mean 'run'?",
         "run": "python -m experiments run needs a NAME",
         "list demo": "python -m experiments list takes no NAME",
-        "status --jobs 2": "--jobs belongs to `run`, not to `status`",
-        "list --set lr=1": "--set belongs to `status`, `show`, `run`, not to `list`",
+        "status --jobs 2": "--jobs can be used with `run`, not with `status`",
+        "list --set lr=1": "--set can be used with `status`, `show`, `run`, not with `list`",
         "run demo-short --set lr": "--set takes KEY=VALUE, each key once, not 'lr'",
         "run demo-short --jobs 0": "--jobs takes a whole number, 1 or more, not '0'",
         "run demo-short --seeds x": "--seeds takes a whole number, 0 or more, not 'x'",
         "run demo-short --lr 3": "unknown flag '--lr'",
-        "run demo-short --ray a:1 --dry_run": "--ray does not go with --dry_run",
-        "run demo-short --ray a:1 --devices 0": "--ray does not go with --devices 0",
+        "run demo-short --ray a:1 --dry_run": "--ray cannot be used with --dry_run",
+        "run demo-short --ray a:1 --devices 0": "--ray cannot be used with --devices 0",
         "run demo-short --ray there": "--ray takes HOST:PORT, auto or local, not 'there'",
         "run demo-short --ray 127.0.0.1:1": "--ray 127.0.0.1:1: no cluster answers",
     }.items(),

@@ -90,7 +90,7 @@ def test_a_thousand_runs_take_seconds_and_a_part_of_a_gigabyte(tmp_path):
     assert status.stdout.splitlines()[-1].startswith("537 done"), status.stdout[-300:]
     assert cpu_of_children() - after < 2
     table = (tmp_path / "out/tables/table1.md").read_text(encoding="utf-8")
-    assert "Against the paper, cell by cell: " in table and "| --" not in table
+    assert "Compared with the paper, cell by cell: " in table and "| --" not in table
     assert (tmp_path / "out/tables/table1.paper.csv").read_text().count("\n") == 57
     assert (tmp_path / "out/report.html").exists()
 

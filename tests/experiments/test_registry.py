@@ -127,7 +127,7 @@ def test_all_runs_take_other_settings_where_they_have_them():
 @pytest.mark.parametrize(
     ("name", "given", "words"),
     [
-        ("table6", {"lam": "2"}, "--set lam: the entry varies it itself"),
+        ("table6", {"lam": "2"}, "--set lam: this table or figure varies it"),
         ("table1", {"colour": "red"}, "--set colour: no run of these"),
         ("table1", {"max_epochs": "none"}, "--max_epochs"),
         ("table7", {"recipe": "official"}, "has this setting; the authors' release has cremad, k"),
@@ -161,7 +161,7 @@ def test_the_official_recipe_reaches_the_sets_of_the_release_alone():
 def test_an_entry_that_varies_a_setting_is_left_out_where_others_take_it(capsys):
     kept = adapted([tables.TABLE_1, extras.RECIPE], {"recipe": "official"})
     assert [artifact.id for artifact in kept] == ["table1-recipe=official"]
-    assert "note: extra-recipe is left out: --set recipe" in capsys.readouterr().err
+    assert "note: extra-recipe is skipped: --set recipe" in capsys.readouterr().err
 
 
 def test_the_page_of_both_recipes_is_what_the_command_prints():
@@ -176,5 +176,5 @@ def test_a_run_of_an_older_version_is_not_evaluated_under_todays_defaults():
     assert run_from_config(config).config() == config
     for part, name in (("settings", "last_batch"), ("prep", "crop"), ("hparams", "alpha_rule")):
         older = config | {part: {k: v for k, v in config[part].items() if k != name}}
-        with pytest.raises(UsageError, match=f"an older version, which had no setting {name}"):
+        with pytest.raises(UsageError, match=f"an older version without the setting {name}"):
             run_from_config(older)

@@ -126,27 +126,27 @@ def test_a_cell_is_beside_the_paper_and_above_its_runs(results):
 def test_missing_runs_show_their_state_command_and_what_makes_them_all(results):
     words = Page(made(results)).words
     failed, damaged = (Reader(results).commands(JOINT, [seed]) for seed in (2, 3))
-    assert f"missing , seed 2: {failed} (it stopped with an error: see error.txt" in words
+    assert f"missing , seed 2: {failed} (it failed: see error.txt" in words
     assert damaged.endswith("--overwrite")
     assert f"missing , seed 3: {damaged} (its folder is damaged" in words
-    assert "4 of 9 are there; 3 not begun; 1 stopped with an error; 1 damaged" in words
+    assert "4 of 9 are done; 3 not started; 1 failed; 1 damaged" in words
     assert "Of 1 cells: 1 agrees" in words and "Not drawn: runs are missing." in words
     where = f"--results_dir {results}"
     for name, count in (("small", 5), ("drawing", 3)):
         command = f"python -m experiments run {name} {where}"
         assert f"{name} {command} {count} runs, no estimate" in words
-    assert "All at once, except those with --overwrite: python -m experiments run small" in words
+    assert "All of them, except those with --overwrite: python -m experiments run small" in words
     whole = Page(made(results, [Table("t", "T.", TABLE.columns, TABLE.rows[:1])])).words
-    assert whole.count("Nothing is missing") == 2 and "To fill" not in whole
+    assert whole.count("Nothing is missing") == 2 and "Missing:" not in whole
 
 
 def test_the_page_opens_with_what_was_found(results):
     table = Table("t", "T.", (Column("Acc"),), tuple(Row(r.label, r.cells[:1]) for r in TABLE.rows))
     nothing = finding([evaluate(table, Reader(results / "none"))])
-    assert nothing == "No finished run yet: there is nothing to report."
+    assert nothing == "No finished run yet, so there is nothing to report."
     sentence = (
         "In t, Demo is best in “Acc” with 90.00 (1), against 62.00 ± 1.00 (3) for Joint (among the"
-        " 2 rows that have runs); against the paper, cell by cell: 1 in agreement, 0 higher,"
+        " 2 rows that have runs); compared with the paper, cell by cell: 1 in agreement, 0 higher,"
         " 0 lower."
     )
     assert finding([evaluate(table, Reader(results))]) == sentence

@@ -38,22 +38,22 @@ Bold: best mean of the column; underlined: second best.
 
 See `--lam`.
 
-To fill:
+Missing runs:
 
 - `for seed in 1 2 3; do python train.py --dataset demo --method JointUni --seed $seed{places}; \
 done`
 - `for seed in 2 3; do python train.py --dataset demo --method SMV --seed $seed{places}; done`
 - `python train.py --dataset demo --method Midas --seed 3{places}` \
-(begun: it will continue where it stopped)
+(started: it will resume)
 
 {footer}
 """
 FOOTER = (
-    "Each run's epoch is chosen by validation accuracy only (the first of equal ones); the whole"
-    " test part is read once, at the end. ± is the sample standard deviation (n - 1) over the n"
-    " seeds in parentheses. ± of demo includes only the spread between trainings (one split for all"
-    " seeds). Hashes of demo: spec feed, split 0123456789ab. Commit: abc. Environments: mixed"
-    " (threads: 1, 2). Settings: one."
+    "The epoch of each run is selected by validation accuracy only (ties: the first); the complete"
+    " test split is evaluated once, at the end. ± is the sample standard deviation (n - 1) over the"
+    " n seeds in parentheses. ± for demo includes only the variation between trainings (one split"
+    " for all seeds). Hashes of demo: spec feed, split 0123456789ab. Commit: abc. Environments:"
+    " mixed (threads: 1, 2). Settings: one."
 )
 
 
@@ -157,11 +157,11 @@ def test_a_split_a_seed_is_no_mixture(tmp_path):
         split_run(tmp_path, CREMAD, seed, seed)
         split_run(tmp_path, ONE_SPLIT, seed, 0)
     text = footer(tmp_path, CREMAD)
-    assert "± of cremad includes the spread between test parts as well as between trainings" in text
-    assert "part same, spec feed; for each of 3 splits its own split. Commit" in text
+    assert "± for cremad includes the variation between test sets as well as between" in text
+    assert "part same, spec feed; different for each of 3 splits: split. Commit" in text
     both = footer(tmp_path, CREMAD, ONE_SPLIT)
-    assert "± of cremad includes the spread between test parts only in columns with" in both
-    assert "spec feed; for each of 4 splits its own split." in both
+    assert "± for cremad includes the variation between test sets only in columns with" in both
+    assert "spec feed; different for each of 4 splits: split." in both
     assert "Settings: one." in text and "Settings: one." in both
 
 
@@ -181,7 +181,7 @@ def test_runs_of_one_split_seed_with_different_splits_are_reported(tmp_path):
     text = footer(tmp_path, CREMAD)
     assert "split hash1 and other" in text
     assert "Settings: mixed (cremad.split_seed: 1, the run's seed)." in text
-    assert "includes only the spread between trainings" in text
+    assert "includes only the variation between trainings" in text
 
 
 # --- damaged runs ---------------------------------------------------------------------------------
@@ -211,17 +211,17 @@ def flip_a_digit(folder):
 @pytest.mark.parametrize(
     "harm, words",
     [
-        (cut_log, "log.jsonl is damaged: 4 epochs expected, 2 whole lines"),
-        (certify_a_cut_log, "log.jsonl is damaged: 4 epochs expected, 2 whole lines"),
+        (cut_log, "log.jsonl is damaged: 2 valid lines, expected 4 epochs"),
+        (certify_a_cut_log, "log.jsonl is damaged: 2 valid lines, expected 4 epochs"),
         (lambda f: change_json(f, "result.json", log="0" * 64), "log.jsonl is damaged"),
-        (flip_a_digit, "result.json is damaged: its content is not what its sha256 says"),
+        (flip_a_digit, "result.json is damaged: its content does not match its sha256"),
         (lambda f: f.file("env.json").unlink(), "has no env.json"),
-        (lambda f: f.file("config.json").unlink(), "a result and no config.json"),
-        (lambda f: change_json(f, "config.json", method="Midas"), "another run's: method"),
-        (write("log.jsonl", b"\xff\xfe\x00"), "4 epochs expected, 0 whole lines"),
+        (lambda f: f.file("config.json").unlink(), "a result but no config.json"),
+        (lambda f: change_json(f, "config.json", method="Midas"), "from another run: method"),
+        (write("log.jsonl", b"\xff\xfe\x00"), "0 valid lines, expected 4 epochs"),
         (write("result.json", b'{"best_epoch": 1, "test/acc": NaN}'), "test/acc is nan"),
         (write("result.json", b'{"best_epoch": 1, "test/acc": 1e308}'), "is not used"),
-        (write("config.json", b"[1, 2]"), "config.json is damaged: an object was expected"),
+        (write("config.json", b"[1, 2]"), "config.json is damaged: expected an object"),
         *(
             (write(name, text), "is not used")
             for name in ("config.json", "result.json", "env.json")

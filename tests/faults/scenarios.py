@@ -150,7 +150,7 @@ def judge(first: Outcome, mode: str) -> str:
         return "" if first.status in (-9, 0, 1) else ended
     if "Traceback" in first.output:
         return f"a traceback: {first.output[-300:]}"
-    words = {"full disk": "no space is left", "I/O error": "I/O error"}[mode]
+    words = {"full disk": "no space left", "I/O error": "I/O error"}[mode]
     # With status 0, what failed was only a note for later.
     return "" if first.status == 0 or words in first.output else f"not told, {ended}"
 

@@ -255,7 +255,7 @@ FOUND: list[tuple[str, Any, str]] = [  # target, input (changes of a sound objec
     ("text.placed", b"[PAD]\n[CLS]\na\n", "no line [UNK]"),
     ("pickle.load", b"\x80\x02}" + ARRAY[2:-1] + b"K\x01s.", "unhashable"),
     ("run.state", b"\x80\x02cos\nsystem\n.", "last.pt is damaged"),
-    ("run.config", {"method": "M" * 3000}, "is another run's"),
+    ("run.config", {"method": "M" * 3000}, "is from another run"),
     ("run.resolved", {"differing": {"half \ud800": 8}}, "is damaged"),
     *(("prepared.meta", changes, words) for changes, words in META),
 ]  # fmt: skip

@@ -40,11 +40,11 @@ def test_nothing_is_lost_whichever_operation_fails(bench, folder, tmp_path, name
 
 def test_a_fault_does_happen(bench, folder, tmp_path):
     scenario = all_scenarios(folder)["preparation"]
-    for mode, words in (("full disk", "no space is left"), ("I/O error", "I/O error")):
+    for mode, words in (("full disk", "no space left"), ("I/O error", "I/O error")):
         outcome = bench.run(scenario.begin(tmp_path / mode), 40, mode)
         assert outcome.status == 74 and words in outcome.output
         (line,) = [line for line in outcome.output.splitlines() if line.startswith("error: ")]
-        assert line.endswith("are whole and stay: the same command goes on from there")
+        assert line.endswith("are complete and kept: run the same command to continue")
     assert bench.run(scenario.begin(tmp_path / "kill"), 40, "kill").status == -9
 
 
@@ -82,7 +82,7 @@ def test_a_flipped_checkpoint_is_left_for_the_one_before(bench, case, place):
     last.write_bytes(data)
     outcome = bench.run(case[0].job(place))
     assert "last.pt is damaged (the checksum of" in outcome.output
-    assert "going on from prev.pt" in outcome.output and case[0].content(place) == case[3]
+    assert "resuming from prev.pt" in outcome.output and case[0].content(place) == case[3]
 
 
 @pytest.mark.parametrize("lines", [b"", None, b"null\n", b'{"epoch": 1e999}\n'])
@@ -90,15 +90,15 @@ def test_lost_lines_of_the_log_come_back_from_the_checkpoint(bench, case, place,
     log = place / "run" / "log.jsonl"
     log.write_bytes(log.read_bytes()[:900] if lines is None else lines)
     outcome = bench.run(case[0].job(place))
-    assert "the checkpoint has its lines" in outcome.output, outcome.output
+    assert "restored from the checkpoint" in outcome.output, outcome.output
     assert case[0].content(place) == case[3]
 
 
 @pytest.mark.parametrize(("old", "new", "words"), [
-    (",train", ",test", "was begun with other data: the SHA-256 of the split"),
+    (",train", ",test", "was started with other data: the SHA-256 of the split"),
     (",train", ",training", "line {}: part 'training' is none of train, val, test"),
-    ("id,part", "id,teil", "has no column 'part', but id, teil"),
-    (",train", ",train,", "line {}: 3 cells where the header has 2"),
+    ("id,part", "id,teil", "has no column 'part'; it has id, teil"),
+    (",train", ",train,", "line {}: 3 cells, but the header has 2"),
 ])  # fmt: skip
 def test_a_split_that_changed_since_the_run_began_is_refused(bench, case, place, old, new, words):
     (split,) = (place / "data").rglob("paper-seed1.csv")
@@ -108,7 +108,7 @@ def test_a_split_that_changed_since_the_run_began_is_refused(bench, case, place,
     split.write_text("\n".join(lines) + "\n")
     outcome = bench.run(case[0].job(place))
     assert outcome.status == 2 and words.format(at + 1) in outcome.output, outcome.output
-    if "begun" in words:
+    if "started" in words:
         then, now = [word for word in outcome.output.split() if word.endswith("...")]
         assert then != now
 
@@ -119,5 +119,5 @@ def test_a_finished_run_is_not_evaluated_with_other_weights(bench, case, folder,
     argv = (str(run / "best.pt"), "--devices", "cpu", "--data_dir", str(tmp_path / "due/data"))
     outcome = bench.run(Job("evaluate", argv, tmp_path / "due"))
     assert outcome.status == 2
-    assert "best.pt is not the file that result.json was written with" in outcome.output
+    assert "best.pt changed after result.json was written" in outcome.output
     assert RunFolder(run).state == "done"

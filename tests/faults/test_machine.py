@@ -44,7 +44,7 @@ def test_a_signal_ends_a_step_that_takes_minutes(number):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number
     assert errors == (
-        "stopped within a step; the same command goes on from the last finished epoch\n"
+        "stopped during a step; run the same command to resume after the last epoch\n"
     )
 
 
@@ -83,8 +83,8 @@ def test_a_dead_loader_process_costs_a_line_and_no_epoch(demo_data, tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 74
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
-    assert "a loader process died" in line and "fewer --num_workers need less" in line
-    assert line.endswith("are whole and stay: the same command goes on from there")
+    assert "a loader worker died" in line and "use fewer --num_workers" in line
+    assert line.endswith("are complete and kept: run the same command to continue")
     assert "Traceback" not in errors and RunFolder(tmp_path / "run").state == "failed"
     again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0 and "resuming after epoch" in again.stderr, again.stderr
@@ -111,12 +111,12 @@ sys.exit(run(train.main))
     )
     assert done.returncode == 74, done.stderr[-500:]
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "the memory is used up: fewer --num_workers need less, in training a smaller" in line
+    assert "out of memory: use fewer --num_workers or, in training, a smaller" in line
 
 
 @pytest.mark.parametrize("words", MEMORY)
 def test_what_libraries_say_of_no_memory_is_understood(words):
-    assert "the memory is used up" in explain(RuntimeError(f"CUDA: {words.upper()} (2 GiB)"))
+    assert "use fewer --num_workers" in explain(RuntimeError(f"CUDA: {words.upper()} (2 GiB)"))
 
 
 def test_what_is_no_fault_of_the_machine_is_left_alone():
@@ -131,7 +131,7 @@ def test_a_cause_within_another_error_is_found():
         except OSError as error:
             raise RuntimeError("the writer failed") from error
     except RuntimeError as error:
-        assert explain(error) == "/x/y.pt: no space is left on the disk: make room"
+        assert explain(error) == "/x/y.pt: no space left on the disk: free some space"
 
 
 @pytest.mark.slow
@@ -144,6 +144,6 @@ def test_of_two_equal_commands_one_works_and_the_other_says_so(demo_data, tmp_pa
     told = [process.communicate(timeout=240) for process in both]
     statuses = sorted(process.returncode for process in both)
     assert statuses == [0, 75], told
-    assert sum("another process works on" in errors for _, errors in told) == 1
+    assert sum("another process is using" in errors for _, errors in told) == 1
     run = RunFolder(tmp_path / "run")
     assert run.state == "done" and [line["epoch"] for line in run.read_log()] == list(range(1, 21))

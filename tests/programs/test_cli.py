@@ -40,22 +40,22 @@ REFUSED = {
     "--dataset kinetcs": "Did you mean 'kinetics'?",
     "--method Mida": "Did you mean 'Midas'?",
     "--lamb 3": "Did you mean '--lam'?",
-    "--lam -1": "--lam -1 is refused: it takes at least 0",
+    "--lam -1": "--lam -1 is invalid: it must be at least 0",
     "--lam much": "--lam takes a number, not 'much'",
     "--similarity euclid": "one of cosine, l2",
     "--weak_modality perhaps": "takes on or off",
     "--max_epochs 3 --warmup_epochs 3": "leaves no epoch",
-    "--lr nan": "--lr nan is refused",
+    "--lr nan": "--lr nan is invalid",
     "--seed -1": "--seed takes a whole number, 0 to 4294967295",
     "--threads 100000": "--threads takes a whole number, 1 to 1024",
-    "--devices gpu": "give one CUDA device's number, or cpu",
-    "--devices 0,1": "several devices in one run are not supported yet",
+    "--devices gpu": "give one CUDA device number, or cpu",
+    "--devices 0,1": "a run cannot use several devices yet",
     "--method Unimodal": "needs --modality; allowed: audio, video",
     "--method Joint --lam 3": "unknown flag '--lam'",
     "--recipe offical": "Did you mean 'official'?",
     "--recipe official": "the official release has no demo; it has cremad, kinetics",
     "--alpha_cap 10": "--alpha_rule share needs --alpha_cap 0",
-    "--dataset cremad": "--dataset_root <raw folder> prepares it",
+    "--dataset cremad": "--dataset_root <raw folder> to prepare it",
     "--dataset cremad --dataset_root /nowhere": "/nowhere is not a folder",
     "--dataset cremad --split_rule group --stratify off": "--split_rule paper only, not group",
     "extra": "unexpected argument 'extra'",
@@ -74,7 +74,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, words, capsys):
 
 def test_a_wrong_folder_as_output_is_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(UsageError, match="not a run's folder"):
+    with pytest.raises(UsageError, match="not a run folder"):
         train.main(["--output_dir", str(tmp_path), "--overwrite", "--devices", "cpu"])
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -149,5 +149,5 @@ def test_a_table_is_read_back_whatever_its_cells_hold(tmp_path):
     write_table(path, ("id", "part"), rows)
     assert [tuple(row.values()) for row in read_table(path)] == rows
     path.write_text("id,part\na\n")
-    with pytest.raises(UsageError, match="t.csv, line 2: 1 cells where the header has 2"):
+    with pytest.raises(UsageError, match="t.csv, line 2: 1 cells, but the header has 2"):
         read_table(path)

@@ -50,10 +50,10 @@ def results(tmp_path):
 def test_few_and_uneven_samples_train_without_the_misaligned_figures(own, tmp_path, counts, method):
     notes = train(own(counts), tmp_path, method=method).stderr
     (result,) = results(tmp_path)
-    lacks = "no misaligned figures of the test part" in notes
+    lacks = "no misaligned metrics for the test split" in notes
     assert lacks == ("test/conf_raw/text" not in result)
     assert lacks == ("the test part has no sample of class" in notes)
-    assert "no misaligned figures of the" in notes  # some part has one class alone
+    assert "no misaligned metrics for the" in notes  # some part has one class alone
 
 
 def obey(message, words):
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(own, tmp_path, flag):
     (tmp_path / "file").write_text("")
     done = train(own({"cat": 12, "dog": 12}), tmp_path, flag, tmp_path / "file" / "x", status=74)
     assert "Traceback" not in done.stderr
-    assert "a file stands where a folder is needed: give another path" in done.stderr
+    assert "expected a folder, found a file: use another path" in done.stderr
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path)
         "evaluate.py", tmp_path / "run", "--predict", new, "--out", out, "--devices", "cpu"
     )
     assert told.returncode == 3, told.stderr
-    assert "wide: array has 5 values a vector, the run's data had 4" in told.stderr
+    assert "wide: array has 5 values per vector, the training data had 4" in told.stderr
     assert [row["id"] for row in read_table(out)] == [row[0] for row in rows[:3]]
     assert "text/prediction" in read_table(out)[0]
     for row in read_table(out):  # one by one, without padding, as in the test part's batches

@@ -69,7 +69,7 @@ def test_a_finished_run_says_done_and_overwrite_starts_anew(demo_data, tmp_path)
     assert len(run.read_json("env.json")["starts"]) == 1
     other = program(*words(demo_data, run.path, "--max_epochs", "3"))
     assert other.returncode == 2 and "belongs to another configuration" in other.stderr
-    assert "settings.max_epochs 2 there, 3 asked" in other.stderr
+    assert "settings.max_epochs is 2, requested 3" in other.stderr
     assert len(train(demo_data, run.path, "--max_epochs", "3", "--overwrite").read_log()) == 3
 
 
@@ -96,16 +96,16 @@ def test_sigterm_stops_cleanly_and_a_second_process_is_refused(demo_data, tmp_pa
     process = start(command)
     process.stdout.readline()  # the first epoch is done
     second = program(*command)
-    assert second.returncode == 75 and "another process works on" in second.stderr
+    assert second.returncode == 75 and "another process is using" in second.stderr
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143 and "the same command goes on" in errors
+    assert process.returncode == 143 and "run the same command to resume" in errors
     assert RunFolder(tmp_path / "run").state == "partial"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(demo_data, tmp_path):
     done = program(*words(demo_data, tmp_path / "run", "--lr", "1e30"))
-    assert done.returncode == 2 and ", of the samples 0" in done.stderr
+    assert done.returncode == 2 and ", samples 0" in done.stderr
     assert "epoch 1, step" in done.stderr and RunFolder(tmp_path / "run").state == "failed"
 
 
@@ -148,7 +148,7 @@ def test_a_prediction_takes_no_stand_in_and_a_finished_run_no_other_root(tmp_pat
     assert [row["id"] for row in read_table(out)] == ["right"]
     assert all(f"not predicted: {name}: " in predicted.stderr for name in ("mute", "dark"))
     refused = predict(tmp_path / "run", new, "--out", new)
-    assert refused.returncode == 2 and "is the file that --predict reads" in refused.stderr
+    assert refused.returncode == 2 and "is the --predict manifest itself" in refused.stderr
 
     assert program(*run, "--dataset_root", root).stdout.startswith("done: ")
     for place, text in ((other, "was trained on other files"), (tmp_path / "no", "not a folder")):
@@ -180,7 +180,7 @@ def test_overwriting_decides_first_and_leaves_what_is_not_the_runs(tmp_path):
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "thesis.tex").write_text("years of work")
     for overwrite in (True, False):
-        with pytest.raises(UsageError, match="holds thesis.tex and no config.json"):
+        with pytest.raises(UsageError, match="contains thesis.tex but no config.json"):
             RunFolder(tmp_path / "strange").claim({"seed": 1}, overwrite)
 
 
@@ -201,7 +201,7 @@ def test_the_vocabulary_of_a_run_that_changed_is_refused(tmp_path):
     result = {"hashes": {"vocabulary": file_digest(path)}}
     assert folder.vocabulary(result) == path
     path.write_text("[PAD]\nmiow\n")
-    with pytest.raises(UsageError, match="vocab.txt is missing or not the file of the run"):
+    with pytest.raises(UsageError, match="vocab.txt is missing or has changed since the run"):
         folder.vocabulary(result)
 
 
@@ -221,7 +221,7 @@ def test_checkpoints_that_are_all_damaged_are_an_error(tmp_path):
     folder = RunFolder(tmp_path)
     for name in ("last.pt", "prev.pt"):
         folder.file(name).write_bytes(b"no checkpoint")
-    with pytest.raises(UsageError, match="no readable checkpoint in .*; --overwrite starts anew"):
+    with pytest.raises(UsageError, match="no readable checkpoint in .*; start over with"):
         folder.load_last()
 
 
