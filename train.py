@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import sys
 import time
 import traceback
@@ -24,7 +23,7 @@ from common.options import UsageError
 from common.program import duration, explain
 from common.program import run as run_program
 from common.stop import Stop, follow_launcher
-from experiments.run.devices import device_names, in_group, reported, train_together
+from experiments.run.devices import LOST, device_names, in_group, reported, train_together
 from experiments.run.folder import ReadOnlyFolder, RunFolder
 from experiments.run.resolve import Run, resolve
 
@@ -76,7 +75,7 @@ def main(argv: list[str]) -> int:
         except Exception as error:
             stop.check()  # another process of the group may have stopped a moment earlier
             if reported(error):
-                return os.EX_IOERR
+                return LOST
             folder.fail("\n\n".join(filter(None, [explain(error), traceback.format_exc()])))
             raise
 

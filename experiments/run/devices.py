@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from models.ranks import Ranks
 
+LOST = os.EX_SOFTWARE  # the exit status of a process that only lost its connection to another
 LOOK_S = 0.2
 # How long the others may take to end by themselves once one process has failed.
 PATIENCE_S = 10.0
@@ -46,7 +47,7 @@ def in_group() -> bool:
 
 
 def reported(error: Exception) -> bool:
-    """Whether `error` only means that another process ended, which `train_together` reports."""
+    """Whether `error` only says that another process ended, which `train_together` reports."""
     lost = any(words in str(error) for words in ("by peer", "Connection closed", "NCCL"))
     return lost and os.environ.get(PARENT) == str(os.getppid())
 
@@ -84,7 +85,7 @@ def train_together(names: list[str]) -> int:
         elif time.monotonic() - since > (GRACE_S if received else PATIENCE_S):
             for process in processes:
                 process.kill()
-    if failed > 0 and not received:
+    if processes[0].returncode in (LOST, -signal.SIGKILL) and failed > 0 and not received:
         output = outputs[failed]
         output.seek(0)
         lines = output.read().decode(errors="replace").strip().splitlines() or ["no message"]
@@ -92,7 +93,7 @@ def train_together(names: list[str]) -> int:
         how = f"exit status {status}" if status > 0 else f"signal {-status}"
         fault = UsageError(
             f"the process on device {names[failed]} (rank {failed}) ended with {how}:"
-            f" {lines[-1][:200]}. The same command goes on from the last finished epoch"
+            f" {lines[-1][:200]}. Run the same command to resume after the last epoch"
         )
         fault.exit_status = os.EX_IOERR
         raise fault

@@ -78,7 +78,7 @@ def test_a_signal_stops_all_processes(demo_data, tmp_path):
     children = psutil.Process(run.pid).children()
     run.send_signal(signal.SIGTERM)
     output = run.communicate(timeout=60)[0]
-    assert run.returncode == 143 and output.strip().endswith("from the last finished epoch")
+    assert run.returncode == 143 and output.strip().endswith("resume after the last epoch")
     assert not any(child.is_running() for child in children)
 
 
