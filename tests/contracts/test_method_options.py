@@ -163,8 +163,8 @@ def test_a_warmup_that_leaves_no_epoch_is_refused(name):
         ("AMCo", {"sigma": 0.3}, PAIR, "below an equal share"),
         ("AMCo", {"sigma": 0.2}, TRIO, "give 1/3 or more"),
         ("LFM", {"alpha_match": -0.5}, PAIR, "takes 0 to 1, or -1"),
-        ("LFM", {"alpha_match": 0.5, "variant": "official"}, PAIR, "no use beside .* fitted"),
-        ("LFM", {"alpha_match": 0.5, "alpha_mode": "heuristic"}, PAIR, "no use beside .* heuris"),
+        ("LFM", {"alpha_match": 0.5, "variant": "official"}, PAIR, "does nothing with .* fitted"),
+        ("LFM", {"alpha_match": 0.5, "alpha_mode": "heuristic"}, PAIR, "does nothing with .* heur"),
         (
             "LeMDA",
             {"network": "trans_vae", "last_act": "relu"},

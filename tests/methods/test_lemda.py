@@ -108,7 +108,7 @@ def test_sizes_that_leave_no_layer_are_refused(values):
 
 @pytest.mark.parametrize("widths", [{"a": 48, "v": 40}, {"a": 12, "v": 12}])
 def test_the_transformer_refuses_widths_that_it_cannot_share(widths):
-    with pytest.raises(UsageError, match="--network trans_vae needs.*take --network mlp_vae"):
+    with pytest.raises(UsageError, match="--network trans_vae needs.*use --network mlp_vae"):
         TransformerVae(widths, 8, 4)
 
 
