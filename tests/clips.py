@@ -1,4 +1,4 @@
-"""Media files for the tests, of which every frame and every sample is known."""
+"""Media files for the tests, in which every frame and every sample is known."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -62,7 +62,7 @@ def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def pack(path: Path, count: int) -> Path:
-    """An avi whose B-frames share a packet with the frame before, as DivX and XviD write them.
+    """An avi whose B-frames share a packet with the previous frame, as DivX and XviD write them.
 
     Frame k is grey FIRST + STEP * k in its upper part. A frame that is not coded takes the place of
     each one that moved, and user data tell the decoder.
@@ -127,7 +127,7 @@ def index_of(image: np.ndarray) -> int:
 
 
 def rejection(call, *args) -> str:
-    """The reason for which a call rejects a sample."""
+    """The reason why a call rejects a sample."""
     with pytest.raises(Reject) as caught:
         call(*args)
     return caught.value.reason

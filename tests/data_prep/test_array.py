@@ -73,7 +73,7 @@ def test_what_python_2_wrote(tmp_path):
 
 TEXT = pickle.dumps(np.array(["abcd"]), protocol=4)
 LINES = pickle.dumps({"a": ARRAYS["float32"], "b": [b"x\ny"]}, protocol=0)
-# Nested tuples, each of which holds the one before twice: no memory holds them as text.
+# Nested tuples, each containing the previous one twice: too large for any memory as text.
 BOMB = b"X\x01\0\0\0aq\0" + b"h\0\x86q\0" * 40
 
 
@@ -105,7 +105,7 @@ def test_what_is_more_than_data_is_refused_on_one_line_and_nothing_happens(
 
 @pytest.mark.parametrize("kind", ["system_0", "system_4", "eval", "exec", "getattr", "nested"])
 def test_the_bad_pickles_are_bad(tmp_path, kind):
-    """An ordinary unpickler does what they say, so that the test above could fail."""
+    """An ordinary unpickler executes them, so the test above is able to fail."""
     write_bad_pickle(tmp_path / "a.pkl", kind, tmp_path / "marker")
     code = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb'))"
     program("-c", code, tmp_path / "a.pkl")
@@ -187,7 +187,7 @@ def test_a_stored_sequence_is_bounded_and_all_have_one_width(tmp_path, monkeypat
 
 
 def claiming(shape) -> bytes:
-    """A .npy file of 40 bytes of zeros whose header claims a shape."""
+    """A .npy file with 40 zero bytes whose header claims a shape."""
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header.encode() + b"\0" * 40
 

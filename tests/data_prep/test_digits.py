@@ -1,4 +1,4 @@
-"""AV-Digits, the embedded demo set: what is written, the best accuracies, and its raw tree."""
+"""AV-Digits, the built-in demo dataset: its files, the best accuracies, and its raw tree."""
 
 import signal
 import subprocess

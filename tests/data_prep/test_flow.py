@@ -1,4 +1,4 @@
-"""Optical flow: quantisation, which frames it is taken between, flips, damage, precomputed sets."""
+"""Optical flow: quantisation, choice of frames, flips, damage, precomputed flow."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def decode(picture: bytes) -> np.ndarray:
 
 
 def pixels(levels: np.ndarray, bound: float = BOUND) -> np.ndarray:
-    """The motion that stored levels stand for."""
+    """The motion that stored levels represent."""
     return levels * (2 * bound / 255) - bound
 
 
@@ -212,7 +212,7 @@ STACK = Flow("precomputed", positions=5, stack=3)
 
 
 def write_set(folder: Path, count: int, without_v: tuple = (), without_u: tuple = ()) -> list[Path]:
-    """Folders of u and v whose picture n has the level n in u and 200 - n in v."""
+    """Folders of u and v in which picture n has level n in u and 200 - n in v."""
     places = [folder / axis / "v_Archery_g01_c01" for axis in "uv"]
     for place, lacking, level in zip(places, (without_u, without_v), (1, -1)):
         place.mkdir(parents=True)
@@ -223,7 +223,7 @@ def write_set(folder: Path, count: int, without_v: tuple = (), without_u: tuple 
 
 
 def numbers(spec: Flow, places: list[Path]) -> list[int]:
-    """The numbers of the pictures that are stored, the same ones of u and v."""
+    """The numbers of the stored pictures, the same for u and v."""
     levels = [round(float(decode(p).mean())) for p in extract(spec, *places).payload]
     assert levels[0::2] == [200 - level for level in levels[1::2]]
     return levels[0::2]

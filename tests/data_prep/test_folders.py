@@ -1,4 +1,4 @@
-"""Folders of frames and of flow, as trees made for the official release hold them."""
+"""Folders of frames and flow, as in trees made for the official release."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ FIRST_SIX = Video(first=6, min_decoded=6, of_folder=30)
 
 
 def grey_frames(folder, count, shape=(24, 32)):
-    """A folder of frames of which number k, from 0, has the level 5 * k."""
+    """A folder of frames in which frame k, from 0, has level 5 * k."""
     levels = np.arange(count, dtype=np.uint8)[:, None, None, None] * 5
     write_frames(folder, "img_{:05d}.jpg", np.broadcast_to(levels, (count, *shape, 3)))
     return folder
@@ -80,7 +80,7 @@ def test_broken_frames_are_passed_over(tmp_path):
 
 
 def flow_folders(folder, count):
-    """Folders of u and v whose picture n has the level 2 n."""
+    """Folders of u and v in which picture n has level 2 n."""
     shape = (count, 24, 32)
     pictures = np.broadcast_to(np.arange(1, count + 1, dtype=np.uint8)[:, None, None] * 2, shape)
     for axis in "uv":

@@ -1,4 +1,4 @@
-"""Food-101: the lists in every form, and rows and pictures that do not meet."""
+"""Food-101: the lists in every form, and rows and pictures that do not match."""
 
 import hashlib
 import tracemalloc

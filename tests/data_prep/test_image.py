@@ -1,4 +1,4 @@
-"""Pictures from the web: every form and every damage ends in a JPEG or in a reason."""
+"""Pictures from the web: every format and every damage ends in a JPEG or in a reason."""
 
 import io
 import struct
@@ -33,12 +33,12 @@ def noise(height: int = 24, width: int = 40) -> np.ndarray:
 
 
 def photo(height: int = 60, width: int = 80) -> np.ndarray:
-    """Smooth enough for a JPEG to keep it."""
+    """Smooth enough to survive JPEG."""
     return cv2.resize(noise(6, 8), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def coded(picture, form: str = "PNG", **more) -> bytes:
-    """A picture file of an array or a picture of Pillow's."""
+    """A picture file from an array or a Pillow image."""
     picture = PIL.Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
     buffer = io.BytesIO()
     picture.save(buffer, form, **more)
@@ -51,18 +51,18 @@ def put(path: Path, content: bytes) -> Path:
 
 
 def read(path: Path, content: bytes, short_side: int = 256) -> np.ndarray:
-    """The picture of a file's content, before it becomes a JPEG."""
+    """The picture in a file, before it becomes a JPEG."""
     return read_picture(put(path, content), short_side, 100_000_000)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A part of a PNG."""
+    """A PNG chunk."""
     body = kind + data
     return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
-    """A PNG from its rows, each with a filter number in front."""
+    """A PNG from its rows, each preceded by a filter number."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
@@ -153,7 +153,7 @@ LOOKS = AVIF | {  # name -> (file, picture, most levels apart)
     **{f"moving {f}": (coded(FRAMES[0], f, **MOVING, **LOSSLESS[f]), RED, 0)
        for f in ("GIF", "PNG", "WEBP")},
     "phone's two": (coded(photo(), "MPO", save_all=True, append_images=FRAMES[:1]), photo(), 40),
-    # Orientations that are none turn nothing.
+    # Invalid orientations are ignored.
     **{f"exif {k}": (coded(noise(), exif=exif), noise(), 0) for k, exif in enumerate((
         exif_of(0), exif_of(9), exif_of(65535), exif_of(6)[:14], b"Exif\0\0MM\0*",
         b"Exif\0\0" + b"\xff" * 99,
@@ -226,11 +226,11 @@ def test_what_lacks_more_than_that_is_no_picture(tmp_path, content):
 def test_max_pixels_is_the_specs(tmp_path):
     path = put(tmp_path / "a.png", coded(noise(20, 50)))
     assert extract(Image(max_pixels=1000), path).flags == ()
-    for most in (999, 400):  # Pillow's own limit of twice the number is met first
+    for most in (999, 400):  # Pillow's own limit, twice this number, applies first
         assert refused(Image(max_pixels=most), path) == "bad_image"
 
 
-# Growth of the memory in use in MB, after a small picture, by the pictures that follow.
+# Growth of the memory in use in MB by the pictures that follow a small one.
 GROWTH = """
 import sys
 from pathlib import Path

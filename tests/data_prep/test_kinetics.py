@@ -1,4 +1,4 @@
-"""CREMA-D and Kinetics-Sounds: names, lists, labels, and files that are no samples."""
+"""CREMA-D and Kinetics-Sounds: names, lists, labels, and files that are not samples."""
 
 import csv
 import io
@@ -73,7 +73,7 @@ def test_kinetics_names_that_are_none(name):
 
 
 def rows(*lines, header=HEADER, **how):
-    """A csv list as a spreadsheet writes it."""
+    """A csv list as written by a spreadsheet."""
     text = io.StringIO()
     csv.writer(text, **{"quoting": csv.QUOTE_ALL} | how).writerows([header.split(","), *lines])
     return text.getvalue()

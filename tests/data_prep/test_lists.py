@@ -1,4 +1,4 @@
-"""What the datasets share: walking a tree, lists of lines, and csv files that cannot be read."""
+"""Helpers shared by datasets: walking a tree, lists of lines, unreadable csv files."""
 
 import pytest
 from raw import plant

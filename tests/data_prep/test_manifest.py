@@ -1,4 +1,4 @@
-"""Your own data: a manifest as the data set, and as the list of new files."""
+"""Custom data: a manifest as the dataset, and as the list of new files."""
 
 import csv
 import unicodedata
@@ -27,7 +27,7 @@ def write(path, header, rows):
 
 @pytest.fixture
 def pets(tmp_path):
-    """A function that writes the manifest of six pets, whose files are beside it."""
+    """A function that writes the manifest of six pets, with their files next to it."""
     for k in range(6):
         (tmp_path / f"{k}.wav").write_bytes(b"x")
 
@@ -211,7 +211,7 @@ def test_paths_as_other_systems_write_them(pets, tmp_path):
     composed, apart = (unicodedata.normalize(form, "chât.wav") for form in ("NFC", "NFD"))
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / apart).write_bytes(b"x")
-    (tmp_path / "b\\c.wav").write_bytes(b"x")  # a name of its own here, and no path
+    (tmp_path / "b\\c.wav").write_bytes(b"x")  # here a file name, not a path
 
     def change(rows):
         rows[0][2], rows[1][2], rows[2][2] = f"a\\{composed}", "b\\c.wav", "./3.wav"
@@ -261,7 +261,7 @@ def test_new_files_have_the_columns_of_the_run_s_modalities(tmp_path):
     (Flow("precomputed"), "u/a;v/a", ("u/a", "v/a")),
     (Flow("precomputed"), "u/a", "not two folders"),
     (Flow("precomputed"), "u/a;../a", "line 2: .* leaves the folder"),
-    (Flow("dis", of_folder=30), "u/a;v/a", ("u/a", "v/a")),  # as in trees of the official code
+    (Flow("dis", of_folder=30), "u/a;v/a", ("u/a", "v/a")),  # as in trees for the official code
     (Flow("dis", of_folder=30), "a.avi", ("a.avi",)),
 ])  # fmt: skip
 def test_new_flow_is_two_folders_or_a_video(tmp_path, spec, cell, due):

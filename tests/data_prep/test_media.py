@@ -1,4 +1,4 @@
-"""Video: frames by time, pixels, damaged files, whole samples, and the model's view of them."""
+"""Video: frames by time, pixels, damaged files, complete samples, and the model's view of them."""
 
 from bisect import bisect_right
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_frames_at_the_middle_of_seconds(tmp_path, name, codec, options):
     ("a.flv", "flv", 30, {}),
 ])  # fmt: skip
 def test_stored_frames_are_those_of_a_full_decoding(tmp_path, name, codec, gop, options):
-    """Although packets before a keyframe, and pictures that no other needs, are left out."""
+    """Even though packets before a keyframe and non-reference pictures are skipped."""
     still = texture(48, 64)[:, :, None].repeat(3, 2)
     moving = np.stack([np.roll(still, (k, 2 * k), (0, 1)) for k in range(40)])
     rate = 25 if name == "a.mpg" else 10
@@ -93,13 +93,13 @@ def test_no_more_is_decoded_than_the_wanted_frames_need(tmp_path, monkeypatch):
     assert (found.n_frames, found.duration_s) == (300, 30.0) and passes[-1].read < 60
     path = write_clip(tmp_path / "b.mp4", 40, options={"bf": "3"}, gop=40)
     frames.clear()
-    assert indices(path, positions=1) == [20] and len(frames) < 15  # of 21: some no other needs
+    assert indices(path, positions=1) == [20] and len(frames) < 15  # of 21: some are non-reference
 
 
 def test_variable_frame_rate(tmp_path):
     times = [0, 40, 80, 120, 160, 1400, 1440, 2600, 2640, 2680]
     path = write_clip(tmp_path / "a.mp4", times, options={"bf": "2"})
-    # At 0.5 and 1 s the fifth frame is on the screen, at 2 s the seventh.
+    # At 0.5 and 1 s the fifth frame is shown, at 2 s the seventh.
     assert indices(path, fps=1.0) == [4, 6, 6]
     assert indices(path, positions=2) == [4, 6]
     assert extract(SECOND, path).duration_s == pytest.approx(2.72, abs=0.01)
@@ -203,7 +203,7 @@ def test_scaling(tmp_path, size, spec, shape):
 
 def test_a_converter_kept_from_frame_to_frame_gives_the_pixels_of_a_fresh_one():
     rng, formats = np.random.default_rng(0), ["yuv420p", "yuvj420p", "yuv422p10le", "gray", "rgb24"]
-    frames = []  # size, pixel format, range and colour space change from one to the next
+    frames = []  # size, pixel format, range and colour space change between frames
     for k in range(60):
         content = rng.integers(0, 256, (*[(48, 64), (50, 66), (240, 322)][k % 3], 3), np.uint8)
         frame = av.VideoFrame.from_ndarray(content, "rgb24").reformat(format=formats[k % 5])
@@ -264,13 +264,13 @@ WHOLE, MIRRORED = (
 
 
 def view_of(augment, draw: Draw):
-    """The input made of a clip whose three frames are one and the same texture."""
+    """The model input from a clip whose three frames are the same texture."""
     video = Video(codec="raw", short_side=None, frames=3, augment=augment)
     return video.to_input([video.pack(IMAGE)] * 3, draw)
 
 
 def views_of(augment):
-    """Twelve of them in training, every other mirrored."""
+    """Twelve training views, every second one mirrored."""
     return [view_of(augment, Draw(32, np.random.default_rng(k), bool(k % 2))) for k in range(12)]
 
 
@@ -315,7 +315,11 @@ def test_kinetics_frames_are_those_of_the_release():
         (6, [[1], [1], [1]], [1, 1, 1]),
         (8, [[1, 2], [3, 4], [5, 6]], [1, 3, 5]),
         (10, [[1, 2, 3], [4, 5, 6], [7, 8, 9]], [1, 4, 7]),
-        (9, [[1, 2, 3], [4, 5, 6], [7, 8]], [1, 4, 7]),  # it would ask for a tenth: the last
+        (
+            9,
+            [[1, 2, 3], [4, 5, 6], [7, 8]],
+            [1, 4, 7],
+        ),  # a tenth would be needed: the last
         (30, [list(range(1, 10)), [9], [9]], [5, 15, 25]),
         (1, [[0], [0], [0]], [0, 0, 0]),
     ):

@@ -1,4 +1,4 @@
-"""CMU-MOSI: pickles of both families, ratings, ids and parts, and what the model sees of them."""
+"""CMU-MOSI: both families of pickles, ratings, ids and parts, and what the model sees."""
 
 import pickle
 
@@ -177,7 +177,7 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, parts):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_what_is_stored_is_what_was_generated(tmp_path, name):
-    """No padding of either family, float32, zeros for what is not finite."""
+    """No padding from either family, float32, zeros instead of non-finite values."""
     root, settings = tmp_path / "raw", Settings(feature_files=name)
     write_tree("mosi", root, 10, truth_path=tmp_path / "t.csv", layout=name, corrupt_each=2)
     data = Prepared(prepare("mosi", root, tmp_path / "data", settings, workers=1, max_bad=1))

@@ -1,6 +1,6 @@
 """Preparation: workers, changed or damaged files, refusals; and the loader.
 
-What holds of every data set (damage, equal bytes, kills) is in tests/contracts/test_datasets.py.
+Tests for every dataset (damage, equal bytes, kills) are in tests/contracts/test_datasets.py.
 """
 
 import os
@@ -30,7 +30,7 @@ DEMO = datasets.load("demo").Settings()
 
 @pytest.fixture
 def folder(demo_data, tmp_path):
-    """A copy of the prepared demo set."""
+    """A copy of the prepared demo dataset."""
     source = next((demo_data[1] / "demo").iterdir())
     return shutil.copytree(source, tmp_path / source.name)
 
@@ -39,7 +39,7 @@ def folder(demo_data, tmp_path):
 
 
 def misbehave(item: str) -> str:
-    """Work that a worker process does in these tests."""
+    """The work of a worker process in these tests."""
     if item == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
     if item == "hang":
@@ -97,7 +97,7 @@ def test_files_of_the_same_names_and_sizes_are_told_apart_by_their_content(tmp_p
     clip = sorted((root / "clips").glob("*.wav"))[0]
     content, status = bytearray(clip.read_bytes()), clip.stat()
     clip.touch()
-    check_source(made, "demo", root, DEMO)  # the same content, however old
+    check_source(made, "demo", root, DEMO)  # the same content, only a different age
     content[len(content) // 2] ^= 1
     clip.write_bytes(content)
     os.utime(clip, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
@@ -119,7 +119,7 @@ def test_too_many_rejects_leave_the_set_unfinished_and_status_3(tmp_path):
     assert again.returncode == 0, again.stderr
 
 
-# A prepared folder that is not as it was ----------------------------------------------------------
+# A prepared folder that was changed ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("harm", "words"), [

@@ -165,7 +165,7 @@ def test_the_list_s_class_wins_over_the_name_s(tmp_path, dataset, file, old, new
     assert label in {c.label for c in found.candidates} and len(found.candidates) == 20
 
 
-# folders whose entries no list names -> reasons of a folder of pictures, and of a file a.wav
+# folders with entries in no list -> reasons for a folder of pictures and for a file a.wav
 SOUNDS, PICTURES = ("unknown_name", "no_label"), ("no_label", "unknown_name")
 UNLISTED = {
     "cremad": {"AudioWAV": SOUNDS, "visual_frames": PICTURES},

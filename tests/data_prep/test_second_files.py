@@ -1,4 +1,4 @@
-"""Several files of one sample: the first that decodes is read, sound and picture from the same."""
+"""Several files of one sample: the first that decodes gives both sound and picture."""
 
 import PIL.Image
 import pytest
@@ -21,7 +21,7 @@ def sample(root, *names: str, **settings):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A whole clip; one of sound alone and one of pictures alone; an empty one and two cut ones."""
+    """A complete clip, one with only sound, one with only pictures, an empty one, two cut ones."""
     root = tmp_path_factory.mktemp("files")
     write_clip(root / "whole.mp4", 40, wave=noise(4))
     write_clip(root / "dark.mp4", 0, wave=noise(4))

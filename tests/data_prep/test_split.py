@@ -120,7 +120,7 @@ def test_partners_of_the_release_are_a_permutation_within_each_batch_of_64():
     assert (places == release_partners(150)).all()
 
 
-# The draw of the release; its golden numbers are in test_official_inputs.py -----------------------
+# The release's draw; its golden numbers are in test_official_inputs.py -----------------------
 
 POOL = [Listed(f"s{k:02d}", k % 3) for k in range(60)]
 IDS = [row.id for row in POOL]

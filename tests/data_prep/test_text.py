@@ -43,7 +43,7 @@ def texts(count=300, seed=0):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
-    """A folder with a vocabulary, as a prepared one has it."""
+    """A folder with a vocabulary, like a prepared one."""
     folder = tmp_path_factory.mktemp("shelf")
     more = "[ sep cls pad mask ] " * 5
     (folder / "vocab.txt").write_bytes(build_vocabulary([*texts(), more], 4000))
@@ -55,7 +55,7 @@ def words_of(folder):
 
 
 def stored(text, spec, folder):
-    """(ids, segments) of a text or a pair, and the rest of what is extracted."""
+    """(ids, segments) of a text or a pair, and the other extracted values."""
     found = extract(spec, inline=text, folder=folder)
     ids, segments = found.payload
     return np.frombuffer(ids, np.uint16).tolist(), list(segments), found
@@ -78,7 +78,7 @@ def test_plain_cleaning(raw, cleaned):
 
 @cases("text")
 def test_the_releases_texts(variant, given, expect):
-    """Its cleaning; and its tokens, where ELECTRA's own vocab.txt is at hand: ELECTRA_FOLDER."""
+    """Its cleaning, and its tokens if ELECTRA_FOLDER has ELECTRA's own vocab.txt."""
     *raw, long = given["texts"]
     assert long == "'word ' 600 times"
     raw, rows = [*raw, "word " * 600], expect["rows"]
@@ -266,7 +266,7 @@ def test_texts_for_a_built_vocabulary_are_stored_as_they_are_once_clean(shelf, t
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A prepared manifest of 60 texts; each part of its own split has a word that no other has."""
+    """A prepared manifest of 60 texts; each part of its split has a word that no other part has."""
     folder = tmp_path_factory.mktemp("own")
     own = {"train": "plum", "val": "quince", "test": "zebra"}
     with open(folder / "own.csv", "w", newline="", encoding="utf-8") as handle:
@@ -327,7 +327,7 @@ def test_nothing_but_padding_is_cut():
 
 
 def body_of(readout, folder):
-    """Tiny, or what a folder of pretrained weights holds: there the first token is read."""
+    """The tiny model, or one from a folder of pretrained weights, which reads the first token."""
     if readout == "largest":
         return text_body("tiny", False, 50, 512)
     config = transformers.ElectraConfig(**TINY | {"readout": "first"}, vocab_size=50)
@@ -343,7 +343,7 @@ def test_features_are_those_of_the_readout_and_independent_of_padding(readout, t
     for row, used in zip(x, np.linspace(3, 40, 6).astype(int)):
         row[0, :used], row[2, :used] = torch.from_numpy(draw.integers(5, 50, used)), 1
     features = encoder(x)
-    x[:, 0][x[:, 2] == 0] = 7  # what the padding holds
+    x[:, 0][x[:, 2] == 0] = 7  # content of the padding
     assert (encoder(x) - features).abs().max() < 1e-6
     for row, feature in zip(x, features):
         alone = torch.from_numpy(Text().trim(row[None].numpy()))

@@ -58,7 +58,7 @@ def test_files_that_are_no_clips_of_the_set(tmp_path):
         "Abseiling/v_Abseiling_g01_c01.avi": "no_label",
         "v_Opera_g03_c01.avi": "no_label",
         "copy/Archery/v_ARCHERY_g01_c01.AVI": "second_file",
-        "jpegs_256/v_YoYo_g25_c07": "unknown_name",  # extracted frames are one line a clip
+        "jpegs_256/v_YoYo_g25_c07": "unknown_name",  # extracted frames: one line per clip
     }
     frames = [f"jpegs_256/v_YoYo_g25_c07/frame00000{k}.jpg" for k in range(5)]
     hidden = "Archery/.v_Archery_g01_c05.avi", "YoYo/Thumbs.db", "__MACOSX/YoYo/v_YoYo_g01_c01.avi"

@@ -26,7 +26,7 @@ PARTNERS, BUILT = "splits/release-seed2.release-pairs-val.csv", "splits/paper-se
 
 @pytest.fixture
 def folder(demo_data, tmp_path):
-    """300 prepared digits with two splits and the pairs of their test and validation parts."""
+    """300 prepared digits with two splits and the pairs of their test and validation sets."""
     source = next((demo_data[1] / "demo").iterdir())
     folder, unwanted = tmp_path / "demo" / source.name, shutil.ignore_patterns("splits", ".lock")
     prepared = Prepared(shutil.copytree(source, folder, ignore=unwanted))
@@ -36,7 +36,7 @@ def folder(demo_data, tmp_path):
 
 
 def flip(path, share=0.5):
-    """Changes one bit of a file."""
+    """Flips one bit of a file."""
     data = bytearray(path.read_bytes())
     data[int(len(data) * share)] ^= 1
     path.write_bytes(data)
@@ -62,7 +62,7 @@ def swap(lines):
     return [lines[0], lines[2], lines[1], *lines[3:]]
 
 
-DAMAGE = {  # how it is done -> (the deed, how each finding begins)
+DAMAGE = {  # what is done -> (how it is done, how each finding begins)
     "shard": changed(SECOND),
     "cut shard": changed(SECOND, lambda p: os.truncate(p, 99), f"{{folder}}/{SECOND} is not a"),
     "manifest": changed("manifest.csv"), "rejected": changed("rejected.csv"),

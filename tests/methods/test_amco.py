@@ -99,7 +99,7 @@ def test_a_wholly_masked_modality_has_loss_ln_c_and_gets_no_gradient(linear_star
     fusion, audio = method.model.fusion, method.model.modality_slices["audio"]
     assert all(not p.grad.any() for p in method.model.encoder_parameters("audio"))
     assert not fusion.weight.grad[:, audio].any()
-    # The output is what the other modality says.
+    # The output comes from the other modality.
     f, y = method.model.encode(tiny_batch()["inputs"]), tiny_batch()["label"]
     z = method.model.split_logits(f)["video"]
     out = method.linear_star(z) if linear_star else z

@@ -25,7 +25,7 @@ SUMS = pytest.mark.parametrize(("task_sum", "factor"), [(False, 0.5), (True, 1.0
 
 
 def last_linear(method):
-    """The layer that makes the noise."""
+    """The layer that produces the noise."""
     return [part for part in method.augmenter.modules() if isinstance(part, nn.Linear)][-1]
 
 
@@ -37,7 +37,7 @@ def awake(modalities=PAIR, **values):
 
 
 def backward(method, modalities=PAIR):
-    """One backward with fixed draws of dropout; returns the loss's logs."""
+    """One backward pass with fixed dropout draws; returns the logs."""
     torch.manual_seed(1)
     loss, logs = method(tiny_batch(modalities))
     loss.backward()

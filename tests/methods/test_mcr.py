@@ -1,4 +1,4 @@
-"""MCR: the game against the public code's form, the contrastive term's golden values, each term."""
+"""MCR: the game against the public code, golden values of the contrastive term, each loss term."""
 
 import math
 
@@ -56,14 +56,14 @@ def far_apart(first, second):
 
 
 def divergence(fused, z):
-    """The public code's form: probabilities, clamped, mean over rows."""
+    """As in the public code: probabilities, clamped, mean over rows."""
     p, q = (F.softmax(v, 1).clamp_min(1e-20) for v in (fused, z))
     mean = (p + q) / 2
     return 0.5 * (p * (p / mean).log() + q * (q / mean).log()).sum(1).mean()
 
 
 def term(toy, swapped, live=None, detach_fused=True):
-    """J(swapped) with all but `live` stopped, or nothing stopped, from stacked rows."""
+    """J(swapped) with all but `live` detached, or none detached, from stacked rows."""
     rows = []
     for m, c in toy.contributions().items():
         c = c[toy.swaps].flatten(0, 1) if m == swapped else c.repeat(len(toy.swaps), 1)
@@ -192,7 +192,7 @@ def test_the_total_is_the_weighted_sum_of_the_logged_terms():
 
 def test_the_game_of_a_step_is_played_with_its_features():
     method = tiny_method(MCR, **{**NO_TERMS, "lam": 1.0}).eval()
-    method.model.fusion.weight.data *= 100  # importances far above float32's rounding
+    method.model.fusion.weight.data *= 100  # importances well above float32 rounding
     _, logs = method(tiny_batch())
     f = method.model.encode(tiny_batch()["inputs"])
     method.begin_epoch(9, None)

@@ -175,7 +175,7 @@ def padded(x, rows):
     return torch.cat([x, torch.zeros(len(x), rows, x.shape[2])], dim=1)
 
 
-@pytest.mark.parametrize("grad", [True, False])  # without gradients torch takes another path
+@pytest.mark.parametrize("grad", [True, False])  # torch uses another code path without gradients
 def test_padding_and_other_samples_do_not_change_the_features_and_order_does(grad):
     x, short, long = torch.randn(4, 9, 6), torch.randn(1, 3, 6), torch.randn(1, 40, 6)
     near = dict(atol=1e-5, rtol=1e-5)

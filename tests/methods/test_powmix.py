@@ -1,4 +1,4 @@
-"""PowMix(R): hand-worked values, the distributions of its draws, and a step from them."""
+"""PowMix(R): hand-worked values, the distributions of its draws, and a training step."""
 
 import itertools
 

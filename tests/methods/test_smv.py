@@ -32,7 +32,7 @@ TABLE = [
 
 
 class Part(TinySet):
-    """A training part of 100 samples that notes under which transforms it is read."""
+    """A training set of 100 samples that records the transforms it is read with."""
 
     views = ()
 
@@ -42,7 +42,7 @@ class Part(TinySet):
 
 
 def make(modalities=PAIR, **values):
-    """A method whose fusion layer makes different predictions from the tiny encoders' features."""
+    """A method whose fusion layer gives varied predictions on the tiny encoders' features."""
     method = tiny_method(SMV, modalities, 1, **{"warmup_epochs": 1, **values})
     draw = torch.Generator().manual_seed(5)
     torch.nn.init.normal_(method.model.fusion.weight, std=3.0, generator=draw)
@@ -67,7 +67,7 @@ def test_the_table_of_contributions_and_copies(row):
 
 @pytest.mark.parametrize("players", [2, 3])
 def test_contributions_sum_to_the_worth_of_all_and_no_copy_is_lost_by_rounding(players):
-    # Shapley values are multiples of 1 / M!: exact integers decide what the copies must be.
+    # Shapley values are multiples of 1 / M!: exact integers give the expected copies.
     names, unit = "abc"[:players], math.factorial(players)
     hits = every_pattern(names)
     phi = contributions(hits, names)
@@ -122,12 +122,12 @@ def test_the_modality_list_adds_copies_of_the_weakest_alone(means, strength, wea
     indices, keep = modality_plan(phi, draws, 0.2, strength, "linear")
     assert torch.equal(indices[:100], torch.arange(100)) and (keep[:100] == 0).all()
     assert keep[100:].tolist() == [weakest] * count
-    assert count == 0 or len(set(indices[100:].tolist())) > 20  # drawn over the whole set
+    assert count == 0 or len(set(indices[100:].tolist())) > 20  # drawn from the whole training set
 
 
 def test_the_modality_list_averages_over_a_part_of_the_samples_of_at_least_one():
     phi = {"a": torch.zeros(50).double(), "v": torch.zeros(50).double()}
-    phi["a"][:25] = 1.0  # the mean over a part is a multiple of 1 / draws
+    phi["a"][:25] = 1.0  # the mean over a subset is a multiple of 1 / draws
     drawn = torch.randint(50, (5,), generator=torch.Generator().manual_seed(0))
     share = modality_gap([phi["a"][drawn].mean().item(), 0.0], 1.0, "linear")
     indices, _ = modality_plan(phi, torch.Generator().manual_seed(0), 0.1, 1.0, "linear")

@@ -1,4 +1,4 @@
-"""What a prepared CREMA-D leads to: splits a seed, the tables' cells, the official recipe."""
+"""From a prepared CREMA-D: one split per seed, table cells, the official recipe."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The code in README and docs runs as it stands there, and their commands exist."""
+"""The code in README and docs runs as written, and their commands exist."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def block(words):
-    """The Python block that holds `words`."""
+    """The Python block that contains `words`."""
     (text,) = [b for b in re.findall(r"```python\n(.*?)```", TEXT, re.S) if words in b]
     return text
 
@@ -59,7 +59,7 @@ def test_the_method_example_is_registered_and_trains(monkeypatch):
 
 def test_the_layout_example_finds_its_samples(tmp_path):
     module = types.ModuleType("pets")
-    sys.modules["pets"] = module  # dataclasses look their module up
+    sys.modules["pets"] = module  # dataclasses look up their module
     exec(block('LABELS = ("cat", "dog")'), module.__dict__)
     for name in ("cat/a.mp4", "dog/b.mp4", "dog/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
