@@ -1,4 +1,4 @@
-"""How long missing runs are said to take, from made-up runs with known seconds an epoch."""
+"""The estimated time of missing runs, from made-up runs with known seconds per epoch."""
 
 import pytest
 from fake_runs import fake_run
@@ -11,7 +11,7 @@ from experiments.report.reader import Reader
 
 
 def timed_run(results, runs, seed, *seconds, done=True):
-    """A run whose epochs lasted so many seconds."""
+    """A run whose epochs took these seconds."""
     epochs = len(seconds) if done else len(seconds) + 1
     lines = dict(enumerate(({"time/epoch_s": value} for value in seconds), 1))
     return fake_run(results, runs, seed, epochs=epochs, best=1, log=lines.get, done=done)
@@ -38,7 +38,7 @@ def test_what_is_done_or_behind_does_not_count(tmp_path):
     assert seconds(tmp_path, JOINT, 1) == 0
     assert seconds(tmp_path, JOINT, 2) == (30 - 3) * 2.0
     fake_run(tmp_path, JOINT, 4).file("result.json").write_text("{")
-    assert seconds(tmp_path, JOINT, 4) == 30 * 2.0  # its folder must be given up: anew
+    assert seconds(tmp_path, JOINT, 4) == 30 * 2.0  # its folder is unusable: start over
 
 
 @pytest.mark.parametrize("log", ["[1]\n", "\udcff", '{"time/epoch_s": NaN}\n{"time'])

@@ -1,4 +1,4 @@
-"""The registry: every entry resolves, every number of the paper has its cell."""
+"""The registry: every entry resolves, and every number of the paper has a cell."""
 
 import pytest
 from conftest import ROOT, program
@@ -25,7 +25,7 @@ def named(*names):
 
 
 def test_every_run_is_what_train_would_call_it():
-    """A setting at its default would name another folder than train.py's."""
+    """A setting at its default value would give a different folder than train.py's."""
     for runs in {runs for runs, _ in needed(ARTIFACTS)}:
         run = resolved(runs)
         assert (run.dataset, run.method) == (runs.dataset, runs.method)
@@ -116,7 +116,7 @@ def test_all_runs_take_other_settings_where_they_have_them():
     names = {runs.name for runs, _ in needed(changed)}
     assert "kinetics/Midas/max_epochs=3,size=32" in names
     assert "food101/SMV/max_epochs=3,size=32,vocabulary=build,weights=none" in names
-    # Files and captions name the settings: the tables without them stay.
+    # Files and captions name the settings, so tables without them are kept.
     settings = "max_epochs=3,size=32,vocabulary=build,weights=none"
     assert [a.id for a in changed] == [f"{a.id}-{settings}" for a in chosen]
     assert all(a.caption.endswith(f"{settings.replace(',', ', ')}.") for a in changed)

@@ -1,4 +1,4 @@
-"""The report: how it opens, what it says of each cell and run, and that it loads nothing."""
+"""The report: its opening, what it says about each cell and run, and that it loads nothing."""
 
 import re
 import struct
@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def results(tmp_path):
-    """All runs of KS; of JOINT one that failed and one that is damaged; none of MIDAS."""
+    """All runs of KS, one failed and one damaged run of JOINT, none of MIDAS."""
     for seed, acc in ((1, 0.61), (2, 0.62), (3, 0.63)):
         fake_run(tmp_path, KS, seed, acc=acc, torch="2.11.0", threads=1 + (seed == 3))
     fake_run(tmp_path, JOINT, 1, acc=0.9)

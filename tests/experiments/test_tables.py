@@ -1,4 +1,4 @@
-"""Tables of small made-up results: golden texts, sources, what is missing, and damaged runs."""
+"""Tables from small made-up results: golden texts, sources, missing and damaged runs."""
 
 from dataclasses import replace
 
@@ -58,7 +58,7 @@ FOOTER = (
 
 
 def texts(results, *cells):
-    """Markdown and CSV of a table of one row."""
+    """Markdown and CSV of a table with one row."""
     columns = tuple(Column(f"c{k}") for k in range(len(cells)))
     evaluated = evaluate(Table("t", "T.", columns, (Row("Joint", cells),)), Reader(results))
     return markdown(evaluated), numbers_csv(evaluated)
@@ -167,7 +167,7 @@ def test_a_split_a_seed_is_no_mixture(tmp_path):
 
 @pytest.mark.parametrize("specs", [("feed", "feed"), ("feed1", "feed2")])
 def test_runs_of_other_samples_are_reported_whatever_their_splits(tmp_path, specs):
-    """A split a seed explains other splits, and no other samples; another preparation does."""
+    """A split per seed explains other splits but not other samples; a new preparation does."""
     for seed, spec in enumerate(specs, 1):
         split_run(tmp_path, CREMAD, seed, seed, spec, data=f"samples{seed}")
     text = footer(tmp_path, CREMAD)
@@ -188,7 +188,7 @@ def test_runs_of_one_split_seed_with_different_splits_are_reported(tmp_path):
 
 
 def write(name, content):
-    """A harm that overwrites a file of the folder."""
+    """Damage that overwrites a file of the folder."""
     return lambda folder: folder.file(name).write_bytes(content)
 
 
@@ -198,7 +198,7 @@ def cut_log(folder):
 
 
 def certify_a_cut_log(folder):
-    """A cut log, and a result that says it is right."""
+    """A truncated log, and a result that calls it correct."""
     cut_log(folder)
     change_json(folder, "result.json", log=file_digest(folder.file("log.jsonl")))
 

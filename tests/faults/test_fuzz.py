@@ -1,6 +1,6 @@
-"""Readers of hostile or damaged input: structured inputs, random damage, and what that has found.
+"""Readers with hostile or damaged input: structured inputs, random damage, and past findings.
 
-The long form is `fuzz.py`, whose targets these tests share.
+The long version is `fuzz.py`, whose targets these tests share.
 """
 
 import csv
@@ -32,7 +32,7 @@ from data_prep.store import Prepared, read_pool
 from experiments.run.resolve import resolve, run_from_config
 
 quiet = settings(derandomize=True, deadline=None, database=None, max_examples=120)
-# What csv can hold: no half characters, no NUL.
+# What csv can represent: no lone surrogates, no NUL.
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 WORDS = st.text(st.characters(categories=["Lu", "Ll", "Nd"]), min_size=1, max_size=8)
 JSON = st.recursive(
@@ -81,7 +81,7 @@ def test_a_manifest_is_read_back_cell_by_cell(folder, rows, separator, end, mark
 @quiet
 @given(rows=st.lists(st.tuples(st.sampled_from("ab"), CELLS), min_size=2, max_size=6))
 def test_a_text_over_several_lines_is_read_whole_or_the_file_refused(folder, rows):
-    """A line of a text may look like a row of its own: then nothing tells where its quote ends."""
+    """A line of a text may look like a row: then the end of its quote cannot be determined."""
     rows = [(f"{k}", label, f"{cell}\n{cell}") for k, (label, cell) in enumerate(rows)]
     layout = manifest(folder, csv_bytes([["id", "label", "text"], *map(list, rows)]))
     try:
@@ -185,11 +185,11 @@ def test_pickled_arrays_are_read_back(folder, kind, shape, protocol):
     assert np.array_equal(first, values)
 
 
-# --- damage at random -----------------------------------------------------------------------------
+# --- random damage --------------------------------------------------------------------------------
 
 
 def outcome_of(folder: Path, name: str, data: bytes | None = None) -> tuple[str, str]:
-    """What the target makes of an input, or of its first seed."""
+    """The target's result for an input, or for its first seed."""
     for each in ("seeds", "reader"):
         (folder / each).mkdir()
     target = fuzz.TARGETS[name]
@@ -198,7 +198,7 @@ def outcome_of(folder: Path, name: str, data: bytes | None = None) -> tuple[str,
 
 @pytest.fixture
 def restored(monkeypatch):
-    """What a target replaces comes back."""
+    """Restores what a target replaces."""
     monkeypatch.setattr(unpickle, "load", unpickle.load)
     monkeypatch.setattr(fuzz.fuzz_stored.array, "load", unpickle.load)
 
@@ -224,7 +224,7 @@ def test_the_long_form_counts_and_keeps_what_has_no_name(tmp_path, capsys):
     assert sorted(path.read_bytes() for path in tmp_path.glob("*.bin")) == [b"abc", b"crash"]
 
 
-# --- what was found -------------------------------------------------------------------------------
+# --- past findings --------------------------------------------------------------------------------
 
 
 def nested(depth: int) -> bytes:
@@ -243,7 +243,7 @@ META = [
     ({"order": ["audio"], "modalities": {"audio": {"kind": "audio"}}}, "settings of audio"),
     ({"order": ["sound"], "modalities": {"sound": STORED}}, "lacks a modality"),
 ]  # fmt: skip
-FOUND: list[tuple[str, Any, str]] = [  # target, input (changes of a sound object), words
+FOUND: list[tuple[str, Any, str]] = [  # target, input (changes to a valid object), words
     ("csv.manifest", b'id,label,text\na,x,"one\ntwo\xff"\nb,y,three\n', "line 2: it is not UTF-8"),
     ("csv.manifest", b"\x1b[31m,x\n", "m.csv has"),
     ("csv.table", b"\x1b[31m,x\n", "no column 'id'"),

@@ -1,4 +1,4 @@
-"""A sample of the long form (`make faults`): faults and bit flips, and the messages about some."""
+"""A sample of the long version (`make faults`): faults, bit flips, and some of the messages."""
 
 import random
 import shutil
@@ -53,7 +53,7 @@ def test_a_fault_does_happen(bench, folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def case(bench, folder):
-    """(scenario, folder of the stopped run, its files that matter, what it must end with)."""
+    """(scenario, folder of the stopped run, its files that matter, the expected result)."""
     scenario = all_scenarios(folder)["training"]
     operations, due = scenario.reference(bench, folder / "due")
     return scenario, folder / "whole", stopped(bench, scenario, folder / "whole", operations), due

@@ -1,4 +1,4 @@
-"""Faults of the machine: signals within a long step, lost launchers and loaders, no memory."""
+"""Machine faults: signals during a long step, lost launchers and loaders, out of memory."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from experiments.run.folder import RunFolder
 
 SMALL = ("--devices", "cpu", "--threads", "1", "--max_epochs", "4", "--batch_size", "32")
 
-# A step that no signal interrupts: the handler of Python runs only after it.
+# A step that signals do not interrupt: Python runs the handler only after it.
 LONG_STEP = f"""
 import hashlib, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -63,7 +63,7 @@ time.sleep(600)
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    lines = sorted(process.stdout.readline() for _ in range(2))  # the child's pid, and its word
+    lines = sorted(process.stdout.readline() for _ in range(2))  # the child's pid and message
     child = int(lines[0])
     assert lines[1] == "at work\n" and alive(child)
     process.kill()
