@@ -55,7 +55,7 @@ def test_what_is_stored_and_how_the_model_sees_it_follows_the_settings(dataset, 
     assert found == {k: pytest.approx(v) if "audio.norm" in k else v for k, v in due.items()}
 
 
-def test_what_changes_stored_samples_changes_their_folder_and_views_do_not():
+def test_settings_that_change_stored_samples_change_the_folder_and_views_do_not():
     def hashed(**settings):
         layout = datasets.load("ucf101")
         return spec_hash("ucf101", layout.spec(layout.Settings(**settings)))

@@ -61,7 +61,7 @@ def contents(root):
 
 
 @pytest.mark.parametrize(("dataset", "layout"), FORMS, ids=IDS)
-def test_every_kind_of_damage_ends_as_the_truth_says(tmp_path, dataset, layout):
+def test_every_kind_of_damage_has_the_expected_outcome(tmp_path, dataset, layout):
     root, truth = write(tmp_path, dataset, layout, corrupt_each=1, workers=1)
     module = importlib.import_module(f"fixtures.{TREES[dataset][0]}")
     due = module.expected(dataset, layout) | {"": ""}
@@ -144,7 +144,7 @@ def test_missing_classes_are_refused_unless_allowed(tmp_path, dataset):
 
 
 @pytest.mark.parametrize("dataset", TREES)
-def test_trees_and_prepared_bytes_depend_on_no_workers_and_no_place(tmp_path, dataset):
+def test_trees_and_prepared_bytes_do_not_depend_on_workers_or_place(tmp_path, dataset):
     layout = TREES[dataset][1][0]
     settings, made = settings_of(dataset, layout), []
     for place, workers, seed in (("one", 1, 0), ("two", 2, 0), ("other", 2, 1)):
@@ -174,7 +174,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["cremad", "sarcasm"])
-def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(tmp_path, dataset):
+def test_a_killed_preparation_resumes_and_gives_the_same_bytes(tmp_path, dataset):
     root, _ = write(tmp_path, dataset, per_class=8, corrupt_each=1)
     texts = ("--vocabulary", "build") if dataset == "sarcasm" else ()
     command = [sys.executable, "-c", SMALL_SHARDS, "--dataset", dataset, "--dataset_root", root]
@@ -212,14 +212,14 @@ print("the program loads", sorted({"torch", "av", "cv2", "tokenizers"} & set(sys
 """
 
 
-def test_help_and_wrong_names_wait_for_no_heavy_module():
+def test_help_and_wrong_names_import_no_heavy_module():
     done = program("-c", IMPORTS)
     assert "data sets load []" in done.stdout and "the program loads []" in done.stdout
     assert "Did you mean 'cremad'?" in done.stdout and "Did you mean '--max_bad'?" in done.stdout
 
 
 @pytest.mark.parametrize("dataset", datasets.DATASETS)
-def test_a_data_set_declares_all_that_its_preparation_and_its_split_need(dataset):
+def test_a_dataset_declares_all_that_its_preparation_and_split_need(dataset):
     layout = datasets.load(dataset)
     settings = layout.Settings(**SETTINGS.get(dataset, {}))
     check(settings)

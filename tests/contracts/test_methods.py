@@ -117,7 +117,7 @@ STATEFUL = [("AMCo", {"linear_star": True}), ("MCR", {"lib": 1.0, "pretrain_epoc
 
 @SETS
 @pytest.mark.parametrize(("name", "values"), [(name, {}) for name in ALL] + STATEFUL)
-def test_all_that_a_method_knows_is_in_its_state(name, values, modalities):
+def test_the_state_holds_everything_that_a_method_knows(name, values, modalities):
     """A copy restored from the state dict alone continues bit for bit."""
     if values.get("alpha_rule") and len(modalities) > 2:
         pytest.skip("defined for two modalities")
@@ -137,7 +137,7 @@ def test_all_that_a_method_knows_is_in_its_state(name, values, modalities):
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_draws_depend_on_seed_and_epoch_alone(name):
+def test_draws_depend_only_on_seed_and_epoch(name):
     found = []
     for seed, epoch in ((0, 4), (0, 4), (0, 5), (1, 4)):
         # Non-zero noise, partial masks, features that differ from one another.
@@ -162,7 +162,7 @@ def test_draws_depend_on_seed_and_epoch_alone(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_losses_are_those_written_down(name):
+def test_the_losses_match_the_golden_ones(name):
     """Rounding differs between machines by far less than this; a changed method by far more."""
     assert epoch_losses(name) == pytest.approx(json.loads(GOLDEN.read_text())[name], rel=1e-3)
 
@@ -181,7 +181,7 @@ def test_evaluation_is_the_fused_output_draws_nothing_and_looks_at_no_other_samp
         assert torch.allclose(method.logits(few), z[2:5], atol=1e-6)
 
 
-def test_each_methods_settings_of_a_data_set_exist():
+def test_each_methods_dataset_settings_exist():
     for (dataset, name), values in METHOD_DEFAULTS.items():
         cls = methods.load(name)
         made = build(cls.HParams, method_defaults(cls.HParams, dataset, name, 30), {})

@@ -195,7 +195,7 @@ def test_few_and_small_frames(tmp_path, count, size, stack, reason):
     assert all((np.abs(decode(p).astype(int) - 128) <= 1).all() for p in payload)  # it stands still
 
 
-def test_an_algorithm_that_is_not_there_is_refused_in_words(monkeypatch):
+def test_a_missing_algorithm_is_refused_with_an_explanation(monkeypatch):
     Flow("tvl1").check()
     monkeypatch.delattr(cv2, "optflow")
     Flow("dis").check()

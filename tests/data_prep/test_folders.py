@@ -61,14 +61,14 @@ def test_only_fitting_jpegs_are_stored_as_they_are(tmp_path):
     assert same == [True, False, False, False, False] and found.flags == ()
 
 
-def test_frames_of_several_sizes_become_the_first_one_s(tmp_path):
+def test_frames_of_several_sizes_take_the_size_of_the_first(tmp_path):
     folder = grey_frames(tmp_path / "a", 4, (300, 400))
     write_frames(folder, "img_{:05d}.jpg", np.zeros((1, 600, 300, 3), np.uint8))
     stored = extract(CREMAD, folder).payload
     assert {cv2.imdecode(np.frombuffer(p, np.uint8), 1).shape for p in stored} == {(512, 256, 3)}
 
 
-def test_broken_frames_are_passed_over(tmp_path):
+def test_broken_frames_are_skipped(tmp_path):
     folder = grey_frames(tmp_path / "a", 9)
     for k in (1, 4):
         (folder / f"img_{k:05d}.jpg").write_bytes(b"<html>")

@@ -39,9 +39,7 @@ def refusal(capsys, status, *words):
 
 
 @pytest.mark.parametrize("every", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_stand_ins_count_towards_the_share_that_is_allowed_and_all_of_them_are_no_set(
-    tmp_path, every
-):
+def test_stand_ins_count_towards_the_allowed_share_and_alone_are_no_dataset(tmp_path, every):
     root, truth, look = tmp_path / "raw", tmp_path / "truth.csv", Look(24, 24, fps=2)
     write_tree("twitter2015", root, 12, truth_path=truth, workers=1, look=look)
     for path in sorted(path for path in root.rglob("*.jpg") if path.name[0] != ".")[::every]:
@@ -57,7 +55,7 @@ def test_stand_ins_count_towards_the_share_that_is_allowed_and_all_of_them_are_n
     assert re.search(r"cannot be used, .*: \d+ with a stand-in for a modality", done.stderr)
 
 
-def test_a_folder_that_may_not_be_read_ends_in_one_line(tmp_path, monkeypatch, capsys):
+def test_a_folder_without_read_permission_ends_in_one_line(tmp_path, monkeypatch, capsys):
     """Simulated, since permissions have no effect if the tests run as root."""
     root = plant(tmp_path / "raw", "UCF-101/Archery/v_Archery_g01_c01.avi")
     closed = os.fspath(root / "UCF-101/Archery")
@@ -190,7 +188,7 @@ def test_a_field_of_ten_million_characters_is_bounded_in_memory_and_time(tmp_pat
         assert seconds < 10 and grown < 100, (name, seconds, grown)
 
 
-def test_a_pipe_or_a_link_to_nothing_in_a_lists_place_is_refused_at_once(tmp_path):
+def test_a_pipe_or_a_dead_link_in_place_of_a_list_is_refused_at_once(tmp_path):
     for kind, put in (("pipe", os.mkfifo), ("link", lambda path: path.symlink_to("gone"))):
         for dataset, (place, beside) in PLACES.items():
             folder = plant(tmp_path / f"{dataset} {kind}", place, *beside)

@@ -279,13 +279,13 @@ def alike(frames):
 
 
 @pytest.mark.parametrize("augment", ["crop_flip", "flip", "rotate_flip", "none"])
-def test_frames_of_a_clip_share_what_is_drawn(augment):
+def test_frames_of_a_clip_share_random_draws(augment):
     views = views_of(augment)
     assert all(alike(frames) for frames in views)
     assert alike(views) == (augment == "none")
 
 
-def test_what_is_drawn_apart_differs_and_nothing_is_drawn_in_evaluation():
+def test_separate_draws_differ_and_nothing_is_drawn_in_evaluation():
     assert not any(alike(frames) for frames in views_of("crop_flip_apart"))
     coins = [[np.array_equal(f, MIRRORED) for f in frames] for frames in views_of("flip_apart")]
     for turned, frames in zip(coins, views_of("flip_apart")):
@@ -295,7 +295,7 @@ def test_what_is_drawn_apart_differs_and_nothing_is_drawn_in_evaluation():
 
 
 @pytest.mark.parametrize("augment,u", [("flip_apart", 200), ("flip", 55)])
-def test_u_changes_its_sign_with_a_shared_flip_alone(augment, u):
+def test_u_changes_its_sign_only_with_a_shared_flip(augment, u):
     level = cv2.imencode(".png", np.full((8, 8), 200, np.uint8))[1].tobytes()
     draw = Draw(8, np.random.default_rng(0), flip=True)
     out = Flow(frames=3, augment=augment).to_input([level] * 6, draw)

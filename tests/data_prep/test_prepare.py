@@ -49,7 +49,7 @@ def misbehave(item: str) -> str:
     return item.upper()
 
 
-def test_a_worker_that_dies_hangs_or_raises_costs_its_own_item_alone():
+def test_a_worker_that_dies_hangs_or_raises_loses_only_its_item():
     items = ["a", "die", "b", "hang", "raise", *"cdefghijklmnop"]
     with Pool(misbehave, 2, limit_s=2.0) as pool:
         results = dict(zip(items, pool.map(items)))
@@ -59,7 +59,7 @@ def test_a_worker_that_dies_hangs_or_raises_costs_its_own_item_alone():
         assert state == CRASHED and words in text
 
 
-def test_a_pool_that_is_left_early_waits_for_no_answer():
+def test_a_pool_that_is_closed_early_does_not_wait_for_answers():
     with Pool(misbehave, 2, limit_s=600.0) as pool:
         assert next(pool.map(["a", "hang", "hang", *"bcde"])) == (DONE, "A")
         begun = time.monotonic()
@@ -136,7 +136,7 @@ def test_an_unfinished_or_damaged_folder_is_refused(folder, harm, words):
         Prepared(folder)
 
 
-def test_pairs_of_which_some_are_lost_are_refused(folder):
+def test_incomplete_pairs_are_refused(folder):
     how = (Split("paper", 0), "test", ["audio", "video"])
     sources, _ = Prepared(folder).pairs(*how)
     path = folder / "splits" / "paper-seed0.pairs-test.csv"
@@ -218,7 +218,7 @@ def test_a_plan_replaces_the_list_and_its_columns_follow(demo_data):
         assert (batch["keep"] == batch["index"] * 10).all() and batch["index"].max() == 4
 
 
-def test_augmentation_depends_on_seed_epoch_and_place_alone(tmp_path):
+def test_augmentation_depends_only_on_seed_epoch_and_position(tmp_path):
     root = tmp_path / "raw"
     write_cremad(root, 3, truth_path=tmp_path / "truth.csv")
     layout = datasets.load("cremad")

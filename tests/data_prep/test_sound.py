@@ -169,7 +169,7 @@ def test_missing_empty_and_silent_sound(tmp_path):
 # --- damage and oddities --------------------------------------------------------------------------
 
 
-def test_what_is_not_finite_is_refused(tmp_path):
+def test_sound_that_is_not_finite_is_refused(tmp_path):
     wave = noise(1, 1)[0]
     wave[100] = np.nan
     assert refused(Audio(), written(tmp_path / "b.wav", wave, subtype="FLOAT")) == "bad_values"
@@ -188,7 +188,7 @@ def wav(path, payload, size=None, channels=1):
 @pytest.mark.parametrize(("size", "flags"), [
     (0, ()), (0xFFFFFFFF, ()), (2_000_000_000, ()), (2 * len(PCM) + 4000, ("truncated",)),
 ])  # fmt: skip
-def test_a_length_that_the_header_has_wrong(tmp_path, size, flags):
+def test_a_wrong_length_in_the_header(tmp_path, size, flags):
     found = extract(SHORT, wav(tmp_path / "a.wav", PCM.tobytes(), size))
     plain = extract(SHORT, wav(tmp_path / "b.wav", PCM.tobytes()))
     assert found.flags == flags and found.payload == plain.payload
@@ -198,7 +198,7 @@ def test_a_length_that_the_header_has_wrong(tmp_path, size, flags):
     ("PCM_16", "LITTLE"), ("PCM_16", "BIG"), ("MS_ADPCM", "LITTLE"), ("IMA_ADPCM", "LITTLE"),
 ])  # fmt: skip
 @pytest.mark.parametrize(("share", "flags"), [(1.0, ()), (0.6, ("truncated",))])
-def test_wav_of_every_form_is_known_to_be_cut(tmp_path, subtype, endian, share, flags):
+def test_a_cut_wav_is_recognised_in_every_format(tmp_path, subtype, endian, share, flags):
     path = written(tmp_path / "a.wav", PCM, RATE, subtype=subtype, endian=endian, format="WAV")
     assert extract(SHORT, cut(path, share)).flags == flags
 
@@ -213,7 +213,7 @@ def hiss(level):
     (-0.98 * PCM, ("one_channel",)), (-np.roll(PCM, 1), ("one_channel",)),
     (hiss(100) - PCM, ("one_channel",)), (0 * PCM, ()), (PCM, ()), (hiss(8000), ()),
 ])  # fmt: skip
-def test_channels_that_cancel_give_way_to_the_loudest(tmp_path, second, flags):
+def test_the_loudest_channel_replaces_channels_that_cancel(tmp_path, second, flags):
     both = np.stack([PCM, np.clip(second, -32768, 32767)], 1).astype("<i2")
     path = wav(tmp_path / "a.wav", both.tobytes(), channels=2)
     assert extract(SHORT, path).flags == flags

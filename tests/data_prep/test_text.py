@@ -130,7 +130,7 @@ HEAD = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n"
     (HEAD.encode() + b"".join(b"w%d\n" % k for k in range(1 << 16)), "more than 65536 lines"),
     (HEAD.encode() + b"w" * (9 << 20), "more than 65536 lines"),
 ])  # fmt: skip
-def test_what_is_no_vocabulary_is_refused(tmp_path, content, words):
+def test_invalid_vocabularies_are_refused(tmp_path, content, words):
     if content is not None:
         (tmp_path / "vocab.txt").write_bytes(content)
     with pytest.raises(UsageError) as error:
@@ -150,7 +150,7 @@ def test_a_built_vocabulary_is_the_same_in_any_order_and_in_other_processes():
 
 
 @pytest.mark.parametrize("most", [20, 60, 4000])
-def test_what_a_built_vocabulary_holds(most):
+def test_what_a_built_vocabulary_contains(most):
     lines = build_vocabulary(texts(), most).decode().split("\n")[:-1]
     assert tuple(lines[:5]) == SPECIAL and len(lines) == len(set(lines)) <= most
     assert "A" not in "".join(lines[5:]) and "é" not in "".join(lines)  # uncased, accents folded
@@ -211,7 +211,7 @@ def test_tokens_are_those_of_the_libraries_own_bert_tokenizer(shelf):
 
 @pytest.mark.parametrize("first", [0, 1, 5, 6, 11, 30])
 @pytest.mark.parametrize("most", [8, 13, 14])
-def test_a_pair_is_cut_as_berts_script_cuts_it(shelf, first, most):
+def test_a_pair_is_cut_as_in_berts_script(shelf, first, most):
     words, spec = words_of(shelf), text_spec(str(shelf), most, pair=True)
     for second in (0, 1, 5, 6, 12, 30):
         a, b = ["apple"] * first, ["pie"] * second
@@ -250,7 +250,7 @@ def test_a_vocabulary_replaced_under_the_same_name_is_noticed(shelf, tmp_path):
     assert before != stored("apple", spec, tmp_path)[0] == [2, 4, 3]
 
 
-def test_texts_for_a_built_vocabulary_are_stored_as_they_are_once_clean(shelf, tmp_path):
+def test_texts_for_a_built_vocabulary_are_stored_as_cleaned_text(shelf, tmp_path):
     spec, own = (text_spec(v, 40, True, "release") for v in ("build", str(shelf)))
     pair = ["RT #niño pies! http://x.y z", "我 a"]
     found = extract(spec, inline=pair)
@@ -279,7 +279,7 @@ def prepared(tmp_path_factory):
     return Prepared(prepare(str(folder / "own.csv"), folder, folder / "data", settings))
 
 
-def test_a_built_vocabulary_is_that_of_the_train_part_alone_and_made_once(prepared):
+def test_a_built_vocabulary_uses_only_the_train_part_and_is_made_once(prepared):
     path = prepared.vocabulary("official", 0)
     assert path == prepared.folder / "splits" / "official-seed0.vocab.txt"
     words = path.read_text().split("\n")
@@ -316,7 +316,7 @@ def test_batches_are_as_wide_as_their_longest_text(prepared):
         assert [x.shape[2] for x in together] == longest
 
 
-def test_nothing_but_padding_is_cut():
+def test_only_padding_is_trimmed():
     x, vectors = np.zeros((2, 3, 9), np.int32), np.zeros((2, 9, 5), np.float32)
     assert Text().trim(x).shape == (2, 3, 1)
     x[0, 2, :4], x[1, 2, :6], vectors[1, 6, 2] = 1, 1, 1  # a token's own id may be 0

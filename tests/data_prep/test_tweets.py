@@ -55,7 +55,7 @@ def test_sarcasm_takes_the_last_element_in_any_folder(tmp_path, base, folder):
     assert len(unlisted) == 26 and all(r.detail.startswith("no line") for r in unlisted)
 
 
-def test_sarcasm_lines_with_a_whole_word_of_eleven_are_left_out(tmp_path):
+def test_sarcasm_lines_with_one_of_eleven_whole_words_are_left_out(tmp_path):
     words = [*sorted(sarcasm.FILTER), "sarcasms", "# lolsarcasm", "joker", "url", "humor.", "Joke"]
     train = [repr([str(100 + k), f"so  {word} here", k % 2]) for k, word in enumerate(words)]
     found = scan("sarcasm", sarcasm_tree(tmp_path, train, ["['122', 'a joke and irony', 1, 1]"]))
@@ -64,7 +64,7 @@ def test_sarcasm_lines_with_a_whole_word_of_eleven_are_left_out(tmp_path):
     assert len(details) == 12 and details["122"] == "text/valid2.txt line 1: irony joke"
 
 
-def test_sarcasm_lines_and_files_that_are_no_samples(tmp_path):
+def test_sarcasm_lines_and_files_that_are_not_samples(tmp_path):
     train = [
         "['100', 'first', 0]", "['100', 'second', 1]", "['99', 'no picture', 1]",
         "['101', 'x', 2]", "['../101', 'x', 1]", "['1 01', 'x', 1]", "['', 'x', 1]", "", "  ",
@@ -132,7 +132,7 @@ def test_twitter_lists_in_every_form(tmp_path, lists):
     assert not found.rejected and len(found.warnings) == 1
 
 
-def test_twitter_lines_that_are_no_samples(tmp_path):
+def test_twitter_lines_that_are_not_samples(tmp_path):
     lines = tsv([
         ROWS[0], ("3", "7.jpg", "$T$", "x"), ("-1", "7.jpg", "$T$", "x"), ("1", "7.jpg", "$T$ x"),
         ("1", "7.jpg", "a", "b", "c"), ("1", "../7.jpg", "$T$", "x"), ("1", "7", "$T$", "x"),

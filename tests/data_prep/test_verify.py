@@ -108,7 +108,7 @@ def test_each_damage_is_a_finding_that_names_the_file(folder, damage):
             stats(folder)
 
 
-def test_a_shard_is_hashed_when_it_may_have_changed_and_not_else(folder, monkeypatch):
+def test_a_shard_is_hashed_only_if_it_may_have_changed(folder, monkeypatch):
     os.utime(folder / FIRST), os.utime(folder / SECOND)
     hashed, real = [], checksums.file_digest
     monkeypatch.setattr(checksums, "file_digest", lambda p: hashed.append(p.name) or real(p))
@@ -126,7 +126,7 @@ def run(capsys, *words):
     return status, output.out.splitlines(), output.err.splitlines()
 
 
-def test_the_command_says_what_is_sound_and_writes_nothing(capsys, folder):
+def test_the_command_reports_what_is_valid_and_writes_nothing(capsys, folder):
     files = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*")}
     words = ("--dataset", "Demo", "--data_dir", folder.parent.parent, "--verify")
     status, out, err = run(capsys, *words, "--num_workers", 1)
@@ -176,7 +176,7 @@ def test_vocabularies_and_the_folder_that_settings_select(capsys, tmp_path):
     assert status == 1 and any("other settings than the defaults" in line for line in err)
 
 
-def test_figures_are_those_of_the_tables_beside_the_papers(capsys, folder):
+def test_statistics_match_the_tables_next_to_the_papers(capsys, folder):
     edit(folder / "rejected.csv", lambda lines: [*lines, "a,a,silent,", "b,b,silent,"])
     edit(folder / "manifest.csv", lambda lines: [*lines[:-1], lines[-1] + "silent;truncated"])
     figures, manifest = stats(folder), read_table(folder / "manifest.csv")

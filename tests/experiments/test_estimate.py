@@ -21,7 +21,7 @@ def seconds(results, runs, seed):
     return Estimator(Reader(results)).seconds(runs, seed)
 
 
-def test_the_same_method_tells_before_others_and_no_other_data_set(tmp_path):
+def test_the_same_method_is_preferred_and_other_datasets_are_never_used(tmp_path):
     timed_run(tmp_path, RunSet("cremad", "Joint"), 1, 5.0)
     assert seconds(tmp_path, MIDAS, 3) is None
     timed_run(tmp_path, JOINT, 1, 1.0)
@@ -32,7 +32,7 @@ def test_the_same_method_tells_before_others_and_no_other_data_set(tmp_path):
     assert seconds(tmp_path, RunSet("demo", "Midas", (("max_epochs", 5),)), 1) == 5 * 3.0
 
 
-def test_what_is_done_or_behind_does_not_count(tmp_path):
+def test_finished_runs_and_epochs_do_not_count(tmp_path):
     timed_run(tmp_path, JOINT, 1, 2.0, 2.0)
     timed_run(tmp_path, JOINT, 2, 4.0, 4.0, 4.0, done=False)
     assert seconds(tmp_path, JOINT, 1) == 0
@@ -42,7 +42,7 @@ def test_what_is_done_or_behind_does_not_count(tmp_path):
 
 
 @pytest.mark.parametrize("log", ["[1]\n", "\udcff", '{"time/epoch_s": NaN}\n{"time'])
-def test_damaged_logs_tell_nothing(tmp_path, log):
+def test_damaged_logs_are_ignored(tmp_path, log):
     folder = timed_run(tmp_path, JOINT, 1, 4.0)
     folder.file("log.jsonl").write_text(log, encoding="utf-8", errors="surrogateescape")
     timed_run(tmp_path, JOINT, 2, 2.0)

@@ -122,7 +122,7 @@ def test_an_unusable_folder_is_left_alone_and_reported(tmp_path, script, capsys)
     assert text in capsys.readouterr().err
 
 
-def test_a_child_killed_in_the_middle_costs_itself_alone(tmp_path, script):
+def test_a_child_killed_in_the_middle_affects_no_others(tmp_path, script):
     hold(tmp_path, 21)
     process = start_launcher(tmp_path, script, *SEEDS)
     child = started(tmp_path, 21)
@@ -177,7 +177,7 @@ def test_slots_and_the_shares_of_a_cluster():
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_costs_its_own_run_alone(tmp_path, script, cluster):
+def test_a_worker_that_dies_loses_only_its_run(tmp_path, script, cluster):
     process = start_launcher(tmp_path, script, 9, 1, address=cluster)
     child = started(tmp_path)
     psutil.Process(child).parent().kill()
@@ -212,6 +212,6 @@ def test_progress_counts_epochs_of_all_runs(tmp_path, monkeypatch):
     assert (progress.count, progress.total) == (70, 93)
 
 
-def test_the_launcher_does_without_torch_and_ray():
+def test_the_launcher_imports_neither_torch_nor_ray():
     code = "import sys, experiments.__main__; assert not {'torch', 'ray'} & set(sys.modules)"
     assert program("-c", code).returncode == 0

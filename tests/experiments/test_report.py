@@ -78,7 +78,7 @@ def made(folder, artifacts=(TABLE, FIGURE), pictures=None):
     return report(tables, figures, pictures or {}, reader, "../docs/paper-notes.md")
 
 
-def test_the_page_of_everything_is_whole_and_loads_nothing(results):
+def test_the_page_of_everything_is_complete_and_loads_nothing(results):
     text = made(results, registry.ARTIFACTS, {"demo-figure1": [PNG, PNG], "figure2": [PNG]})
     page = Page(text)
     ids, links, sources = (page.values(name) for name in ("id", "href", "src"))
@@ -93,7 +93,7 @@ def test_the_page_of_everything_is_whole_and_loads_nothing(results):
     assert sum(value == "runs" for value in page.values("class")) == cells
 
 
-def test_what_others_wrote_is_text_and_never_markup(tmp_path):
+def test_external_text_is_never_markup(tmp_path):
     evil = "<script>alert(\"x\" & 'y')</script>"
     cells = (Cell(JOINT, "test/acc"), Cell(JOINT, evil), evil)
     columns = (Column(evil, evil),) * 3
@@ -108,7 +108,7 @@ def test_what_others_wrote_is_text_and_never_markup(tmp_path):
     assert sum(evil in part for part in page.text) >= 8
 
 
-def test_a_cell_is_beside_the_paper_and_above_its_runs(results):
+def test_a_cell_is_next_to_the_papers_number_and_above_its_runs(results):
     reader, words = Reader(results), Page(made(results)).words
     ours = summarise([0.61, 0.62, 0.63]).scaled(100.0)
     test = welch(ours, paper_results()[TABLE.rows[0].cells[0].paper])

@@ -129,7 +129,7 @@ def test_special_characters_are_escaped():
     assert escape('3 ± 1 --x --- "no"') == r"3 $\pm$ 1 -{}-x -{}-{}- ''no''"
 
 
-def test_wide_tables_go_on_below_themselves_by_whole_blocks():
+def test_wide_tables_wrap_by_whole_blocks():
     places = [[len(part) for part in panels(n)] for n in ((3, 3, 3, 3), (2, 3, 2), (8, 1))]
     assert places == [[6, 6], [5, 2], [8, 1]]
 
@@ -152,7 +152,7 @@ def footer(results, *several):
     return texts(results, *(Cell(runs, "test/acc") for runs in several))[0]
 
 
-def test_a_split_a_seed_is_no_mixture(tmp_path):
+def test_one_split_per_seed_is_not_a_mixture(tmp_path):
     for seed in (1, 2, 3):
         split_run(tmp_path, CREMAD, seed, seed)
         split_run(tmp_path, ONE_SPLIT, seed, 0)

@@ -116,7 +116,7 @@ def test_an_open_quote_loses_or_relabels_no_other_row(folder, words, place, quot
 
 @quiet
 @given(titles=st.lists(CELLS, min_size=1, max_size=6), spoilt=st.integers(0, 5))
-def test_a_list_of_titles_keeps_all_rows_but_the_spoilt_one(folder, titles, spoilt):
+def test_a_list_of_titles_keeps_all_rows_except_the_damaged_one(folder, titles, spoilt):
     titles = [" ".join(title.split()) for title in titles]
     rows = [[f"{k}.jpg", title, food101.LABELS[k]] for k, title in enumerate(titles)]
     lines = [csv_bytes([row]).decode() for row in rows]
@@ -216,7 +216,7 @@ def test_damage_ends_in_a_result_or_a_named_error(tmp_path, name, restored):
     assert counts["result"] >= 1, "no seed is read"
 
 
-def test_the_long_form_counts_and_keeps_what_has_no_name(tmp_path, capsys):
+def test_the_long_version_counts_and_keeps_unnamed_errors(tmp_path, capsys):
     words = ("--only", "fragile", "--executions", "4", "--media", "0", "--keep", str(tmp_path))
     assert fuzz.main(words) == 1
     line = capsys.readouterr().out.splitlines()[1].split()
@@ -262,7 +262,7 @@ FOUND: list[tuple[str, Any, str]] = [  # target, input (changes to a valid objec
 
 
 @pytest.mark.parametrize(("name", "data", "words"), FOUND)
-def test_what_was_found_is_refused_in_one_printable_line(tmp_path, name, data, words):
+def test_past_findings_are_refused_in_one_printable_line(tmp_path, name, data, words):
     if isinstance(data, dict):
         (tmp_path / "made").mkdir()
         seeds = fuzz.TARGETS[name].seeds(tmp_path / "made")
@@ -274,7 +274,7 @@ def test_what_was_found_is_refused_in_one_printable_line(tmp_path, name, data, w
     assert time.process_time() - begun < 20
 
 
-def test_many_classes_and_many_events_take_no_time(tmp_path):
+def test_many_classes_and_many_events_are_fast(tmp_path):
     rows = "".join(f"{k},{k}x,{k}\n" for k in range(20_000))
     layout = manifest(tmp_path, f"id,label,text\n{rows}".encode())
     begun = time.process_time()
@@ -286,14 +286,14 @@ def test_many_classes_and_many_events_take_no_time(tmp_path):
     assert time.process_time() - begun < 10
 
 
-def test_a_class_of_thousands_of_digits_is_no_number(tmp_path):
+def test_a_class_of_thousands_of_digits_is_not_a_number(tmp_path):
     path = tmp_path / "pool.csv"
     path.write_text(f"id,key,lost\na,{'9' * 5000},\nb,3,\n", encoding="utf-8")
     assert [row.key for row in read_pool(path)] == ["9" * 5000, "3"]
 
 
 @pytest.mark.parametrize("memory", ['{"checked": []}', '{"\\ud800": 1}', '{"a": NaN}'])
-def test_a_memory_of_checksums_that_is_none_is_made_anew(tmp_path, memory):
+def test_an_invalid_checksum_cache_is_rebuilt(tmp_path, memory):
     folder = write_prepared(tmp_path / "p")
     (folder / ".local.json").write_text(memory, encoding="utf-8")
     assert len(Prepared(folder)) == 12

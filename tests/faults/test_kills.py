@@ -74,7 +74,7 @@ def test_a_flip_in_any_file_is_reported_or_changes_nothing(bench, case, tmp_path
         assert not verdict.wrong, verdict
 
 
-def test_a_flipped_checkpoint_is_left_for_the_one_before(bench, case, place):
+def test_a_flipped_checkpoint_is_skipped_for_the_one_before(bench, case, place):
     last = place / "run" / "last.pt"
     data = bytearray(last.read_bytes())
     data[len(data) // 2] ^= 4  # where the weights are
@@ -86,7 +86,7 @@ def test_a_flipped_checkpoint_is_left_for_the_one_before(bench, case, place):
 
 
 @pytest.mark.parametrize("lines", [b"", None, b"null\n", b'{"epoch": 1e999}\n'])
-def test_lost_lines_of_the_log_come_back_from_the_checkpoint(bench, case, place, lines):
+def test_lost_lines_of_the_log_are_restored_from_the_checkpoint(bench, case, place, lines):
     log = place / "run" / "log.jsonl"
     log.write_bytes(log.read_bytes()[:900] if lines is None else lines)
     outcome = bench.run(case[0].job(place))

@@ -72,7 +72,7 @@ time.sleep(600)
 
 
 @pytest.mark.slow
-def test_a_dead_loader_process_costs_a_line_and_no_epoch(demo_data, tmp_path):
+def test_a_dead_loader_process_gives_one_line_and_loses_no_epoch(demo_data, tmp_path):
     words = command(demo_data, tmp_path / "run", "--num_workers", "1", "--max_epochs", "40")
     process = subprocess.Popen(
         words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -96,7 +96,7 @@ def loaders(pid):
 
 
 @pytest.mark.slow
-def test_no_memory_is_one_line_with_what_to_do(demo_data, tmp_path):
+def test_out_of_memory_is_one_line_with_advice(demo_data, tmp_path):
     code = """
 import resource, sys, train
 from common.program import run
@@ -115,11 +115,11 @@ sys.exit(run(train.main))
 
 
 @pytest.mark.parametrize("words", MEMORY)
-def test_what_libraries_say_of_no_memory_is_understood(words):
+def test_out_of_memory_messages_of_libraries_are_recognised(words):
     assert "the memory is used up" in explain(RuntimeError(f"CUDA: {words.upper()} (2 GiB)"))
 
 
-def test_what_is_no_fault_of_the_machine_is_left_alone():
+def test_errors_that_are_no_fault_of_the_machine_are_unchanged():
     assert explain(RuntimeError("shapes do not match")) is None
     assert explain(KeyError("x")) is None
 
@@ -135,7 +135,7 @@ def test_a_cause_within_another_error_is_found():
 
 
 @pytest.mark.slow
-def test_of_two_equal_commands_one_works_and_the_other_says_so(demo_data, tmp_path):
+def test_of_two_equal_commands_one_works_and_the_other_reports_it(demo_data, tmp_path):
     words = command(demo_data, tmp_path / "run", "--max_epochs", "20")
     both = [
         subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -65,7 +65,7 @@ def test_the_fit_agrees_with_scikit_learn():
     assert torch.allclose(imbalance(grid, found), expected, atol=1e-3)
 
 
-def test_constant_gaps_and_those_with_a_lonely_one_are_fitted_and_degenerate():
+def test_constant_gaps_and_gaps_with_one_outlier_are_degenerate():
     constant = fit_mixture(torch.full((50,), 0.3))
     assert constant[2].tolist() == [1e-4, 1e-4] and degenerate(constant)
     lonely = torch.cat([0.2 + 0.02 * torch.randn(3000, dtype=torch.float64), doubles(0.95)])

@@ -114,7 +114,7 @@ def test_the_transformer_refuses_widths_that_it_cannot_share(widths):
 
 @SUMS
 @pytest.mark.parametrize("modalities", [PAIR, TRIO])
-def test_encoders_get_joints_gradient_halved_or_whole_to_the_bit(modalities, task_sum, factor):
+def test_encoders_get_exactly_joints_gradient_or_half_of_it(modalities, task_sum, factor):
     method = awake(modalities, threshold=0.0, task_sum=task_sum)
     joint = tiny_method(Joint, modalities)
     backward(method, modalities), backward(joint, modalities)
@@ -123,7 +123,7 @@ def test_encoders_get_joints_gradient_halved_or_whole_to_the_bit(modalities, tas
 
 
 @SUMS
-def test_g_climbs_the_cross_entropy_of_its_features(task_sum, factor):
+def test_g_maximises_the_cross_entropy_of_its_features(task_sum, factor):
     method = awake(task_sum=task_sum, **(NO_WEIGHTS | {"adv": 0.25}))
     backward(method)
     found = last_linear(method).weight.grad

@@ -91,7 +91,7 @@ def test_the_fitted_polynomial_is_bounded_and_stretched_to_the_runs_length():
         ({"alpha_mode": "fixed", "variant": "official"}, 7, 0.95),
     ],
 )
-def test_schedules_set_alpha_hold_nothing_out_and_read_nothing(values, epoch, alpha_match):
+def test_schedules_set_alpha_without_holding_out_or_reading_samples(values, epoch, alpha_match):
     data = Recorder()
     method = make(data=data, **values)
     assert method.begin_epoch(epoch, data) is None and not data.reads
@@ -101,7 +101,7 @@ def test_schedules_set_alpha_hold_nothing_out_and_read_nothing(values, epoch, al
     assert sum(logs.values()).item() == pytest.approx(1, abs=1e-9)
 
 
-def test_hessian_vector_mean_is_that_of_the_whole_hessian():
+def test_hessian_vector_mean_matches_the_full_hessian():
     shapes = [(5, 4), (3, 4), (6, 8), (6,)]
     p = [torch.randn(s, dtype=torch.float64).requires_grad_() for s in shapes]
     a, v = (torch.randn(9, d, dtype=torch.float64) for d in (5, 3))
@@ -164,7 +164,7 @@ def test_the_rate_is_halved_for_good(monkeypatch):
     assert seen == [1, 1, 0.5, 0.5, 0.25]
 
 
-def test_held_out_samples_depend_on_the_runs_seed_alone():
+def test_held_out_samples_depend_only_on_the_runs_seed():
     first, again, other = make(), make(variant="official", alpha_mode="hvp"), make(seed=1)
     assert torch.equal(first.held_out, again.held_out)
     assert not torch.equal(first.held_out, other.held_out)

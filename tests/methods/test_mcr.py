@@ -84,7 +84,7 @@ def encoder_gradient(method):
 
 @STRATEGIES
 @PLAYERS
-def test_the_game_is_that_of_the_public_code(players, strategy):
+def test_the_game_matches_the_public_code(players, strategy):
     toy, expected = Toy(players), 0
     greedy, of_all = strategy == "greedy", strategy == "collaborative"
     for m in toy.x:  # m learns
@@ -210,7 +210,7 @@ def test_pure_pairs_join_the_modalities_of_a_sample():
     assert method(tiny_batch())[1]["train/L_con"].item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_detached_unimodal_losses_train_the_heads_alone():
+def test_detached_unimodal_losses_train_only_the_heads():
     settings = ({}, {"w_uni": 1.0, "detach_uni": True}, {"w_uni": 1.0})
     without, detached, attached = (tiny_method(MCR, **{**NO_TERMS, **more}) for more in settings)
     for method in (without, detached, attached):
@@ -221,7 +221,7 @@ def test_detached_unimodal_losses_train_the_heads_alone():
         assert torch.equal(a.grad, b.grad) and a.grad.norm() > 0
 
 
-def test_the_second_pass_restores_each_modules_mode_and_moves_no_statistics():
+def test_the_second_pass_restores_modes_and_leaves_statistics_unchanged():
     plain, method, modes = tiny_method(MCR), tiny_method(MCR, features="recompute_eval"), []
     encoder = method.model.encoders["audio"]
     encoder.register_forward_hook(lambda *_: modes.append(encoder.training))
@@ -248,7 +248,7 @@ def test_reconstruction_is_the_mean_squared_error_and_reaches_all_but_the_fusion
     assert all(p.grad.norm() > 0 for p in method.h.parameters())
 
 
-def test_pretraining_is_a_stage_of_unimodal_losses_alone():
+def test_pretraining_is_a_stage_with_only_unimodal_losses():
     method = tiny_method(MCR, epoch=4, pretrain_epochs=4, lib=1.0)
     assert [(s.name, s.epochs) for s in method.stages(10)] == [("pretrain", 4), ("train", 10)]
     loss, logs = step(method)

@@ -165,7 +165,7 @@ def test_confusion_takes_the_two_likeliest_classes_and_falls_back():
     assert fell_back.all() and j.tolist() == [1, 0]
 
 
-def test_three_sources_are_distinct_and_hold_two_labels():
+def test_three_sources_are_distinct_and_have_two_labels():
     y, generator = torch.arange(9) % 3, torch.Generator().manual_seed(4)
     j, _, _ = choose_partners(y, generator)
     sources = assign_sources(j, 3, "mean", generator)[0]
@@ -191,7 +191,7 @@ def test_one_label_gives_no_loss_and_leaves_alpha():
 
 
 @pytest.mark.parametrize("modalities", [PAIR, TRIO])
-def test_the_mean_of_the_unimodal_losses_is_their_share(modalities):
+def test_mean_reduction_divides_the_unimodal_losses_by_their_number(modalities):
     batch, kinds = tiny_batch(modalities), ("sum", "mean")
     total, mean = (make(modalities, uni_reduce=how)(batch)[1]["train/L_uni"] for how in kinds)
     assert (total / mean).item() == pytest.approx(len(modalities))
@@ -225,7 +225,7 @@ def test_input_level_encodes_twice_and_equals_feature_level_for_fixed_encoders()
 
 
 @pytest.mark.parametrize("rule", ["share", "ratio"])
-def test_switches_of_alpha_move_what_they_name(rule):
+def test_switches_of_alpha_change_what_they_name(rule):
     alphas = {}
     for on in (True, False):
         method, alphas[on] = make(weak_modality=on, alpha_rule=rule), []

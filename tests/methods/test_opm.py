@@ -104,7 +104,7 @@ def test_a_step_is_the_functions_with_the_logged_probabilities_as_constants():
     assert all(torch.equal(p.grad, grads[n]) for n, p in again.model.named_parameters())
 
 
-def test_the_ratio_is_of_whole_features_even_if_all_of_them_are_dropped():
+def test_the_ratio_uses_unmasked_features_even_if_all_are_dropped():
     hidden, whole = (step(led(q_base=1.0, p_exe=p), one_class())[0] for p in (1.0, 0.0))
     assert hidden["train/dropped/audio"] == 1 and whole["train/dropped/audio"] == 0
     assert all(hidden[f"train/ratio/{m}"] == whole[f"train/ratio/{m}"] for m in PAIR)

@@ -116,7 +116,7 @@ def test_the_gap_is_the_mean_over_pairs_in_its_form(means, form, strength, expec
         ({"a": 1.5, "v": 0.0}, 0.29, 2, 29),  # int(0.29 * 100) is 28
     ],
 )
-def test_the_modality_list_adds_copies_of_the_weakest_alone(means, strength, weakest, count):
+def test_the_modality_list_adds_copies_of_only_the_weakest(means, strength, weakest, count):
     phi = {m: torch.full((100,), v, dtype=torch.float64) for m, v in means.items()}
     draws = torch.Generator().manual_seed(0)
     indices, keep = modality_plan(phi, draws, 0.2, strength, "linear")
@@ -125,7 +125,7 @@ def test_the_modality_list_adds_copies_of_the_weakest_alone(means, strength, wea
     assert count == 0 or len(set(indices[100:].tolist())) > 20  # drawn from the whole training set
 
 
-def test_the_modality_list_averages_over_a_part_of_the_samples_of_at_least_one():
+def test_the_modality_list_averages_over_a_share_of_at_least_one_sample():
     phi = {"a": torch.zeros(50).double(), "v": torch.zeros(50).double()}
     phi["a"][:25] = 1.0  # the mean over a subset is a multiple of 1 / draws
     drawn = torch.randint(50, (5,), generator=torch.Generator().manual_seed(0))
@@ -158,7 +158,7 @@ def test_hits_are_those_of_zeroed_features_and_the_log_describes_the_list(modali
 
 
 @SETS
-def test_a_copy_is_fused_as_its_subset_and_trains_its_own_encoder_alone(modalities):
+def test_a_copy_is_fused_as_its_subset_and_trains_only_its_encoder(modalities):
     method = make(modalities)
     f = method.model.encode(tiny_batch(modalities)["inputs"])
     for k, m in enumerate(modalities, start=1):
@@ -173,7 +173,7 @@ def test_a_copy_is_fused_as_its_subset_and_trains_its_own_encoder_alone(modaliti
         assert bool(weight[:, columns[m]].any()) is seen
 
 
-def test_whole_rows_pass_unchanged_beside_masked_ones():
+def test_whole_rows_are_unchanged_next_to_masked_ones():
     f = {"audio": torch.randn(4, 3), "video": torch.randn(4, 5)}
     masked = keep_only(f, torch.tensor([0, 1, 2, 0]))
     assert torch.equal(masked["audio"][[0, 1, 3]], f["audio"][[0, 1, 3]])
@@ -181,7 +181,7 @@ def test_whole_rows_pass_unchanged_beside_masked_ones():
     assert not masked["audio"][2].any() and not masked["video"][1].any()
 
 
-def test_accuracy_counts_whole_samples_alone():
+def test_accuracy_counts_only_whole_samples():
     method, batch = make().eval(), tiny_batch()
     keep = torch.tensor([0, 0, 0, 1, 2, 1, 2, 1])
     batch["label"] = method.model.fuse(method.model.encode(batch["inputs"])).argmax(1)

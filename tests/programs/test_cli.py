@@ -119,7 +119,7 @@ def test_a_flag_beside_the_recipe_wins_and_names_the_folder(tmp_path):
     assert run.differing == {"recipe": "official", "alpha_rule": "share"}
 
 
-def test_the_split_follows_the_seed_on_the_papers_sets_alone():
+def test_the_split_follows_the_seed_only_on_the_papers_datasets():
     for dataset, expected in (("cremad", 7), ("mosi", 7), ("demo", 1), ("ave", 0)):
         run = resolved(dataset, "--seed 7", recipe="paper")
         assert run.settings.split_seed == expected and run.differing == {}

@@ -47,7 +47,7 @@ def results(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("counts", [{"cat": 20, "dog": 4}, {"cat": 6, "dog": 6}])
 @pytest.mark.parametrize("method", ["Joint", "Midas"])
-def test_few_and_uneven_samples_train_without_the_misaligned_figures(own, tmp_path, counts, method):
+def test_few_and_uneven_samples_train_without_the_misaligned_metrics(own, tmp_path, counts, method):
     notes = train(own(counts), tmp_path, method=method).stderr
     (result,) = results(tmp_path)
     lacks = "no misaligned figures of the test part" in notes
@@ -66,7 +66,7 @@ def obey(message, words):
 
 
 @pytest.mark.slow
-def test_changed_files_and_shards_are_refused_with_the_command_that_mends_them(own, tmp_path):
+def test_changed_files_and_shards_are_refused_with_the_command_that_helps(own, tmp_path):
     path = own({"cat": 12, "dog": 12})
     train(path, tmp_path)
     (shard,) = (tmp_path / "data").rglob("*.arrow")

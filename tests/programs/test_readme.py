@@ -21,7 +21,7 @@ def block(words):
     return text
 
 
-def test_the_loss_in_ones_own_loop_trains_encoders_and_heads():
+def test_the_loss_in_a_custom_loop_trains_encoders_and_heads():
     space = {}
     exec(block("def midas_loss"), space)
     inputs = {m: torch.randn(16, 5) for m in "av"}
@@ -70,7 +70,7 @@ def test_the_layout_example_finds_its_samples(tmp_path):
     assert module.spec(module.Settings())["audio"].shape == (257, 182)
 
 
-def test_the_list_of_own_files_is_a_data_set(tmp_path, monkeypatch):
+def test_a_list_of_custom_files_is_a_dataset(tmp_path, monkeypatch):
     for name in ("cat/a", "cat/b", "dog/a"):
         for end in ("wav", "jpg", "txt"):
             file = tmp_path / "pets" / f"{name}.{end}"

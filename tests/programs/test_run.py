@@ -40,7 +40,7 @@ def finished(demo_data, tmp_path_factory):
     return train(demo_data, tmp_path_factory.mktemp("runs") / "undisturbed").path
 
 
-def test_a_run_leaves_what_it_promises(finished):
+def test_a_run_writes_what_it_promises(finished):
     run, names = RunFolder(finished), {p.name for p in finished.iterdir()}
     assert run.state == "done" and "prev.pt" not in names
     assert names >= {"config.json", "env.json", "log.jsonl", "last.pt", "best.pt"}
@@ -60,7 +60,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert "optimizers" not in torch.load(finished / "last.pt", weights_only=True)
 
 
-def test_a_finished_run_says_done_and_overwrite_starts_anew(demo_data, tmp_path):
+def test_a_finished_run_says_done_and_overwrite_starts_over(demo_data, tmp_path):
     run, command = RunFolder(tmp_path / "run"), words(demo_data, tmp_path / "run", *TWO)
     lines = program(*command).stdout.splitlines()
     assert [" left" in line for line in lines if line.startswith("epoch")] == [True, False]
@@ -127,7 +127,7 @@ def predict(run, manifest, *more):
 
 
 @pytest.mark.slow
-def test_a_prediction_takes_no_stand_in_and_a_finished_run_no_other_root(tmp_path):
+def test_predictions_refuse_stand_ins_and_finished_runs_another_root(tmp_path):
     """CREMA-D keeps clips with one broken modality; a mistyped name is an error."""
     made = ("tests/write_tree.py", "--dataset", "cremad", "--per_class", "4")
     root, other = tmp_path / "raw", tmp_path / "other"
@@ -159,7 +159,7 @@ def test_a_prediction_takes_no_stand_in_and_a_finished_run_no_other_root(tmp_pat
 # --- the run's folder -----------------------------------------------------------------------------
 
 
-def test_overwriting_decides_first_and_leaves_what_is_not_the_runs(tmp_path):
+def test_overwriting_checks_first_and_keeps_files_that_are_not_the_runs(tmp_path):
     """A note, TensorBoard's folder or leftovers of a killed writer do not spoil a folder."""
     folder, board = RunFolder(tmp_path / "run"), tmp_path / "run" / "tensorboard"
     folder.path.mkdir()
@@ -225,7 +225,7 @@ def test_checkpoints_that_are_all_damaged_are_an_error(tmp_path):
         folder.load_last()
 
 
-def test_leftovers_of_writers_that_died_go_with_the_next_writing(tmp_path):
+def test_leftovers_of_dead_writers_are_removed_by_the_next_write(tmp_path):
     dead = tmp_path / f".a.csv.{HOST}.999999999.tmp"
     other = tmp_path / ".a.csv.elsewhere.1.tmp"
     mine = tmp_path / f".a.csv.{HOST}.1.tmp"  # its writer is alive
