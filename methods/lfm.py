@@ -117,7 +117,7 @@ class LFM(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        variant: str = choice("balancebench official", "whose logits and alpha", "an inference")
+        variant: str = choice("balancebench official", "logits, defaults of alpha", "an inference")
         alpha_mode: str = choice(
             "auto fixed heuristic fitted hvp",
             "how alpha changes (auto: hvp, or fitted for official)",

@@ -1,8 +1,7 @@
 """The multimodal classifier, as methods see it.
 
-Only `encode` deals with technical matters: moving and casting inputs, autocast, memory format and
-compilation. It returns float32 features of the whole batch; fusion, heads and losses run in
-float32.
+Only `encode` deals with moving and casting inputs, autocast, memory format and compilation. It
+returns float32 features of the whole batch; fusion, heads and losses then run in float32.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ class Execution:
     """Where and how the encoders run."""
 
     device: torch.device = torch.device("cpu")
-    precision: str = "float32"  # or "bf16": autocast of the encoders alone
+    precision: str = "float32"  # or "bf16": autocast of the encoders only
     compile: bool = False
 
 

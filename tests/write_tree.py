@@ -27,10 +27,10 @@ class Settings:
     dataset: str = option("cremad", "which tree to write", choices=tuple(TREES))
     out: str = option("", "the new folder; a non-empty folder is refused")
     seed: int = option(0, "seed of the content", low=0)
-    per_class: int = option(10, "sound samples of each class", low=1)
-    classes: int = option(0, "the first so many classes alone; 0 means all", low=0)
-    corrupt: int = option(0, "damaged samples of each kind, on top", low=0)
-    layout: str = option("", f"form of the tree, the first if not given: {LAYOUTS}")
+    per_class: int = option(10, "intact samples of each class", low=1)
+    classes: int = option(0, "number of classes, from the first; 0: all", low=0)
+    corrupt: int = option(0, "extra samples with each kind of damage", low=0)
+    layout: str = option("", f"form of the tree (default: the first): {LAYOUTS}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     truth = root.with_name(f"{root.name}-truth.csv")
     more = {"classes": s.classes or None, "seed": s.seed, "corrupt_each": s.corrupt}
     write_tree(s.dataset, root, s.per_class, truth_path=truth, layout=s.layout, **more)
-    print(f"{root} is written; the truth about it is {truth}", file=sys.stderr)
+    print(f"{root} is written; its truth is in {truth}", file=sys.stderr)
     return 0
 
 

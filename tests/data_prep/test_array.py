@@ -59,7 +59,7 @@ def test_arrays_and_builtins_of_every_protocol(tmp_path, protocol):
     content = pickle.dumps([ARRAYS, PLAIN, SCALARS, OBJECTS, [twice, twice]], protocol=protocol)
     arrays, plain, scalars, objects, (first, second) = load(put(tmp_path / "a", content))
     assert same(arrays, ARRAYS)
-    assert repr(plain) == repr(PLAIN)  # -0.0, True and 1 are told apart
+    assert repr(plain) == repr(PLAIN)  # distinguishes -0.0, True and 1
     assert scalars == [v.item() for v in SCALARS] and objects == OBJECTS.tolist()
     assert first is second
 

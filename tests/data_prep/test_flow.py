@@ -153,7 +153,7 @@ def test_the_flow_of_the_mirrored_clip_is_the_flipped_flow(tmp_path):
         stored.append(extract(spec, tmp_path / name).payload)
     flipped = spec.to_input(stored[0], Draw(72, np.random.default_rng(0), flip=True))
     plain, wanted = (spec.to_input(payload, Draw(72)) for payload in stored)
-    unsigned = flipped.copy()  # without the change of sign, u alone would be wrong
+    unsigned = flipped.copy()  # without the sign change, only u would be wrong
     unsigned[:, 0] = 255 - unsigned[:, 0]
 
     def apart(a):  # in pixels of motion

@@ -43,7 +43,7 @@ def indices(path: Path, **spec) -> list[int]:
     ("a.avi", "mpeg4", {}), ("b.avi", "mpeg4", {"bf": "2"}),
 ])  # fmt: skip
 def test_frames_at_the_middle_of_seconds(tmp_path, name, codec, options):
-    path = write_clip(tmp_path / name, 40, codec=codec, options=options)  # 10 a second
+    path = write_clip(tmp_path / name, 40, codec=codec, options=options)  # 10 per second
     assert indices(path, fps=1.0) == [5, 15, 25, 35]
     assert indices(path, fps=1.0, max_frames=2) == [5, 15]
     assert indices(path, positions=4) == [5, 15, 25, 35]
@@ -115,7 +115,7 @@ def test_nonsense_frame_rates(tmp_path):
     ({"fps": 5.0}, [2, 7, 12, 17, 22, 27, 32, 37]),
 ])  # fmt: skip
 def test_packed_frames_are_picked_in_their_order_also_of_a_cut_clip(tmp_path, spec, expected):
-    path, video = pack(tmp_path / "a.avi", 40), Video(codec="raw", **spec)  # 25 a second
+    path, video = pack(tmp_path / "a.avi", 40), Video(codec="raw", **spec)  # 25 per second
     assert [index_of(image[:12]) for image in images(video, path)] == expected
     found = extract(video, path)
     assert (found.flags, found.n_frames, found.duration_s) == ((), 40, 1.6)

@@ -174,6 +174,6 @@ def test_a_wrong_flow_root_is_refused(tmp_path, where, words):
 def test_notes_about_flow_are_printed(tmp_path):
     pictures = [f"tvl1_flow/{axis}/v_YoYo_g25_c07/frame000001.jpg" for axis in "uv"]
     found = scan("ucf101", plant(tmp_path, ONE, TWO, *pictures), flow_algo="tvl1", flow_stack=5)
-    assert found.rejected == []  # the pictures are left alone
+    assert found.rejected == []  # the pictures are ignored
     assert any("--flow_algo precomputed" in warning for warning in found.warnings)
     assert any("50 times" in warning and "--limit_s" in warning for warning in found.warnings)

@@ -248,7 +248,7 @@ def fuzz(name: str, count: int, seed: int, jobs: int, folder: Path, kept: Path) 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the fuzzer; the exit status is 1 if there is a finding."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--executions", type=int, default=200_000, help="of all but media")
+    parser.add_argument("--executions", type=int, default=200_000, help="of all except media")
     parser.add_argument("--media", type=int, default=5_000, help="executions of decoders")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--only", action="append", choices=sorted(TARGETS | FRAGILE))
