@@ -57,7 +57,7 @@ def mask(values: Features, places: Features, dependent: Tensor, scale: float = 1
 
 
 def modality_masses(logits: Features) -> Tensor:
-    """[M], sums to 1: batch means over the masked split logits {m: [B, C]}; no gradient."""
+    """[M], sums to 1: mean softmax mass of the masked split logits {m: [B, C]}; no gradient."""
     z = torch.stack([z.detach() for z in logits.values()], dim=1)  # [B, M, C]
     return F.softmax(z.flatten(1), dim=1).view_as(z).sum(2).mean(0)
 

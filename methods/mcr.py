@@ -180,7 +180,7 @@ class MCR(Method):
     def play(self, batch: Batch, f: Features, z: Tensor) -> tuple[Tensor, Tensor]:
         """(R / lambda, J [M]) of features f and their fused logits z."""
         y, hp, fusion = batch["label"], self.hparams, self.model.fusion
-        if hp.features == "recompute_eval":  # BatchNorm: use running statistics, keep them
+        if hp.features == "recompute_eval":  # uses BatchNorm's running statistics unchanged
             modes = [(module, module.training) for module in self.model.encoders.modules()]
             self.model.encoders.eval()
             f = self.model.encode(batch["inputs"])
