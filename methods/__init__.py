@@ -1,6 +1,6 @@
 """The registry of training methods: public name -> module and one line of help.
 
-Modules are imported on use, so that a wrong name and `train.py --help` are answered without torch.
+Modules are imported on use, so that `train.py --help` and a wrong name do not import torch.
 To add a method: write `methods/<file>.py` with a `Method` subclass (see `methods/base.py`) and add
 a line here.
 """
@@ -33,6 +33,6 @@ METHODS = {
 
 
 def load(name: str) -> "type[Method]":
-    """The method's class, whatever the name's case; raises `UsageError` for an unknown one."""
+    """The class of a method, ignoring case; raises `UsageError` if the name is unknown."""
     public = match_name("method", name, METHODS)
     return getattr(importlib.import_module(METHODS[public][0]), public)

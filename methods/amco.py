@@ -1,19 +1,19 @@
 """AMCo: adaptive mask co-optimisation (Zhou, Liang, Zheng, Xuan, Kumada; ICASSP 2023).
 
-A growing part of the modality on which the prediction depends is masked, while each modality's own
-prediction continues to be trained. W_m are modality m's columns of the fusion layer.
+AMCo masks a growing part of the modality that the prediction depends on, and keeps training each
+modality's own prediction. W_m are the columns of the fusion layer for modality m.
 
     split      `Classifier.split_logits`   z_m = W_m f_m + b / M, which sum to the fused logits
-    ratio      `mask_ratio`     p = sin(pi / 2 * min(epsilon, l) / epsilon), l grows by batches
-    mask       `dropped_places` floor(p K) of K places, drawn anew each batch, shared by its samples
-    logit      `mask`           z'_m = z_m with the places set to 0, K = C, each dependent modality
-    feature    `mask`           f'_m = f_m likewise and scaled up, K = D_m, one dependent modality
+    ratio      `mask_ratio`     p = sin(pi / 2 * min(epsilon, l) / epsilon), l grows with each batch
+    mask       `dropped_places` floor(p K) of K places, drawn per batch and shared by its samples
+    logit      `mask`           z'_m = z_m with these places 0, K = C, all dependent modalities
+    feature    `mask`           f'_m = f_m likewise but scaled up, K = D_m, one dependent modality
     output     `AMCo.output`    out = sum_m z'_m, or A (sum_m z'_m) + a with `--linear_star on`
     loss       `AMCo.forward`   CE(out, y) + sum_m CE(z'_m, y)
     masses     `modality_masses`       softmax over the M C logits of all z', summed per modality
     dependent  `dependent_modalities`  mass_m > sigma: masked in the next batch of the epoch
 
-We could read the paper's abstract only and found no official code. All of this is
+We could only read the paper's abstract and found no official code. All of this follows
 GeWu-Lab/BalanceBenchmark (balancemm/trainer/AMCo_trainer.py, balancemm/models/avclassify_model.py):
 `logit` is the version of its published results, `feature` an older one. More in docs/methods.md.
 """
@@ -33,23 +33,23 @@ CODE = "GeWu-Lab/BalanceBenchmark"
 
 
 def mask_ratio(epoch: int, batch: int, epsilon: float) -> float:
-    """p in [0, 1], the share of places to mask; `epoch` and `batch` are counted from 0.
+    """p in [0, 1], the share of places to mask; `epoch` and `batch` count from 0.
 
-    l advances by epoch / 10 a batch and starts anew in every epoch (public code). So the first
-    batch of each epoch is never masked, and from the fourth epoch on the second is masked wholly.
+    l grows by epoch / 10 per batch and restarts in each epoch (public code). So the first batch of
+    an epoch is never masked, and from the fourth epoch on, the second is masked completely.
     """
     return math.sin(math.pi / 2 * min(epsilon, epoch * batch / 10) / epsilon)
 
 
 def dropped_places(p: float, width: int, generator: torch.Generator) -> Tensor:
-    """Which of `width` places are masked: bool [1, width] with exactly floor(p width) of them."""
+    """The masked places: bool [1, width], of which exactly floor(p width) are True."""
     order = torch.randperm(width, generator=generator, device=generator.device)
     # 1e-9, since sin(pi / 6) is just below 0.5 in double precision.
     return (order < int(p * width + 1e-9))[None]
 
 
 def mask(values: Features, places: Features, dependent: Tensor, scale: float = 1.0) -> Features:
-    """{m: [B, K_m]} with the places {m: [1, K_m]} of dependent modalities (bool [M]) set to 0."""
+    """{m: [B, K_m]} with `places` {m: [1, K_m]} of dependent modalities (bool [M]) set to 0."""
     flags = zip(values.items(), dependent.unbind())
     return {
         m: torch.where(flag, v.masked_fill(places[m], 0.0) * scale, v) for (m, v), flag in flags
@@ -57,19 +57,19 @@ def mask(values: Features, places: Features, dependent: Tensor, scale: float = 1
 
 
 def modality_masses(logits: Features) -> Tensor:
-    """[M] batch means, which sum to 1, from the masked split logits {m: [B, C]}; no gradient."""
+    """[M], sums to 1: mean softmax mass of the masked split logits {m: [B, C]}; no gradient."""
     z = torch.stack([z.detach() for z in logits.values()], dim=1)  # [B, M, C]
     return F.softmax(z.flatten(1), dim=1).view_as(z).sum(2).mean(0)
 
 
 def dependent_modalities(masses: Tensor, sigma: float, first_only: bool = False) -> Tensor:
-    """bool [M]: masses above sigma; with `first_only` the first of them alone."""
+    """bool [M]: masses above sigma; with `first_only`, only the first of them."""
     flags = masses > sigma
     return flags & (flags.cumsum(0) == 1) if first_only else flags
 
 
 class AMCo(Method):
-    """The method; outside its window of epochs it is joint training."""
+    """Outside its window of epochs, the method is joint training."""
 
     min_modalities = 2
     needs = {"linear_star": ("variant", "logit")}
@@ -84,8 +84,8 @@ class AMCo(Method):
         epsilon: float = option(0.3, "where the mask ratio's ramp ends", above=0, source=CODE)
         linear_star: bool = option(
             False,
-            "one more linear layer on the summed logits (variant logit only)",
-            source=f"{CODE} since its results were published; off: an inference",
+            "extra linear layer on the summed logits (variant logit only)",
+            source=f"{CODE}, since its results were published; off: an inference",
         )
         warmup_epochs: int = warmup(0, source=CODE)
         end_epoch: int = last_epoch(source=CODE)
@@ -103,8 +103,8 @@ class AMCo(Method):
         super().check(hparams, epochs, modalities)
         if hparams.sigma < 1 / len(modalities):
             raise UsageError(
-                f"--sigma {hparams.sigma:g} is below an equal share, so that all modalities could"
-                f" be masked at once; give 1/{len(modalities)} or more"
+                f"--sigma {hparams.sigma:g} is below an equal share: all modalities could be"
+                f" masked at once; give 1/{len(modalities)} or more"
             )
 
     def start_epoch(self, epoch: int, train: object) -> None:
@@ -119,9 +119,9 @@ class AMCo(Method):
         if not self.active:
             total = self.model.fuse(f)
         elif hp.variant == "feature":
-            # A mask for every modality: reading which one is dependent would be a host read.
+            # Draw masks for all modalities: looking up the dependent one would be a host read.
             places = {m: dropped_places(p, v.shape[1], self.generator) for m, v in f.items()}
-            # 1 / (1 - p) keeps the expectation of a masked feature; the public code stops at 10.
+            # 1 / (1 - p) keeps the expectation of a masked feature; the public code caps it at 10.
             f = mask(f, places, self.dependent, 1 / (1 - p) if 1 - p > 0.1 else 10.0)
             masked, total = self.model.split_logits(f), self.model.fuse(f)
         else:
@@ -138,8 +138,8 @@ class AMCo(Method):
         l_uni, masses = unimodal_losses(masked, y), modality_masses(masked)
         ratio, dependent = torch.full((), p, device=out.device), self.dependent.float()
         logs |= self.train_logs(L_uni=l_uni, mask_ratio=ratio, mass=masses, dependent=dependent)
-        # `feature` in the public code keeps a modality masked until the epoch ends. Here it is
-        # decided anew after every batch, as in `logit` (our choice).
+        # In the public code, `feature` keeps a modality masked until the epoch ends. We decide
+        # again after every batch, as in `logit` (our choice).
         self.dependent = dependent_modalities(masses, hp.sigma, hp.variant == "feature")
         return l_align + l_uni, logs
 

@@ -1,7 +1,7 @@
-"""What a training method is: it owns the model, gets batches, and returns the loss.
+"""The base class of training methods: a method owns the model, gets batches and returns the loss.
 
-Devices, precision, ranks, files and logging are the training loop's. All state that must survive a
-kill is a parameter, a buffer or extra state, so that resuming needs no code in the method.
+The training loop handles devices, precision, ranks, files and logging. Keep all state that must
+survive a kill in parameters, buffers or extra state: resuming then needs no code in the method.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,20 +19,20 @@ from models.classifier import Classifier, Features
 Batch = dict[str, Any]  # "index" and "label" [B], "inputs" {modality: [B, ...]}, a plan's columns
 Logs = dict[str, Tensor]
 
-# Options that several methods have; see `Method.active`.
-warmup = partial(option, help="epochs of joint training first", low=0, per_epochs=True)
+# Options shared by several methods; see `Method.active`.
+warmup = partial(option, help="initial epochs of joint training", low=0, per_epochs=True)
 last_epoch = partial(option, 0, "last epoch of the method, then joint training (0: no end)", low=0)
 
 
 def choice(values: str, help: str, source: str) -> Any:
-    """An option with one of these values, which blanks separate; the first is the default."""
+    """An option limited to these space-separated values; the first is the default."""
     choices = tuple(values.split())
     return option(choices[0], help, choices=choices, source=source)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a method may know about its run."""
+    """What a method knows about its run."""
 
     seed: int
     epochs: int
@@ -42,24 +42,24 @@ class Facts:
 
 @dataclass
 class EpochPlan:
-    """Replaces an epoch's list of samples."""
+    """Replaces the list of samples of one epoch."""
 
-    indices: Tensor  # [K] int64, places in the training part; repeats allowed
-    columns: dict[str, Tensor] = field(default_factory=dict)  # [K, ...], they join the batches
+    indices: Tensor  # [K] int64, positions in the training set; repeats allowed
+    columns: dict[str, Tensor] = field(default_factory=dict)  # [K, ...], added to the batches
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass of training; most methods have a single one."""
+    """One stage of training; most methods have only one."""
 
     name: str
     epochs: int
     lr_scale: float = 1.0
-    start: str = "last"  # or "best": begin from the weights of the best epoch so far
+    start: str = "last"  # or "best": start from the weights of the best epoch so far
 
 
 class TrainingSet(Protocol):
-    """What `start_epoch` may read: the training part in fixed order."""
+    """The training set in fixed order, as passed to `start_epoch`."""
 
     def __len__(self) -> int: ...
 
@@ -74,7 +74,7 @@ class Method(nn.Module):
     HParams: type = dataclass(frozen=True)(type("HParams", (), {}))
     needs_unimodal_heads = False
     min_modalities = 1
-    needs: dict[str, tuple[str, Any]] = {}  # an option -> another, and its value, that it needs
+    needs: dict[str, tuple[str, Any]] = {}  # option -> (other option, value) it requires
 
     def __init__(self, model: Classifier, hparams: Any, facts: Facts):
         super().__init__()
@@ -84,30 +84,30 @@ class Method(nn.Module):
 
     @classmethod
     def used_modalities(cls, hparams: Any, available: list[str]) -> list[str]:
-        """The modalities that the model gets, in the data set's order."""
+        """The modalities that the model is built for, in the dataset's order."""
         return available
 
     @classmethod
     def has_unimodal_heads(cls, hparams: Any) -> bool:
-        """Whether the model gets unimodal heads."""
+        """Whether the model is built with unimodal heads."""
         return cls.needs_unimodal_heads
 
     @classmethod
     def check(cls, hparams: Any, epochs: int, modalities: list[str]) -> None:
-        """Raises `UsageError` for settings that cannot work together; overrides call it first."""
+        """Raises `UsageError` if settings contradict each other; overrides call `super` first."""
         name, count = cls.__name__, cls.min_modalities
         if len(modalities) < count:
             seen = ", ".join(modalities)
-            raise UsageError(f"--method {name} needs {count} or more modalities; it got {seen}")
+            raise UsageError(f"--method {name} needs {count} or more modalities; got {seen}")
         start, end = getattr(hparams, "warmup_epochs", 0), getattr(hparams, "end_epoch", 0)
         if start >= epochs:
             raise UsageError(
                 f"--warmup_epochs {start} leaves no epoch of --max_epochs {epochs} for {name};"
-                f" give --warmup_epochs {epochs - 1} or less, or more --max_epochs"
+                f" give --warmup_epochs {epochs - 1} or less, or a larger --max_epochs"
             )
         if 0 < end <= start:
             window = f"--end_epoch {end} leaves no epoch after --warmup_epochs {start} for {name}"
-            raise UsageError(f"{window}; give a later one, or 0: it never ends")
+            raise UsageError(f"{window}; give a larger --end_epoch, or 0 for no end")
         for option_name, (other, wanted) in cls.needs.items():
             value = getattr(hparams, option_name)
             if getattr(hparams, other) != wanted and value != getattr(cls.HParams(), option_name):
@@ -118,52 +118,52 @@ class Method(nn.Module):
 
     @property
     def active(self) -> bool:
-        """Whether the epoch comes after `warmup_epochs` and not after `end_epoch`, if there are."""
+        """Whether this epoch is past `warmup_epochs` and not past `end_epoch`, if defined."""
         end = getattr(self.hparams, "end_epoch", 0) or self.epoch
         return getattr(self.hparams, "warmup_epochs", 0) < self.epoch <= end
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """The loss of a batch, and detached scalars under the names that the log gives them.
+        """The loss of a batch, and detached scalars for the log by name.
 
-        They are averaged over the epoch's steps without NaN, or summed if named ".../n_...".
+        The log averages them over the epoch's steps, skipping NaN; it sums those named ".../n_...".
         """
         raise NotImplementedError(type(self).__name__)
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """Called before each epoch, counted from 1 over all stages."""
+        """Called before each epoch; epochs count from 1 across all stages."""
         return None
 
     def after_backward(self) -> None:
-        """Called when gradients are complete, before the optimizer's step."""
+        """Called when gradients are complete, before the optimizer step."""
 
     def end_epoch(self) -> Logs:
-        """Scalars of the state at the epoch's end, for the log."""
+        """Scalars to log at the end of the epoch."""
         return {}
 
     def optimizers(self, base: Callable) -> list[torch.optim.Optimizer]:
-        """The optimizers that step after each backward; `base(parameters)` makes the shared one."""
+        """The optimizers that step after each backward; `base(parameters)` makes the default."""
         return [base(self.parameters())]
 
     def stages(self, epochs: int) -> list[Stage]:
-        """The passes of training, of which `epochs` is the user's --max_epochs."""
+        """The stages of training; `epochs` is the user's --max_epochs."""
         return [Stage("train", epochs)]
 
     def counts_for_decay(self, epoch: int) -> bool:
-        """Whether the learning rate's decay (--lr_step) counts this epoch."""
+        """Whether the learning-rate decay (--lr_step) counts this epoch."""
         return True
 
     def logits(self, features: Features) -> Tensor:
-        """[B, C] for evaluation."""
+        """Logits [B, C] for evaluation."""
         return self.model.fuse(features)
 
     def begin_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """Called by the training loop: seeds this epoch's draws, then calls `start_epoch`."""
+        """Called by the training loop: resets the random generator, then calls `start_epoch`."""
         self.epoch = epoch
         self._generator = None
         return self.start_epoch(epoch, train)
 
     def train_logs(self, **values: Tensor) -> Logs:
-        """Log entries "train/<name>" of scalars, and "train/<name>/<modality>" of values [M]."""
+        """Log entries: "train/<name>" for scalars, "train/<name>/<modality>" for values [M]."""
         logs: Logs = {}
         for name, value in values.items():
             if value.ndim:
@@ -175,7 +175,7 @@ class Method(nn.Module):
 
     @property
     def generator(self) -> torch.Generator:
-        """The source of a method's random draws, seeded anew from (seed, epoch)."""
+        """The method's random generator, reseeded in each epoch from (seed, epoch)."""
         if self._generator is None:
             words = np.random.SeedSequence([self.facts.seed, self.epoch])
             seed = int(words.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,13 +1,13 @@
 """GMM-guided adaptive loss: OUR FORMULATION of an idea whose equations we could not read.
 
 After Liu, Yu, Liu, "Quantifying Multimodal Imbalance: A GMM-Guided Adaptive Loss for Audio-Visual
-Learning" (arXiv 2510.21797). We could read abstracts and introductions, no equation and no
-hyper-parameter, and know of no public code: no number made by this file reproduces that paper.
+Learning" (arXiv 2510.21797). We could only read abstracts and introductions, no equations or
+hyper-parameters, and know of no public code: no result of this file reproduces that paper.
 
 Two Gaussians fitted to the gaps between the modalities' confidences separate balanced from
-imbalanced samples, and their posteriors weigh the losses; then the model is fine-tuned on balanced
-samples. The loss should (a) make the gap small, (b) move imbalanced samples towards balanced ones,
-(c) penalise the gap more for imbalanced samples and weigh the fusion loss more for balanced ones.
+imbalanced samples, and their posteriors weight the losses; then the model is fine-tuned on balanced
+samples. The loss should (a) reduce the gap, (b) move imbalanced samples towards balanced ones, (c)
+penalise the gap more for imbalanced samples and weight the fusion loss more for balanced ones.
 The rest is an inference (reasons in docs/methods.md):
 
     `modality_gap`  delta_i = mean over the other modalities of max_m p_i^m - p_i^l, p^m the true
@@ -32,26 +32,26 @@ from methods.base import Batch, EpochPlan, Logs, Method, Stage, TrainingSet, war
 from methods.ops import accuracy, true_probability, unimodal_losses
 
 VARIANCE_FLOOR, WEIGHT_FLOOR = 1e-4, 1e-3
-TAU = 0.5  # fine-tuning keeps samples that are balanced with this probability or more
+TAU = 0.5  # fine-tuning keeps samples with at least this probability of being balanced
 LR_FINETUNE = 0.1  # times --lr
 
 
 def modality_gap(p: Tensor) -> Tensor:
-    """delta [B] in [0, 1] of the modalities' probabilities of the true class p [B, M]."""
-    # Without the detached maximum the gap could also close by lowering the better modality.
+    """delta [B] in [0, 1] from p [B, M], each modality's probability of the true class."""
+    # If the maximum were not detached, lowering the better modality could also close the gap.
     best = p.detach().amax(1, keepdim=True)
     return F.relu(best - p).sum(1) / (p.shape[1] - 1)
 
 
 def log_joint(x: Tensor, pi: Tensor, mu: Tensor, v: Tensor) -> Tensor:
-    """ln pi_c + ln N(x; mu_c, v_c), [N, 2] of x [N]."""
+    """ln pi_c + ln N(x; mu_c, v_c), [N, 2] for x [N]."""
     return pi.log() - 0.5 * ((x[:, None] - mu).square() / v + (2 * math.pi * v).log())
 
 
 def fit_mixture(delta: Tensor) -> Tensor:
-    """(pi, mu, v) [3, 2] of delta [N] by expectation-maximisation in float64, balanced first.
+    """(pi, mu, v) [3, 2], fitted to delta [N] by EM in float64; the balanced component is first.
 
-    Raises `FloatingPointError` for gaps that are not finite.
+    Raises `FloatingPointError` if a gap is not finite.
     """
     x = delta.detach().double()
     if not x.isfinite().all():
@@ -72,12 +72,12 @@ def fit_mixture(delta: Tensor) -> Tensor:
         v = ((r * (x[:, None] - mu).square()).sum(0) / n).clamp_min(VARIANCE_FLOOR)
         pi = (n / len(x)).clamp_min(WEIGHT_FLOOR)
         pi = pi / pi.sum()
-    # Balanced is the component with the smaller mean.
+    # The balanced component has the smaller mean.
     return torch.stack([pi, mu, v])[:, mu.argsort(stable=True)]
 
 
 def degenerate(mixture: Tensor) -> Tensor:
-    """[] bool: whether the components of (pi, mu, v) [3, 2] separate nothing."""
+    """[] bool: whether the components of (pi, mu, v) [3, 2] fail to separate samples."""
     pi, mu, _ = mixture
     return (mu[1] - mu[0] < 0.05) | (pi.min() < 0.02)
 
@@ -85,14 +85,14 @@ def degenerate(mixture: Tensor) -> Tensor:
 def imbalance(delta: Tensor, mixture: Tensor) -> Tensor:
     """r [B]: posterior of the imbalanced component at delta [B]; delta itself if degenerate."""
     delta, mu = delta.detach(), mixture[1]
-    # Of two components the wider one wins in both tails. Held at its values at the means, the
-    # posterior never falls as the gap grows.
+    # The wider of two components wins in both tails. With delta clamped to the range between the
+    # means, the posterior never falls as the gap grows.
     joint = log_joint(delta.clamp(mu[0], mu[1]), *mixture)
     return torch.where(degenerate(mixture), delta, torch.sigmoid(joint[:, 1] - joint[:, 0]))
 
 
 class GMM(Method):
-    """The method: warm-up, adaptive training, fine-tuning on balanced samples."""
+    """Warm-up, adaptive training, then fine-tuning on balanced samples."""
 
     needs_unimodal_heads = True
     min_modalities = 2
@@ -102,7 +102,7 @@ class GMM(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        warmup_epochs: int = warmup(10, help="epochs without adaptive loss")
+        warmup_epochs: int = warmup(10, help="epochs before the adaptive loss")
         lam_gap: float = option(0.1, "weight of the mean gap (aim a)", low=0)
         lam_align: float = option(0.5, "weight of the shift to the balanced mean (aim b)", low=0)
         lam_pen: float = option(0.5, "weight of the gap of imbalanced samples (aim c)", low=0)
@@ -120,17 +120,17 @@ class GMM(Method):
         return [Stage("train", epochs)] + ([finetune] if finetune.epochs else [])
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """Fits before each adaptive epoch, and once before fine-tuning."""
-        finetuning = epoch - self.facts.epochs  # from 1; before it at most 0
+        """Fits the mixture before each adaptive epoch, and once before fine-tuning."""
+        finetuning = epoch - self.facts.epochs  # counts from 1; before fine-tuning at most 0
         self.adaptive = self.active and finetuning <= 0
         if self.adaptive or finetuning == 1:
             self.fit(train)
         if finetuning <= 0:
             return None
-        if finetuning == 1:  # by the best epoch's weights, which have just been loaded
+        if finetuning == 1:  # the best epoch's weights have just been loaded
             self.kept.copy_(1 - imbalance(self.gaps, self.mixture) >= TAU)
         indices = self.kept.nonzero().squeeze(1)
-        # With too few samples, fine-tuning runs on all: train/n_kept below train/n_items shows it.
+        # If too few are kept, fine-tune on all samples; train/n_kept < train/n_items shows this.
         few = len(indices) < max(2, len(self.model.modalities))
         return None if few else EpochPlan(indices)
 

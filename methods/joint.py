@@ -1,13 +1,13 @@
 """Joint training and its two controls.
 
 Joint: encode each modality, concatenate, one linear layer, one cross-entropy (the paper's baseline;
-Eq. 9, first half). Its gradient reaches every encoder through the same error vector, which is why
-the modality that is learnt first can leave the others little to explain.
+Eq. 9, first half). All encoders get their gradient through the same error vector, so the modality
+that is learnt first can leave little for the others to learn.
 
-JointUni: Joint plus the cross-entropies of unimodal heads (all of Eq. 9). The paper has no such
-row; it shows how much of MIDAS's gain comes from misaligned samples.
+JointUni: Joint plus the cross-entropies of unimodal heads (all of Eq. 9). It is not in the paper
+and shows how much of MIDAS's gain comes from misaligned samples.
 
-Unimodal: Joint on a model that has one modality only, with the same encoder and recipe.
+Unimodal: Joint on a single modality, with the same encoder and recipe.
 """
 
 from dataclasses import dataclass
@@ -48,13 +48,13 @@ class Unimodal(Joint):
 
     @dataclass(frozen=True)
     class HParams:
-        modality: str = option("", "the modality to train on, by the data set's name for it")
+        modality: str = option("", "the modality to train on, as the dataset names it")
 
     @classmethod
     def used_modalities(cls, hparams: HParams, available: list[str]) -> list[str]:
-        """The chosen modality; raises `UsageError` when it is not one of the data set's."""
+        """The chosen modality; raises `UsageError` if the dataset does not have it."""
         if not hparams.modality:
             raise UsageError(f"--method Unimodal needs --modality; allowed: {', '.join(available)}")
-        if hparams.modality not in available:  # one spelling only: it names the run's folder
+        if hparams.modality not in available:  # exact case: it names the run folder
             raise unknown("modality", hparams.modality, available)
         return [hparams.modality]

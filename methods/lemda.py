@@ -1,19 +1,19 @@
 """LeMDA: learned multimodal data augmentation in feature space (Liu et al., ICLR 2023).
 
 G, a variational auto-encoder, perturbs the concatenated features x. The task network (encoders and
-fusion layer) learns from x and G(x). G is trained to raise the loss on G(x), while predictions that
-were confident on x must not change.
+fusion layer) trains on x and G(x). G is trained to raise the loss on G(x) without changing
+predictions that are confident on x.
 
     G(x) = x + noise                              `MlpVae`, `hidden_sizes`; `TransformerVae`
     encoders, fusion: min CE(z) + CE(z_aug)       `LeMDA.forward`
     G: max CE(z_aug), with weight adv             `LeMDA.forward`
-    G: min KL(p_aug || p) where max p > t         `consistency`
+    G: min KL(p_aug || p) if max p > t            `consistency`
     G: min mean (G(x) - x)^2                      `LeMDA.forward`
     G: min KL(latent || normal)                   `kl_to_normal`
 
 We could not read the paper: its objectives (minimise the sum of both CE; maximise CE(z_aug) and
-minimise the consistency loss) are second-hand, from reading notes. The rest is the authors' code,
-lzcemma/LeMDA, under text/src/autogluon/text/automm: models/augment_network.py, fusion.py and
+minimise the consistency loss) are second-hand, from reading notes. The rest follows the authors'
+code, lzcemma/LeMDA, under text/src/autogluon/text/automm: models/augment_network.py, fusion.py and
 mlp.py, optimization/lit_module.py and utils.py ("the code"). More in docs/methods.md.
 """
 
@@ -35,7 +35,7 @@ HEADS, FEEDFORWARD = 8, 2048  # of the transformer, public code; its dropout is 
 
 
 def consistency(z_aug: Tensor, z: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """(mean over B of KL(p_aug || p), 0 unless max p > threshold; share of such rows) of [B, C]."""
+    """(mean KL(p_aug || p), with 0 unless max p > threshold; share of such rows) for [B, C]."""
     log_p_aug, log_p = F.log_softmax(z_aug, 1), F.log_softmax(z.detach(), 1)
     confident = log_p.exp().amax(1) > threshold
     divergence = (log_p_aug.exp() * (log_p_aug - log_p)).sum(1)
@@ -43,13 +43,13 @@ def consistency(z_aug: Tensor, z: Tensor, threshold: float) -> tuple[Tensor, Ten
 
 
 def kl_to_normal(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL of N(mu, exp(logvar)) to N(0, I) over B K, for [B, K] or, with tokens, [B, M, K]."""
+    """KL(N(mu, exp(logvar)) || N(0, I)) / (B K), for [B, K] or, with tokens, [B, M, K]."""
     total = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum()
     return total / (mu.shape[0] * mu.shape[-1])
 
 
 def sample_latent(mu: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
-    """mu + exp(logvar / 2) eps with eps from N(0, I), in the shape of mu."""
+    """mu + exp(logvar / 2) eps, eps ~ N(0, I), in the shape of mu."""
     eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
     return mu + (logvar / 2).exp() * eps
 
@@ -72,7 +72,7 @@ def zero_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def units(sizes: list[int]) -> list[nn.Module]:
-    """The MLP's layers from size to size."""
+    """The MLP's layers between consecutive sizes."""
     return [
         nn.Sequential(nn.LayerNorm(a), nn.Linear(a, b), nn.ReLU(), nn.Dropout(DROPOUT))
         for a, b in pairwise(sizes)
@@ -88,8 +88,8 @@ class MlpVae(nn.Module):
         self.encoder = nn.Sequential(*units(sizes))
         self.mu, self.logvar = nn.Linear(sizes[-1], latent), nn.Linear(sizes[-1], latent)
         last: list[nn.Module] = [nn.LayerNorm(sizes[1]), zero_linear(sizes[1], d)]
-        # As released. The ReLU sees exactly 0, where its derivative is 0: the layer never gets a
-        # gradient and G stays the identity. We end in the linear layer, as its transformer does.
+        # As released, the ReLU sees exactly 0, where its derivative is 0: the layer never gets a
+        # gradient and G stays the identity. We end in the linear layer, like its transformer.
         if last_act == "relu":
             last += [nn.ReLU(), nn.Dropout(DROPOUT)]
         self.decoder = nn.Sequential(*units([latent, *reversed(sizes[1:])]), *last)
@@ -101,10 +101,10 @@ class MlpVae(nn.Module):
 
 
 class TransformerVae(nn.Module):
-    """G on one token for each modality: x [B, M D] -> (x + noise, mu and logvar [B, M, latent]).
+    """G on one token per modality: x [B, M D] -> (x + noise, mu and logvar [B, M, latent]).
 
-    Raises `UsageError` unless all features have one width, a multiple of 8: encoders of different
-    kinds (texts and images, vectors) need --image_width.
+    Raises `UsageError` unless all features have the same width, a multiple of 8. If the encoders
+    differ in kind (text and images, vectors), --image_width is needed.
     """
 
     def __init__(self, widths: dict[str, int], latent: int, n_layer: int):
@@ -112,8 +112,8 @@ class TransformerVae(nn.Module):
         width = next(iter(widths.values()))
         if set(widths.values()) != {width} or width % HEADS:
             seen = ", ".join(f"{m} {w}" for m, w in widths.items())
-            needs = f"--network trans_vae needs features of one width, a multiple of {HEADS}"
-            raise UsageError(f"{needs}; it got {seen}: take --network mlp_vae")
+            needs = f"--network trans_vae needs features of equal width, a multiple of {HEADS}"
+            raise UsageError(f"{needs}; got {seen}; use --network mlp_vae")
 
         def stack() -> nn.TransformerEncoder:
             layer = nn.TransformerEncoderLayer(
@@ -127,7 +127,7 @@ class TransformerVae(nn.Module):
         self.shape = (len(widths), width)
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        # The code takes [B, M, D] for [M, B, D] and so attends across the batch.
+        # The code mistakes [B, M, D] for [M, B, D] and so attends across the batch.
         hidden = self.encoder(x.unflatten(1, self.shape))
         mu, logvar = self.mu(hidden), self.logvar(hidden)
         hidden = self.decoder(self.widen(sample_latent(mu, logvar, generator)))
@@ -135,7 +135,7 @@ class TransformerVae(nn.Module):
 
 
 class LeMDA(Method):
-    """The method: both networks in one step, evaluated as Joint without G."""
+    """Trains both networks in one step; evaluation is Joint's, without G."""
 
     min_modalities = 2
     needs = {"last_act": ("network", "mlp_vae")}
@@ -146,20 +146,20 @@ class LeMDA(Method):
         network: str = choice("mlp_vae trans_vae", "which G", CODE)
         last_act: str = choice(
             "linear relu",
-            "end of mlp_vae; relu: as released, G stays the identity",
+            "end of mlp_vae; with relu (as released) G stays the identity",
             "our repair of the public code",
         )
         latent: int = option(8, "width of the latent", low=1, source=CODE)
         n_layer: int = option(4, "layers of G's encoder", low=1, source=CODE)
-        adv: float = option(1e-4, "weight of raising CE(z_aug)", low=0, source=CODE)
-        w_consist: float = option(0.01, "weight of the consistency", low=0, source=CODE)
+        adv: float = option(1e-4, "weight of maximising CE(z_aug)", low=0, source=CODE)
+        w_consist: float = option(0.01, "weight of the consistency loss", low=0, source=CODE)
         w_reg: float = option(0.1, "weight of (G(x) - x)^2", low=0, source=CODE)
         w_kld: float = option(0.1, "weight of the latent's KL", low=0, source=CODE)
-        threshold: float = option(0.5, "for the consistency", low=0, high=1, source=CODE)
+        threshold: float = option(0.5, "confidence for consistency", low=0, high=1, source=CODE)
         aug_lr: float = option(1e-4, "learning rate of G's Adam", above=0, source=CODE)
-        clip: float = option(1.0, "largest gradient norm (0: no limit)", low=0, source=CODE)
+        clip: float = option(1.0, "gradient clipping norm; 0: off", low=0, source=CODE)
         task_sum: bool = option(
-            False, "sum of both CE, not their mean", source=f"{CODE}; paper: on"
+            False, "sum both cross-entropies, do not average", source=f"{CODE}; paper: on"
         )
         consist_train_head: bool = option(
             True, "consistency also trains the fusion layer", source=f"{CODE}; paper: off"
@@ -174,7 +174,7 @@ class LeMDA(Method):
             self.augmenter = MlpVae(sum(widths.values()), hp.latent, hp.n_layer, hp.last_act)
 
     def optimizers(self, base: Callable) -> list[torch.optim.Optimizer]:
-        # The training loop gives both a StepLR; the code's step schedule is for the task's alone.
+        # The training loop gives both a StepLR; in the code, only the task optimizer has one.
         adam = torch.optim.Adam(self.augmenter.parameters(), lr=self.hparams.aug_lr)
         return [base(self.model.parameters()), adam]
 
@@ -187,15 +187,15 @@ class LeMDA(Method):
 
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
-        # [B, d]. Detached, as in the code; in the paper CE(z_aug) trains the encoders too.
+        # [B, d]. Detached, as in the code; in the paper, CE(z_aug) trains the encoders too.
         x = torch.cat(list(f.values()), dim=1).detach()
         x_aug, mu, logvar = self.augmenter(x, self.generator)
         l_align = F.cross_entropy(z, y)
-        # The fusion layer descends this loss, G ascends it, `adv` times as fast.
+        # The fusion layer minimises this loss; G maximises it, with weight `adv`.
         flipped = x_aug.detach() - hp.adv * (x_aug - x_aug.detach())
         l_aug = F.cross_entropy(fuse(flipped), y)
         l_task = l_align + l_aug if hp.task_sum else (l_align + l_aug) / 2
-        # z is the target: the fusion layer has no dropout, a second pass would give the same.
+        # z is the target: the fusion layer has no dropout, so a second pass would be the same.
         if hp.consist_train_head:
             z_aug = fuse(x_aug)
         else:  # the fusion layer's weights are constants here

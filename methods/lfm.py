@@ -1,19 +1,19 @@
 """LFM: facilitating multimodal classification via dynamically learning the modality gap
 (NeurIPS 2024).
 
-LFM adds a loss without labels that matches the modalities' predictions, and moves the weight
-between it and the loss of the labels from epoch to epoch.
+LFM adds a label-free loss that matches the modalities' predictions, and shifts the weight between
+it and the classification loss from epoch to epoch.
 
     L_cls     CE(o, y), o the fused logits
-    L_match   `matching_loss`   divergence of the modalities' predictions, mean over pairs
+    L_match   `matching_loss`   divergence between the modalities' predictions, mean over pairs
     loss      `LFM.forward`     factor * (alpha_cls L_cls + alpha_match L_match)
-    weights   alpha_cls + alpha_match = 1, set once an epoch before training:
-              fixed             they stay at their start
+    weights   alpha_cls + alpha_match = 1, set before each epoch:
+              fixed             constant
               heuristic         alpha_match = 1 - exp(-1 / t) in epoch t = 1, 2, ...
               fitted            `fitted_alpha_cls`, a polynomial of the epoch
               hvp               `hessian_vector_mean` on a few held-out samples, then a step
 
-We could read the abstract and public summaries, not the paper. Public code: njustkmg/NeurIPS24-LFM
+We could only read the abstract and public summaries. Public code: njustkmg/NeurIPS24-LFM
 (Crema_epoch.py, Crema_epoch_learnable.py; "official") and GeWu-Lab/BalanceBenchmark
 (balancemm/trainer/LFM_trainer.py; "balancebench", the default). The abstract calls L_match
 contrastive; neither code has negatives. More in docs/methods.md.
@@ -34,20 +34,20 @@ from common.options import UsageError, option
 from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet, choice
 from methods.ops import accuracy, jensen_shannon
 
-# (alpha_mode, alpha_match at the start): each code's own, with opposite starts. The logits are the
-# fusion layer's slices, or in "official" those of heads, whose mean is o.
+# (alpha_mode, initial alpha_match) of each code; they start at opposite ends. The logits are from
+# the fusion layer's slices, or in "official" from heads, whose mean is o.
 VARIANTS = {"balancebench": ("hvp", 0.05), "official": ("fitted", 0.95)}
-# Crema_epoch.py: alpha_cls of epoch e, counted from 0, is sum_k FITTED[k] e^k, for 200 epochs.
+# Crema_epoch.py: alpha_cls in epoch e (from 0) is sum_k FITTED[k] e^k, for 200 epochs.
 FITTED = (2.04623704e-1, 3.35472727e-3, 1.22989557e-4, -2.92947416e-6, 2.23835486e-8,
           -5.39717505e-11)  # fmt: skip
 FITTED_EPOCHS = 200
-BOUNDS, HALVE_EVERY = (0.05, 0.95), 20  # of the learnt alpha_match, and epochs for its step
+BOUNDS, HALVE_EVERY = (0.05, 0.95), 20  # of the learnt alpha_match and, in epochs, its step size
 CODE = "public code"
 
 
 def mixture_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """[KL(M || P) + KL(M || Q)] / 2 of each row of two [..., C] log-probabilities, M their mean."""
-    # As in both public codes. They call it the Jensen-Shannon divergence, which takes the arguments
+    """[KL(M || P) + KL(M || Q)] / 2 per row of two [..., C] log-probabilities, M their mean."""
+    # As in both public codes. They call it the Jensen-Shannon divergence, which has the arguments
     # of KL the other way round.
     log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
     return (log_mean.exp() * (log_mean - (log_p + log_q) / 2)).sum(-1)
@@ -68,8 +68,8 @@ def mixed(l_cls: Tensor, l_match: Tensor, alpha_match: Tensor) -> Tensor:
 
 
 def fitted_alpha_cls(epoch: int, epochs: int) -> float:
-    """The official polynomial, stretched from 200 epochs to `epochs`; `epoch` is counted from 1."""
-    # The stretch and the bound of 1, which it exceeds at epochs 177 to 188, are our choice.
+    """The official polynomial, stretched from 200 epochs to `epochs`; `epoch` counts from 1."""
+    # Stretching it, and capping it at 1 (exceeded in epochs 177 to 188), are our choice.
     e = (epoch - 1) * (FITTED_EPOCHS - 1) / max(epochs - 1, 1)
     return min(sum(c * e**k for k, c in enumerate(FITTED)), 1.0)
 
@@ -77,25 +77,25 @@ def fitted_alpha_cls(epoch: int, epochs: int) -> float:
 def hessian_vector_mean(
     l_cls: Tensor, l_match: Tensor, alpha_match: Tensor, parameters: Sequence[Tensor]
 ) -> Tensor:
-    """The mean over the entries of the first parameter of H v, v = grad L_cls; a scalar.
+    """Scalar mean of H v, with v = grad L_cls, over the entries of the first parameter.
 
-    H is the Hessian of the mixed loss over all `parameters`. This is the published rule and not the
-    bilevel gradient; with its rate alpha hardly moves, so the start value decides.
+    H is the Hessian of the mixed loss in all `parameters`. This is the published rule, not the
+    bilevel gradient; at its step size alpha hardly moves, so the start value decides.
     """
 
     def gradients(loss: Tensor, of: Sequence[Tensor], **how: Any) -> tuple[Tensor, ...]:
-        # 0 for what a loss does not depend on
+        # zeros for tensors that the loss does not depend on
         return torch.autograd.grad(loss, of, allow_unused=True, materialize_grads=True, **how)
 
     v = gradients(l_cls, parameters, retain_graph=True)
     slope = gradients(mixed(l_cls, l_match, alpha_match), parameters, create_graph=True)
-    # Only the entries of H v that count are computed: the gradient of <grad L, v>.
+    # Compute only the needed entries of H v, as the gradient of <grad L, v>.
     product = torch.stack([(g * w).sum() for g, w in zip(slope, v, strict=True)]).sum()
     return gradients(product, parameters[:1])[0].mean()
 
 
 class LFM(Method):
-    """The method: L_cls and L_match with weights that change from epoch to epoch."""
+    """L_cls and L_match, with weights that change from epoch to epoch."""
 
     min_modalities = 2
     alpha_match: Tensor
@@ -104,22 +104,22 @@ class LFM(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        variant: str = choice("balancebench official", "logits, mode, start", "an inference")
+        variant: str = choice("balancebench official", "logits, defaults of alpha", "an inference")
         alpha_mode: str = choice(
             "auto fixed heuristic fitted hvp",
-            "how alpha moves (auto: hvp, or fitted for official)",
+            "how alpha changes (auto: hvp, or fitted for official)",
             "public codes; heuristic: the paper, second-hand; fixed: our choice",
         )
         alpha_match: float = option(
-            -1.0, "weight of L_match at the start (-1: the variant's)", low=-1, high=1, source=CODE
+            -1.0, "initial weight of L_match (-1: the variant's)", low=-1, high=1, source=CODE
         )
-        lr_alpha: float = option(1e-4, "step of alpha, hvp", above=0, source=CODE)
+        lr_alpha: float = option(1e-4, "step size of alpha (hvp)", above=0, source=CODE)
         match: str = choice("kl_code js", "L_match", f"{CODE}; js: what it names")
-        factor: float = option(2.0, "factor of the whole loss", above=0, source=CODE)
-        held_out: int = option(16, "training samples kept for hvp", low=2, source="official code")
+        factor: float = option(2.0, "factor on the total loss", above=0, source=CODE)
+        held_out: int = option(16, "samples held out for hvp", low=2, source="official code")
 
         def schedule(self) -> tuple[str, float]:
-            """(mode, alpha_match at the start)."""
+            """(mode, initial alpha_match)."""
             mode, start = VARIANTS[self.variant]
             mode = mode if self.alpha_mode == "auto" else self.alpha_mode
             return mode, start if self.alpha_match == -1 else self.alpha_match
@@ -127,16 +127,16 @@ class LFM(Method):
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
         self.mode, start = hparams.schedule()
-        # float64: hvp's steps are smaller than what float32 resolves beside 0.95.
+        # float64: hvp's steps are too small for float32 near 0.95.
         scalar = {"dtype": torch.float64, "device": model.device}
         self.register_buffer("alpha_match", torch.tensor(start, **scalar))
         if self.mode != "hvp":
             return
         if hparams.held_out > facts.train_size - 2:
             size = f"{facts.train_size} training samples"
-            raise UsageError(f"--held_out {hparams.held_out} leaves too few of {size}; give less")
+            raise UsageError(f"--held_out {hparams.held_out} leaves too few of {size}; give fewer")
         self.register_buffer("alpha_lr", torch.tensor(hparams.lr_alpha, **scalar))
-        # From the training part, as in the official code (which uses 8 of its 16); BalanceBenchmark
+        # From the training set, as in the official code (which uses 8 of its 16); BalanceBenchmark
         # takes a quarter of a validation batch. Drawn on the CPU: the same on every device.
         draw = torch.Generator().manual_seed(facts.seed)
         order = torch.randperm(facts.train_size, generator=draw)
@@ -144,7 +144,7 @@ class LFM(Method):
 
     @classmethod
     def has_unimodal_heads(cls, hparams: HParams) -> bool:
-        """The official variant has heads; its fusion layer exists and is never used."""
+        """The official variant has heads; its fusion layer exists but is never used."""
         return hparams.variant == "official"
 
     @classmethod
@@ -153,14 +153,14 @@ class LFM(Method):
         mode, given = hparams.schedule()[0], hparams.alpha_match
         if -1 < given < 0:
             raise UsageError(
-                f"--alpha_match {given:g} is refused: it takes 0 to 1, or -1 for the variant's own"
+                f"--alpha_match {given:g} is refused: it takes 0 to 1, or -1 for the variant's"
             )
         if given >= 0 and mode in ("heuristic", "fitted"):
-            raise UsageError(f"--alpha_match has no use beside --alpha_mode {mode}, which sets it")
+            raise UsageError(f"--alpha_match does nothing with --alpha_mode {mode}, which sets it")
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """Sets alpha; if it is learnt, the epoch leaves out the samples held out for that."""
-        if self.mode == "heuristic":  # the formula, and that it weighs L_match, are second-hand
+        """Sets alpha; if alpha is learnt, the epoch skips the samples held out for it."""
+        if self.mode == "heuristic":  # the formula, and that it weights L_match, are second-hand
             self.alpha_match.fill_(-math.expm1(-1 / epoch))
         elif self.mode == "fitted":
             self.alpha_match.fill_(1 - fitted_alpha_cls(epoch, self.facts.epochs))
@@ -196,7 +196,7 @@ class LFM(Method):
         return o, F.cross_entropy(o, batch["label"]), matching_loss(z, self.hparams.match)
 
     def logits(self, features: Features) -> Tensor:
-        """The fusion layer's, or in the official variant the mean of the heads'; [B, C]."""
+        """[B, C] from the fusion layer, or in the official variant the mean over the heads."""
         if self.hparams.variant == "balancebench":
             return self.model.fuse(features)
         return torch.stack(list(self.model.unimodal(features).values())).mean(0)
@@ -208,7 +208,7 @@ class LFM(Method):
         return loss, self.train_logs(acc=acc, L_align=l_cls, L_match=l_match)
 
     def end_epoch(self) -> Logs:
-        """The epoch's weights; if they are learnt, also g and the step."""
+        """The weights of the epoch; if they are learnt, also g and the step size."""
         logs = self.train_logs(alpha_cls=1 - self.alpha_match, alpha_match=self.alpha_match)
         if self.mode == "hvp":
             logs |= self.train_logs(alpha_grad=self.alpha_grad, alpha_lr=self.alpha_lr)

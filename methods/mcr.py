@@ -1,20 +1,20 @@
 """MCR: multimodal competition regularizer (Kontras et al.; NeurIPS 2025; arXiv 2411.07335).
 
-Encoders are players. A modality matters as much as the prediction changes when its feature is
-swapped with another sample's; each player raises its own importance and, in the default game,
+Encoders are players. The importance of a modality is how much the prediction changes if its feature
+is swapped with another sample's. Each player raises its own importance and, in the default game,
 lowers that of the others.
 
     J_m    `game`              E_sigma JSD(softmax(o), softmax(o with f^m replaced by f^m[sigma]))
     R      `game`              player m descends lambda (-J_m - k sum_{j != m} J_j);
                                k = -1 greedy, 0 independent, +1 collaborative
     sigma  `draw_swaps`, `swap_weights`   N permutations of the batch, and which rows count
-    L_Con  `contrastive_loss`  NT-Xent over all features of the batch, positives share the class
+    L_Con  `contrastive_loss`  NT-Xent over all features of the batch; positives share the class
     L_CEB  `MCR.forward`       mean (f - h(o))^2
     total  `MCR.forward`       CE(o, y) + w_uni sum_m CE(g_m(f^m), y) + R + contr L_Con + lib L_CEB
 
-We could read the paper's main text, not the appendix, and of kkontras/MCR single files ("the code":
-agents/general_agent/helpers/Bias_Infusion.py, models/MCR_Models.py). Its stored class computes R
-and L_Con and returns the loss without them; we add them, as its siblings. More in docs/methods.md.
+We could only read the paper's main text, not its appendix, and single files of kkontras/MCR ("the
+code": agents/general_agent/helpers/Bias_Infusion.py, models/MCR_Models.py). Its class computes R
+and L_Con but returns the loss without them; we add them, like its siblings. See docs/methods.md.
 """
 
 from collections.abc import Sequence
@@ -32,16 +32,16 @@ SCRIPT, CODE = "kkontras/MCR: run.sh, CREMA-D", "kkontras/MCR"
 
 
 def draw_swaps(count: int, batch: int, generator: torch.Generator) -> Tensor:
-    """[N, B] int64: N independent uniform permutations of the places 0 .. B - 1."""
+    """[N, B] int64: N independent uniform permutations of 0 .. B - 1."""
     return torch.rand(count, batch, generator=generator, device=generator.device).argsort(1)
 
 
 def swap_weights(swaps: Tensor, y: Tensor, kind: str) -> Tensor:
     """[N, B] bool, which swaps count; swaps [N, B], y [B].
 
-    `rand`: all of them. `rsl`: those that bring in another label. `rsi`: another sample.
+    `rand`: all. `rsl`: those with a sample of another label. `rsi`: those with another sample.
     """
-    # The code draws a permutation again if it leaves next to nothing; here its rows do not count.
+    # The code redraws a permutation that leaves almost no swaps; here its rows do not count.
     if kind == "rsl":
         return y[swaps] != y
     if kind == "rsi":
@@ -55,13 +55,13 @@ def game(
     """(R / lambda, J [M] without gradient) of contributions {m: c^m = W_m f^m [B, C]}.
 
     bias [C]; o [B, C] = sum_m c^m + bias; swaps and weights [N, B] from `draw_swaps` and
-    `swap_weights`. J_m is the mean over the rows that count, 0 where none does. With J_j^(m) for
-    J_j in which all contributions but c^m are constants, encoder and W alike, R / lambda is the
-    sum over m of -J_m^(m) + sum_{j != m} J_j^(m) (greedy), -J_m^(m) (independent) or -J_m
+    `swap_weights`. J_m is the mean over the rows that count, 0 if none does. Let J_j^(m) be J_j
+    with all contributions but c^m constant, both encoder and W; then R / lambda is the sum over m
+    of -J_m^(m) + sum_{j != m} J_j^(m) (greedy), -J_m^(m) (independent) or -J_m
     (collaborative).
     """
-    # The code does not detach o. In the greedy game of two its gradients cancel; for M > 2 they
-    # would not and would work against the game, so it is detached there (our choice).
+    # The code does not detach o. In the greedy game its gradients cancel for M = 2; for M > 2 they
+    # would work against the game instead, so we detach o there (our choice).
     log_fused = F.log_softmax(o.detach() if strategy == "greedy" else o, dim=1)
 
     def importance(j: str, learners: Sequence[str]) -> Tensor:
@@ -84,12 +84,12 @@ def game(
 
 
 def contrastive_loss(rows: Tensor, labels: Tensor, tau: float) -> Tensor:
-    """NT-Xent of rows [R, D] with labels [R]: mean over all pairs (i, p), p != i of i's label, of
+    """NT-Xent of rows [R, D] with labels [R]: mean over all pairs (i, p), p != i with i's label, of
 
     -s_ip / tau + ln(exp(s_ip / tau) + sum over rows n of other labels of exp(s_in / tau)),
-    s the cosine similarity; 0 where no pair exists.
+    s the cosine similarity; 0 if there is no pair.
     """
-    # As in the code, pairs may lie within a modality (Eq. 9: across modalities only).
+    # As in the code, both may be of one modality (Eq. 9: across modalities only).
     rows = F.normalize(rows, dim=1)
     s = rows @ rows.T / tau
     same = labels[:, None] == labels
@@ -99,7 +99,7 @@ def contrastive_loss(rows: Tensor, labels: Tensor, tau: float) -> Tensor:
 
 
 class MCR(Method):
-    """The method: every game is played at once, in one loss, from the first epoch to the last."""
+    """All games are played at once, in one loss, in every epoch."""
 
     needs_unimodal_heads = True
     min_modalities = 2
@@ -109,27 +109,27 @@ class MCR(Method):
         lam: float = option(0.1, "weight lambda of the game", low=0, source=SCRIPT)
         w_uni: float = option(0.01, "weight of the unimodal losses", low=0, source=SCRIPT)
         contr: float = option(1.0, "weight of L_Con", low=0, source=SCRIPT)
-        lib: float = option(0.0, "weight of L_CEB; 0 has no h", low=0, source=SCRIPT)
+        lib: float = option(0.0, "weight of L_CEB; 0: no h", low=0, source=SCRIPT)
         strategy: str = choice(
             "greedy independent collaborative",
             "k: a player lowers, ignores or raises the others' importance",
             "paper",
         )
-        num_samples: int = option(32, "permutations a step", low=1, source=SCRIPT)
-        shuffle: str = choice("rand rsl rsi", "swaps: any, other label, other sample", CODE)
+        num_samples: int = option(32, "permutations per step", low=1, source=SCRIPT)
+        shuffle: str = choice("rand rsl rsi", "swaps with any, other label, other sample", CODE)
         features: str = choice(
             "reuse recompute_eval",
-            "the game's features: the training pass, or a second pass in evaluation mode",
+            "features of the game: the training pass, or a second pass in evaluation mode",
             "paper: no extra pass; the code makes one, at about twice the cost",
         )
         tau: float = option(0.5, "temperature of L_Con", above=0, source=CODE)
         contr_type: str = choice("label pure", "L_Con: same class, or same sample", CODE)
         ceb_input: str = choice("logits label", "input of h", "code; label: paper Eq. 11")
         detach_uni: bool = option(
-            False, "the unimodal losses train the heads alone", source="code: off for CREMA-D"
+            False, "unimodal losses train the heads only", source="code: off for CREMA-D"
         )
         pretrain_epochs: int = option(
-            0, "epochs by unimodal losses before --max_epochs", low=0, source="official scripts: on"
+            0, "epochs on unimodal losses before --max_epochs", low=0, source="official scripts: on"
         )
 
     def __init__(self, model, hparams, facts):
@@ -147,7 +147,7 @@ class MCR(Method):
         return ([Stage("pretrain", first)] if first else []) + [Stage("train", epochs)]
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """A term of weight 0 is neither computed nor logged; J is always measured."""
+        """Terms of weight 0 are neither computed nor logged; J is always measured."""
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         if 1 <= self.epoch <= hp.pretrain_epochs:
@@ -180,7 +180,7 @@ class MCR(Method):
     def play(self, batch: Batch, f: Features, z: Tensor) -> tuple[Tensor, Tensor]:
         """(R / lambda, J [M]) of features f and their fused logits z."""
         y, hp, fusion = batch["label"], self.hparams, self.model.fusion
-        if hp.features == "recompute_eval":  # neither uses nor moves BatchNorm's batch statistics
+        if hp.features == "recompute_eval":  # uses BatchNorm's running statistics unchanged
             modes = [(module, module.training) for module in self.model.encoders.modules()]
             self.model.encoders.eval()
             f = self.model.encode(batch["inputs"])

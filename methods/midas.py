@@ -1,20 +1,20 @@
 """MIDAS: misalignment-based data augmentation (Hwang, Choi, Whang; NeurIPS 2025).
 
-A misaligned sample takes its modalities from samples of different classes; its label mixes theirs
-by how sure each unimodal classifier is; the weak modality's term and hard samples weigh more.
+A misaligned sample takes its modalities from samples of different classes. Its label mixes theirs
+by unimodal confidence. The weak modality and hard samples get more weight.
 
     Eq. 1, 12  `assign_sources`   f~_i = (f_i^1, f_j^2) and (f_j^1, f_i^2), y_j != y_i
-    Eq. 2      `unimodal_shares`  c_m = q_m / sum_l q_l, q_m = p^m of the source's own true label
+    Eq. 2      `unimodal_shares`  c_m = q_m / sum_l q_l, q_m = p^m of the source's true label
     Eq. 3, 4   label              y~ = sum_m c_m onehot(k_m), k_m = label of modality m's source
     Eq. 5 - 7  `update_alpha`     alpha of the least confident modality moves by eta
     Eq. 8      `similarity`       s = cos(replaced feature, swapped-in feature)
     Eq. 9, 11  `Midas.forward`    L = L_align + L_uni + lambda L_mis
     Eq. 10     `misaligned_loss`  (1 + (s + 1) / 2) * [-sum_m alpha_m c_m log p~_{k_m}]
 
-Where the paper is silent the defaults follow the authors' release (commit d25b225, "the release",
-which does not run as published). Where the two differ the paper is the default and a switch follows
-the release, at the line named in the code (of its models/model_midas_cremad.py). `--recipe
-official` sets all of them: docs/recipe.md. More in docs/methods.md.
+Where the paper is silent, the defaults follow the authors' release (commit d25b225, "the release",
+which does not run as published). Where the two differ, the paper is the default and a switch
+follows the release; comments cite lines of its models/model_midas_cremad.py. `--recipe official`
+sets all switches: docs/recipe.md. More in docs/methods.md.
 """
 
 from collections.abc import Callable
@@ -38,24 +38,24 @@ def choose_partners(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sec. 3.2: for each sample i a partner j with y_j != y_i: (j [B], valid [B], fell_back [B]).
 
-    y [B]; `fused` [B, C] logits, for `confusion` only. `uniform`: any such j with equal chance.
-    `shuffle` (Algorithm 1 line 17): a permutation, valid where labels differ. `permutation`
-    (release, 122): always valid, even if labels are equal or i = j. `confusion` (Sec. A.4): y_j is
-    one of i's two likeliest classes, else as `uniform`.
+    y [B]; `fused` [B, C] logits, for `confusion` only. `uniform`: any such j, equally likely.
+    `shuffle` (Algorithm 1 line 17): a permutation, valid if labels differ. `permutation` (release,
+    122): always valid, even if labels are equal or i = j. `confusion` (Sec. A.4): y_j is one of the
+    two most likely classes of i, else as `uniform`.
     """
     none = torch.zeros_like(y, dtype=torch.bool)
     if pairing in ("shuffle", "permutation"):
         j = torch.randperm(len(y), generator=generator, device=y.device)
         return j, y[j] != y if pairing == "shuffle" else ~none, none
     other = y[:, None] != y[None, :]
-    # The largest of independent uniform draws gives each allowed column an equal chance, and unlike
-    # indexing by a mask it needs no host read.
+    # The argmax of uniform noise picks each allowed column with equal probability and, unlike
+    # indexing by a mask, needs no host read.
     noise = torch.rand(len(y), len(y), generator=generator, device=y.device)
     score = noise.masked_fill(~other, -1.0)
     if pairing == "confusion":
         likely = fused.detach().topk(2, dim=1).indices  # [B, 2]
         confused = other & (likely[:, :, None] == y).any(1)
-        score = score + confused  # noise is below 1: any confused column beats all others
+        score = score + confused  # noise is below 1: confused columns always win
         none = other.any(1) & ~confused.any(1)
     return score.argmax(1), other.any(1), none
 
@@ -63,10 +63,10 @@ def choose_partners(
 def assign_sources(
     j: Tensor, modalities: int, direction: str, generator: torch.Generator
 ) -> Tensor:
-    """Sec. 3.2: the source of each modality: [D, B, M] places in the batch, D directions a sample.
+    """Sec. 3.2: the source of each modality: [D, B, M] batch indices, D directions per sample.
 
-    M = 2: (i, j) and (j, i) (Eq. 1 and its mirror). M > 2 (Sec. A.2): i, j and M - 2 further ones
-    without replacement, assigned by a random permutation; one sample an anchor.
+    M = 2: (i, j) and (j, i) (Eq. 1 and its mirror). M > 2 (Sec. A.2): i, j and M - 2 others without
+    replacement, assigned by a random permutation; one misaligned sample per anchor.
     """
     i = torch.arange(len(j), device=j.device)
     if modalities == 2:
@@ -82,15 +82,15 @@ def assign_sources(
 
 def unimodal_shares(logits: Features, y: Tensor, sources: Tensor) -> Tensor:
     """Eq. 2: c [R, M], for sources [R, M], from the unimodal logits {m: [B, C]}; no gradient."""
-    # A softmax of log q instead of a division of probabilities: 0 / 0 cannot occur.
+    # A softmax of log q instead of dividing probabilities avoids 0 / 0.
     log_q = [F.log_softmax(z.detach(), 1).gather(1, y[:, None]) for z in logits.values()]
     return torch.softmax(torch.cat(log_q, dim=1).gather(0, sources), dim=1)
 
 
 def update_alpha(alpha: Tensor, c: Tensor, r: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """Eq. 5 - 7: (new alpha [M], mask [M] of the least confident modality, the first of equals).
+    """Eq. 5 - 7: (new alpha [M], mask [M] of the least confident modality, the first if tied).
 
-    c, r [M] mean unimodal and fused shares; alpha stays if they are NaN (no valid pair).
+    c, r [M] mean unimodal and fused shares; alpha is unchanged if they are NaN (no valid pair).
     """
     # A mask instead of `alpha[m]`: indexing by a tensor would be a host read.
     weakest = torch.arange(len(alpha), device=alpha.device) == c.argmin()
@@ -105,7 +105,7 @@ def similarity(
     """Eq. 8: s [R] in [-1, 1], mean over the replaced modalities whose source has another label.
 
     Row r of sources [R, M] belongs to anchor r mod B. `any_label` (the release, M = 2): the swapped
-    modality counts whatever its source's label.
+    modality counts regardless of its source's label.
     """
     row = torch.arange(len(sources), device=y.device)
     anchor = row % len(y)
@@ -125,7 +125,7 @@ def similarity(
 
 
 class Misaligned(NamedTuple):
-    """L_mis, and means over the misaligned samples, which are NaN if there is none."""
+    """L_mis, and means over the misaligned samples (NaN if there are none)."""
 
     loss: Tensor
     c: Tensor  # [M] unimodal shares
@@ -149,9 +149,9 @@ def misaligned_loss(
 
     features {m: [B, D_m]}, y [B], unimodal_logits {m: [B, C]}, alpha [M], sources [D, B, M] from
     `assign_sources`, valid [B] from `choose_partners` under `pairing`; `fuse` maps features to
-    logits, `kind` is that of `similarity` (None: all samples weigh the same). The loss is the mean
-    of a pair's directions (release), summed over anchors, over B (Eq. 11); under `shuffle`, which
-    drops pairs, over the number of valid ones.
+    logits, `kind` is that of `similarity` (None: equal weights). The loss averages the directions
+    of a pair (release), sums over anchors and divides by B (Eq. 11), or by the number of valid
+    pairs under `shuffle`, which drops the others.
     """
     directions, batch, modalities = sources.shape
     rows = sources.reshape(-1, modalities)
@@ -168,13 +168,13 @@ def misaligned_loss(
     count = valid.sum()
     loss = per_anchor.sum() / (count.clamp_min(1) if pairing == "shuffle" else batch)
     log_p = log_p.detach()
-    weight = keep[:, None].to(c.dtype) / (directions * count)  # 0 / 0 = NaN: no pair is valid
+    weight = keep[:, None].to(c.dtype) / (directions * count)  # 0 / 0 = NaN if no pair is valid
     p = (log_p.gather(1, k).exp() * weight * directions).view(directions, batch, modalities)
     return Misaligned(loss, (c * weight).sum(0), (label_shares(log_p, k) * weight).sum(0), p.sum(1))
 
 
 class Midas(Method):
-    """The method: warm-up on L_uni, then Eq. 11."""
+    """Warm-up on L_uni, then Eq. 11."""
 
     needs_unimodal_heads = True
     min_modalities = 2
@@ -183,7 +183,7 @@ class Midas(Method):
     @dataclass(frozen=True)
     class HParams:
         lam: float = option(1.0, "weight lambda of L_mis", low=0, source="Sec. A.3; 5 for kinetics")
-        eta: float = option(0.05, "step of alpha", above=0, source="Sec. A.3")
+        eta: float = option(0.05, "step size of alpha", above=0, source="Sec. A.3")
         warmup_epochs: int = warmup(
             10,
             help="epochs on L_uni alone",
@@ -191,10 +191,10 @@ class Midas(Method):
         )
         lr_from: str = choice(
             "start main",
-            "epochs that the learning rate's decay counts: all, or those after warm-up",
-            f"{RELEASE}: main, but on food101; the paper is silent",
+            "epochs counted by the learning-rate decay: all, or those after warm-up",
+            f"{RELEASE}: main, except on food101; the paper is silent",
         )
-        uni_reduce: str = choice("sum mean", "terms of L_uni", f"Eq. 9; mean: {RELEASE}")
+        uni_reduce: str = choice("sum mean", "reduction of L_uni", f"Eq. 9; mean: {RELEASE}")
         weak_modality: bool = option(True, "weak-modality weighting: alpha", source="Table 2")
         hard_sample: bool = option(True, "hard-sample weighting (off: weight 1)", source="Table 2")
         similarity: str = choice("cosine l2", "similarity s", "Eq. 8, Table 4")
@@ -206,21 +206,21 @@ class Midas(Method):
         )
         direction: str = choice(
             "mean a_only",
-            "both misaligned samples of a pair, or the first (two modalities)",
+            "both misaligned samples of a pair, or only the first (two modalities)",
             f"{RELEASE}; Sec. 3.2 makes both",
         )
         alpha_rule: str = choice(
             "share ratio ratio_2over1 ratio_inverted",
             "alpha by shares, or by ratios of batch means: modality 1 over 2; 2 over 1; or 1 over"
-            " 2 with the fused ratio inverted where modality 2 leads",
+            " 2 with the fused ratio inverted if modality 2 leads",
             f"Eq. 5 - 7; {RELEASE}: ratio, food101 ratio_2over1, kinetics inverted",
         )
         alpha_cap: float = option(
-            0.0, "largest alpha; 0: none", low=0, source=f"{RELEASE}: 10 on kinetics"
+            0.0, "upper limit of alpha; 0: none", low=0, source=f"{RELEASE}: 10 on kinetics"
         )
         alpha_reset: str = choice(
             "start epoch",
-            "when alpha returns to 1",
+            "when alpha is reset to 1",
             f"Sec. 3.4 and {RELEASE}; epoch: Algorithm 1 line 11",
         )
 
@@ -237,7 +237,7 @@ class Midas(Method):
                 raise UsageError(f"--{flag} {given} is defined for two modalities only")
         if hparams.alpha_cap and (hparams.alpha_rule == "share" or hparams.alpha_cap < 1):
             raise UsageError(
-                f"--alpha_cap {hparams.alpha_cap:g} is refused: it takes 1 or more under the ratio"
+                f"--alpha_cap {hparams.alpha_cap:g} is refused: it takes 1 or more with the ratio"
                 " rules; --alpha_rule share needs --alpha_cap 0"
             )
 
@@ -246,7 +246,7 @@ class Midas(Method):
             self.alpha.fill_(1.0)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """Eq. 11; in warm-up L_uni alone (the fusion layer gets no gradient and does not move)."""
+        """Eq. 11; in warm-up only L_uni (the fusion layer gets no gradient and stays unchanged)."""
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         z_uni = self.model.unimodal(f)
@@ -266,7 +266,7 @@ class Midas(Method):
         logs["train/n_valid"] = valid.sum() * len(sources)
         if hp.pairing == "confusion":
             logs["train/n_fallback"] = fell_back.sum()
-        # Table 8: a second pass in training mode, which updates batch norm's statistics twice.
+        # Table 8: a second pass in training mode, so batch norm's statistics are updated twice.
         f_mis = f if hp.level == "feature" else self.model.encode(batch["inputs"])
         l_mis, mis_logs = self.misalign(f_mis, y, z_uni, sources, valid)
         return l_align + l_uni + hp.lam * l_mis, logs | mis_logs
@@ -274,7 +274,7 @@ class Midas(Method):
     def misalign(
         self, f: Features, y: Tensor, z_uni: Features, sources: Tensor, valid: Tensor
     ) -> tuple[Tensor, Logs]:
-        """L_mis and its logs; alpha is then updated for the next step."""
+        """L_mis and its logs; then updates alpha for the next step."""
         hp, alpha, logs = self.hparams, self.alpha, {}
         q = torch.stack([true_probability(z.detach(), y).mean() for z in z_uni.values()])
         by_ratio = hp.weak_modality and hp.alpha_rule != "share"
@@ -302,5 +302,5 @@ class Midas(Method):
         return self.hparams.lr_from == "start" or epoch > self.hparams.warmup_epochs
 
     def end_epoch(self) -> Logs:
-        """alpha (Figure 4: the largest of the modalities'; 1 during the warm-up)."""
+        """alpha of each modality (Figure 4: the largest of them); 1 during warm-up."""
         return {f"alpha/{m}": a for m, a in zip(self.model.modalities, self.alpha)}

@@ -1,10 +1,10 @@
-"""The alpha of MIDAS's official release (commit d25b225): `--alpha_rule ratio` and its kin.
+"""The alpha of MIDAS's official release (commit d25b225): `--alpha_rule ratio` and variants.
 
-One alpha goes over to the modality that is weak in this very batch, and ratios of batch means are
-compared where the paper (Eq. 5 - 7) compares shares: models/model_midas_cremad.py, 124-169.
+A single alpha applies to whichever modality is weak in the current batch, and ratios of batch means
+replace the paper's shares (Eq. 5 - 7): models/model_midas_cremad.py, 124-169.
 
     ratio_2over1    model_midas_food101.py, 124: the ratios are modality 2 over 1
-    ratio_inverted  model_midas_kinetics.py, 127-162: where rho <= 1, r is inverted and rho is not
+    ratio_inverted  model_midas_kinetics.py, 127-162: if rho <= 1, r is inverted but rho is not
 """
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 def ratio(mean: Tensor, rule: str) -> Tensor:
-    """Modality 1 over modality 2 of means [..., 2], or 2 over 1."""
+    """Ratio of the means [..., 2]: modality 1 over 2, or 2 over 1."""
     over = int(rule == "ratio_2over1")
     return mean[..., over] / mean[..., 1 - over]
 
 
 def carry_alpha(alpha: Tensor, rho: Tensor, rule: str) -> tuple[Tensor, Tensor]:
-    """(alpha [2] for this step, mask [2] of the weak modality): its entry is alpha, the other 1.
+    """(alpha [2] for this step, 1 for the stronger modality; mask [2] of the weak modality).
 
     rho [] is the ratio of the heads' mean probabilities of the true labels.
     """
@@ -32,10 +32,10 @@ def carry_alpha(alpha: Tensor, rho: Tensor, rule: str) -> tuple[Tensor, Tensor]:
 def update_alpha_by_ratio(
     alpha: Tensor, weakest: Tensor, rho: Tensor, p: Tensor, eta: float, rule: str, cap: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """(new alpha [2], fused ratio r []), for alpha and mask as `carry_alpha` gives them.
+    """(new alpha [2], fused ratio r []), for alpha and mask as returned by `carry_alpha`.
 
     p [D, 2]: mean fused probability of each modality's own label in each direction. alpha always
-    moves by eta, within 1 and `cap` (0: no cap); NaN leaves it as it is.
+    moves by eta, clamped to [1, `cap`] (0: no cap); NaN leaves it unchanged.
     """
     ratios = ratio(p, rule)
     r = ratios.mean()

@@ -1,16 +1,16 @@
 """Mixup for multimodal embeddings: the baseline row of the MIDAS paper's Sec. 4.4.
 
-mixup (Zhang, Cisse, Dauphin, Lopez-Paz; ICLR 2018) behind the encoders: "each modality's embedding"
+mixup (Zhang, Cisse, Dauphin, Lopez-Paz; ICLR 2018) after the encoders: "each modality's embedding"
 is interpolated "independently"; the label is the weighted average of the two original labels.
 
-    1  factors   `dirichlet`      lam ~ Beta(a, a), drawn once a batch
-    2  partners  `Mixup.forward`  j = a random permutation of the batch (equal labels, j = i too)
+    1  factors   `dirichlet`      lam ~ Beta(a, a), drawn once per batch
+    2  partners  `Mixup.forward`  j = a random permutation (equal labels and j = i are allowed)
     3  features  `mix_features`   fhat_i^m = lam f_i^m + (1 - lam) f_j^m, for each modality m
     4  loss      `pair_loss`      mean_i [ lam CE(zhat_i, y_i) + (1 - lam) CE(zhat_i, y_j) ],
                                   zhat = g_f([fhat^1; ...; fhat^M])
 
-The paper gives neither a nor whether lam is shared, and its code has no Mixup. We share lam and the
-partner, so that the label's weight is lam, as in mixup. More in docs/methods.md.
+The paper states neither a nor whether lam is shared, and its code has no Mixup. We share lam and
+the partner, so that the label's weight is lam, as in mixup. More in docs/methods.md.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def pair_loss(z: Tensor, y: Tensor, y_partner: Tensor, weight: Tensor) -> Tensor
 
 
 class Mixup(Method):
-    """Joint training on interpolated pairs of samples, which replace the clean ones."""
+    """Joint training on interpolated pairs of samples instead of clean samples."""
 
     min_modalities = 2
 
@@ -50,7 +50,7 @@ class Mixup(Method):
         )
         lam_mode: str = choice(
             "shared per_modality",
-            "one lam for all modalities, or one for each, whose mean weighs the label",
+            "one lam for all modalities, or one each; the label uses their mean",
             "two readings of Sec. 4.4",
         )
 
@@ -62,7 +62,7 @@ class Mixup(Method):
         j = torch.randperm(len(y), generator=self.generator, device=y.device)
         z_mix = self.model.fuse(mix_features(f, j, lam))
         l_mix = pair_loss(z_mix, y, y[j], lam.mean())
-        with torch.no_grad():  # the clean batch is fused for the log alone
+        with torch.no_grad():  # the clean batch is only for the log
             z = self.model.fuse(f)
             l_align = F.cross_entropy(z, y)
         logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_mix=l_mix, lam=lam.mean())

@@ -1,15 +1,15 @@
 """OGM-GE: on-the-fly gradient modulation with generalization enhancement (Peng, Wei, Deng, Wang,
 Hu; CVPR 2022).
 
-OGM shrinks the gradients of the encoder whose modality predicts the right class better in this
-batch; GE adds noise to the gradients of all encoders.
+OGM shrinks the gradients of the encoder whose modality better predicts the true class in the
+current batch; GE adds noise to the gradients of all encoders.
 
     1  `compare_modalities`  S^m = sum_i softmax(W_m f_i^m + b / M)[y_i]
     2  `discrepancy_ratio`   rho^m = mean over l != m of S^m / S^l
     3  `gradient_factor`     k^m = 1 - tanh(alpha rho^m) if rho^m > 1, else 1
     4  `modulate_encoders_`  grad <- k^m grad + e, e ~ N(0, std(grad)^2), on encoders only
 
-The loss and the evaluation are Joint's. We read public code, not the papers:
+Loss and evaluation are Joint's. We read public code, not the papers:
 GeWu-Lab/OGM-GE_CVPR2022 (main.py), GeWu-Lab/BML_TPAMI2024 (code/main.py) and
 GeWu-Lab/BalanceBenchmark (balancemm/trainer/OGM_trainer.py). More in docs/methods.md.
 """
@@ -33,7 +33,7 @@ class OGM(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        alpha: float = option(0.3, "strength", low=0, source=BENCH)
+        alpha: float = option(0.3, "modulation strength", low=0, source=BENCH)
         noise: bool = option(True, "Gaussian noise (GE)", source="official code's default")
         warmup_epochs: int = warmup(10, source=BENCH)
         end_epoch: int = last_epoch(source=f"{BENCH}: 80")
@@ -49,5 +49,5 @@ class OGM(Method):
         return loss, logs | (self.train_logs(k=self.k) if self.active else {})
 
     def after_backward(self) -> None:
-        if self.active:  # the noise also where k = 1, as in the public code
+        if self.active:  # noise even if k = 1, as in the public code
             modulate_encoders_(self.model, self.k, self.generator if self.hparams.noise else None)

@@ -1,21 +1,21 @@
 """OPM: on-the-fly prediction modulation (Wei, Hu, Du, Wen; TPAMI 2024).
 
-OPM drops the features of the modality that predicts the right class better, by the fusion layer's
-slices, in some of a batch's samples, so that the others must explain them.
+In some samples of a batch, OPM drops the features of the modality that better predicts the true
+class (by slices of the fusion layer), so that the model must rely on the others.
 
-    1  `compare_modalities`  S^m = sum_i softmax(W_m f_i^m + b / M)[y_i], of whole features
+    1  `compare_modalities`  S^m = sum_i softmax(W_m f_i^m + b / M)[y_i], on unmasked features
     2  `discrepancy_ratio`   rho^m = mean over l != m of S^m / S^l
     3  `drop_probability`    q^m = clip(q_base (1 + lambda tanh(rho^m - 1)), 0, 1) if rho^m > 1,
                              else 0
-    4  `draw_masks`          gate ~ Bernoulli(p_exe) of the batch, r_i^m ~ Bernoulli(1 - q^m)
+    4  `draw_masks`          gate ~ Bernoulli(p_exe) per batch, r_i^m ~ Bernoulli(1 - q^m)
     5  `dropped_width`       theta = sum_m d_m q^m / sum_m d_m
     6  `drop_features`       f~_i^m = r_i^m f_i^m / (1 - theta), for every modality
     7  `OPM.forward`         L = CE(fuse(f~), y); with a closed gate L = CE(fuse(f), y)
 
 `--ogm on` also slows the leading modality's encoder (`methods/ogm.py`), by the same ratio and in
-the same epochs. Evaluation is Joint's. We could not read the paper; the steps are those of
-GeWu-Lab/BML_TPAMI2024 (code/main.py, code/models/Classifier.py), of GeWu-Lab/BalanceBenchmark
-(balancemm/trainer/OPM_trainer.py), and of a public re-implementation that quotes the paper
+the same epochs. Evaluation is Joint's. We could not read the paper; the steps follow
+GeWu-Lab/BML_TPAMI2024 (code/main.py, code/models/Classifier.py), GeWu-Lab/BalanceBenchmark
+(balancemm/trainer/OPM_trainer.py), and a public re-implementation that quotes the paper
 ("second-hand"). More in docs/methods.md.
 """
 
@@ -43,11 +43,11 @@ def draw_masks(
 ) -> tuple[Tensor, Tensor]:
     """Step 4: bool (gate [], keep [rows, M]); a closed gate keeps everything.
 
-    No sample loses all its modalities: the one with the smallest S has S^m / S^l <= 1 for each l,
-    hence a ratio of at most 1, q = 0 and a mask of ones. So the public codes' filter for such
-    samples is not needed, and theta < 1.
+    No sample loses all modalities: the one with the smallest S has S^m / S^l <= 1 for all l, hence
+    a ratio of at most 1, q = 0 and a mask of ones. So theta < 1, and we do not need the public
+    codes' filter for such samples.
     """
-    # The gate stays a tensor: to branch on it would make the host wait for the device.
+    # The gate stays a tensor: branching on it would make the host wait for the device.
     gate = torch.rand((), generator=generator, device=q.device) < p_exe
     kept = torch.rand(rows, len(q), generator=generator, device=q.device) >= q
     return gate, torch.where(gate, kept, True)
@@ -65,7 +65,7 @@ def drop_features(features: Features, keep: Tensor, theta: Tensor) -> Features:
 
 
 class OPM(Method):
-    """Joint training on features of which the leading modality's are dropped at random."""
+    """Joint training with randomly dropped features of the leading modality."""
 
     min_modalities = 2
     needs = {"alpha": ("ogm", True), "noise": ("ogm", True)}
@@ -90,7 +90,7 @@ class OPM(Method):
         logs = self.train_logs(score=score / len(y), ratio=ratio)
         if self.active:
             # From this batch's ratio, as in both public codes; the paper's algorithm is said to
-            # take that of the step before (second-hand).
+            # use the previous step's (second-hand).
             q = drop_probability(ratio, hp.q_base, hp.lam)
             gate, keep = draw_masks(q, len(y), hp.p_exe, self.generator)
             theta = dropped_width(q, self.model.widths)

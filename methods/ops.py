@@ -1,4 +1,4 @@
-"""Mathematics that several methods share: functions of tensors, usable in any training loop."""
+"""Tensor functions shared by several methods, usable in any training loop."""
 
 import itertools
 import math
@@ -20,23 +20,23 @@ def unimodal_losses(logits: Features, labels: Tensor) -> Tensor:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share of rows of [B, C] whose largest logit is the label's; a scalar without a host read."""
+    """Share of rows of [B, C] whose argmax is the label; a scalar tensor, without a host read."""
     return (logits.detach().argmax(1) == labels).float().mean()
 
 
 def label_shares(log_p: Tensor, labels: Tensor) -> Tensor:
-    """How a prediction divides its mass among the labels of a sample's modalities.
+    """How a prediction splits its probability among the labels of a sample's modalities.
 
     log_p [R, C] log-probabilities, labels [R, M] the label of each modality's source -> [R, M],
     rows sum to 1. For M = 2 with two labels this is the paper's normalised confidence of Sec. 3.4.
-    Modalities of the same label divide its mass equally (our choice).
+    Modalities with the same label split its probability equally (our choice).
     """
     carriers = (labels[:, :, None] == labels[:, None, :]).sum(2)
     return torch.softmax(log_p.gather(1, labels) - carriers.log(), dim=1)
 
 
 def true_probability(logits: Tensor, labels: Tensor) -> Tensor:
-    """[B] probability of each row's own label under softmax of [B, C] logits."""
+    """[B]: softmax probability of each row's label, for logits [B, C]."""
     return F.softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
 
 
@@ -48,24 +48,24 @@ def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def dirichlet(concentration: float, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Draws of `shape` from the symmetric Dirichlet over the last axis; of two: Beta(a, a)."""
-    # `torch.distributions` takes no generator; this is its own sampler with one.
+    """Draws of `shape` from the symmetric Dirichlet over the last axis; size 2: Beta(a, a)."""
+    # `torch.distributions` takes no generator; this calls its sampler with one.
     a = torch.full(tuple(shape), concentration, device=generator.device)
     gamma = torch._standard_gamma(a, generator=generator).clamp_min(torch.finfo(a.dtype).tiny)
     return gamma / gamma.sum(-1, keepdim=True)
 
 
 def subsets(players: Sequence[str]) -> list[tuple[str, ...]]:
-    """The 2^M - 1 non-empty coalitions, small ones first, each in the order of `players`."""
+    """The 2^M - 1 non-empty coalitions, smallest first, each in the order of `players`."""
     sizes = range(1, len(players) + 1)
     return [s for size in sizes for s in itertools.combinations(players, size)]
 
 
 def shapley(worth: Callable[[tuple[str, ...]], Value], players: Sequence[str]) -> dict[str, Value]:
-    """Shapley value of each player: its mean gain over all orders in which players may join.
+    """Shapley value of each player: its mean marginal gain over all orders of joining.
 
-    `worth` takes a coalition in the order of `players`, the empty one included, and returns a
-    number, or a tensor with one entry for each of many games.
+    `worth` maps a coalition in the order of `players`, or the empty one, to a number, or to a
+    tensor with one entry per game.
     """
     orders = list(itertools.permutations(players))
     total: dict[str, Any] = dict.fromkeys(players, 0)
@@ -105,14 +105,14 @@ def modulate_encoders_(model: Classifier, k: Tensor, generator: torch.Generator 
     """OGM-GE: grad <- k^m grad + e, e ~ N(0, std(grad)^2), of the encoders; k [M].
 
     Without a generator there is no noise. Vectors (batch norms and biases) are left alone, as in
-    BalanceBenchmark; the official code takes 4-D gradients only, which for convolutional encoders
-    are the same tensors, but would never modulate a text encoder.
+    BalanceBenchmark; the official code takes only 4-D gradients: the same tensors in convolutional
+    encoders, but none in a text encoder.
     """
     for m, k_m in zip(model.modalities, k):
         grads = [p.grad for p in model.encoder_parameters(m) if p.ndim != 1 and p.numel() > 1]
         for grad in (g for g in grads if g is not None):
-            # One dimension in the order of memory: noise in another order than a channels-last
-            # gradient's would make this the slowest part of a step on a CPU.
+            # Flatten in memory order: noise in another order than a channels-last gradient would
+            # make this the slowest part of a step on a CPU.
             flat = grad.permute(sorted(range(grad.ndim), key=grad.stride, reverse=True)).view(-1)
             noise: Tensor | float = 0.0
             if generator is not None:  # `std` would read the mean back to the host on a CPU
@@ -122,7 +122,7 @@ def modulate_encoders_(model: Classifier, k: Tensor, generator: torch.Generator 
 
 
 class CommonWidth(nn.Module):
-    """Linear maps without bias of features {m: [B, D_m]} to the smallest D_m, if they differ."""
+    """Linear maps without bias from features {m: [B, D_m]} to the smallest D_m, if they differ."""
 
     def __init__(self, widths: dict[str, int]):
         super().__init__()

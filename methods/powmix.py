@@ -1,13 +1,13 @@
 """PowMix(R): a RECONSTRUCTION of PowMix, not its published algorithm. Tables label it PowMix(R).
 
 PowMix (Georgiou, Avrithis, Potamianos; IEEE/ACM TASLP 2024, arXiv 2312.12334) mixes the embeddings
-of a batch within each modality, before the fusion. We could read its abstract only; its repository
+of a batch within each modality, before the fusion. We could only read its abstract; its repository
 (efthymisgeo/powmix) holds no code. The abstract names five components; every formula below is an
 inference, partly after MultiMix (NeurIPS 2023), which shares an author: docs/methods.md.
 Z^m [B, D_m] are embeddings, Y [B, C] one-hot labels:
 
-    1  number       `PowMix.forward`  n = rows * B mixed rows a step
-       factors      `draw_factors`    Lambda_k^m ~ Dirichlet(a, ..., a), one vector [B] a row k
+    1  number       `PowMix.forward`  n = rows * B mixed rows per step
+       factors      `draw_factors`    Lambda_k^m ~ Dirichlet(a, ..., a), one vector [B] per row k
     2  reweight     `reweight`        Gamma_kj = Lambda_kj a_j / sum_l Lambda_kl a_l
                     `log_attention`   a = softmax_i(<Z_i, mean_j Z_j> / sqrt(D))
     3  anisotropic  `PowMix.forward`  Lambda^m for each modality
@@ -29,12 +29,12 @@ from methods.ops import accuracy, dirichlet
 
 
 def onehot(index: Tensor, width: int) -> Tensor:
-    """[R, width] float of index [R]; unlike `F.one_hot` without a host read."""
+    """[R, width] float from index [R]; unlike `F.one_hot`, without a host read."""
     return (index[:, None] == torch.arange(width, device=index.device)).float()
 
 
 def draw_factors(rows: int, batch: int, a: float, generator: torch.Generator) -> Tensor:
-    """Lambda [n, B]: each row a symmetric Dirichlet on the batch in random order."""
+    """Lambda [n, B]: each row is a symmetric Dirichlet draw over the batch in random order."""
     weights = dirichlet(a, (rows, batch), generator)
     noise = torch.rand(rows, batch, generator=generator, device=weights.device)
     return torch.zeros_like(noise).scatter(1, noise.topk(batch, dim=1).indices, weights)
@@ -49,16 +49,16 @@ def log_attention(z: Tensor) -> Tensor:
 def reweight(factors: Tensor, log_a: Tensor) -> Tensor:
     """Gamma [n, B] = Lambda a with normalised rows; factors [n, B], log_a [B].
 
-    The softmax of logarithms avoids 0 / 0 where the attention underflows; a factor of 0 stays 0.
+    A softmax of logarithms avoids 0 / 0 if the attention underflows; a factor of 0 stays 0.
     """
     return torch.softmax(factors.log() + log_a, dim=1)
 
 
 def draw_mixed(rows: int, modalities: int, p: float, generator: torch.Generator) -> Tensor:
-    """S [n, M] bool: each modality with probability p, given that a row's set is not empty.
+    """S [n, M] bool: each modality with probability p, conditioned on non-empty rows.
 
-    As long as a row has no member, the chance is p / (1 - (1 - p)^left): that of being a member
-    given that one of the `left` remaining modalities is.
+    While a row is empty, the probability is p / (1 - (1 - p)^left): that of the next modality,
+    given that at least one of the `left` remaining modalities is chosen.
     """
     u = torch.rand(rows, modalities, generator=generator, device=generator.device)
     some, columns = torch.zeros_like(u[:, 0], dtype=torch.bool), []
@@ -79,7 +79,7 @@ class PowMix(Method):
     class HParams:
         rows: float = option(
             1.0,
-            "component 1: mixed rows a step, as a multiple of the batch",
+            "component 1: mixed rows per step, as a multiple of the batch",
             above=0,
             source="named in PowMix's abstract, form inferred",
         )
@@ -104,7 +104,7 @@ class PowMix(Method):
             gammas[m] = torch.where(mixed[:, k, None], gammas[m], onehot(anchor, len(y)))
         stacked = torch.stack(list(gammas.values()))  # [M, n, B]
         targets = stacked.mean(0) @ onehot(y, self.model.num_classes)
-        # A second call of g_f: one for all rows would change the last bits of z.
+        # A second call of g_f: a single call for all rows would change the last bits of z.
         z_mix = self.model.fuse({m: gammas[m] @ f[m] for m in f})
         l_align, l_mix = F.cross_entropy(z, y), F.cross_entropy(z_mix, targets)
         entropy = torch.special.entr(targets).sum(1).mean()

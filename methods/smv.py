@@ -1,15 +1,15 @@
 """SMV: re-sampling by sample-level modality valuation (Wei, Feng, Wang, Hu; CVPR 2024).
 
 A modality's contribution to the prediction of a sample is its Shapley value in a game whose players
-are the modalities. Where it is low, copies of the sample that show only that modality join the
-epoch, to train its encoder.
+are the modalities. If it is low, the epoch gets copies of the sample that show only that modality,
+to train its encoder.
 
     hits       `SMV.hits`       hit_S = 1[argmax of the fused logits = y], features outside S zero
     worth      `contributions`  v(S) = |S| hit_S ("size") or hit_S ("unit"), v of nothing = 0
-    valuation  `contributions`  phi^m = the Shapley value of m in v; one game a sample
+    valuation  `contributions`  phi^m = the Shapley value of m in v; one game per sample
     frequency  `copies`         0 if phi >= 1; 1 if phi >= 0.4; 2 if phi >= -0.1; else 3
     epoch      `sample_plan`    all N samples whole, then the copies; shuffled by the loader
-               `modality_plan`  --level modality: one modality's copies of samples drawn at random
+               `modality_plan`  --level modality: copies of random samples, for one modality
     training   `keep_only`      hidden features are zero vectors between pooling and fusion
                `SMV.forward`    L = CE(z, y) over whole samples and copies
 
@@ -39,20 +39,20 @@ Hits = dict[tuple[str, ...], Tensor]
 def contributions(hits: Hits, modalities: Sequence[str], value: str = "size") -> Features:
     """phi {m: [N]} float64 from the hits [N] (bool or 0/1) of every coalition.
 
-    With "unit" a sample that every coalition gets right still has copies: for M = 2 the list has
-    N (5 - 2a) entries, a being the fused accuracy.
+    With "unit", a sample that every coalition gets right still gets copies: for M = 2 the list has
+    N (5 - 2a) entries, where a is the fused accuracy.
     """
     worth = {s: hit.double() * (len(s) if value == "size" else 1) for s, hit in hits.items()}
     worth[()] = torch.zeros_like(worth[tuple(modalities)])
     phi = shapley(worth.__getitem__, modalities)
-    # Sums of thirds and twelfths must not miss a threshold of `copies` by a last digit.
+    # Rounded: sums of thirds and twelfths must not miss a threshold of `copies` by a last digit.
     return {m: torch.round(values, decimals=9) for m, values in phi.items()}
 
 
 def copies(phi: Tensor) -> Tensor:
     """The number of copies for each contribution, [N] int64 in 0..3."""
-    # For M > 2 the same thresholds are an inference. The bound 1 is BalanceBenchmark's; the
-    # authors' code has 0.9, which differs from M = 4 on. Both codes give no copies at exactly 0.4
+    # Using the same thresholds for M > 2 is an inference. The bound 1 is BalanceBenchmark's; 0.9 in
+    # the authors' code makes a difference from M = 4 on. Both codes give no copies at exactly 0.4
     # and -0.1, which do not occur for M <= 4.
     return (phi < 1).long() + (phi < 0.4).long() + (phi < -0.1).long()
 
@@ -60,7 +60,7 @@ def copies(phi: Tensor) -> Tensor:
 def sample_plan(phi: Features) -> tuple[Tensor, Tensor]:
     """(indices [K], keep [K]) int64 from phi {m: [N]}: N whole samples, then all copies.
 
-    keep is 0 for a whole sample, and k for a copy that shows only the k-th modality, from 1.
+    keep is 0 for a whole sample and k, from 1, for a copy that shows only the k-th modality.
     """
     some = next(iter(phi.values()))
     places = torch.arange(len(some), device=some.device)
@@ -70,7 +70,7 @@ def sample_plan(phi: Features) -> tuple[Tensor, Tensor]:
 
 
 def modality_gap(means: Sequence[float], strength: float, form: str) -> float:
-    """The share of samples to be copied, from the mean contributions of the M modalities.
+    """The share of samples to copy, from the mean contributions of the M modalities.
 
     g is the mean distance of two contributions, times 2/3 (the authors' constant). With strength a,
     "linear" is a g, "tanh" tanh(a g), "power" a g^1.5 (the authors' "square").
@@ -85,10 +85,10 @@ def modality_gap(means: Sequence[float], strength: float, form: str) -> float:
 def modality_plan(
     phi: Features, draws: torch.Generator, part_ratio: float, strength: float, form: str
 ) -> tuple[Tensor, Tensor]:
-    """(indices [K], keep [K]) int64 as `sample_plan` gives them, for one modality in the whole set.
+    """(indices [K], keep [K]) int64 as in `sample_plan`, with copies for one modality only.
 
-    Contributions are averaged over part_ratio N samples, at least one. The share `modality_gap` of
-    all samples gets a copy of the least contributing modality. Both draws are with replacement.
+    Contributions are averaged over part_ratio N samples, at least one. A share `modality_gap` of
+    all samples gets a copy with the least contributing modality. Both draw with replacement.
     """
     stacked = torch.stack(list(phi.values()))  # [M, N]
     size, device = stacked.shape[1], stacked.device
@@ -108,7 +108,7 @@ def modality_plan(
 
 def keep_only(features: Features, keep: Tensor) -> Features:
     """Features {m: [B, D_m]} with zero vectors where keep [B] names another modality."""
-    # As in the authors' code, a hidden modality is encoded and counts in the batch statistics.
+    # As in the authors' code, hidden modalities are encoded and count in the batch statistics.
     return {
         m: torch.where(((keep == 0) | (keep == k))[:, None], f, 0.0)
         for k, (m, f) in enumerate(features.items(), start=1)
@@ -116,7 +116,7 @@ def keep_only(features: Features, keep: Tensor) -> Features:
 
 
 class SMV(Method):
-    """Joint training for the warm-up, then on the list that each epoch's valuation makes."""
+    """Joint training; after the warm-up, each epoch uses the sample list from its valuation."""
 
     min_modalities = 2
     needs = dict.fromkeys(("part_ratio", "strength", "gap_form"), ("level", "modality"))
@@ -126,7 +126,7 @@ class SMV(Method):
     class HParams:
         value: str = choice(
             "size unit",
-            "worth of a coalition whose prediction is right: its size, or 1",
+            "worth of a coalition that predicts correctly: its size, or 1",
             f"{CODE}; unit: BalanceBenchmark",
         )
         warmup_epochs: int = warmup(
@@ -134,21 +134,21 @@ class SMV(Method):
         )
         level: str = choice(
             "sample modality",
-            "copies by each sample's own contributions, or one share for the whole set",
+            "copies per sample by its contributions, or one share for the training set",
             f"the two variants of {CODE}",
         )
         part_ratio: float = option(
             0.2, "modality level: share of samples averaged", above=0, high=1, source=CODE
         )
         strength: float = option(1.0, "modality level: factor of the gap", low=0, source=CODE)
-        gap_form: str = choice("linear tanh power", "modality level", CODE)
+        gap_form: str = choice("linear tanh power", "modality level: share from the gap", CODE)
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
         self.found = {}  # logs of this epoch's valuation
 
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
-        """After the warm-up: values all training samples and makes this epoch's list."""
+        """After the warm-up: values all training samples and builds this epoch's list."""
         self.found = {}
         if not self.active:
             return None
@@ -171,8 +171,8 @@ class SMV(Method):
     @torch.no_grad()
     def hits(self, train: TrainingSet) -> Hits:
         """hit_S [N] bool of every coalition, from one encoder pass in evaluation mode."""
-        # The authors' code values after the epoch, on augmented inputs. Doing it before the next
-        # one uses the same weights; the valuation shall not depend on a crop (our choice).
+        # The authors' code values samples after the epoch, on augmented inputs. Before the next one
+        # the weights are the same, and the valuation should not depend on a crop (our choice).
         self.eval()
         parts: dict[tuple[str, ...], list[Tensor]] = {s: [] for s in subsets(self.model.modalities)}
         for batch in train.batches(transforms="eval"):
@@ -182,8 +182,8 @@ class SMV(Method):
         return {s: torch.cat(hits) for s, hits in parts.items()}
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        """`train/acc` counts whole samples only, since copies are harder; NaN without any."""
-        y, keep = batch["label"], batch.get("keep")  # in warm-up there is no such column
+        """`train/acc` counts only whole samples, since copies are harder; NaN if there are none."""
+        y, keep = batch["label"], batch.get("keep")  # no such column during warm-up
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f if keep is None else keep_only(f, keep))
         loss = F.cross_entropy(z, y)

@@ -15,7 +15,7 @@ from models.weights import resnet18_state, text_body
 
 @dataclass(frozen=True)
 class Stream:
-    """What the model must know of a modality."""
+    """What the model needs to know about a modality."""
 
     kind: str  # audio, video, image, flow, text or array
     normalise: Any  # (mean, std), "imagenet", or None for text
@@ -26,18 +26,18 @@ class Stream:
 
 @dataclass(frozen=True)
 class Choice:
-    """How encoders are built: the run's settings that concern them."""
+    """The run's settings that determine how encoders are built."""
 
     encoder: str = "resnet18"
     spec_pool: int = 1
     audio_norm: str = "dataset"
-    weights: str = "none"  # "none", "pretrained" (the ordinary caches), or a folder
+    weights: str = "none"  # "none", "pretrained" (from the usual caches), or a folder
     text_model: str = "tiny"
-    image_width: int = 0  # images pass a linear layer to it; 0: none
+    image_width: int = 0  # output width of a linear layer on image features; 0: none
 
 
 def build_encoder(stream: Stream, choice: Choice) -> nn.Module:
-    """The encoder of one modality; raises `UsageError` where its weights are not there."""
+    """The encoder of one modality; raises `UsageError` if its weights are missing."""
     pretrained = choice.weights != "none"
     if stream.kind == "text":
         body = text_body(choice.text_model, pretrained, stream.vocabulary, stream.length)
@@ -55,7 +55,7 @@ def build_encoder(stream: Stream, choice: Choice) -> nn.Module:
     trunk = encoders.TRUNKS[choice.encoder](stream.channels)
     if pretrained and stream.kind in ("image", "video"):
         if not isinstance(trunk, encoders.ResNet18):
-            raise UsageError(f"--weights {choice.weights} exist for --encoder resnet18 only")
+            raise UsageError(f"--weights {choice.weights} works only with --encoder resnet18")
         folder = None if choice.weights == "pretrained" else Path(choice.weights)
         trunk.load_imagenet(resnet18_state(folder))
     project = choice.image_width if stream.kind == "image" else 0

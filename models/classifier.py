@@ -1,8 +1,7 @@
-"""The multimodal classifier, and all that a method sees of it.
+"""The multimodal classifier, as methods see it.
 
-`encode` is the one boundary of everything technical: moving and casting inputs, autocast, memory
-format and compilation happen there. It returns float32 features of the whole batch; fusion, heads
-and losses then run in float32.
+Only `encode` deals with moving and casting inputs, autocast, memory format and compilation. It
+returns float32 features of the whole batch; fusion, heads and losses then run in float32.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ class Execution:
     """Where and how the encoders run."""
 
     device: torch.device = torch.device("cpu")
-    precision: str = "float32"  # or "bf16": autocast of the encoders alone
+    precision: str = "float32"  # or "bf16": autocast of the encoders only
     compile: bool = False
     ranks: Ranks | None = None  # if several processes train together
 
@@ -34,9 +33,9 @@ ON_CPU = Execution()
 
 @contextmanager
 def seeded(seed: int, name: str) -> Iterator[None]:
-    """Initialises what is built in its block from (seed, name) alone, on the CPU.
+    """Makes the modules built in its block depend on (seed, name) only; draws on the CPU.
 
-    So equal seeds give every method equal encoders, also the one that trains a single modality.
+    So with equal seeds, all methods start with equal encoders, even with a single modality.
     """
     before = torch.get_rng_state()
     words = np.random.SeedSequence([seed, *name.encode()])
@@ -48,9 +47,9 @@ def seeded(seed: int, name: str) -> Iterator[None]:
 
 
 class Classifier(nn.Module):
-    """Encoders, concatenation with one linear layer (g_f), and unimodal heads (g_m) if asked.
+    """Encoders, one linear layer on the concatenated features (g_f), optional unimodal heads (g_m).
 
-    `encoders` maps each modality, in the data set's order, to a module with an attribute `width`.
+    `encoders` maps each modality, in the dataset's order, to a module with an attribute `width`.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class Classifier(nn.Module):
         return {m: features[m] @ weight[:, s].T + bias for m, s in self.modality_slices.items()}
 
     def unimodal(self, features: Features) -> Features:
-        """{m: g_m(f^m)}, [B, C] each; the heads must have been asked for."""
+        """{m: g_m(f^m)}, [B, C] each; needs a model built with heads."""
         return {m: head(features[m]) for m, head in self.heads.items()}
 
     def encoder_parameters(self, modality: str) -> Iterator[nn.Parameter]:

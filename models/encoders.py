@@ -1,7 +1,7 @@
-"""Encoders of spectrograms and frames: an input layer, a convolutional trunk, the mean of its map.
+"""Encoders of spectrograms and frames: an input layer, a convolutional trunk, mean pooling.
 
-The input layer makes normalised float images of uint8 frames and float16 spectrograms, on the
-model's device. Its constants are buffers, so that a checkpoint carries them to new files.
+The input layer turns uint8 frames and float16 spectrograms into normalised float images on the
+model's device. Its constants are buffers, so that checkpoints keep them for use on other files.
 """
 
 from typing import Any
@@ -54,7 +54,7 @@ class FramesInput(nn.Module):
 
 
 class SmallCNN(nn.Sequential):
-    """Three 3x3 convolutions of stride 2 with batch norm and ReLU: the demo set's trunk."""
+    """Three 3x3 convolutions of stride 2 with batch norm and ReLU, for the demo dataset."""
 
     def __init__(self, channels: int, widths: tuple[int, ...] = (12, 24, 48)):
         layers: list[nn.Module] = []
@@ -75,7 +75,7 @@ class ResNet18(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        from torchvision.models import resnet18  # 1.5 s: imported only where it is used
+        from torchvision.models import resnet18  # takes 1.5 s: imported only on use
 
         net = resnet18(weights=None)
         net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
@@ -89,7 +89,7 @@ class ResNet18(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def load_imagenet(self, state: dict[str, Tensor]) -> None:
-        """Takes torchvision's weights, but for the classifier's; every other tensor must fit."""
+        """Loads torchvision's weights except the classifier's; all other tensors must match."""
         stem = {"conv1": "stages.0.0", "bn1": "stages.0.1"}
         named = {}
         for key, value in state.items():
@@ -97,7 +97,7 @@ class ResNet18(nn.Module):
             if head != "fc":
                 place = stem.get(head) or f"stages.{head.removeprefix('layer')}"
                 named[f"{place}.{rest}"] = value
-        # Files of old versions of PyTorch lack the counters of batches.
+        # Files from old versions of PyTorch lack the batch counters.
         counters = {k: v for k, v in self.state_dict().items() if k.endswith("batches_tracked")}
         self.load_state_dict(counters | named)
 
@@ -111,8 +111,8 @@ TRUNKS = {"resnet18": ResNet18, "small": SmallCNN}
 class PooledEncoder(nn.Module):
     """An input layer, a convolutional trunk, and the mean over time and positions: [B, width].
 
-    Frames pass the trunk as independent images. With `project`, a trained linear layer brings the
-    mean to that width, as the official release does with images.
+    The trunk treats frames as independent images. With `project`, a trained linear layer maps the
+    mean to that width, as in the official release for images.
     """
 
     def __init__(self, inputs: nn.Module, trunk: Any, project: int = 0):

@@ -1,4 +1,4 @@
-"""Encoders of token ids and of feature sequences, both from scratch or with pretrained weights."""
+"""Encoders of token ids (from scratch or with pretrained weights) and of feature sequences."""
 
 import math
 from typing import Any
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 class TextEncoder(nn.Module):
     """int32 [B, 3, L] (ids, segments, mask) -> [B, width]: the last layer's vector at token 0.
 
-    As in the official release there is no pooler, and the mask hides the padding. `body` is a
+    As in the official release, there is no pooler, and the mask hides the padding. `body` is a
     transformers model.
 
-    A body whose configuration says `readout="largest"` (`--text_model tiny`) is read as the largest
-    value of each feature over the tokens instead, our choice for random weights: at their deviation
-    of 0.02 another word hardly moves the first token's vector, and SGD stays at chance.
+    If its config has `readout="largest"` (`--text_model tiny`), the result is the maximum of each
+    feature over the tokens instead. This is our choice for random weights: at a deviation of 0.02,
+    another word hardly changes the first token's vector, and SGD stays at chance.
     """
 
     def __init__(self, body: Any):
@@ -33,10 +33,10 @@ class TextEncoder(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """float32 [B, L, D] -> [B, width]: a small Transformer, mean over the rows.
+    """float32 [B, L, D] -> [B, width]: a small Transformer, averaged over the rows.
 
-    Rows of zeros are padding. Two layers of four heads as in BalanceBenchmark's sentiment sets;
-    width, sinusoidal positions and the mean are our choice.
+    All-zero rows are padding. Two layers of four heads are as in BalanceBenchmark for sentiment;
+    width, sinusoidal positions and averaging are our choice.
     """
 
     mean: Tensor
@@ -57,7 +57,7 @@ class SequenceEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         there = (x != 0).any(2)  # [B, L]
-        # A sample of padding alone attends to its zeros: no row may be masked whole.
+        # A sample with only padding attends to its zeros: attention needs an unmasked position.
         there = there | ~there.any(1, keepdim=True)
         place = torch.arange(x.shape[1], device=x.device)[:, None]
         rate = torch.arange(0, self.width, 2, device=x.device) * (-math.log(10000.0) / self.width)

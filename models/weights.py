@@ -1,4 +1,4 @@
-"""Pretrained weights from a local folder or the ordinary caches; missing files are an error."""
+"""Pretrained weights from a local folder or the usual caches; missing files are an error."""
 
 import hashlib
 from pathlib import Path
@@ -12,7 +12,7 @@ from common.options import UsageError
 RESNET_FILE = "resnet18-f37072fd.pth"  # torchvision's IMAGENET1K_V1; the name ends in its SHA-256
 RESNET_URL = f"https://download.pytorch.org/models/{RESNET_FILE}"
 TEXT_FILES = "config.json, model.safetensors or pytorch_model.bin, vocab.txt"
-# The encoder of texts without any download: ELECTRA's architecture; `readout` is ours, see
+# The text encoder that needs no download: ELECTRA's architecture; `readout` is ours, see
 # `models.sequences.TextEncoder`.
 TINY: dict[str, Any] = {
     "readout": "largest",
@@ -25,26 +25,26 @@ TINY: dict[str, Any] = {
 
 
 def resnet18_state(folder: Path | None) -> dict[str, torch.Tensor]:
-    """ImageNet weights of ResNet-18 from `folder`, or from torch's cache when it is None."""
+    """ImageNet weights of ResNet-18 from `folder`, or from torch's cache if it is None."""
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     path = (folder or cache) / RESNET_FILE
     if not path.is_file():
         raise UsageError(
-            f"--weights needs {path}, which is not there: download {RESNET_URL} to that place on a"
-            " machine with a network, give --weights <folder that holds it>, or --weights none"
+            f"--weights needs {path}, which does not exist: download it from {RESNET_URL} on a"
+            " machine with a network, give --weights <folder with the file>, or --weights none"
         )
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     wanted = RESNET_FILE.rsplit("-", 1)[1].removesuffix(".pth")
     if not found.startswith(wanted):
-        raise UsageError(f"{path} is damaged or another file: its SHA-256 begins {found[:8]}")
+        raise UsageError(f"{path} is damaged or not that file: its SHA-256 starts with {found[:8]}")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def text_body(model: str, pretrained: bool, vocabulary_size: int, max_tokens: int) -> nn.Module:
     """The transformer of a text encoder.
 
-    `model`: "tiny", a name of the Hugging Face hub (found in its cache), or a folder. Without
-    `pretrained` the same architecture with random weights; "tiny" has no pretrained ones.
+    `model`: "tiny", a name on the Hugging Face hub (read from its cache), or a folder. Without
+    `pretrained`, the same architecture with random weights; "tiny" has no pretrained ones.
     """
     import transformers
 
@@ -64,11 +64,11 @@ def text_body(model: str, pretrained: bool, vocabulary_size: int, max_tokens: in
         raise UsageError(
             f"--text_model {model} is not on this machine ({str(error).splitlines()[0]}); put"
             f" {TEXT_FILES} into a folder and give --text_model <folder>, fetch it with"
-            f" `hf download {model}` where there is a network, or use --text_model tiny"
+            f" `hf download {model}` if there is a network, or use --text_model tiny"
         ) from None
     if info["missing_keys"]:
         raise UsageError(
             f"--text_model {model}: its weights lack {len(info['missing_keys'])} tensors, the first"
-            f" {sorted(info['missing_keys'])[0]!r}: they are another model's"
+            f" {sorted(info['missing_keys'])[0]!r}: they belong to another model"
         )
     return body

@@ -1,4 +1,4 @@
-"""What a raw tree holds, and which of it a scan or a preparation names."""
+"""Compares the entries of a raw tree with what a scan or a preparation reports."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from data_prep.prepare import printable
 
 
 def raw_files(root: Path) -> set[str]:
-    """All that is no folder under `root`, hidden things left out, as printable relative paths."""
+    """All non-folders under `root` except hidden ones, as printable relative paths."""
     found = set()
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not is_ignored(name)]
@@ -18,10 +18,10 @@ def raw_files(root: Path) -> set[str]:
 
 
 def paths_in(sources: list[str]) -> set[str]:
-    """The paths that sources name: several are divided by ";", which may also be in a name."""
+    """The paths named by sources: several are separated by ";", which may also occur in a name."""
     return {path for source in sources for path in (source, *source.split(";"))}
 
 
 def hidden(paths: set[str]) -> set[str]:
-    """Those of the paths that no scan may name."""
+    """The paths that no scan may name."""
     return {path for path in paths if any(map(is_ignored, path.split("/")))}

@@ -1,4 +1,4 @@
-"""Media files for the tests, of which every frame and every sample is known."""
+"""Media files for the tests, in which every frame and every sample is known."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -31,7 +31,7 @@ def write_clip(
             picture.pix_fmt, picture.gop_size = "yuv420p", gop
             if not isinstance(times, int):
                 picture.codec_context.time_base = unit
-            if codec != "libx264":  # fine enough quantisation to tell neighbouring grey levels
+            if codec != "libx264":  # quantisation fine enough to separate neighbouring grey levels
                 picture.options = {"qmin": "1", "qmax": "2", **(options or {})}
             if turn is not None:
                 picture.set_display_rotation(turn)
@@ -62,10 +62,10 @@ def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def pack(path: Path, count: int) -> Path:
-    """An avi whose B-frames share a packet with the frame before, as DivX and XviD write them.
+    """An avi whose B-frames share a packet with the previous frame, as DivX and XviD write them.
 
-    Frame k is grey FIRST + STEP * k in its upper part. A frame that is not coded takes the place of
-    each one that moved, and user data tell the decoder.
+    Frame k is grey FIRST + STEP * k in its upper part. A frame that is not coded replaces each one
+    that moved, and user data signal this to the decoder.
     """
     coder = av.CodecContext.create("mpeg4", "w")
     coder.width, coder.height, coder.pix_fmt, coder.gop_size = 64, 48, "yuv420p", 12
@@ -127,7 +127,7 @@ def index_of(image: np.ndarray) -> int:
 
 
 def rejection(call, *args) -> str:
-    """The reason for which a call rejects a sample."""
+    """The reason why a call rejects a sample."""
     with pytest.raises(Reject) as caught:
         call(*args)
     return caught.value.reason

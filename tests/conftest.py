@@ -1,4 +1,4 @@
-"""Shared pieces of the tests: tiny models, a small prepared demo set, running programs."""
+"""Shared test helpers: tiny models, a small prepared demo dataset, running programs."""
 
 import os
 import resource
@@ -15,7 +15,7 @@ from models.build import Choice, Stream, build_classifier
 ROOT = Path(__file__).parent.parent
 PAIR, TRIO = ("audio", "video"), ("text", "audio", "video")
 
-# How a modality of the tiny models looks, by the first word of its name; others are spectrograms.
+# Kind of a tiny model's modality, by the first word of its name; others are spectrograms.
 STREAMS = {
     "video": Stream("video", ([0.5] * 3, [0.25] * 3)),
     "image": Stream("image", "imagenet"),
@@ -26,14 +26,14 @@ STREAMS = {
 
 
 def tiny_model(modalities=("audio", "video"), classes=4, heads=True, seed=0):
-    """A classifier of small encoders for modalities by `STREAMS`."""
+    """A classifier of small encoders for modalities from `STREAMS`."""
     sound = Stream("audio", (0.0, 1.0), 1)
     streams = {m: STREAMS.get(m.split("_")[0], sound) for m in modalities}
     return build_classifier(streams, classes, Choice("small"), heads=heads, seed=seed)
 
 
 def tiny_batch(modalities=("audio", "video"), size=8, classes=4, seed=0):
-    """A random batch that `tiny_model` can read."""
+    """A random batch for `tiny_model`."""
     draw = torch.Generator().manual_seed(seed)
     inputs = {}
     for m in modalities:
@@ -55,7 +55,7 @@ def tiny_batch(modalities=("audio", "video"), size=8, classes=4, seed=0):
 
 
 class TinySet:
-    """A training part in memory, as methods and the loop see one."""
+    """An in-memory training set, as methods and the training loop see it."""
 
     def __init__(self, modalities=("audio", "video"), size=40, batch=8, seed=0, keep_last=False):
         self.data, self.batch = tiny_batch(modalities, size, seed=seed), batch
@@ -88,7 +88,7 @@ def facts(seed=0, epochs=10, train_size=64, classes=4):
 
 
 def tiny_method(cls, modalities=PAIR, epoch=9, data=None, size=64, seed=0, **values):
-    """A method with these settings on a tiny model, with the epoch begun."""
+    """A method with these settings on a tiny model, with the epoch started."""
     hp = cls.HParams(**values)
     model = tiny_model(modalities, heads=cls.has_unimodal_heads(hp))
     torch.manual_seed(0)
@@ -102,13 +102,13 @@ def doubles(*values):
 
 
 def equal_states(a, b):
-    """Whether two state dicts hold the same bits; NaN (not known yet) equals NaN."""
+    """Whether two state dicts are equal bit for bit; NaN (not known yet) equals NaN."""
     same = [((v == b[k]) | ((v != v) & (b[k] != b[k]))).all() for k, v in a.items() if k in b]
     return a.keys() == b.keys() and all(same)
 
 
 def host_reads(work):
-    """How often `work()` waits for a value of the device."""
+    """How often `work()` waits for a value from the device."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=kinds, acc_events=True) as profile:
         work()
@@ -130,14 +130,14 @@ def program(*words, timeout=240, **env):
 
 
 def cpu_of_children():
-    """Seconds of CPU time that all ended children of this process took so far."""
+    """CPU seconds used so far by all finished children of this process."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(autouse=True)
 def same_draws():
-    """Every test sees the same draws, alone or after others."""
+    """Every test sees the same random draws, alone or after others."""
     torch.manual_seed(0)
 
 
@@ -155,7 +155,7 @@ def deterministic():
 
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory):
-    """(raw root, data_dir) of the first 300 AV-Digits, prepared once a test session."""
+    """(raw root, data_dir) of the first 300 AV-Digits, prepared once per test session."""
     from data_prep.datasets.demo import Settings
     from data_prep.digits import write_digits
     from data_prep.prepare import prepare

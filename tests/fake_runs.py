@@ -1,4 +1,4 @@
-"""Made-up runs of a results folder, for the tests of what reads them."""
+"""Made-up runs in a results folder, to test the code that reads them."""
 
 from common.files import file_digest
 from data_prep.datasets import DATASETS
@@ -29,10 +29,10 @@ def fake_run(
     samples=None,
     **start,
 ):
-    """A run's folder as train.py leaves it; `log(epoch)` adds keys to the log's lines.
+    """A run folder as train.py leaves it; `log(epoch)` adds keys to the lines of the log.
 
     It has `samples` in all parts, by default as many as in the paper. With `known_log` the result
-    has the log's digest, as train.py notes it. `start` changes the entry of env.json.
+    has the digest of the log, as train.py writes it. `start` changes the entry of env.json.
     """
     folder = runs.folder(results, seed)
     differing = dict(runs.overrides)
@@ -77,7 +77,7 @@ def full_log(seed, dataset="demo"):
 
 
 def fill(results, artifacts=demo.ARTIFACTS, seeds=(1, 2, 3)):
-    """Every run that the artifacts need, of datasets that the figures know."""
+    """Every run that the artifacts need, on datasets that the figures know."""
     for runs, seed in needed(artifacts, seeds):
         log = full_log(seed, runs.dataset) if runs.dataset in LETTERS else None
         fake_run(results, runs, seed, acc=0.9 + seed / 100, log=log, known_log=True)

@@ -1,4 +1,4 @@
-"""Stands for train.py in the tests of launchers, and a launcher in a process of its own."""
+"""A stub for train.py in the launcher tests, and a launcher in a separate process."""
 
 import os
 import subprocess
@@ -16,11 +16,11 @@ from experiments.report.reader import Reader
 
 EPOCHS = 4
 
-# Holds the run's lock, makes EPOCHS epochs, going on where its log ends, and stops on SIGTERM
-# between two epochs. Seed 6 ends badly after its result, 7 fails, 8 leaves no result, 9 works until
-# it is told to stop, 11 and 12 wait for each other's beginning, 20 and more take their time and
-# stay before their third epoch while a file hold<seed> stands among the results: what a test does
-# then, it does in the middle.
+# Holds the run's lock, runs EPOCHS epochs, resumes where its log ends, and stops on SIGTERM between
+# two epochs. Seed 6 fails after writing its result, 7 fails, 8 leaves no result, 9 runs until it is
+# stopped, 11 and 12 wait until both have started, 20 and above are slow and pause before their
+# third epoch as long as a file hold<seed> exists among the results, so that a test can act in the
+# middle of a run.
 SCRIPT = """
 import os, pathlib, signal, sys, time
 
@@ -69,7 +69,7 @@ if seed != 8:
 sys.exit(seed == 6)
 """.replace("EPOCHS", str(EPOCHS)).replace("ROOT", repr(str(ROOT)))
 
-# Launches Joint with the seeds given, in a process of its own.
+# Launches Joint with the given seeds, in a separate process.
 LAUNCHER = """
 import sys
 from pathlib import Path
@@ -81,7 +81,7 @@ sys.exit(make(Path(results), Path(script), address, *map(int, seeds)))
 
 
 def make(results, script, address, *seeds):
-    """Launches the runs in two slots of this machine, or on the cluster at `address`."""
+    """Launches the runs in two slots on this machine, or on the cluster at `address`."""
     tasks = tasks_for(results, *seeds)
     if address:
         return on_ray.launch(Reader(results), tasks, address, script=script)
@@ -99,7 +99,7 @@ def write_script(folder):
 
 
 def start_launcher(results, script, *seeds, address="", **streams):
-    """A launcher at work in a process of its own."""
+    """A launcher running in a separate process."""
     words = ["-c", LAUNCHER, str(results), str(script), address, *map(str, seeds)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | streams
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
@@ -107,7 +107,7 @@ def start_launcher(results, script, *seeds, address="", **streams):
 
 
 def hold(results, *seeds):
-    """The runs of these seeds stay before their third epoch, until `let_go`."""
+    """The runs of these seeds pause before their third epoch until `let_go`."""
     results.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         (results / f"hold{seed}").touch()
@@ -119,7 +119,7 @@ def let_go(results):
 
 
 def in_the_middle(results, seed):
-    """Waits until a held run has made its two epochs."""
+    """Waits until a held run has finished its two epochs."""
     wait_for(lambda: epochs(results, seed) == [1, 2])
 
 
@@ -131,12 +131,12 @@ def wait_for(condition, seconds=120):
 
 
 def alive(pid):
-    """Whether the process runs; a zombie that nobody collects does not."""
+    """Whether the process is running; an uncollected zombie is not."""
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def started(results, seed=9):
-    """The pid of the child of a seed, once it is at work."""
+    """The pid of the child of a seed, once it is running."""
     wait_for((results / f"pid{seed}").exists)
     return int((results / f"pid{seed}").read_text())
 
@@ -155,7 +155,7 @@ def epochs(results, seed):
 
 
 def check_sweep(results, seeds, done_before):
-    """Each run is done, each epoch was made once, and what was done before was left alone."""
+    """Each run is done, each epoch ran once, and earlier results are untouched."""
     for seed in seeds:
         assert state(results, seed) == "done"
         assert epochs(results, seed) == list(range(1, EPOCHS + 1))

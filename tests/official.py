@@ -1,7 +1,7 @@
 """The cases of golden_midas_official.json: numbers of the authors' release (commit d25b225).
 
-They are what the release's own step functions, loaders, splits and evaluation gave; the file's
-`about` says how they were run.
+They come from the release's own step functions, loaders, splits and evaluation; `about` in the file
+says how they were run.
 """
 
 import json
@@ -15,7 +15,7 @@ TOLERANCE = GOLDEN["tolerance"]
 
 
 def cases(kind):
-    """A parameter for each case of a kind: the data set, what goes in, what must come out."""
+    """A parameter for each case of a kind: the dataset, the inputs, the expected outputs."""
     return pytest.mark.parametrize(
         ("variant", "given", "expect"),
         [
@@ -31,7 +31,7 @@ def exact(values):
 
 
 def close(found, expected, kind):
-    """Whether numbers agree within the file's tolerance; None is a gradient that is not there."""
+    """Whether numbers agree within the file's tolerance; None is a missing gradient."""
     if expected is None or found is None:
         return found is None and expected is None
     found = found if isinstance(found, torch.Tensor) else exact(found)

@@ -1,4 +1,4 @@
-"""The training program with a data set of three modalities.
+"""The training program with a dataset of three modalities.
 
 Run as `python tests/probe.py <flags of train.py>`.
 """

@@ -7,7 +7,7 @@ from data_prep.reasons import REASONS
 
 
 def plant(root: Path, *files: str, lists: dict[str, str | bytes] | None = None) -> Path:
-    """Empty files, and lists with content, below a root."""
+    """Creates empty files, and lists with content, below a root."""
     contents = dict.fromkeys(files, b"") | (lists or {})
     for name, content in contents.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Trainings of a few steps on a batch's worth of noise, the same ones for every method.
+"""Short training runs of a few steps on one batch of noise, the same for every method.
 
-`python tests/small_runs.py` writes golden_losses.json anew: only for a change that means to move a
-method's numbers, and that says so.
+`python tests/small_runs.py` rewrites golden_losses.json: only for a change that intentionally
+changes a method's numbers, and says so.
 """
 
 import json
@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden_losses.json"
 
 
 def hparams(name, **values):
-    """The demo set's defaults at EPOCHS epochs."""
+    """The demo dataset's defaults for EPOCHS epochs."""
     cls = methods.load(name)
     return build(cls.HParams, method_defaults(cls.HParams, "demo", name, EPOCHS), values)
 
@@ -40,9 +40,9 @@ def base(parameters):
 
 
 def train(method, data, first, last, optimizers=None):
-    """As train.py, epochs `first` to `last` with the first stage's optimizers.
+    """Trains like train.py in epochs `first` to `last`, with the first stage's optimizers.
 
-    Returns these, the names of the parameters that ever got a gradient, and the losses.
+    Returns them, the names of the parameters that ever got a gradient, and the losses.
     """
     optimizers, touched, losses = optimizers or method.optimizers(base), set(), []
     for epoch in range(first, last + 1):

@@ -1,4 +1,4 @@
-"""Raw trees of all data sets, small, with few classes: in a few epochs something is learnt."""
+"""Small raw trees of all datasets with few classes, so that a few epochs learn something."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from fixtures.scenes import Look
 from fixtures.trees import MANY_CLASSES, write_tree
 
 CLIPS, PICTURES = Look(32, 24, 5, (1.0, 1.0)), Look(24, 24, fps=2)
-# data set -> (samples of each class, how they look)
+# dataset -> (samples of each class, how they look)
 SMALL_TREES = {
     "kinetics": (24, CLIPS),
     "cremad": (24, CLIPS),

@@ -1,10 +1,10 @@
-"""Trains all that the tables and figures name, at the smallest size, and stores what came out.
+"""Trains all runs of the tables and figures at the smallest size, and stores the results.
 
-    python tests/store_results.py     some 180 runs, minutes on two cores
+    python tests/store_results.py     about 180 runs, minutes on two cores
 
-Writes tests/stored/results.jsonl.gz, a line a run, and beside it the tables and plotted numbers
-that `make_tables.py` makes of them: `test_stored_results.py` compares later ones with these.
-Numbers are those of three epochs on some hundred generated samples and mean nothing by themselves.
+Writes tests/stored/results.jsonl.gz, one line per run, and next to it the tables and plotted
+numbers that `make_tables.py` makes from them; `test_stored_results.py` compares later ones with
+these. The numbers come from three epochs on some hundred generated samples and mean nothing.
 """
 
 import gzip
@@ -31,9 +31,9 @@ from experiments.run.folder import RunFolder  # noqa: E402
 STORED = ROOT / "tests" / "stored"
 SMALL = SHORTEST | {"max_epochs": "3"}
 SUFFIX = suffix_of(SMALL)  # of the names of tables and figures made with these settings
-# Three seeds where the paper has a deviation to test against, on the smallest sets; else one.
+# Three seeds if the paper has a deviation to test against, on the smallest datasets; else one.
 MANY = ("cremad", "mosi")
-LEFT_OUT = ("test/confusion", "test/f1_per_class")  # large, and read by no table
+LEFT_OUT = ("test/confusion", "test/f1_per_class")  # large and not read by any table
 
 
 def line_of(runs: RunSet, seed: int, folder: RunFolder) -> str:
@@ -66,7 +66,7 @@ def restore(results: Path) -> None:
 
 
 def make(results: Path) -> None:
-    """Makes all tables and figures of the stored runs, in the folder `made` beside them."""
+    """Makes all tables and figures of the stored runs, in the folder `made` next to them."""
     small = [f"{key}={value}" for key, value in SMALL.items()]
     names = [artifact.id for artifact in CHOSEN]
     places = ["--results_dir", "results", "--out", "made"]
@@ -95,7 +95,7 @@ def main() -> int:
 
 
 def store_made() -> None:
-    """Makes tables and figures of the stored runs anew, and stores texts and plotted numbers."""
+    """Rebuilds tables and figures from the stored runs, and stores texts and plotted numbers."""
     with tempfile.TemporaryDirectory() as place:
         restore(Path(place) / "results")
         make(Path(place) / "results")

@@ -1,4 +1,4 @@
-"""AV-Digits with a third modality: the clip's first frame alone, as a picture of 16 pixels."""
+"""AV-Digits with a third modality: the clip's first frame, as a picture of 16 pixels."""
 
 from dataclasses import replace
 

@@ -1,9 +1,9 @@
-"""Writes a small raw tree in the layout of a real dataset, for tests and to look at.
+"""Writes a small raw tree in the layout of a real dataset, for tests and for inspection.
 
     python tests/write_tree.py --dataset cremad --out DIR --corrupt 1
 
-The truth (labels, kinds of damage and what must become of each) goes to DIR-truth.csv beside the
-folder, where no loader looks.
+The truth (labels, kinds of damage and the expected outcome of each) goes to DIR-truth.csv next to
+the folder, where no loader looks.
 """
 
 import sys
@@ -25,12 +25,12 @@ class Settings:
     """The flags of this command."""
 
     dataset: str = option("cremad", "which tree to write", choices=tuple(TREES))
-    out: str = option("", "the new folder; a folder that holds anything is refused")
+    out: str = option("", "the new folder; a non-empty folder is refused")
     seed: int = option(0, "seed of the content", low=0)
-    per_class: int = option(10, "sound samples of each class", low=1)
-    classes: int = option(0, "the first so many classes alone; 0 means all", low=0)
-    corrupt: int = option(0, "damaged samples of each kind, on top", low=0)
-    layout: str = option("", f"form of the tree, the first if not given: {LAYOUTS}")
+    per_class: int = option(10, "intact samples of each class", low=1)
+    classes: int = option(0, "number of classes, from the first; 0: all", low=0)
+    corrupt: int = option(0, "extra samples with each kind of damage", low=0)
+    layout: str = option("", f"form of the tree (default: the first): {LAYOUTS}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     truth = root.with_name(f"{root.name}-truth.csv")
     more = {"classes": s.classes or None, "seed": s.seed, "corrupt_each": s.corrupt}
     write_tree(s.dataset, root, s.per_class, truth_path=truth, layout=s.layout, **more)
-    print(f"{root} is written; the truth about it is {truth}", file=sys.stderr)
+    print(f"{root} is written; its truth is in {truth}", file=sys.stderr)
     return 0
 
 

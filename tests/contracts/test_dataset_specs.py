@@ -1,11 +1,11 @@
-"""What each data set stores and how the model sees it, by its settings."""
+"""What each dataset stores and how the model sees it, depending on its settings."""
 
 import pytest
 
 from data_prep import datasets
 from data_prep.spec import spec_hash
 
-# data set, settings -> attributes of its modalities
+# dataset, settings -> attributes of its modalities
 SPECS = [
     ("cremad", {}, {"audio.shape": (128, 1024), "audio.missing": "fill", "video.missing": "fill",
                     "video.fps": 2.0, "video.max_frames": 20, "video.min_frames": 3,
@@ -55,7 +55,7 @@ def test_what_is_stored_and_how_the_model_sees_it_follows_the_settings(dataset, 
     assert found == {k: pytest.approx(v) if "audio.norm" in k else v for k, v in due.items()}
 
 
-def test_what_changes_stored_samples_changes_their_folder_and_views_do_not():
+def test_settings_that_change_stored_samples_change_the_folder_and_views_do_not():
     def hashed(**settings):
         layout = datasets.load("ucf101")
         return spec_hash("ucf101", layout.spec(layout.Settings(**settings)))
@@ -65,7 +65,7 @@ def test_what_changes_stored_samples_changes_their_folder_and_views_do_not():
     assert hashed() == hashed(crop="rrc", flow_norm="center")
 
 
-# data set -> some of its class names by their ids
+# dataset -> some of its class names by their ids
 CLASSES = {
     "ave": {2: "Baby cry, infant cry", 27: "Violin, fiddle"},
     "kinetics": {12: "playing guitar", 30: "tickling"},

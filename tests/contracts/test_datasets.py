@@ -1,6 +1,6 @@
-"""Every data set passes the same gate: damage, wrong roots, equal bytes, and a run from a raw tree.
+"""Tests that every dataset must pass: damage, wrong roots, equal bytes, a run from a raw tree.
 
-What is peculiar to the layout of one data set is tested in its own file in tests/data_prep.
+What is specific to the layout of one dataset is tested in a separate file in tests/data_prep.
 """
 
 import importlib
@@ -30,7 +30,7 @@ from fixtures.trees import MANY_CLASSES, TREES, write_tree
 FORMS = [(dataset, layout) for dataset, (_, layouts) in TREES.items() for layout in layouts]
 IDS = [f"{dataset} {layout}".strip() for dataset, layout in FORMS]
 TEXTS = {"vocabulary": "build", "max_tokens": 64}
-# Settings of the preparation, beside those that follow from the layout.
+# Preparation settings, in addition to those that follow from the layout.
 SETTINGS = {"food101": TEXTS, "sarcasm": TEXTS, "twitter2015": TEXTS}
 LIST_ENDINGS = (".txt", ".csv", ".tsv")
 ALL = dict(workers=1, max_bad=1.0, allow_missing_classes=True)
@@ -53,7 +53,7 @@ def write(folder, dataset, layout="", per_class=2, **more):
 
 
 def contents(root):
-    """The digest of every file below `root` that is not hidden."""
+    """The digest of every non-hidden file below `root`."""
     return {str(p.relative_to(root)): file_digest(p) for p in root.rglob("[!.]*") if p.is_file()}
 
 
@@ -61,7 +61,7 @@ def contents(root):
 
 
 @pytest.mark.parametrize(("dataset", "layout"), FORMS, ids=IDS)
-def test_every_kind_of_damage_ends_as_the_truth_says(tmp_path, dataset, layout):
+def test_every_kind_of_damage_has_the_expected_outcome(tmp_path, dataset, layout):
     root, truth = write(tmp_path, dataset, layout, corrupt_each=1, workers=1)
     module = importlib.import_module(f"fixtures.{TREES[dataset][0]}")
     due = module.expected(dataset, layout) | {"": ""}
@@ -84,13 +84,13 @@ def check_accounts(root, dataset, settings):
     sources = [path for c in scan.candidates for paths in c.sources.values() for path in paths]
     named = paths_in(sources + [rejection.source for rejection in scan.rejected])
     lists = {path for path in raw_files(root) if path.endswith(LIST_ENDINGS)}
-    # Read by its folders, or left unread with a note.
+    # Read folder by folder, or skipped with a note.
     flow = {path for path in raw_files(root) if path.startswith("tvl1_flow/")}
     assert raw_files(root) - lists - flow <= named and not hidden(named)
 
 
 def check_outcome(row, sample, rejected):
-    """A line of the truth against the manifest's row and the rejects."""
+    """Checks a line of the truth against its manifest row and the rejects."""
     reason = row["expected_reason"]
     assert not row["corruption"] or reason in REASONS or reason[:5] in ("", "flag:")
     reasons = {r["reason"] for r in rejected if r["id"] == row["id"]}
@@ -100,7 +100,7 @@ def check_outcome(row, sample, rejected):
         assert reason or flags <= {"", "cut"}, (row, flags)  # texts may be longer than the limit
     elif row["id"]:
         assert reason in reasons, (row, reasons)
-        # Of two files or rows, the first is a sample all the same; a tweet's picture has no row.
+        # Of two files or rows, the first is still a sample; a tweet's picture has no row.
         is_kept = reason in (*KEPT_REASONS, "duplicate")
         assert bool(sample) == is_kept or row["corruption"] == "second_picture", (row, sample)
     else:
@@ -144,7 +144,7 @@ def test_missing_classes_are_refused_unless_allowed(tmp_path, dataset):
 
 
 @pytest.mark.parametrize("dataset", TREES)
-def test_trees_and_prepared_bytes_depend_on_no_workers_and_no_place(tmp_path, dataset):
+def test_trees_and_prepared_bytes_do_not_depend_on_workers_or_place(tmp_path, dataset):
     layout = TREES[dataset][1][0]
     settings, made = settings_of(dataset, layout), []
     for place, workers, seed in (("one", 1, 0), ("two", 2, 0), ("other", 2, 1)):
@@ -161,7 +161,7 @@ def test_trees_and_prepared_bytes_depend_on_no_workers_and_no_place(tmp_path, da
     assert one == two and "samples-00000.arrow" in one[2] and other[1] != one[1]
 
 
-# The program with shards of 5 candidates, so that a kill leaves some finished and some not.
+# The program with shards of 5 candidates, so that a kill leaves only some shards finished.
 SMALL_SHARDS = """
 import sys
 import data_prep.prepare
@@ -174,7 +174,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["cremad", "sarcasm"])
-def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(tmp_path, dataset):
+def test_a_killed_preparation_resumes_and_gives_the_same_bytes(tmp_path, dataset):
     root, _ = write(tmp_path, dataset, per_class=8, corrupt_each=1)
     texts = ("--vocabulary", "build") if dataset == "sarcasm" else ()
     command = [sys.executable, "-c", SMALL_SHARDS, "--dataset", dataset, "--dataset_root", root]
@@ -212,14 +212,14 @@ print("the program loads", sorted({"torch", "av", "cv2", "tokenizers"} & set(sys
 """
 
 
-def test_help_and_wrong_names_wait_for_no_heavy_module():
+def test_help_and_wrong_names_import_no_heavy_module():
     done = program("-c", IMPORTS)
     assert "data sets load []" in done.stdout and "the program loads []" in done.stdout
     assert "Did you mean 'cremad'?" in done.stdout and "Did you mean '--max_bad'?" in done.stdout
 
 
 @pytest.mark.parametrize("dataset", datasets.DATASETS)
-def test_a_data_set_declares_all_that_its_preparation_and_its_split_need(dataset):
+def test_a_dataset_declares_all_that_its_preparation_and_split_need(dataset):
     layout = datasets.load(dataset)
     settings = layout.Settings(**SETTINGS.get(dataset, {}))
     check(settings)
@@ -246,7 +246,7 @@ CLIPS = (*SMALL, "--spec_pool", "4")
 PAGES = (*SMALL, "--vocabulary", "build", "--text_model", "tiny", "--weights", "none")
 LOOK = Look(32, 24, 5, (1.0, 1.0))
 OFFICIAL = ("--split_rule", "official")
-# data set -> (layout, samples of each class, their look, flags)
+# dataset -> (layout, samples of each class, their look, flags)
 RUNS = {
     "cremad": ("", 6, LOOK, (*CLIPS, "--split_rule", "group", "--frame_codec", "raw")),
     "kinetics": ("B", 3, LOOK, (*CLIPS, "--audio_feature", "stft", "--precision", "bf16")),
@@ -277,7 +277,7 @@ def test_one_command_leads_from_the_raw_tree_to_a_result(tmp_path, dataset):
     run, log = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run").read_log()
     result = run.read_json("result.json")
     assert 0 <= result["test/acc"] <= 1 and log[-1]["train/n_valid"] > 0
-    # Of two classes any two are the best two: misaligned samples are scored from three on.
+    # With two classes, any two are the top two: misaligned samples need three classes or more.
     assert ("test/acc_mis" in result) == (len(result["label_names"]) > 2)
     (meta,) = (tmp_path / "data").rglob("meta.json")
     splits = [[row["part"] for row in read_table(path)] for path in Prepared(meta.parent).splits()]

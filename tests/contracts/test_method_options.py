@@ -1,4 +1,4 @@
-"""Every option of every method: it acts, can be switched off, and refuses senseless values."""
+"""Every option of every method has an effect, can be switched off, and refuses invalid values."""
 
 import pytest
 from conftest import PAIR, TRIO, TinySet, equal_states, host_reads
@@ -11,7 +11,7 @@ from common.options import UsageError
 SETS = pytest.mark.parametrize("modalities", [PAIR, TRIO], ids=["pair", "trio"])
 ALL = [name for name in methods.METHODS if name != "Unimodal"]
 
-# Settings beside the defaults. The last option of each entry must act beside the ones before it.
+# Settings that differ from the defaults. The last option of an entry must act, given the others.
 VARIANTS = {
     "Midas": [
         {"lam": 5.0}, {"eta": 0.2}, {"warmup_epochs": 0}, {"uni_reduce": "mean"},
@@ -71,7 +71,7 @@ def test_no_option_is_left_out_of_the_variants():
     for name, variants in VARIANTS.items():
         fields = set(methods.load(name).HParams.__dataclass_fields__)
         tried = {key for values in variants for key in values}
-        # Windows are tried below; the rest acts outside of these four epochs.
+        # Windows are tested below; the others act outside these four epochs.
         later = {"lr_from", "alpha_reset", "finetune_epochs"}
         assert fields - tried <= {"warmup_epochs", "end_epoch"} | later, name
 
@@ -86,7 +86,7 @@ def test_no_step_reads_anything_back_from_the_device(name, values):
     assert host_reads(lambda: (method(batch)[0].backward(), method.after_backward())) == 0
 
 
-# Strength zero, or a window that is closed in the first three epochs.
+# Strength zero, or a window that does not cover the first three epochs.
 CLOSED = [
     ("SMV", {"warmup_epochs": 5}),
     ("SMV", {"level": "modality", "strength": 0.0}),
@@ -163,8 +163,8 @@ def test_a_warmup_that_leaves_no_epoch_is_refused(name):
         ("AMCo", {"sigma": 0.3}, PAIR, "below an equal share"),
         ("AMCo", {"sigma": 0.2}, TRIO, "give 1/3 or more"),
         ("LFM", {"alpha_match": -0.5}, PAIR, "takes 0 to 1, or -1"),
-        ("LFM", {"alpha_match": 0.5, "variant": "official"}, PAIR, "no use beside .* fitted"),
-        ("LFM", {"alpha_match": 0.5, "alpha_mode": "heuristic"}, PAIR, "no use beside .* heuris"),
+        ("LFM", {"alpha_match": 0.5, "variant": "official"}, PAIR, "does nothing with .* fitted"),
+        ("LFM", {"alpha_match": 0.5, "alpha_mode": "heuristic"}, PAIR, "does nothing with .* heur"),
         (
             "LeMDA",
             {"network": "trans_vae", "last_act": "relu"},

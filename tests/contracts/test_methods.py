@@ -1,4 +1,4 @@
-"""Every method, on every set of modalities: it trains, its mechanism runs, it forgets nothing."""
+"""Every method on every set of modalities trains, runs its mechanism and resumes exactly."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ import methods
 from experiments.run.folder import RunFolder
 from experiments.run.settings import METHOD_DEFAULTS, build, method_defaults
 
-# The other data sets' modalities: UCF-101's, Food-101's and CMU-MOSI's.
+# Modalities of other datasets: UCF-101, Food-101 and CMU-MOSI.
 KINDS = {
     "flow": ("flow", "video"),
     "text": ("tokens", "image"),
@@ -26,11 +26,11 @@ KINDS = {
 SETS = pytest.mark.parametrize("modalities", [PAIR, TRIO], ids=["pair", "trio"])
 ALL = [name for name in methods.METHODS if name != "Unimodal"]
 
-# Those whose draws must depend on seed and epoch alone; the others draw nothing.
+# Methods whose draws must depend only on seed and epoch; the others draw nothing.
 DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA")
 
-# What the log of a run must show: not that a loss was finite, but that the method's own mechanism
-# acted. Keys of a record of the main stage; {m} stands for each modality.
+# What the log of a run must show: not only that a loss was finite, but that the method's mechanism
+# was active. Keys of a record of the main stage; {m} stands for each modality.
 RAN = {
     "Joint": lambda r, of: r["train/acc"] > 0,
     "JointUni": lambda r, of: r["train/L_uni"] > 0,
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 def logged(method, data, last):
-    """What epochs 1 to `last` logged: for each the last value of each name that is a number."""
+    """The log of epochs 1 to `last`: for each, the last value of each numeric name."""
     records, optimizers = [], method.optimizers(base)
 
     def keep(_, __, out):
@@ -89,7 +89,7 @@ def test_the_gradient_reaches_every_encoder(name, modalities):
 @SETS
 @pytest.mark.parametrize("name", ALL)
 def test_the_mechanism_runs_and_the_log_shows_it(name, modalities):
-    # Of three modalities hardly one has half of AMCo's mass, and SMV's "size" gives few copies.
+    # With three modalities, one rarely has half of AMCo's mass, and SMV's "size" gives few copies.
     eager = {"AMCo": {"sigma": 0.34}, "SMV": {"value": "unit"}}.get(name, {})
     records = logged(make(name, modalities, **eager), TinySet(modalities), EPOCHS + (name == "GMM"))
     found = [r for r in records if r.keys() >= records[-2].keys()]
@@ -117,8 +117,8 @@ STATEFUL = [("AMCo", {"linear_star": True}), ("MCR", {"lib": 1.0, "pretrain_epoc
 
 @SETS
 @pytest.mark.parametrize(("name", "values"), [(name, {}) for name in ALL] + STATEFUL)
-def test_all_that_a_method_knows_is_in_its_state(name, values, modalities):
-    """A copy made from the state dict alone goes on with the very same bits."""
+def test_the_state_holds_everything_that_a_method_knows(name, values, modalities):
+    """A copy restored from the state dict alone continues bit for bit."""
     if values.get("alpha_rule") and len(modalities) > 2:
         pytest.skip("defined for two modalities")
     one, data = make(name, modalities, **values), TinySet(modalities)
@@ -130,17 +130,17 @@ def test_all_that_a_method_knows_is_in_its_state(name, values, modalities):
     again = other.optimizers(base)
     for optimizer, saved in zip(again, kept, strict=True):
         optimizer.load_state_dict(saved)
-    torch.randn(3)  # nothing may hang on the global generator's place
+    torch.randn(3)  # nothing may depend on the global generator's state
     losses = train(one, data, 4, EPOCHS + (name == "GMM"), optimizers)[2]
     assert losses == train(other, data, 4, EPOCHS + (name == "GMM"), again)[2]
     assert equal_states(one.state_dict(), other.state_dict())
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_draws_depend_on_seed_and_epoch_alone(name):
+def test_draws_depend_only_on_seed_and_epoch(name):
     found = []
     for seed, epoch in ((0, 4), (0, 4), (0, 5), (1, 4)):
-        # Noise that is not 0, masks of a part of the places, features apart from one another.
+        # Non-zero noise, partial masks, features that differ from one another.
         more = {"LeMDA": {"last_act": "linear"}, "AMCo": {"epsilon": 1.0}, "OPM": {"p_exe": 1.0}}
         method = make(name, seed=seed, **more.get(name, {}))
         for p in [*method.model.fusion.parameters(), *method.parameters()]:
@@ -155,15 +155,15 @@ def test_draws_depend_on_seed_and_epoch_alone(name):
         gradient = torch.cat([p.grad.flatten() for p in method.model.encoders.parameters()])
         found.append((loss.item(), gradient))
     same = [torch.equal(found[0][1], g) and found[0][0] == loss for loss, g in found[1:]]
-    if name == "AMCo":  # the epoch sets the ratio, too
+    if name == "AMCo":  # the epoch also sets the ratio
         assert same[0] and not same[2]
     else:
         assert same == [True, False, False]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_losses_are_those_written_down(name):
-    """Rounding differs among machines, by far less than this; a changed method by far more."""
+def test_the_losses_match_the_golden_ones(name):
+    """Rounding differs between machines by far less than this; a changed method by far more."""
     assert epoch_losses(name) == pytest.approx(json.loads(GOLDEN.read_text())[name], rel=1e-3)
 
 
@@ -181,7 +181,7 @@ def test_evaluation_is_the_fused_output_draws_nothing_and_looks_at_no_other_samp
         assert torch.allclose(method.logits(few), z[2:5], atol=1e-6)
 
 
-def test_each_methods_settings_of_a_data_set_exist():
+def test_each_methods_dataset_settings_exist():
     for (dataset, name), values in METHOD_DEFAULTS.items():
         cls = methods.load(name)
         made = build(cls.HParams, method_defaults(cls.HParams, dataset, name, 30), {})
@@ -200,7 +200,7 @@ def test_no_method_imports_another_or_names_a_device():
 
 # Through the program ------------------------------------------------------------------------------
 
-# 14 epochs: every default warm-up is 1 to 3 of them, so that a kill after 4 hits the method.
+# 14 epochs: every default warm-up then takes 1 to 3, so a kill after 4 interrupts the method.
 LONG, SHORT = 14, 8
 
 
@@ -217,7 +217,7 @@ def weights(folder, name):
 
 
 def show(folder, name, modalities, epochs=LONG):
-    """A record of the main stage's second half proves that the method's own mechanism ran."""
+    """A log record from the main stage's second half proves that the method's mechanism ran."""
     log = RunFolder(folder).read_log()
     assert any(
         RAN[name](log[-1] | record, lambda key: [record[f"{key}/{m}"] for m in modalities])  # noqa: B023
@@ -225,7 +225,7 @@ def show(folder, name, modalities, epochs=LONG):
     ), log[epochs - 1]
 
 
-# One of a single stage, and one that is killed in each of its two stages, with epochs left.
+# One with a single stage, and one killed in each of its two stages, with epochs left.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more", "epochs"),

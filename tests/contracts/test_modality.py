@@ -1,4 +1,4 @@
-"""A modality of one's own is one file and one line: from a column of a csv to a trained model."""
+"""A custom modality takes one file and one line: from a csv column to a trained model."""
 
 import sys
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from data_prep.prepare import prepare
 
 @dataclass(frozen=True)
 class Depth(Modality):
-    """A PNG of 16 bits, stored as one of 8: 255 is `far` millimetres."""
+    """A 16-bit PNG, stored as 8 bits: 255 is `far` millimetres."""
 
     far: int = 8000
     normalise: str = view("train")

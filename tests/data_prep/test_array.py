@@ -59,7 +59,7 @@ def test_arrays_and_builtins_of_every_protocol(tmp_path, protocol):
     content = pickle.dumps([ARRAYS, PLAIN, SCALARS, OBJECTS, [twice, twice]], protocol=protocol)
     arrays, plain, scalars, objects, (first, second) = load(put(tmp_path / "a", content))
     assert same(arrays, ARRAYS)
-    assert repr(plain) == repr(PLAIN)  # -0.0, True and 1 are told apart
+    assert repr(plain) == repr(PLAIN)  # distinguishes -0.0, True and 1
     assert scalars == [v.item() for v in SCALARS] and objects == OBJECTS.tolist()
     assert first is second
 
@@ -73,7 +73,7 @@ def test_what_python_2_wrote(tmp_path):
 
 TEXT = pickle.dumps(np.array(["abcd"]), protocol=4)
 LINES = pickle.dumps({"a": ARRAYS["float32"], "b": [b"x\ny"]}, protocol=0)
-# Nested tuples, each of which holds the one before twice: no memory holds them as text.
+# Nested tuples, each containing the previous one twice: too large for any memory as text.
 BOMB = b"X\x01\0\0\0aq\0" + b"h\0\x86q\0" * 40
 
 
@@ -87,9 +87,7 @@ BOMB = b"X\x01\0\0\0aq\0" + b"h\0\x86q\0" * 40
     (TEXT.replace("abcd".encode("utf-32-le"), b"\xff" * 16), "it is damaged"),
     (LINES.replace(b"\n", b"\r\n"), "line ends were converted, as by a transfer in text"),
 ])  # fmt: skip
-def test_what_is_more_than_data_is_refused_on_one_line_and_nothing_happens(
-    tmp_path, content, words
-):
+def test_pickles_with_more_than_data_are_refused_on_one_line_and_not_run(tmp_path, content, words):
     path, marker = tmp_path / "a.pkl", tmp_path / "marker"
     if isinstance(content, str):
         write_bad_pickle(path, content, marker)
@@ -105,7 +103,7 @@ def test_what_is_more_than_data_is_refused_on_one_line_and_nothing_happens(
 
 @pytest.mark.parametrize("kind", ["system_0", "system_4", "eval", "exec", "getattr", "nested"])
 def test_the_bad_pickles_are_bad(tmp_path, kind):
-    """An ordinary unpickler does what they say, so that the test above could fail."""
+    """An ordinary unpickler executes them, so the test above is able to fail."""
     write_bad_pickle(tmp_path / "a.pkl", kind, tmp_path / "marker")
     code = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb'))"
     program("-c", code, tmp_path / "a.pkl")
@@ -168,14 +166,14 @@ def test_longer_ones_are_cut_and_all_are_padded_to_the_same_length(
     assert np.array_equal(Array(most).to_input(found.payload, Draw()), wanted)
 
 
-def test_values_that_are_not_finite_are_zeros_where_asked(tmp_path):
+def test_values_that_are_not_finite_become_zeros_if_requested(tmp_path):
     values = np.array([[np.nan, np.nan], [1, -np.inf], [np.inf, 2], [1e300, 3], [np.nan, 0]])
     path, clean = npy(tmp_path, values), Array(clean=True)
     assert values_of(path, clean).tolist() == [[1, 0], [0, 2], [0, 3]]
     assert extract(clean, path).flags == ("cleaned",) and refused(Array(), path) == "bad_values"
 
 
-def test_a_stored_sequence_is_bounded_and_all_have_one_width(tmp_path, monkeypatch):
+def test_a_stored_sequence_is_bounded_and_all_have_the_same_width(tmp_path, monkeypatch):
     path = npy(tmp_path, np.ones((9, 4), np.float32))
     monkeypatch.setattr(array, "MAX_STORED", 100)
     assert extract(Array(6), path).flags == ("cut",)
@@ -187,7 +185,7 @@ def test_a_stored_sequence_is_bounded_and_all_have_one_width(tmp_path, monkeypat
 
 
 def claiming(shape) -> bytes:
-    """A .npy file of 40 bytes of zeros whose header claims a shape."""
+    """A .npy file with 40 zero bytes whose header claims a shape."""
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header.encode() + b"\0" * 40
 
@@ -204,7 +202,7 @@ def claiming(shape) -> bytes:
         np.ones((2, 2), complex), np.ones(2, "f4,i4"), np.array([[1, None]], dtype=object),
         np.ones((1, (64 << 20) // 4 + 1), np.int8), np.array([[1.0, 1e300]]))],
 ])  # fmt: skip
-def test_what_is_no_npy_file_or_no_sequence_of_numbers(tmp_path, content, reason):
+def test_invalid_npy_files_and_sequences_that_are_not_numbers(tmp_path, content, reason):
     whole = isinstance(content, bytes)
     path = put(tmp_path / "a", content) if whole else npy(tmp_path, content, allow_pickle=True)
     if reason:
@@ -216,7 +214,7 @@ def test_what_is_no_npy_file_or_no_sequence_of_numbers(tmp_path, content, reason
 # --- rows of a pickle -----------------------------------------------------------------------------
 
 
-def test_a_row_by_its_keys_and_number_of_a_file_that_is_opened_once(tmp_path, monkeypatch):
+def test_a_row_is_found_by_keys_and_number_and_its_file_opened_once(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(array, "load", lambda path: seen.append(path) or load(path))
     values = RNG.normal(size=(3, 4, 2)).astype(np.float32)

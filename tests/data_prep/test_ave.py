@@ -47,7 +47,7 @@ def test_dialects_of_a_list(tmp_path, text):
     assert kept(scan_lists(tmp_path, valSet=text)) == {LONE: ("Bus", "val")}
 
 
-# lists -> the class, part and times of LONE, and the reason for which a row of it is refused
+# lists -> the class, part and times of LONE, and why a row of it is rejected
 SAME_VIDEO = {
     "the part's row comes first": (
         {"Annotations": BARK + CAT, "testSet": BARK, "trainSet": CAT}, ("Cat", "train"), [4.0, 9.0],
@@ -105,7 +105,7 @@ def test_lists_without_a_clip_are_refused(tmp_path):
 
 
 def test_frames_are_those_of_the_event(tmp_path):
-    """Of 5 s whose frame k, shown at k / 4 s, is grey 10 k + 5."""
+    """A clip of 5 s whose frame k, shown at k / 4 s, is grey 10 k + 5."""
     path = tmp_path / "x.mp4"
     shades = np.arange(20, dtype=np.uint8)[:, None, None, None] * 10 + 5
     write_video(path, np.broadcast_to(shades, (20, 32, 32, 3)), 4, "h264")

@@ -36,7 +36,7 @@ def test_shards_have_the_bytes_of_a_local_preparation(demo_data, address, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_crashing_or_hanging_item_costs_itself_alone(address, monkeypatch):
+def test_a_crashing_or_hanging_item_loses_only_itself(address, monkeypatch):
     def act(item):
         if item == "die":
             os._exit(3)

@@ -1,4 +1,4 @@
-"""Headers of media files that claim what is not there; random damage is in `tests/faults`."""
+"""Media headers that claim more than the file has; random damage is in `tests/faults`."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def box(kind: bytes, content: bytes, long: bool = False) -> bytes:
 
 
 def table(kind: bytes, count: int, long: bool = False) -> bytes:
-    """A box that counts `count` samples."""
+    """A box that claims `count` samples."""
     before = bytes(4) if kind == b"trun" else bytes(8)
     return box(kind, before + count.to_bytes(4, "big"), long)
 
@@ -59,7 +59,7 @@ HEAD, MANY = box(b"ftyp", b"isom"), table(b"stsz", 1 << 30)
     (HEAD + nest(table(b"trun", FEW + 1), b"moof", b"traf"), True),
     (HEAD + nest(table(b"trun", FEW), b"moof", b"traf") + nest(table(b"trun", 9), b"moof"), True),
     (HEAD + box(b"mdat", bytes(99), long=True) + nest(table(b"stsz", FEW + 1), *STBL), True),
-    # A box of length 0 reaches to the end of its folder, and not further.
+    # A box of length 0 extends to the end of its parent, and no further.
     (HEAD + box(b"moov", nest(bytes(16), b"trak") + nest(MANY, *STBL[1:])), True),
     (HEAD + bytes(16) + nest(MANY, *STBL), False),
     (HEAD + box(b"moov", (1 << 31).to_bytes(4, "big") + b"free" + bytes(99)), False),
@@ -134,7 +134,7 @@ for path in sys.argv[2:]:
 
 
 def measured(*paths: Path) -> list[tuple[str, str, str, float, float]]:
-    """(kind, file, result, seconds, peak MB) of each extraction but those of the first path."""
+    """(kind, file, result, seconds, peak MB) of each extraction except those of the first path."""
     done = program("-c", RUN, *paths)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in done.stdout.splitlines()]

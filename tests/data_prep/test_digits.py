@@ -1,4 +1,4 @@
-"""AV-Digits, the embedded demo set: what is written, the best accuracies, and its raw tree."""
+"""AV-Digits, the built-in demo dataset: its files, the best accuracies, and its raw tree."""
 
 import signal
 import subprocess
@@ -62,7 +62,7 @@ def test_kept_tones_sound_and_erased_ones_do_not():
         assert loud == [k in (4, 5) and clip.tones_kept[k - 4] for k in range(10)]
 
 
-def test_cues_are_erased_as_often_as_said():
+def test_cues_are_erased_as_often_as_documented():
     clips = [digits.render(0, np.full((8, 8), 16.0), 3, index) for index in range(600)]
     erased = 1 - np.mean([(*clip.tones_kept, clip.digit_kept) for clip in clips], axis=0)
     assert erased == pytest.approx([0.2, 0.2, 0.15], abs=0.05)

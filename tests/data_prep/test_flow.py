@@ -1,4 +1,4 @@
-"""Optical flow: quantisation, which frames it is taken between, flips, damage, precomputed sets."""
+"""Optical flow: quantisation, choice of frames, flips, damage, precomputed flow."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def decode(picture: bytes) -> np.ndarray:
 
 
 def pixels(levels: np.ndarray, bound: float = BOUND) -> np.ndarray:
-    """The motion that stored levels stand for."""
+    """The motion that stored levels represent."""
     return levels * (2 * bound / 255) - bound
 
 
@@ -153,7 +153,7 @@ def test_the_flow_of_the_mirrored_clip_is_the_flipped_flow(tmp_path):
         stored.append(extract(spec, tmp_path / name).payload)
     flipped = spec.to_input(stored[0], Draw(72, np.random.default_rng(0), flip=True))
     plain, wanted = (spec.to_input(payload, Draw(72)) for payload in stored)
-    unsigned = flipped.copy()  # without the change of sign, u alone would be wrong
+    unsigned = flipped.copy()  # without the sign change, only u would be wrong
     unsigned[:, 0] = 255 - unsigned[:, 0]
 
     def apart(a):  # in pixels of motion
@@ -195,7 +195,7 @@ def test_few_and_small_frames(tmp_path, count, size, stack, reason):
     assert all((np.abs(decode(p).astype(int) - 128) <= 1).all() for p in payload)  # it stands still
 
 
-def test_an_algorithm_that_is_not_there_is_refused_in_words(monkeypatch):
+def test_a_missing_algorithm_is_refused_with_an_explanation(monkeypatch):
     Flow("tvl1").check()
     monkeypatch.delattr(cv2, "optflow")
     Flow("dis").check()
@@ -212,7 +212,7 @@ STACK = Flow("precomputed", positions=5, stack=3)
 
 
 def write_set(folder: Path, count: int, without_v: tuple = (), without_u: tuple = ()) -> list[Path]:
-    """Folders of u and v whose picture n has the level n in u and 200 - n in v."""
+    """Folders of u and v in which picture n has level n in u and 200 - n in v."""
     places = [folder / axis / "v_Archery_g01_c01" for axis in "uv"]
     for place, lacking, level in zip(places, (without_u, without_v), (1, -1)):
         place.mkdir(parents=True)
@@ -223,7 +223,7 @@ def write_set(folder: Path, count: int, without_v: tuple = (), without_u: tuple 
 
 
 def numbers(spec: Flow, places: list[Path]) -> list[int]:
-    """The numbers of the pictures that are stored, the same ones of u and v."""
+    """The numbers of the stored pictures, the same for u and v."""
     levels = [round(float(decode(p).mean())) for p in extract(spec, *places).payload]
     assert levels[0::2] == [200 - level for level in levels[1::2]]
     return levels[0::2]

@@ -1,4 +1,4 @@
-"""Folders of frames and of flow, as trees made for the official release hold them."""
+"""Folders of frames and flow, as in trees made for the official release."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ FIRST_SIX = Video(first=6, min_decoded=6, of_folder=30)
 
 
 def grey_frames(folder, count, shape=(24, 32)):
-    """A folder of frames of which number k, from 0, has the level 5 * k."""
+    """A folder of frames in which frame k, from 0, has level 5 * k."""
     levels = np.arange(count, dtype=np.uint8)[:, None, None, None] * 5
     write_frames(folder, "img_{:05d}.jpg", np.broadcast_to(levels, (count, *shape, 3)))
     return folder
@@ -61,14 +61,14 @@ def test_only_fitting_jpegs_are_stored_as_they_are(tmp_path):
     assert same == [True, False, False, False, False] and found.flags == ()
 
 
-def test_frames_of_several_sizes_become_the_first_one_s(tmp_path):
+def test_frames_of_several_sizes_take_the_size_of_the_first(tmp_path):
     folder = grey_frames(tmp_path / "a", 4, (300, 400))
     write_frames(folder, "img_{:05d}.jpg", np.zeros((1, 600, 300, 3), np.uint8))
     stored = extract(CREMAD, folder).payload
     assert {cv2.imdecode(np.frombuffer(p, np.uint8), 1).shape for p in stored} == {(512, 256, 3)}
 
 
-def test_broken_frames_are_passed_over(tmp_path):
+def test_broken_frames_are_skipped(tmp_path):
     folder = grey_frames(tmp_path / "a", 9)
     for k in (1, 4):
         (folder / f"img_{k:05d}.jpg").write_bytes(b"<html>")
@@ -80,7 +80,7 @@ def test_broken_frames_are_passed_over(tmp_path):
 
 
 def flow_folders(folder, count):
-    """Folders of u and v whose picture n has the level 2 n."""
+    """Folders of u and v in which picture n has level 2 n."""
     shape = (count, 24, 32)
     pictures = np.broadcast_to(np.arange(1, count + 1, dtype=np.uint8)[:, None, None] * 2, shape)
     for axis in "uv":

@@ -1,4 +1,4 @@
-"""Food-101: the lists in every form, and rows and pictures that do not meet."""
+"""Food-101: the lists in every form, and rows and pictures that do not match."""
 
 import hashlib
 import tracemalloc
@@ -86,7 +86,7 @@ def test_dialects_of_the_lists(tmp_path, case):
     assert [c.label for c in found.candidates] == [0, 95]
 
 
-def test_bytes_that_are_not_utf8_cost_themselves_alone_and_are_noted(tmp_path):
+def test_bytes_that_are_not_utf8_lose_only_themselves_and_are_noted(tmp_path):
     found = found_in(tmp_path, b"apple_pie_0.jpg,Cr\xe8me p\xeetissi\xe8re,apple_pie\n", PIE)
     assert titles(found) == {PIE: "Cr\ufffdme p\ufffdtissi\ufffdre"}
     assert any(warning.startswith("1 titles hold bytes") for warning in found.warnings)
@@ -94,7 +94,7 @@ def test_bytes_that_are_not_utf8_cost_themselves_alone_and_are_noted(tmp_path):
 
 @pytest.mark.parametrize("shape", ["{}", '"{}"', '"{}', '{}"', "{},"])
 @pytest.mark.parametrize("filler", ["x", '"",'])
-def test_a_field_of_ten_million_characters_costs_its_row_alone_and_no_memory(
+def test_a_field_of_ten_million_characters_loses_only_its_row_and_no_memory(
     tmp_path, shape, filler
 ):
     endless = shape.format(filler * (10_000_000 // len(filler)))

@@ -1,4 +1,4 @@
-"""Inputs made to do harm, and trees of stand-ins: one line each, and no traceback.
+"""Malicious inputs, and trees of stand-ins: one line each, and no traceback.
 
 Elsewhere: damaged video and sound (`test_media`, `test_sound`), pictures (`test_image`), pickles
 and .npy files (`test_array`), single lines of lists (the datasets' own files), paths of a manifest
@@ -31,7 +31,7 @@ BUILD = ("--vocabulary", "build")
 
 
 def refusal(capsys, status, *words):
-    """The one line on stderr, beside notes, with which a preparation ends."""
+    """The one line on stderr, apart from notes, that a preparation ends with."""
     assert run_program(data_prep.main, list(map(str, words))) == status
     err = capsys.readouterr().err
     (error,) = [line for line in err.splitlines() if not line.startswith("note:")]
@@ -39,9 +39,7 @@ def refusal(capsys, status, *words):
 
 
 @pytest.mark.parametrize("every", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_stand_ins_count_towards_the_share_that_is_allowed_and_all_of_them_are_no_set(
-    tmp_path, every
-):
+def test_stand_ins_count_towards_the_allowed_share_and_alone_are_no_dataset(tmp_path, every):
     root, truth, look = tmp_path / "raw", tmp_path / "truth.csv", Look(24, 24, fps=2)
     write_tree("twitter2015", root, 12, truth_path=truth, workers=1, look=look)
     for path in sorted(path for path in root.rglob("*.jpg") if path.name[0] != ".")[::every]:
@@ -57,8 +55,8 @@ def test_stand_ins_count_towards_the_share_that_is_allowed_and_all_of_them_are_n
     assert re.search(r"cannot be used, .*: \d+ with a stand-in for a modality", done.stderr)
 
 
-def test_a_folder_that_may_not_be_read_ends_in_one_line(tmp_path, monkeypatch, capsys):
-    """By hand instead of by its permissions, which a superuser's tests would not notice."""
+def test_a_folder_without_read_permission_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    """Simulated, since permissions have no effect if the tests run as root."""
     root = plant(tmp_path / "raw", "UCF-101/Archery/v_Archery_g01_c01.avi")
     closed = os.fspath(root / "UCF-101/Archery")
 
@@ -97,7 +95,7 @@ def test_a_playlist_that_poses_as_a_clip_reads_nothing_else(tmp_path, words):
         assert refused(Video(fps=1.0), path) == refused(Audio(), path) == "unreadable"
 
 
-# Each reader in a process of its own that inherits what is imported: what came of it, in how many
+# Runs each reader in a forked process, which inherits the imports, and reports the outcome, the
 # seconds, and by how many MB the memory in use grew.
 READERS = """
 import json, os, sys, time
@@ -144,7 +142,7 @@ def read_all(folder):
 
 
 CLIP = "-3Mwkq-7TV4"
-# data set -> a list of it, and what makes its tree one
+# dataset -> one of its lists, and what the tree needs to be recognised
 PLACES = {
     "own": ("own.csv", ()),
     "kinetics": ("l.csv", (f"singing/{CLIP}.mp4",)),
@@ -190,12 +188,12 @@ def test_a_field_of_ten_million_characters_is_bounded_in_memory_and_time(tmp_pat
         assert seconds < 10 and grown < 100, (name, seconds, grown)
 
 
-def test_a_pipe_or_a_link_to_nothing_in_a_lists_place_is_refused_at_once(tmp_path):
+def test_a_pipe_or_a_dead_link_in_place_of_a_list_is_refused_at_once(tmp_path):
     for kind, put in (("pipe", os.mkfifo), ("link", lambda path: path.symlink_to("gone"))):
         for dataset, (place, beside) in PLACES.items():
             folder = plant(tmp_path / f"{dataset} {kind}", place, *beside)
             (folder / place).unlink()
             put(folder / place)
     for name, (outcome, _, seconds, _) in read_all(tmp_path).items():
-        # One csv file of many is no list then.
+        # Then one of many csv files is not a list.
         assert outcome == ("read" if "kinetics" in name else "refused") and seconds < 10, name

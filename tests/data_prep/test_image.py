@@ -1,4 +1,4 @@
-"""Pictures from the web: every form and every damage ends in a JPEG or in a reason."""
+"""Pictures from the web: every format and every damage ends in a JPEG or in a reason."""
 
 import io
 import struct
@@ -33,12 +33,12 @@ def noise(height: int = 24, width: int = 40) -> np.ndarray:
 
 
 def photo(height: int = 60, width: int = 80) -> np.ndarray:
-    """Smooth enough for a JPEG to keep it."""
+    """Smooth enough to survive JPEG."""
     return cv2.resize(noise(6, 8), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def coded(picture, form: str = "PNG", **more) -> bytes:
-    """A picture file of an array or a picture of Pillow's."""
+    """A picture file from an array or a Pillow image."""
     picture = PIL.Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
     buffer = io.BytesIO()
     picture.save(buffer, form, **more)
@@ -51,18 +51,18 @@ def put(path: Path, content: bytes) -> Path:
 
 
 def read(path: Path, content: bytes, short_side: int = 256) -> np.ndarray:
-    """The picture of a file's content, before it becomes a JPEG."""
+    """The picture in a file, before it becomes a JPEG."""
     return read_picture(put(path, content), short_side, 100_000_000)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A part of a PNG."""
+    """A PNG chunk."""
     body = kind + data
     return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
-    """A PNG from its rows, each with a filter number in front."""
+    """A PNG from its rows, each preceded by a filter number."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
@@ -71,7 +71,7 @@ def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes) -> by
 # --- what is stored -------------------------------------------------------------------------------
 
 
-def test_the_stored_jpeg_shows_the_picture_in_the_quality_asked(tmp_path):
+def test_the_stored_jpeg_shows_the_picture_in_the_requested_quality(tmp_path):
     path = put(tmp_path / "a.png", coded(photo()))
     found = extract(Image(), path)
     assert (found.flags, found.duration_s, found.n_frames) == ((), 0.0, 1)
@@ -98,7 +98,7 @@ def test_the_shorter_side_shrinks_by_area_and_never_grows(tmp_path, short_side, 
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_comes_upright(tmp_path, orientation):
+def test_every_exif_orientation_is_turned_upright(tmp_path, orientation):
     content = coded(noise(), exif=exif_of(orientation))
     wanted = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(content))))
     assert np.array_equal(read(tmp_path / "a", content), wanted)
@@ -153,7 +153,7 @@ LOOKS = AVIF | {  # name -> (file, picture, most levels apart)
     **{f"moving {f}": (coded(FRAMES[0], f, **MOVING, **LOSSLESS[f]), RED, 0)
        for f in ("GIF", "PNG", "WEBP")},
     "phone's two": (coded(photo(), "MPO", save_all=True, append_images=FRAMES[:1]), photo(), 40),
-    # Orientations that are none turn nothing.
+    # Invalid orientations are ignored.
     **{f"exif {k}": (coded(noise(), exif=exif), noise(), 0) for k, exif in enumerate((
         exif_of(0), exif_of(9), exif_of(65535), exif_of(6)[:14], b"Exif\0\0MM\0*",
         b"Exif\0\0" + b"\xff" * 99,
@@ -162,7 +162,7 @@ LOOKS = AVIF | {  # name -> (file, picture, most levels apart)
 
 
 @pytest.mark.parametrize("name", LOOKS)
-def test_every_form_is_read_as_it_looks_whatever_its_name(tmp_path, name):
+def test_every_format_is_read_as_it_looks_whatever_its_name(tmp_path, name):
     content, wanted, slack = LOOKS[name]
     found = read(tmp_path / "named.jpg", content).astype(int)
     assert np.abs(found - np.asarray(wanted)).max() <= slack
@@ -182,7 +182,7 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400)
     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", b"GIF89a", b"\x89PNG\r\n\x1a\n",
     b"P6 1 1 255 \0\0\0", raw_png(0, 5, 8, 2, b""), coded(photo(), "TIFF"), HEIC,
 ], ids="empty zeros html jpeg eps gif png ppm no_width tiff heic".split())  # fmt: skip
-def test_what_is_no_picture_is_unreadable(tmp_path, content):
+def test_files_that_are_not_pictures_are_unreadable(tmp_path, content):
     with pytest.raises(Reject) as caught:
         extract(Image(), put(tmp_path / "a.jpg", content))
     heif = content == HEIC and "HEIF" in pictures._formats()
@@ -192,7 +192,7 @@ def test_what_is_no_picture_is_unreadable(tmp_path, content):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_picture_that_is_cut_off_is_refused_in_silence(
+def test_a_picture_that_is_cut_off_is_refused_without_output(
     tmp_path, form, monkeypatch, capfd, recwarn
 ):
     monkeypatch.setattr(PIL.ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as other libraries set it
@@ -208,7 +208,7 @@ def test_a_picture_that_is_cut_off_is_refused_in_silence(
     (PNG[:33] + chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(2 << 20))) + PNG[33:], PNG),
     (BAD_SUM, PNG), (JPEG[:-2], JPEG), (PROGRESSIVE[:-2], PROGRESSIVE), (b"\r\n" + JPEG, JPEG),
 ], ids="text profile bad_sum no_end progressive line_end".split())  # fmt: skip
-def test_what_is_no_picture_costs_no_picture(tmp_path, content, same):
+def test_damage_outside_the_pixels_loses_no_picture(tmp_path, content, same):
     assert np.array_equal(read(tmp_path / "a", content), read(tmp_path / "b", same))
 
 
@@ -216,21 +216,21 @@ def test_what_is_no_picture_costs_no_picture(tmp_path, content, same):
     *[data[:-lost] for data in (JPEG, PROGRESSIVE) for lost in (10, 20, 200)],
     *[BAD_SUM[:at] + bytes([BAD_SUM[at] ^ 255]) + BAD_SUM[at + 1 :] for at in (65, 220)],
 ])  # fmt: skip
-def test_what_lacks_more_than_that_is_no_picture(tmp_path, content):
+def test_damage_to_the_pixels_is_refused(tmp_path, content):
     assert refused(Image(), put(tmp_path / "a", content)) in ("bad_image", "unreadable")
 
 
 # --- limits ---------------------------------------------------------------------------------------
 
 
-def test_max_pixels_is_the_specs(tmp_path):
+def test_max_pixels_comes_from_the_spec(tmp_path):
     path = put(tmp_path / "a.png", coded(noise(20, 50)))
     assert extract(Image(max_pixels=1000), path).flags == ()
-    for most in (999, 400):  # Pillow's own limit of twice the number is met first
+    for most in (999, 400):  # Pillow's own limit, twice this number, applies first
         assert refused(Image(max_pixels=most), path) == "bad_image"
 
 
-# Growth of the memory in use in MB, after a small picture, by the pictures that follow.
+# Growth of the memory in use in MB by the pictures that follow a small one.
 GROWTH = """
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""CREMA-D and Kinetics-Sounds: names, lists, labels, and files that are no samples."""
+"""CREMA-D and Kinetics-Sounds: names, lists, labels, and files that are not samples."""
 
 import csv
 import io
@@ -68,12 +68,12 @@ def test_kinetics_names(youtube):
     "01234567890_000010_20.mp4", "01234567890.mp4.part", "01234567890.wav", "01234567890_٢.mp4",
     "0123456789ä.mp4", "0123456789 .mp4", "01234567890\n.mp4", "01234567890",
 ])  # fmt: skip
-def test_kinetics_names_that_are_none(name):
+def test_invalid_kinetics_names(name):
     assert kinetics.parse_name(name) is None
 
 
 def rows(*lines, header=HEADER, **how):
-    """A csv list as a spreadsheet writes it."""
+    """A csv list as written by a spreadsheet."""
     text = io.StringIO()
     csv.writer(text, **{"quoting": csv.QUOTE_ALL} | how).writerows([header.split(","), *lines])
     return text.getvalue()
@@ -152,7 +152,7 @@ def test_kinetics_rows_of_another_form_are_noted_with_their_line(tmp_path):
     assert noted["line 5"][0] == "open_quote" and "line 5: it opens a quote" in noted["line 5"][1]
 
 
-def test_other_classes_are_one_line_and_what_is_no_file_is_no_list(tmp_path):
+def test_other_classes_are_one_line_and_dead_links_and_pipes_are_no_lists(tmp_path):
     plant(tmp_path, FIRST, f"train/yoga/{A}.mp4", f"train/zumba/{B}.mp4", f"train/zumba/{A}_1.mp4")
     (tmp_path / "gone.csv").symlink_to("nowhere.csv")
     os.mkfifo(tmp_path / "pipe.csv")

@@ -1,4 +1,4 @@
-"""What the datasets share: walking a tree, lists of lines, and csv files that cannot be read."""
+"""Helpers shared by datasets: walking a tree, lists of lines, unreadable csv files."""
 
 import pytest
 from raw import plant
@@ -19,7 +19,7 @@ def test_walk_ignores_leftovers_and_follows_links_once(tmp_path):
     assert walk(root, skip=["skipped"]) == files
 
 
-def test_lines_have_no_mark_and_no_end_and_are_replaced_where_they_cannot_be_read(tmp_path):
+def test_lines_lose_their_mark_and_end_and_unreadable_bytes_are_replaced(tmp_path):
     plant(tmp_path, lists={"l": "\ufeffa b\r\n\r\nc\u2028d\x85e\x0bf\n é"})
     assert list(read_lines(tmp_path / "l")) == ["a b", "", "c\u2028d\x85e\x0bf", " é"]
     long = b"x" * MAX_LINE

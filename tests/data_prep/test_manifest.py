@@ -1,4 +1,4 @@
-"""Your own data: a manifest as the data set, and as the list of new files."""
+"""Custom data: a manifest as the dataset, and as the list of new files."""
 
 import csv
 import unicodedata
@@ -27,7 +27,7 @@ def write(path, header, rows):
 
 @pytest.fixture
 def pets(tmp_path):
-    """A function that writes the manifest of six pets, whose files are beside it."""
+    """A function that writes the manifest of six pets, with their files next to it."""
     for k in range(6):
         (tmp_path / f"{k}.wav").write_bytes(b"x")
 
@@ -86,12 +86,12 @@ def test_the_columns_decide_modalities_their_order_and_the_split(tmp_path):
     (("id", "label", "audio", "Audio"), "the column audio twice"),
     (("id", "label"), "one or more of audio, video"),
 ])  # fmt: skip
-def test_a_header_that_cannot_be_one_is_refused(tmp_path, header, words):
+def test_an_invalid_header_is_refused(tmp_path, header, words):
     with pytest.raises(UsageError, match=words):
         Manifest(write(tmp_path / "a.csv", header, [])).spec(Settings())
 
 
-def test_what_cannot_be_a_sample_is_listed_with_its_line(pets):
+def test_rows_that_cannot_be_samples_are_listed_with_their_line(pets):
     def damage(rows):
         rows[0][2], rows[1][1], rows[3][0] = "gone.wav", "", "p2"
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_a_sample_is_listed_with_its_line(pets):
     assert len(found.candidates) == 2 and found.listed == 6
 
 
-def test_a_text_may_go_on_over_several_lines(pets):
+def test_a_text_may_span_several_lines(pets):
     text = 'First line, with commas, and,\na "second", one\r\n\nlast'
     found = scan(pets(change=put(2, 3, text)))
     assert found.candidates[2].inline["text"] == text and len(found.candidates) == 6
@@ -148,7 +148,7 @@ def test_files_of_spreadsheets_and_of_pandas_are_read(pets, separator, encoding)
     ("cat", "Cat"), ("1", "01"), ("caf\u00e9", "cafe\u0301"), ("hot dog", "hot\u00a0 dog"),
     ("dog", "do\u200bg"), ("0", "0.0", "cat", "Cat", "CAT"),
 ])  # fmt: skip
-def test_classes_that_are_written_in_two_ways_are_noted(pets, labels):
+def test_classes_with_two_spellings_are_noted(pets, labels):
     def change(rows):
         for row, label in zip(rows, labels):
             row[1] = label
@@ -168,7 +168,7 @@ def test_splits_by_several_names(pets):
         scan(path)
 
 
-def test_the_data_set_s_name_is_of_its_file_and_its_content(pets):
+def test_the_datasets_name_comes_from_its_file_and_content(pets):
     path = pets()
     run, _ = resolve(["--dataset", str(path), "--method", "joint", "--vocabulary", "build"], "")
     name = f"pets-{file_digest(path)[:8]}"
@@ -194,7 +194,7 @@ def test_a_path_outside_is_refused_with_the_way_out(pets, tmp_path, path, words)
         scan(pets(change=put(0, 2, path)))
 
 
-def test_absolute_paths_and_links_work_where_the_user_names_the_root(pets, tmp_path):
+def test_absolute_paths_and_links_work_if_the_user_names_the_root(pets, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     (scratch / "0.wav").write_bytes(b"x")
@@ -211,7 +211,7 @@ def test_paths_as_other_systems_write_them(pets, tmp_path):
     composed, apart = (unicodedata.normalize(form, "chât.wav") for form in ("NFC", "NFD"))
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / apart).write_bytes(b"x")
-    (tmp_path / "b\\c.wav").write_bytes(b"x")  # a name of its own here, and no path
+    (tmp_path / "b\\c.wav").write_bytes(b"x")  # here a file name, not a path
 
     def change(rows):
         rows[0][2], rows[1][2], rows[2][2] = f"a\\{composed}", "b\\c.wav", "./3.wav"
@@ -261,7 +261,7 @@ def test_new_files_have_the_columns_of_the_run_s_modalities(tmp_path):
     (Flow("precomputed"), "u/a;v/a", ("u/a", "v/a")),
     (Flow("precomputed"), "u/a", "not two folders"),
     (Flow("precomputed"), "u/a;../a", "line 2: .* leaves the folder"),
-    (Flow("dis", of_folder=30), "u/a;v/a", ("u/a", "v/a")),  # as in trees of the official code
+    (Flow("dis", of_folder=30), "u/a;v/a", ("u/a", "v/a")),  # as in trees for the official code
     (Flow("dis", of_folder=30), "a.avi", ("a.avi",)),
 ])  # fmt: skip
 def test_new_flow_is_two_folders_or_a_video(tmp_path, spec, cell, due):

@@ -1,4 +1,4 @@
-"""Video: frames by time, pixels, damaged files, whole samples, and the model's view of them."""
+"""Video: frames by time, pixels, damaged files, complete samples, and the model's view of them."""
 
 from bisect import bisect_right
 from pathlib import Path
@@ -43,7 +43,7 @@ def indices(path: Path, **spec) -> list[int]:
     ("a.avi", "mpeg4", {}), ("b.avi", "mpeg4", {"bf": "2"}),
 ])  # fmt: skip
 def test_frames_at_the_middle_of_seconds(tmp_path, name, codec, options):
-    path = write_clip(tmp_path / name, 40, codec=codec, options=options)  # 10 a second
+    path = write_clip(tmp_path / name, 40, codec=codec, options=options)  # 10 per second
     assert indices(path, fps=1.0) == [5, 15, 25, 35]
     assert indices(path, fps=1.0, max_frames=2) == [5, 15]
     assert indices(path, positions=4) == [5, 15, 25, 35]
@@ -59,7 +59,7 @@ def test_frames_at_the_middle_of_seconds(tmp_path, name, codec, options):
     ("a.flv", "flv", 30, {}),
 ])  # fmt: skip
 def test_stored_frames_are_those_of_a_full_decoding(tmp_path, name, codec, gop, options):
-    """Although packets before a keyframe, and pictures that no other needs, are left out."""
+    """Even though packets before a keyframe and non-reference pictures are skipped."""
     still = texture(48, 64)[:, :, None].repeat(3, 2)
     moving = np.stack([np.roll(still, (k, 2 * k), (0, 1)) for k in range(40)])
     rate = 25 if name == "a.mpg" else 10
@@ -93,13 +93,13 @@ def test_no_more_is_decoded_than_the_wanted_frames_need(tmp_path, monkeypatch):
     assert (found.n_frames, found.duration_s) == (300, 30.0) and passes[-1].read < 60
     path = write_clip(tmp_path / "b.mp4", 40, options={"bf": "3"}, gop=40)
     frames.clear()
-    assert indices(path, positions=1) == [20] and len(frames) < 15  # of 21: some no other needs
+    assert indices(path, positions=1) == [20] and len(frames) < 15  # of 21: some are non-reference
 
 
 def test_variable_frame_rate(tmp_path):
     times = [0, 40, 80, 120, 160, 1400, 1440, 2600, 2640, 2680]
     path = write_clip(tmp_path / "a.mp4", times, options={"bf": "2"})
-    # At 0.5 and 1 s the fifth frame is on the screen, at 2 s the seventh.
+    # At 0.5 and 1 s the fifth frame is shown, at 2 s the seventh.
     assert indices(path, fps=1.0) == [4, 6, 6]
     assert indices(path, positions=2) == [4, 6]
     assert extract(SECOND, path).duration_s == pytest.approx(2.72, abs=0.01)
@@ -115,7 +115,7 @@ def test_nonsense_frame_rates(tmp_path):
     ({"fps": 5.0}, [2, 7, 12, 17, 22, 27, 32, 37]),
 ])  # fmt: skip
 def test_packed_frames_are_picked_in_their_order_also_of_a_cut_clip(tmp_path, spec, expected):
-    path, video = pack(tmp_path / "a.avi", 40), Video(codec="raw", **spec)  # 25 a second
+    path, video = pack(tmp_path / "a.avi", 40), Video(codec="raw", **spec)  # 25 per second
     assert [index_of(image[:12]) for image in images(video, path)] == expected
     found = extract(video, path)
     assert (found.flags, found.n_frames, found.duration_s) == ((), 40, 1.6)
@@ -203,7 +203,7 @@ def test_scaling(tmp_path, size, spec, shape):
 
 def test_a_converter_kept_from_frame_to_frame_gives_the_pixels_of_a_fresh_one():
     rng, formats = np.random.default_rng(0), ["yuv420p", "yuvj420p", "yuv422p10le", "gray", "rgb24"]
-    frames = []  # size, pixel format, range and colour space change from one to the next
+    frames = []  # size, pixel format, range and colour space change between frames
     for k in range(60):
         content = rng.integers(0, 256, (*[(48, 64), (50, 66), (240, 322)][k % 3], 3), np.uint8)
         frame = av.VideoFrame.from_ndarray(content, "rgb24").reformat(format=formats[k % 5])
@@ -264,13 +264,13 @@ WHOLE, MIRRORED = (
 
 
 def view_of(augment, draw: Draw):
-    """The input made of a clip whose three frames are one and the same texture."""
+    """The model input from a clip whose three frames are the same texture."""
     video = Video(codec="raw", short_side=None, frames=3, augment=augment)
     return video.to_input([video.pack(IMAGE)] * 3, draw)
 
 
 def views_of(augment):
-    """Twelve of them in training, every other mirrored."""
+    """Twelve training views, every second one mirrored."""
     return [view_of(augment, Draw(32, np.random.default_rng(k), bool(k % 2))) for k in range(12)]
 
 
@@ -279,13 +279,13 @@ def alike(frames):
 
 
 @pytest.mark.parametrize("augment", ["crop_flip", "flip", "rotate_flip", "none"])
-def test_frames_of_a_clip_share_what_is_drawn(augment):
+def test_frames_of_a_clip_share_random_draws(augment):
     views = views_of(augment)
     assert all(alike(frames) for frames in views)
     assert alike(views) == (augment == "none")
 
 
-def test_what_is_drawn_apart_differs_and_nothing_is_drawn_in_evaluation():
+def test_separate_draws_differ_and_nothing_is_drawn_in_evaluation():
     assert not any(alike(frames) for frames in views_of("crop_flip_apart"))
     coins = [[np.array_equal(f, MIRRORED) for f in frames] for frames in views_of("flip_apart")]
     for turned, frames in zip(coins, views_of("flip_apart")):
@@ -295,7 +295,7 @@ def test_what_is_drawn_apart_differs_and_nothing_is_drawn_in_evaluation():
 
 
 @pytest.mark.parametrize("augment,u", [("flip_apart", 200), ("flip", 55)])
-def test_u_changes_its_sign_with_a_shared_flip_alone(augment, u):
+def test_u_changes_its_sign_only_with_a_shared_flip(augment, u):
     level = cv2.imencode(".png", np.full((8, 8), 200, np.uint8))[1].tobytes()
     draw = Draw(8, np.random.default_rng(0), flip=True)
     out = Flow(frames=3, augment=augment).to_input([level] * 6, draw)
@@ -315,7 +315,7 @@ def test_kinetics_frames_are_those_of_the_release():
         (6, [[1], [1], [1]], [1, 1, 1]),
         (8, [[1, 2], [3, 4], [5, 6]], [1, 3, 5]),
         (10, [[1, 2, 3], [4, 5, 6], [7, 8, 9]], [1, 4, 7]),
-        (9, [[1, 2, 3], [4, 5, 6], [7, 8]], [1, 4, 7]),  # it would ask for a tenth: the last
+        (9, [[1, 2, 3], [4, 5, 6], [7, 8]], [1, 4, 7]),  # it would need a tenth: use the last
         (30, [list(range(1, 10)), [9], [9]], [5, 15, 25]),
         (1, [[0], [0], [0]], [0, 0, 0]),
     ):

@@ -1,4 +1,4 @@
-"""CMU-MOSI: pickles of both families, ratings, ids and parts, and what the model sees of them."""
+"""CMU-MOSI: both families of pickles, ratings, ids and parts, and what the model sees."""
 
 import pickle
 
@@ -74,7 +74,7 @@ FLAWS = [
 
 
 @pytest.mark.parametrize(("train", "due"), FLAWS)
-def test_a_clip_with_a_flaw_costs_itself_alone(tmp_path, train, due):
+def test_a_clip_with_a_flaw_affects_no_others(tmp_path, train, due):
     found = scan("mosi", write(tmp_path, parts_of(train=train)))
     ((name, source, reason),) = rejects(found)
     assert (name, reason) == due and source == "aligned_50.pkl" and len(found.candidates) == 5
@@ -122,7 +122,7 @@ def test_clips_of_one_video_differ_in_their_times(tmp_path):
 @pytest.mark.parametrize(
     "place", ["", "Processed", "MOSI/Processed", "CMU-MOSI", "cmu_mosi/Processed"]
 )
-def test_places_of_the_file(tmp_path, place):
+def test_locations_of_the_file(tmp_path, place):
     write(tmp_path / place, parts_of())
     write(tmp_path / "MOSEI/Processed", parts_of(train=part(["other$_$1"])))
     found = scan("mosi", tmp_path)
@@ -131,7 +131,7 @@ def test_places_of_the_file(tmp_path, place):
     assert len(found.candidates) == 6
 
 
-def test_what_is_beside_the_file_and_what_else_is_in_the_root(tmp_path):
+def test_other_files_next_to_the_file_and_in_the_root(tmp_path):
     write(tmp_path, parts_of(False), "mosi_data.pkl")
     with pytest.raises(UsageError, match="it holds is for --feature_files mult_aligned"):
         scan("mosi", tmp_path)
@@ -142,7 +142,7 @@ def test_what_is_beside_the_file_and_what_else_is_in_the_root(tmp_path):
     assert rejects(found) == [("label", "label.csv", "unknown_name")]
 
 
-def test_the_only_variant_there_is_is_taken_and_said(tmp_path, capsys):
+def test_the_only_variant_present_is_used_and_reported(tmp_path, capsys):
     write(tmp_path, parts_of(False), "mosi_data_noalign.pkl")
     assert mosi.detect(tmp_path) == {"feature_files": "mult_unaligned"}
     words = ["--dataset", "mosi", "--method", "Joint", "--dataset_root", str(tmp_path)]
@@ -177,7 +177,7 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, parts):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_what_is_stored_is_what_was_generated(tmp_path, name):
-    """No padding of either family, float32, zeros for what is not finite."""
+    """No padding from either family, float32, zeros instead of non-finite values."""
     root, settings = tmp_path / "raw", Settings(feature_files=name)
     write_tree("mosi", root, 10, truth_path=tmp_path / "t.csv", layout=name, corrupt_each=2)
     data = Prepared(prepare("mosi", root, tmp_path / "data", settings, workers=1, max_bad=1))

@@ -1,7 +1,7 @@
 """The numbers of the authors' release: sound, frames, pictures and splits.
 
-Each case goes through the code that prepares and reads samples. Texts and the trees of files are
-tested with the tests of texts and of layouts.
+Each case runs through the code that prepares and reads samples. Texts and file trees are tested
+with texts and layouts.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from models.build import Choice, build_encoder
 
 
 def wave_of(formula):
-    """The wave that a case's formula describes, float32, and its rate."""
+    """The wave given by a case's formula, float32, and its rate."""
     rate, count = map(int, re.findall(r"\d+", formula)[:2])
     if "zeros" in formula:
         return np.zeros(count, np.float32), rate
@@ -81,7 +81,7 @@ def test_the_filter_bank(variant, given, expect, tmp_path):
 
 
 def reachable(stored, rule):
-    """What three draws of a training view can give, each as the list of its places."""
+    """The possible results of three draws of a training view, each as a list of positions."""
     drawn = [choose_frames(stored, 3, np.random.default_rng(seed), rule) for seed in range(400)]
     return [sorted(set(places)) for places in zip(*drawn)]
 
@@ -102,7 +102,7 @@ def test_the_frames_of_a_view(variant, given, expect, tmp_path):
             (name, *_) = (m for m in ("flow", "video") if m in run.spec)
             assert refused(run.layout.spec(settings)[name], clip) == "few_frames"
             continue
-        flat = variant != "ucf101"  # else frames are counted from 1, and there are those of flow
+        flat = variant != "ucf101"  # else frames count from 1, and there are flow frames
         for name, stored, key in (("video", count if flat else 6, "rgb"), ("flow", count, "flow")):
             if name in run.spec:
                 train, val = (wanted[k] if flat else wanted[k][key] for k in ("train", "val"))
@@ -113,7 +113,7 @@ def test_the_frames_of_a_view(variant, given, expect, tmp_path):
 
 
 def picture_of(formula):
-    """[H, W, channels] of the formulas in a case's words."""
+    """[H, W, channels] from the formulas of a case."""
     width, height = map(int, re.search(r"(\d+) wide, (\d+) high", formula).groups())
     y, x = np.mgrid[:height, :width]
     channels = [7 * x + 3 * y, 5 * x + 11 * y] + ([x * y] if "RGB" in formula else [])
@@ -147,7 +147,7 @@ def test_the_evaluation_view_of_a_picture(variant, given, expect):
 
 
 def labels_of(formula, count):
-    """The label of each sample of the pool, from a case's words."""
+    """The label of each sample in the pool of a case."""
     if sizes := re.match(r"class c \[(.+)\] times", formula):
         return [c for c, size in enumerate(sizes[1].split(",")) for _ in range(int(size))]
     rule = formula.split(": ")[1].replace("mod", "%").replace("3k", "3 * k")
@@ -155,7 +155,7 @@ def labels_of(formula, count):
 
 
 def prepared_pool(folder, dataset, labels, lost):
-    """A finished prepared folder whose order of ids is the lists' turned round."""
+    """A finished prepared folder whose ids are in reverse order of the lists."""
     layout, spec = datasets.load(dataset), {"video": Video()}
     ids = [f"{len(labels) - k:05d}" for k in range(len(labels))]
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""The benchmark of the preparation compares like with like."""
+"""The preparation benchmark compares like with like."""
 
 import cv2
 import numpy as np

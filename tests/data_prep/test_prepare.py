@@ -1,6 +1,6 @@
 """Preparation: workers, changed or damaged files, refusals; and the loader.
 
-What holds of every data set (damage, equal bytes, kills) is in tests/contracts/test_datasets.py.
+Tests for every dataset (damage, equal bytes, kills) are in tests/contracts/test_datasets.py.
 """
 
 import os
@@ -30,7 +30,7 @@ DEMO = datasets.load("demo").Settings()
 
 @pytest.fixture
 def folder(demo_data, tmp_path):
-    """A copy of the prepared demo set."""
+    """A copy of the prepared demo dataset."""
     source = next((demo_data[1] / "demo").iterdir())
     return shutil.copytree(source, tmp_path / source.name)
 
@@ -39,7 +39,7 @@ def folder(demo_data, tmp_path):
 
 
 def misbehave(item: str) -> str:
-    """Work that a worker process does in these tests."""
+    """The work of a worker process in these tests."""
     if item == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
     if item == "hang":
@@ -49,7 +49,7 @@ def misbehave(item: str) -> str:
     return item.upper()
 
 
-def test_a_worker_that_dies_hangs_or_raises_costs_its_own_item_alone():
+def test_a_worker_that_dies_hangs_or_raises_loses_only_its_item():
     items = ["a", "die", "b", "hang", "raise", *"cdefghijklmnop"]
     with Pool(misbehave, 2, limit_s=2.0) as pool:
         results = dict(zip(items, pool.map(items)))
@@ -59,7 +59,7 @@ def test_a_worker_that_dies_hangs_or_raises_costs_its_own_item_alone():
         assert state == CRASHED and words in text
 
 
-def test_a_pool_that_is_left_early_waits_for_no_answer():
+def test_a_pool_that_is_closed_early_does_not_wait_for_answers():
     with Pool(misbehave, 2, limit_s=600.0) as pool:
         assert next(pool.map(["a", "hang", "hang", *"bcde"])) == (DONE, "A")
         begun = time.monotonic()
@@ -97,7 +97,7 @@ def test_files_of_the_same_names_and_sizes_are_told_apart_by_their_content(tmp_p
     clip = sorted((root / "clips").glob("*.wav"))[0]
     content, status = bytearray(clip.read_bytes()), clip.stat()
     clip.touch()
-    check_source(made, "demo", root, DEMO)  # the same content, however old
+    check_source(made, "demo", root, DEMO)  # the same content, only a different age
     content[len(content) // 2] ^= 1
     clip.write_bytes(content)
     os.utime(clip, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
@@ -119,7 +119,7 @@ def test_too_many_rejects_leave_the_set_unfinished_and_status_3(tmp_path):
     assert again.returncode == 0, again.stderr
 
 
-# A prepared folder that is not as it was ----------------------------------------------------------
+# A prepared folder that was changed ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("harm", "words"), [
@@ -136,7 +136,7 @@ def test_an_unfinished_or_damaged_folder_is_refused(folder, harm, words):
         Prepared(folder)
 
 
-def test_pairs_of_which_some_are_lost_are_refused(folder):
+def test_incomplete_pairs_are_refused(folder):
     how = (Split("paper", 0), "test", ["audio", "video"])
     sources, _ = Prepared(folder).pairs(*how)
     path = folder / "splits" / "paper-seed0.pairs-test.csv"
@@ -218,7 +218,7 @@ def test_a_plan_replaces_the_list_and_its_columns_follow(demo_data):
         assert (batch["keep"] == batch["index"] * 10).all() and batch["index"].max() == 4
 
 
-def test_augmentation_depends_on_seed_epoch_and_place_alone(tmp_path):
+def test_augmentation_depends_only_on_seed_epoch_and_position(tmp_path):
     root = tmp_path / "raw"
     write_cremad(root, 3, truth_path=tmp_path / "truth.csv")
     layout = datasets.load("cremad")

@@ -89,7 +89,7 @@ def test_a_list_of_that_name_in_a_download_is_no_release_tree(tmp_path, dataset,
 
 
 @pytest.mark.parametrize("dataset", SETS)
-def test_a_tree_that_is_not_whole_is_refused(tmp_path, dataset):
+def test_an_incomplete_tree_is_refused(tmp_path, dataset):
     write_release(dataset, tmp_path, 2, 2)
     folder = {"cremad": "AudioWAV", "kinetics": "audios", "food101": "images/test"}
     for name in (*LISTS[dataset], folder.get(dataset, "flows_v")):
@@ -118,7 +118,7 @@ NOWHERE = {
 
 
 @pytest.mark.parametrize("dataset", SETS)
-def test_a_row_that_is_no_sample_costs_itself_alone(tmp_path, dataset):
+def test_a_row_that_is_not_a_sample_affects_no_others(tmp_path, dataset):
     write_release(dataset, tmp_path, 3, 2)
     path, due = tmp_path / next(iter(LISTS[dataset])), dict(NOWHERE)
     if dataset == "ucf101":  # below a class: "ApplyEyeMakeup//etc/shadow.avi"
@@ -165,7 +165,7 @@ def test_the_list_s_class_wins_over_the_name_s(tmp_path, dataset, file, old, new
     assert label in {c.label for c in found.candidates} and len(found.candidates) == 20
 
 
-# folders whose entries no list names -> reasons of a folder of pictures, and of a file a.wav
+# folders with entries in no list -> reasons for a folder of pictures and for a file a.wav
 SOUNDS, PICTURES = ("unknown_name", "no_label"), ("no_label", "unknown_name")
 UNLISTED = {
     "cremad": {"AudioWAV": SOUNDS, "visual_frames": PICTURES},
@@ -176,7 +176,7 @@ UNLISTED = {
 
 
 @pytest.mark.parametrize("dataset", SETS)
-def test_what_no_list_names_is_one_line_each(tmp_path, dataset):
+def test_each_unlisted_entry_is_one_line(tmp_path, dataset):
     write_release(dataset, tmp_path, 3, 2)
     expected = {"more": "unknown_name", "caf\udce9": "unknown_name"}
     (tmp_path / "more").mkdir()

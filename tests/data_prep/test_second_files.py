@@ -1,4 +1,4 @@
-"""Several files of one sample: the first that decodes is read, sound and picture from the same."""
+"""Several files of one sample: the first that decodes gives both sound and picture."""
 
 import PIL.Image
 import pytest
@@ -21,7 +21,7 @@ def sample(root, *names: str, **settings):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A whole clip; one of sound alone and one of pictures alone; an empty one and two cut ones."""
+    """A complete clip, one with only sound, one with only pictures, an empty one, two cut ones."""
     root = tmp_path_factory.mktemp("files")
     write_clip(root / "whole.mp4", 40, wave=noise(4))
     write_clip(root / "dark.mp4", 0, wave=noise(4))
@@ -45,7 +45,7 @@ def test_sound_and_picture_come_from_the_first_file_that_has_both(files, first, 
     assert (row["audio"], row["video"]) == (whole["audio"], whole["video"])
 
 
-def test_what_is_cut_or_stands_in_is_taken_only_where_no_file_has_both_in_full(files):
+def test_cut_files_and_stand_ins_are_used_only_if_no_file_has_both_in_full(files):
     row = sample(files, "half.avi", "mute.mp4")
     assert row["sources"] == "half.avi;half.avi" and "truncated" in row["flags"].split(";")
     row = sample(files, "empty.mp4", "mute.mp4", allow_missing=True)

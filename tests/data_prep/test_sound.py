@@ -1,4 +1,4 @@
-"""Sound: waves as they are in the files, spectrograms of them, and what is odd or damaged."""
+"""Sound: waves from files, their spectrograms, and odd or damaged files."""
 
 import math
 import struct
@@ -52,7 +52,7 @@ def test_stft_agrees_with_librosa(rate, seconds, n_fft, hop, shape):
 
 
 @pytest.mark.parametrize("source,target,slack", [
-    (44100, 16000, 2e-3), (44099, 22050, 0.07),  # taken for a rate near it: 22 us late after 1 s
+    (44100, 16000, 2e-3), (44099, 22050, 0.07),  # treated as a nearby rate: 22 us late after 1 s
 ])  # fmt: skip
 def test_resampling_keeps_a_tone_in_little_memory(source, target, slack, monkeypatch):
     used, made = [], sound._resampler
@@ -77,7 +77,7 @@ def test_stft_tiles_and_clips_and_fbank_pads_with_zeros(tmp_path):
     values, bank = spectrogram(BANK, path), sound.fbank(torch.from_numpy(wave), 16000, 128, 1024)
     assert np.abs(values - bank.numpy()).max() < 0.01
     assert (values[:, 73:] == 0).all() and (values[:, :73] != 0).any(0).all()
-    # The mean of what is cut off is not taken off: each window loses its own in any case.
+    # The mean of the cut part is not subtracted: each window loses its own mean anyway.
     long = torch.from_numpy(noise(12, 1, 16000)[0])
     whole = sound.fbank(long, 16000, 128, 2000)
     assert torch.allclose(BANK.spectrogram(long), whole[:, :1024], atol=1e-3)
@@ -169,14 +169,14 @@ def test_missing_empty_and_silent_sound(tmp_path):
 # --- damage and oddities --------------------------------------------------------------------------
 
 
-def test_what_is_not_finite_is_refused(tmp_path):
+def test_sound_that_is_not_finite_is_refused(tmp_path):
     wave = noise(1, 1)[0]
     wave[100] = np.nan
     assert refused(Audio(), written(tmp_path / "b.wav", wave, subtype="FLOAT")) == "bad_values"
 
 
 def wav(path, payload, size=None, channels=1):
-    """A WAV file of 16 bits whose header announces `size` bytes of sound."""
+    """A 16-bit WAV file whose header claims `size` bytes of sound."""
     block = channels * 2
     fmt = struct.pack("<HHIIHH", 1, channels, RATE, RATE * block, block, 16)
     size = len(payload) if size is None else size
@@ -188,7 +188,7 @@ def wav(path, payload, size=None, channels=1):
 @pytest.mark.parametrize(("size", "flags"), [
     (0, ()), (0xFFFFFFFF, ()), (2_000_000_000, ()), (2 * len(PCM) + 4000, ("truncated",)),
 ])  # fmt: skip
-def test_a_length_that_the_header_has_wrong(tmp_path, size, flags):
+def test_a_wrong_length_in_the_header(tmp_path, size, flags):
     found = extract(SHORT, wav(tmp_path / "a.wav", PCM.tobytes(), size))
     plain = extract(SHORT, wav(tmp_path / "b.wav", PCM.tobytes()))
     assert found.flags == flags and found.payload == plain.payload
@@ -198,7 +198,7 @@ def test_a_length_that_the_header_has_wrong(tmp_path, size, flags):
     ("PCM_16", "LITTLE"), ("PCM_16", "BIG"), ("MS_ADPCM", "LITTLE"), ("IMA_ADPCM", "LITTLE"),
 ])  # fmt: skip
 @pytest.mark.parametrize(("share", "flags"), [(1.0, ()), (0.6, ("truncated",))])
-def test_wav_of_every_form_is_known_to_be_cut(tmp_path, subtype, endian, share, flags):
+def test_a_cut_wav_is_recognised_in_every_format(tmp_path, subtype, endian, share, flags):
     path = written(tmp_path / "a.wav", PCM, RATE, subtype=subtype, endian=endian, format="WAV")
     assert extract(SHORT, cut(path, share)).flags == flags
 
@@ -209,11 +209,11 @@ def hiss(level):
 
 @pytest.mark.parametrize(("second", "flags"), [
     (-PCM, ("one_channel",)),
-    # As two microphones, or a lossy codec, leave them: what remains of the mix is no sound.
+    # As two microphones or a lossy codec leave them: the mix is practically silent.
     (-0.98 * PCM, ("one_channel",)), (-np.roll(PCM, 1), ("one_channel",)),
     (hiss(100) - PCM, ("one_channel",)), (0 * PCM, ()), (PCM, ()), (hiss(8000), ()),
 ])  # fmt: skip
-def test_channels_that_cancel_give_way_to_the_loudest(tmp_path, second, flags):
+def test_the_loudest_channel_replaces_channels_that_cancel(tmp_path, second, flags):
     both = np.stack([PCM, np.clip(second, -32768, 32767)], 1).astype("<i2")
     path = wav(tmp_path / "a.wav", both.tobytes(), channels=2)
     assert extract(SHORT, path).flags == flags
@@ -223,7 +223,7 @@ def test_channels_that_cancel_give_way_to_the_loudest(tmp_path, second, flags):
 
 
 def tracks(path, *waves, start=0.0, picture=False):
-    """An mkv of AAC tracks that begin at `start` seconds, beside a picture from 0 on."""
+    """An mkv with AAC tracks that begin at `start` seconds and a picture from 0 on."""
     with av.open(str(path), "w") as out:
         shown = out.add_stream("libx264", rate=10, pix_fmt="yuv420p") if picture else None
         streams = [out.add_stream("aac", rate=RATE, layout="mono") for _ in waves]

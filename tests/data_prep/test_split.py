@@ -38,7 +38,7 @@ def test_sizes_are_those_of_the_papers_table_5(total, second, sizes):
 
 
 @pytest.mark.parametrize("total", [90, 170, 180, 7])
-def test_sizes_are_right_where_a_float_is_one_short(total):
+def test_sizes_are_right_even_if_a_float_is_one_short(total):
     train, val, test = paper_counts(total)
     assert train == 7 * total // 10 and train + val + test == total
 
@@ -52,7 +52,7 @@ def test_every_class_is_in_every_part_in_proportion_and_the_seed_decides_the_dra
     assert parts == split_paper(ids, labels, 0, SECOND) != split_paper(ids, labels, 1, SECOND)
 
 
-def test_one_clip_less_moves_few():
+def test_removing_one_clip_moves_few_others():
     ids, labels = [f"clip{k}" for k in range(1000)], [k % 4 for k in range(1000)]
     before = dict(zip(ids, split_paper(ids, labels, 0, SECOND)))
     after = dict(zip(ids[1:], split_paper(ids[1:], labels[1:], 0, SECOND)))
@@ -65,7 +65,7 @@ def split(rule, n=60, groups=None, declared=None, labels=None, classes=3):
     return make_split(Split(rule, 0), ids, *facts, names, SECOND)
 
 
-def test_the_group_rule_tears_no_group_apart_and_fills_all_parts():
+def test_the_group_rule_splits_no_group_and_fills_all_parts():
     groups = [f"actor{k % 12}" for k in range(60)]
     parts = split("group", groups=groups)
     assert len(set(zip(parts, groups))) == 12 and set(parts) == set(PARTS)
@@ -120,7 +120,7 @@ def test_partners_of_the_release_are_a_permutation_within_each_batch_of_64():
     assert (places == release_partners(150)).all()
 
 
-# The draw of the release; its golden numbers are in test_official_inputs.py -----------------------
+# The release's draw; its golden numbers are in test_official_inputs.py -----------------------
 
 POOL = [Listed(f"s{k:02d}", k % 3) for k in range(60)]
 IDS = [row.id for row in POOL]

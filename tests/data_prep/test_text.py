@@ -43,7 +43,7 @@ def texts(count=300, seed=0):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
-    """A folder with a vocabulary, as a prepared one has it."""
+    """A folder with a vocabulary, like a prepared one."""
     folder = tmp_path_factory.mktemp("shelf")
     more = "[ sep cls pad mask ] " * 5
     (folder / "vocab.txt").write_bytes(build_vocabulary([*texts(), more], 4000))
@@ -55,7 +55,7 @@ def words_of(folder):
 
 
 def stored(text, spec, folder):
-    """(ids, segments) of a text or a pair, and the rest of what is extracted."""
+    """(ids, segments) of a text or a pair, and the other extracted values."""
     found = extract(spec, inline=text, folder=folder)
     ids, segments = found.payload
     return np.frombuffer(ids, np.uint16).tolist(), list(segments), found
@@ -78,7 +78,7 @@ def test_plain_cleaning(raw, cleaned):
 
 @cases("text")
 def test_the_releases_texts(variant, given, expect):
-    """Its cleaning; and its tokens, where ELECTRA's own vocab.txt is at hand: ELECTRA_FOLDER."""
+    """Its cleaning, and its tokens if ELECTRA_FOLDER has ELECTRA's own vocab.txt."""
     *raw, long = given["texts"]
     assert long == "'word ' 600 times"
     raw, rows = [*raw, "word " * 600], expect["rows"]
@@ -130,7 +130,7 @@ HEAD = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n"
     (HEAD.encode() + b"".join(b"w%d\n" % k for k in range(1 << 16)), "more than 65536 lines"),
     (HEAD.encode() + b"w" * (9 << 20), "more than 65536 lines"),
 ])  # fmt: skip
-def test_what_is_no_vocabulary_is_refused(tmp_path, content, words):
+def test_invalid_vocabularies_are_refused(tmp_path, content, words):
     if content is not None:
         (tmp_path / "vocab.txt").write_bytes(content)
     with pytest.raises(UsageError) as error:
@@ -150,7 +150,7 @@ def test_a_built_vocabulary_is_the_same_in_any_order_and_in_other_processes():
 
 
 @pytest.mark.parametrize("most", [20, 60, 4000])
-def test_what_a_built_vocabulary_holds(most):
+def test_what_a_built_vocabulary_contains(most):
     lines = build_vocabulary(texts(), most).decode().split("\n")[:-1]
     assert tuple(lines[:5]) == SPECIAL and len(lines) == len(set(lines)) <= most
     assert "A" not in "".join(lines[5:]) and "é" not in "".join(lines)  # uncased, accents folded
@@ -211,7 +211,7 @@ def test_tokens_are_those_of_the_libraries_own_bert_tokenizer(shelf):
 
 @pytest.mark.parametrize("first", [0, 1, 5, 6, 11, 30])
 @pytest.mark.parametrize("most", [8, 13, 14])
-def test_a_pair_is_cut_as_berts_script_cuts_it(shelf, first, most):
+def test_a_pair_is_cut_as_in_berts_script(shelf, first, most):
     words, spec = words_of(shelf), text_spec(str(shelf), most, pair=True)
     for second in (0, 1, 5, 6, 12, 30):
         a, b = ["apple"] * first, ["pie"] * second
@@ -250,7 +250,7 @@ def test_a_vocabulary_replaced_under_the_same_name_is_noticed(shelf, tmp_path):
     assert before != stored("apple", spec, tmp_path)[0] == [2, 4, 3]
 
 
-def test_texts_for_a_built_vocabulary_are_stored_as_they_are_once_clean(shelf, tmp_path):
+def test_texts_for_a_built_vocabulary_are_stored_as_cleaned_text(shelf, tmp_path):
     spec, own = (text_spec(v, 40, True, "release") for v in ("build", str(shelf)))
     pair = ["RT #niño pies! http://x.y z", "我 a"]
     found = extract(spec, inline=pair)
@@ -266,7 +266,7 @@ def test_texts_for_a_built_vocabulary_are_stored_as_they_are_once_clean(shelf, t
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A prepared manifest of 60 texts; each part of its own split has a word that no other has."""
+    """A prepared manifest of 60 texts; each part of its split has a word that no other part has."""
     folder = tmp_path_factory.mktemp("own")
     own = {"train": "plum", "val": "quince", "test": "zebra"}
     with open(folder / "own.csv", "w", newline="", encoding="utf-8") as handle:
@@ -279,7 +279,7 @@ def prepared(tmp_path_factory):
     return Prepared(prepare(str(folder / "own.csv"), folder, folder / "data", settings))
 
 
-def test_a_built_vocabulary_is_that_of_the_train_part_alone_and_made_once(prepared):
+def test_a_built_vocabulary_uses_only_the_train_part_and_is_made_once(prepared):
     path = prepared.vocabulary("official", 0)
     assert path == prepared.folder / "splits" / "official-seed0.vocab.txt"
     words = path.read_text().split("\n")
@@ -316,7 +316,7 @@ def test_batches_are_as_wide_as_their_longest_text(prepared):
         assert [x.shape[2] for x in together] == longest
 
 
-def test_nothing_but_padding_is_cut():
+def test_only_padding_is_trimmed():
     x, vectors = np.zeros((2, 3, 9), np.int32), np.zeros((2, 9, 5), np.float32)
     assert Text().trim(x).shape == (2, 3, 1)
     x[0, 2, :4], x[1, 2, :6], vectors[1, 6, 2] = 1, 1, 1  # a token's own id may be 0
@@ -327,7 +327,7 @@ def test_nothing_but_padding_is_cut():
 
 
 def body_of(readout, folder):
-    """Tiny, or what a folder of pretrained weights holds: there the first token is read."""
+    """The tiny model, or one from a folder of pretrained weights, which reads the first token."""
     if readout == "largest":
         return text_body("tiny", False, 50, 512)
     config = transformers.ElectraConfig(**TINY | {"readout": "first"}, vocab_size=50)
@@ -343,7 +343,7 @@ def test_features_are_those_of_the_readout_and_independent_of_padding(readout, t
     for row, used in zip(x, np.linspace(3, 40, 6).astype(int)):
         row[0, :used], row[2, :used] = torch.from_numpy(draw.integers(5, 50, used)), 1
     features = encoder(x)
-    x[:, 0][x[:, 2] == 0] = 7  # what the padding holds
+    x[:, 0][x[:, 2] == 0] = 7  # content of the padding
     assert (encoder(x) - features).abs().max() < 1e-6
     for row, feature in zip(x, features):
         alone = torch.from_numpy(Text().trim(row[None].numpy()))

@@ -1,4 +1,4 @@
-"""The two sets of tweets with pictures: their lists."""
+"""The lists of the two datasets of tweets with pictures."""
 
 import pytest
 from raw import kept, plant, rejects, scan
@@ -11,7 +11,7 @@ from data_prep.datasets.lists import MAX_LINE
 
 
 def sarcasm_tree(root, train=(), val=(), test=(), folder="text", images=None):
-    """The three lists of `lines`, and the pictures of the ids that they name."""
+    """Writes the three lists of `lines`, and pictures for their ids."""
     lists = {"train.txt": train, "valid2.txt": val, "test2.txt": test}
     text = {f"{folder}/{name}": "".join(f"{line}\n" for line in lines)
             for name, lines in lists.items()}  # fmt: skip
@@ -40,7 +40,7 @@ def test_sarcasm_lines_are_two_strings_and_numbers_and_nothing_else(line, parsed
 @pytest.mark.parametrize("base", ["", "data"])
 @pytest.mark.parametrize("folder", ["text", "."])
 def test_sarcasm_takes_the_last_element_in_any_folder(tmp_path, base, folder):
-    plant(tmp_path, "train.txt")  # the authors' repository has one of another form there
+    plant(tmp_path, "train.txt")  # the authors' repository has a different one there
     lists = ["['100', 'a', 1]", "['101', 'b', 0]"], ["['102', 'c', 1, 0]"], ["['103', 'd', 0, 1]"]
     sarcasm_tree(tmp_path / base, *lists, folder=folder)
     found = scan("sarcasm", tmp_path)
@@ -55,7 +55,7 @@ def test_sarcasm_takes_the_last_element_in_any_folder(tmp_path, base, folder):
     assert len(unlisted) == 26 and all(r.detail.startswith("no line") for r in unlisted)
 
 
-def test_sarcasm_lines_with_a_whole_word_of_eleven_are_left_out(tmp_path):
+def test_sarcasm_lines_with_one_of_eleven_whole_words_are_left_out(tmp_path):
     words = [*sorted(sarcasm.FILTER), "sarcasms", "# lolsarcasm", "joker", "url", "humor.", "Joke"]
     train = [repr([str(100 + k), f"so  {word} here", k % 2]) for k, word in enumerate(words)]
     found = scan("sarcasm", sarcasm_tree(tmp_path, train, ["['122', 'a joke and irony', 1, 1]"]))
@@ -64,7 +64,7 @@ def test_sarcasm_lines_with_a_whole_word_of_eleven_are_left_out(tmp_path):
     assert len(details) == 12 and details["122"] == "text/valid2.txt line 1: irony joke"
 
 
-def test_sarcasm_lines_and_files_that_are_no_samples(tmp_path):
+def test_sarcasm_lines_and_files_that_are_not_samples(tmp_path):
     train = [
         "['100', 'first', 0]", "['100', 'second', 1]", "['99', 'no picture', 1]",
         "['101', 'x', 2]", "['../101', 'x', 1]", "['1 01', 'x', 1]", "['', 'x', 1]", "", "  ",
@@ -132,7 +132,7 @@ def test_twitter_lists_in_every_form(tmp_path, lists):
     assert not found.rejected and len(found.warnings) == 1
 
 
-def test_twitter_lines_that_are_no_samples(tmp_path):
+def test_twitter_lines_that_are_not_samples(tmp_path):
     lines = tsv([
         ROWS[0], ("3", "7.jpg", "$T$", "x"), ("-1", "7.jpg", "$T$", "x"), ("1", "7.jpg", "$T$ x"),
         ("1", "7.jpg", "a", "b", "c"), ("1", "../7.jpg", "$T$", "x"), ("1", "7", "$T$", "x"),
@@ -172,7 +172,7 @@ def test_twitter_txt_out_of_step_is_refused(tmp_path, harm):
 ])  # fmt: skip
 def test_twitter_is_found_in_any_folder(tmp_path, images, outer):
     base = twitter_tree(tmp_path / outer, "absa_data/twitter2015", train__tsv=tsv(ROWS))
-    twitter_tree(base, "absa_data/twitter", train__tsv=tsv(ROWS[:1]))  # the set of 2017 beside it
+    twitter_tree(base, "absa_data/twitter", train__tsv=tsv(ROWS[:1]))  # the 2017 dataset next to it
     if images:
         (base / "twitter2015_images").rename(base / images / "twitter2015_images")
     found = scan("twitter2015", tmp_path)

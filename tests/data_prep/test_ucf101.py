@@ -42,13 +42,13 @@ def test_class_and_group_come_from_folder_and_name(tmp_path, base):
 
 
 @pytest.mark.parametrize("folder", ["HandstandPushups", "HandStandPushups", " handstandpushups "])
-def test_the_class_whose_files_spell_it_otherwise(tmp_path, folder):
+def test_the_class_whose_files_spell_it_differently(tmp_path, folder):
     found = scan("ucf101", plant(tmp_path, f"{folder}/v_HandStandPushups_g01_c02.avi"))
     assert classes(found) == {"v_HandStandPushups_g01_c02": "HandstandPushups"}
     assert found.candidates[0].group == "HandstandPushups_g01"
 
 
-def test_files_that_are_no_clips_of_the_set(tmp_path):
+def test_files_that_are_not_clips_of_the_dataset(tmp_path):
     unknown = (
         "Archery/v_Archery_g1_c01.avi", "Archery/v_Archery_g01_c02.avi.part", "readme.txt",
         "Archery/-v_Archery_g01_c03.avi", "Archery/v_Archery_g01_c04.txt",
@@ -58,7 +58,7 @@ def test_files_that_are_no_clips_of_the_set(tmp_path):
         "Abseiling/v_Abseiling_g01_c01.avi": "no_label",
         "v_Opera_g03_c01.avi": "no_label",
         "copy/Archery/v_ARCHERY_g01_c01.AVI": "second_file",
-        "jpegs_256/v_YoYo_g25_c07": "unknown_name",  # extracted frames are one line a clip
+        "jpegs_256/v_YoYo_g25_c07": "unknown_name",  # extracted frames: one line per clip
     }
     frames = [f"jpegs_256/v_YoYo_g25_c07/frame00000{k}.jpg" for k in range(5)]
     hidden = "Archery/.v_Archery_g01_c05.avi", "YoYo/Thumbs.db", "__MACOSX/YoYo/v_YoYo_g01_c01.avi"
@@ -102,7 +102,7 @@ def test_dialects_of_a_list(tmp_path, text):
     assert [c.part for c in found.candidates] == ["train", "val"] and found.rejected == []
 
 
-def test_lines_that_are_no_rows_cost_themselves_alone(tmp_path):
+def test_lines_that_are_not_rows_affect_no_others(tmp_path):
     text = rows(8, number=" 3") + "hello world\n" + "x" * 20000 + "\n" + rows(9)
     found = scan("ucf101", with_lists(tmp_path, *archery(8, 9), trainlist01=text))
     assert [c.part for c in found.candidates] == ["train", "train"]
@@ -171,9 +171,9 @@ def test_a_wrong_flow_root_is_refused(tmp_path, where, words):
         scan("ucf101", tmp_path, flow_algo="precomputed", flow_root=where)
 
 
-def test_what_to_know_about_flow_is_said(tmp_path):
+def test_notes_about_flow_are_printed(tmp_path):
     pictures = [f"tvl1_flow/{axis}/v_YoYo_g25_c07/frame000001.jpg" for axis in "uv"]
     found = scan("ucf101", plant(tmp_path, ONE, TWO, *pictures), flow_algo="tvl1", flow_stack=5)
-    assert found.rejected == []  # the pictures are left alone
+    assert found.rejected == []  # the pictures are ignored
     assert any("--flow_algo precomputed" in warning for warning in found.warnings)
     assert any("50 times" in warning and "--limit_s" in warning for warning in found.warnings)

@@ -26,7 +26,7 @@ PARTNERS, BUILT = "splits/release-seed2.release-pairs-val.csv", "splits/paper-se
 
 @pytest.fixture
 def folder(demo_data, tmp_path):
-    """300 prepared digits with two splits and the pairs of their test and validation parts."""
+    """300 prepared digits with two splits and the pairs of their test and validation sets."""
     source = next((demo_data[1] / "demo").iterdir())
     folder, unwanted = tmp_path / "demo" / source.name, shutil.ignore_patterns("splits", ".lock")
     prepared = Prepared(shutil.copytree(source, folder, ignore=unwanted))
@@ -36,7 +36,7 @@ def folder(demo_data, tmp_path):
 
 
 def flip(path, share=0.5):
-    """Changes one bit of a file."""
+    """Flips one bit of a file."""
     data = bytearray(path.read_bytes())
     data[int(len(data) * share)] ^= 1
     path.write_bytes(data)
@@ -62,7 +62,7 @@ def swap(lines):
     return [lines[0], lines[2], lines[1], *lines[3:]]
 
 
-DAMAGE = {  # how it is done -> (the deed, how each finding begins)
+DAMAGE = {  # what is done -> (how it is done, how each finding begins)
     "shard": changed(SECOND),
     "cut shard": changed(SECOND, lambda p: os.truncate(p, 99), f"{{folder}}/{SECOND} is not a"),
     "manifest": changed("manifest.csv"), "rejected": changed("rejected.csv"),
@@ -108,7 +108,7 @@ def test_each_damage_is_a_finding_that_names_the_file(folder, damage):
             stats(folder)
 
 
-def test_a_shard_is_hashed_when_it_may_have_changed_and_not_else(folder, monkeypatch):
+def test_a_shard_is_hashed_only_if_it_may_have_changed(folder, monkeypatch):
     os.utime(folder / FIRST), os.utime(folder / SECOND)
     hashed, real = [], checksums.file_digest
     monkeypatch.setattr(checksums, "file_digest", lambda p: hashed.append(p.name) or real(p))
@@ -126,7 +126,7 @@ def run(capsys, *words):
     return status, output.out.splitlines(), output.err.splitlines()
 
 
-def test_the_command_says_what_is_sound_and_writes_nothing(capsys, folder):
+def test_the_command_reports_what_is_valid_and_writes_nothing(capsys, folder):
     files = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*")}
     words = ("--dataset", "Demo", "--data_dir", folder.parent.parent, "--verify")
     status, out, err = run(capsys, *words, "--num_workers", 1)
@@ -176,7 +176,7 @@ def test_vocabularies_and_the_folder_that_settings_select(capsys, tmp_path):
     assert status == 1 and any("other settings than the defaults" in line for line in err)
 
 
-def test_figures_are_those_of_the_tables_beside_the_papers(capsys, folder):
+def test_statistics_match_the_tables_next_to_the_papers(capsys, folder):
     edit(folder / "rejected.csv", lambda lines: [*lines, "a,a,silent,", "b,b,silent,"])
     edit(folder / "manifest.csv", lambda lines: [*lines[:-1], lines[-1] + "silent;truncated"])
     figures, manifest = stats(folder), read_table(folder / "manifest.csv")

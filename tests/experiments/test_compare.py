@@ -46,7 +46,7 @@ def test_holm_by_hand():
 
 
 def table(*places, column=ACC):
-    """A row for each (runs, metric), beside the paper's number of that metric."""
+    """A row for each (runs, metric), next to the paper's number for that metric."""
     rows = tuple(
         Row(runs.method, (Cell(runs, "test/acc", ("t", "cremad", runs.method, "", metric)),))
         for runs, metric in places or ((JOINT, "acc"), (MIDAS, "acc"))
@@ -61,7 +61,7 @@ def three_runs(results, runs, **more):
 
 @pytest.fixture
 def compared(tmp_path, monkeypatch):
-    """The compared cells of a table, beside these lines of the paper's numbers."""
+    """The compared cells of a table, given these lines of the paper's numbers."""
 
     def compared(table, *lines):
         path = tmp_path / "paper.csv"
@@ -78,7 +78,7 @@ def verdicts(cells):
 
 
 def test_verdicts_are_corrected_over_the_family(tmp_path, compared):
-    """p = 0.031562 for each: alone lower than 0.05, of two not."""
+    """p = 0.031562 for each: significant alone, but not as one of two."""
     three_runs(tmp_path, JOINT)
     three_runs(tmp_path, MIDAS)
     found = compared(table(), "t,cremad,Joint,,acc,70.0,2.0", "t,cremad,Midas,,acc,80.0,2.0")
@@ -112,7 +112,7 @@ def test_counts_agree_or_do_not(tmp_path, compared):
 
 
 def test_runs_of_few_samples_or_other_settings_are_not_comparable(tmp_path, compared):
-    """No verdict from 24 of 7,442 samples, nor from three epochs."""
+    """No verdict from 24 of 7,442 samples or from three epochs."""
     three_runs(tmp_path, JOINT, samples=24)
     three_runs(tmp_path, MIDAS, samples=7400)
     lines = ("t,cremad,Joint,,acc,70.0,1.0", "t,cremad,Midas,,acc,80.0,1.0")

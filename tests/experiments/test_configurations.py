@@ -1,8 +1,8 @@
-"""Every kind of run that the tables and figures name trains, and fills its cells.
+"""Every kind of run named by the tables and figures trains and fills its cells.
 
-At the smallest size and for two epochs: what is shown is that nothing is missing between a raw tree
-and the last cell, not what the numbers are. Runs of a dataset and method that differ in the value
-of a flag alone count as one; that all values resolve is tested in `test_registry.py`.
+At the smallest size and for two epochs: this tests that nothing is missing between a raw tree and
+the last cell, not the numbers. Runs of a dataset and method that differ only in the value of a flag
+count as one; `test_registry.py` tests that all values resolve.
 """
 
 from dataclasses import fields
@@ -24,7 +24,7 @@ from experiments.run.recipe import SHARED
 
 CHOSEN = [*tables.ARTIFACTS, *figures.ARTIFACTS]
 CHOSEN += [extras.CONTROLS, extras.EXTRA_SPLITS, extras.COST, extras.RECIPE]
-SHORTEST = {  # one epoch leaves none after a warm-up
+SHORTEST = {  # one epoch would leave none after warm-up
     "max_epochs": "2", "lr": "0.03", "batch_size": "16", "weights": "none", "text_model": "tiny",
     "size": "16", "encoder": "small", "spec_pool": "8", "audio_norm": "zscore",
     "vocabulary": "build",

@@ -1,4 +1,4 @@
-"""How long missing runs are said to take, from made-up runs with known seconds an epoch."""
+"""The estimated time of missing runs, from made-up runs with known seconds per epoch."""
 
 import pytest
 from fake_runs import fake_run
@@ -11,7 +11,7 @@ from experiments.report.reader import Reader
 
 
 def timed_run(results, runs, seed, *seconds, done=True):
-    """A run whose epochs lasted so many seconds."""
+    """A run whose epochs took these seconds."""
     epochs = len(seconds) if done else len(seconds) + 1
     lines = dict(enumerate(({"time/epoch_s": value} for value in seconds), 1))
     return fake_run(results, runs, seed, epochs=epochs, best=1, log=lines.get, done=done)
@@ -21,7 +21,7 @@ def seconds(results, runs, seed):
     return Estimator(Reader(results)).seconds(runs, seed)
 
 
-def test_the_same_method_tells_before_others_and_no_other_data_set(tmp_path):
+def test_the_same_method_is_preferred_and_other_datasets_are_never_used(tmp_path):
     timed_run(tmp_path, RunSet("cremad", "Joint"), 1, 5.0)
     assert seconds(tmp_path, MIDAS, 3) is None
     timed_run(tmp_path, JOINT, 1, 1.0)
@@ -32,17 +32,17 @@ def test_the_same_method_tells_before_others_and_no_other_data_set(tmp_path):
     assert seconds(tmp_path, RunSet("demo", "Midas", (("max_epochs", 5),)), 1) == 5 * 3.0
 
 
-def test_what_is_done_or_behind_does_not_count(tmp_path):
+def test_finished_runs_and_epochs_do_not_count(tmp_path):
     timed_run(tmp_path, JOINT, 1, 2.0, 2.0)
     timed_run(tmp_path, JOINT, 2, 4.0, 4.0, 4.0, done=False)
     assert seconds(tmp_path, JOINT, 1) == 0
     assert seconds(tmp_path, JOINT, 2) == (30 - 3) * 2.0
     fake_run(tmp_path, JOINT, 4).file("result.json").write_text("{")
-    assert seconds(tmp_path, JOINT, 4) == 30 * 2.0  # its folder must be given up: anew
+    assert seconds(tmp_path, JOINT, 4) == 30 * 2.0  # its folder is unusable: start over
 
 
 @pytest.mark.parametrize("log", ["[1]\n", "\udcff", '{"time/epoch_s": NaN}\n{"time'])
-def test_damaged_logs_tell_nothing(tmp_path, log):
+def test_damaged_logs_are_ignored(tmp_path, log):
     folder = timed_run(tmp_path, JOINT, 1, 4.0)
     folder.file("log.jsonl").write_text(log, encoding="utf-8", errors="surrogateescape")
     timed_run(tmp_path, JOINT, 2, 2.0)

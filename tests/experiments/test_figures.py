@@ -1,4 +1,4 @@
-"""Figures from small made-up results: plotted numbers, names, what is missing, and their looks."""
+"""Figures from small made-up results: plotted numbers, names, missing runs, appearance."""
 
 import csv
 import io
@@ -65,7 +65,7 @@ def test_curves_are_means_over_the_seeds_of_each_epoch(full):
     for place, summary in enumerate(found.values()):
         assert summary == pytest.approx((0.22 + place / 100, 0.1, 3))
     shares = {epoch for _, _, epoch in lines(full, "figure3")}
-    assert shares == {"2", "3", "4"}  # they begin after the warm-up
+    assert shares == {"2", "3", "4"}  # they start after the warm-up
 
 
 def test_alpha_is_the_largest_and_the_legend_names_whose_it_is(full):
@@ -81,7 +81,7 @@ def test_alpha_is_the_largest_and_the_legend_names_whose_it_is(full):
 
 @pytest.mark.parametrize("name", ["figure1", "figure5", "figure6", "figure7"])
 def test_figures_measure_by_their_recipe_and_say_so(full, name):
-    """The release's values are half of ours in these runs."""
+    """In these runs the release's values are half of ours."""
     ours, (theirs,) = named(name), adapted([named(name)], OFFICIAL)
     assert RELEASE_PAIRS not in ours.caption and theirs.caption.endswith(f" {RELEASE_PAIRS}")
     means = [

@@ -1,4 +1,4 @@
-"""Children of a launch, here and on a Ray cluster: start, end, kills, what is reported."""
+"""Child processes of a launch, local and on a Ray cluster: start, end, kills, reports."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def cluster():
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
 def address(request):
-    """Where the children work: "" for two slots of this machine, or the cluster."""
+    """Where the children run: "" for two slots on this machine, or the cluster."""
     return "" if request.param == "local" else request.getfixturevalue("cluster")
 
 
@@ -48,7 +48,7 @@ def address(request):
 
 
 def test_runs_are_made_failures_collected_and_done_runs_skipped(tmp_path, script, address, capsys):
-    results, seeds = tmp_path / "results", (7, 8, 6, 11, 12)  # the last two only end together
+    results, seeds = tmp_path / "results", (7, 8, 6, 11, 12)  # the last two only finish together
     assert make(results, script, address, *seeds) == 1
     out, error = capsys.readouterr()
     threads = 1 if address else max(1, cores() // 2)
@@ -63,14 +63,14 @@ def test_runs_are_made_failures_collected_and_done_runs_skipped(tmp_path, script
     assert "  4 of 5" in out and "  5 of 5\n" in out
     log = (results / "launch/demo-Joint-default-seed12.log").read_text()
     assert log == f"hello from seed 12 on cpu with {threads}\n"
-    assert set(stub.starts(results).values()) == {1}  # what failed is not tried again
+    assert set(stub.starts(results).values()) == {1}  # failed runs are not retried
     assert make(results, script, address, 6, 11, 12) == 0
     assert "0 runs to make, 3 done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_all_children_and_nothing_new_is_started(tmp_path, script, address, number):
-    hold(tmp_path, 21)  # beside 9, so that there is no place for the others
+    hold(tmp_path, 21)  # with 9, so that no slot is free for the others
     process = start_launcher(tmp_path, script, 9, 21, 22, 23, address=address)
     child = started(tmp_path)
     in_the_middle(tmp_path, 21)
@@ -106,7 +106,7 @@ def test_a_run_that_another_process_makes_is_waited_for(tmp_path, script, addres
     with open(errors, "w") as file, JOINT.folder(tmp_path, 1).lock():
         process = start_launcher(tmp_path, script, 1, 2, address=address, stderr=file)
         wait_for(lambda: state(tmp_path, 2) == "done" and errors.read_text() == note)
-        assert process.poll() is None and state(tmp_path, 1) == "new"  # the rest is not held up
+        assert process.poll() is None and state(tmp_path, 1) == "new"  # the others do not wait
     out, _ = process.communicate(timeout=180)
     assert process.returncode == 0 and errors.read_text() == note and "2 done, 0 failed" in out
 
@@ -122,7 +122,7 @@ def test_an_unusable_folder_is_left_alone_and_reported(tmp_path, script, capsys)
     assert text in capsys.readouterr().err
 
 
-def test_a_child_killed_in_the_middle_costs_itself_alone(tmp_path, script):
+def test_a_child_killed_in_the_middle_affects_no_others(tmp_path, script):
     hold(tmp_path, 21)
     process = start_launcher(tmp_path, script, *SEEDS)
     child = started(tmp_path, 21)
@@ -177,7 +177,7 @@ def test_slots_and_the_shares_of_a_cluster():
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_costs_its_own_run_alone(tmp_path, script, cluster):
+def test_a_worker_that_dies_loses_only_its_run(tmp_path, script, cluster):
     process = start_launcher(tmp_path, script, 9, 1, address=cluster)
     child = started(tmp_path)
     psutil.Process(child).parent().kill()
@@ -207,11 +207,11 @@ def test_progress_counts_epochs_of_all_runs(tmp_path, monkeypatch):
     progress.update(first, done=True)
     progress.update(third, done=False)
     assert (progress.count, progress.total) == (37, 60)
-    fake_run(tmp_path, JOINT, 3, epochs=33)  # more than foreseen
+    fake_run(tmp_path, JOINT, 3, epochs=33)  # more than expected
     progress.update(third, done=True)
     assert (progress.count, progress.total) == (70, 93)
 
 
-def test_the_launcher_does_without_torch_and_ray():
+def test_the_launcher_imports_neither_torch_nor_ray():
     code = "import sys, experiments.__main__; assert not {'torch', 'ray'} & set(sys.modules)"
     assert program("-c", code).returncode == 0

@@ -1,4 +1,4 @@
-"""`python -m experiments`: what it lists, sums up, prints as a script and refuses."""
+"""`python -m experiments`: lists, status, scripts and refusals."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def experiments(tmp_path, capsys):
 
 
 def timed(epoch):
-    """A log's line of an epoch of two seconds."""
+    """A log line of an epoch that took two seconds."""
     return {"time/epoch_s": 2.0}
 
 
@@ -117,10 +117,10 @@ def test_the_script_makes_the_runs_and_stops_at_the_first_failure(tmp_path, caps
     results = tmp_path / "my $results"
     words = ["demo-figure1", "--dry_run", "--results_dir", str(results), "--devices", "cpu"]
     assert main(["run", *words, "--seeds", "1", "2", "7", "3"]) == 0
-    # The stub takes what every run of a launch is given.
+    # The stub accepts the flags of every run of a launch.
     script = capsys.readouterr().out.replace("--devices cpu", "--devices cpu --threads 1")
     write_script(tmp_path).rename(tmp_path / "train.py")
-    (tmp_path / "python").symlink_to(sys.executable)  # a bare machine has python3 alone
+    (tmp_path / "python").symlink_to(sys.executable)  # a bare machine has only python3
     paths = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run(
         ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, env=os.environ | paths

@@ -1,4 +1,4 @@
-"""`make_tables.py` as a program: its files, twice the same bytes, what is missing, refusals."""
+"""`make_tables.py` as a program: its files, reproducible bytes, missing runs, refusals."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def make_tables(results, *words, out="out", code=CODE + END, **environment):
 
 
 def add_every_key(results, artifacts):
-    """Gives each run's result the keys that the tables read."""
+    """Adds the keys that the tables read to the result of each run."""
     for table in [a for a in artifacts if isinstance(a, Table)]:
         for _, _, cell in table.cells():
             for seed in table.seeds:
@@ -46,7 +46,7 @@ def files_of(folder):
 
 
 def test_all_files_are_written_twice_the_same_without_torch(tmp_path):
-    """Also under other hash seeds, time zones, and a user's own settings of matplotlib."""
+    """Also with other hash seeds, time zones and user settings of matplotlib."""
     fill(tmp_path)
     add_every_key(tmp_path, demo.ARTIFACTS)
     first = make_tables(tmp_path, "demo", PYTHONHASHSEED="1")
@@ -73,7 +73,7 @@ def test_all_files_are_written_twice_the_same_without_torch(tmp_path):
 
 @pytest.mark.slow
 def test_a_thousand_runs_take_seconds_and_a_part_of_a_gigabyte(tmp_path):
-    """CPU time, which other programs change less than the clock: 7 s where it was measured."""
+    """CPU time, which depends less on other programs than wall time: 7 s when measured."""
     fill(tmp_path, registry.ARTIFACTS)
     add_every_key(tmp_path, registry.ARTIFACTS)
     one = next(iter((tmp_path / "runs").glob("*/*/*/seed1")))

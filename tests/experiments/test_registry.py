@@ -1,4 +1,4 @@
-"""The registry: every entry resolves, every number of the paper has its cell."""
+"""The registry: every entry resolves, and every number of the paper has a cell."""
 
 import pytest
 from conftest import ROOT, program
@@ -24,8 +24,8 @@ def named(*names):
     return [artifact for name in names for artifact in select([name])]
 
 
-def test_every_run_is_what_train_would_call_it():
-    """A setting at its default would name another folder than train.py's."""
+def test_every_run_has_the_name_that_train_would_give_it():
+    """A setting at its default value would give a different folder than train.py's."""
     for runs in {runs for runs, _ in needed(ARTIFACTS)}:
         run = resolved(runs)
         assert (run.dataset, run.method) == (runs.dataset, runs.method)
@@ -87,7 +87,7 @@ def test_the_late_control_decays_where_midas_does():
             assert run.settings.lr_step + warmup * late == (60 if late else first)
 
 
-def test_the_recipe_table_takes_back_one_difference_a_row():
+def test_the_recipe_table_reverts_one_difference_per_row():
     paper, release, *backs = extras.RECIPE.rows
     for place, default in enumerate(paper.cells):
         wants, has = (resolved(c.runs).hparams for c in (default, release.cells[place]))
@@ -101,14 +101,14 @@ def test_the_recipe_table_takes_back_one_difference_a_row():
             assert key == "lr_from" or getattr(wants, key) == value
 
 
-def test_the_demos_recipe_is_the_releases_but_for_what_differs_between_its_sets():
+def test_the_demos_recipe_is_the_releases_except_what_differs_between_datasets():
     own = dict(DEMO_RECIPE.rows[1].cells[0].runs.overrides)
     assert own == {key: recipe.MIDAS["cremad"][key] for key, _ in TAKEN_BACK.values()}
     taken = [row.cells[0].runs.overrides for row in DEMO_RECIPE.rows[2:]]
     assert [set(own) - set(dict(one)) for one in taken] == [{k} for k, _ in TAKEN_BACK.values()]
 
 
-def test_all_runs_take_other_settings_where_they_have_them():
+def test_all_runs_take_other_settings_if_they_have_them():
     chosen = named("table1", "figure2", "figure4")
     changed = adapted(
         chosen, {"max_epochs": "3", "size": "32", "vocabulary": "build", "weights": "none"}
@@ -116,7 +116,7 @@ def test_all_runs_take_other_settings_where_they_have_them():
     names = {runs.name for runs, _ in needed(changed)}
     assert "kinetics/Midas/max_epochs=3,size=32" in names
     assert "food101/SMV/max_epochs=3,size=32,vocabulary=build,weights=none" in names
-    # Files and captions name the settings: the tables without them stay.
+    # Files and captions name the settings, so tables without them are kept.
     settings = "max_epochs=3,size=32,vocabulary=build,weights=none"
     assert [a.id for a in changed] == [f"{a.id}-{settings}" for a in chosen]
     assert all(a.caption.endswith(f"{settings.replace(',', ', ')}.") for a in changed)
@@ -139,13 +139,13 @@ def test_settings_that_cannot_be_set_are_refused(name, given, words):
 
 
 @pytest.mark.parametrize("words", [["size"], ["=3"], ["size=3", "size=4"]])
-def test_settings_of_another_form_are_refused(words):
+def test_malformed_settings_are_refused(words):
     with pytest.raises(UsageError, match="--set takes KEY=VALUE"):
         read_settings(words)
     assert read_settings(["--size=32", "weights=/a=b"]) == {"size": "32", "weights": "/a=b"}
 
 
-def test_the_official_recipe_reaches_the_sets_of_the_release_alone():
+def test_the_official_recipe_applies_only_to_datasets_of_the_release():
     counts, accuracy, others = named("table5", "text-figure1", "table7")
     given = {"recipe": "official", "max_epochs": "3"}
     table5, figure1, table7 = adapted([counts, accuracy, others], given)
@@ -158,7 +158,7 @@ def test_the_official_recipe_reaches_the_sets_of_the_release_alone():
     assert adapted([accuracy], {"max_epochs": "3"})[0].notes == accuracy.notes
 
 
-def test_an_entry_that_varies_a_setting_is_left_out_where_others_take_it(capsys):
+def test_an_entry_that_varies_a_setting_is_left_out_if_others_take_it(capsys):
     kept = adapted([tables.TABLE_1, extras.RECIPE], {"recipe": "official"})
     assert [artifact.id for artifact in kept] == ["table1-recipe=official"]
     assert "note: extra-recipe is skipped: --set recipe" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The report: how it opens, what it says of each cell and run, and that it loads nothing."""
+"""The report: its opening, what it says about each cell and run, and that it loads nothing."""
 
 import re
 import struct
@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def results(tmp_path):
-    """All runs of KS; of JOINT one that failed and one that is damaged; none of MIDAS."""
+    """All runs of KS, one failed and one damaged run of JOINT, none of MIDAS."""
     for seed, acc in ((1, 0.61), (2, 0.62), (3, 0.63)):
         fake_run(tmp_path, KS, seed, acc=acc, torch="2.11.0", threads=1 + (seed == 3))
     fake_run(tmp_path, JOINT, 1, acc=0.9)
@@ -78,7 +78,7 @@ def made(folder, artifacts=(TABLE, FIGURE), pictures=None):
     return report(tables, figures, pictures or {}, reader, "../docs/paper-notes.md")
 
 
-def test_the_page_of_everything_is_whole_and_loads_nothing(results):
+def test_the_page_of_everything_is_complete_and_loads_nothing(results):
     text = made(results, registry.ARTIFACTS, {"demo-figure1": [PNG, PNG], "figure2": [PNG]})
     page = Page(text)
     ids, links, sources = (page.values(name) for name in ("id", "href", "src"))
@@ -93,7 +93,7 @@ def test_the_page_of_everything_is_whole_and_loads_nothing(results):
     assert sum(value == "runs" for value in page.values("class")) == cells
 
 
-def test_what_others_wrote_is_text_and_never_markup(tmp_path):
+def test_external_text_is_never_markup(tmp_path):
     evil = "<script>alert(\"x\" & 'y')</script>"
     cells = (Cell(JOINT, "test/acc"), Cell(JOINT, evil), evil)
     columns = (Column(evil, evil),) * 3
@@ -108,7 +108,7 @@ def test_what_others_wrote_is_text_and_never_markup(tmp_path):
     assert sum(evil in part for part in page.text) >= 8
 
 
-def test_a_cell_is_beside_the_paper_and_above_its_runs(results):
+def test_a_cell_is_next_to_the_papers_number_and_above_its_runs(results):
     reader, words = Reader(results), Page(made(results)).words
     ours = summarise([0.61, 0.62, 0.63]).scaled(100.0)
     test = welch(ours, paper_results()[TABLE.rows[0].cells[0].paper])

@@ -1,4 +1,4 @@
-"""Every table and figure is rebuilt from stored runs: texts and plotted numbers as before."""
+"""Every table and figure is rebuilt from stored runs, with unchanged texts and numbers."""
 
 from store_results import STORED, SUFFIX, make, restore
 

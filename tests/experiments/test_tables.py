@@ -1,4 +1,4 @@
-"""Tables of small made-up results: golden texts, sources, what is missing, and damaged runs."""
+"""Tables from small made-up results: golden texts, sources, missing and damaged runs."""
 
 from dataclasses import replace
 
@@ -58,7 +58,7 @@ FOOTER = (
 
 
 def texts(results, *cells):
-    """Markdown and CSV of a table of one row."""
+    """Markdown and CSV of a table with one row."""
     columns = tuple(Column(f"c{k}") for k in range(len(cells)))
     evaluated = evaluate(Table("t", "T.", columns, (Row("Joint", cells),)), Reader(results))
     return markdown(evaluated), numbers_csv(evaluated)
@@ -129,7 +129,7 @@ def test_special_characters_are_escaped():
     assert escape('3 ± 1 --x --- "no"') == r"3 $\pm$ 1 -{}-x -{}-{}- ''no''"
 
 
-def test_wide_tables_go_on_below_themselves_by_whole_blocks():
+def test_wide_tables_wrap_by_whole_blocks():
     places = [[len(part) for part in panels(n)] for n in ((3, 3, 3, 3), (2, 3, 2), (8, 1))]
     assert places == [[6, 6], [5, 2], [8, 1]]
 
@@ -152,7 +152,7 @@ def footer(results, *several):
     return texts(results, *(Cell(runs, "test/acc") for runs in several))[0]
 
 
-def test_a_split_a_seed_is_no_mixture(tmp_path):
+def test_one_split_per_seed_is_not_a_mixture(tmp_path):
     for seed in (1, 2, 3):
         split_run(tmp_path, CREMAD, seed, seed)
         split_run(tmp_path, ONE_SPLIT, seed, 0)
@@ -167,7 +167,7 @@ def test_a_split_a_seed_is_no_mixture(tmp_path):
 
 @pytest.mark.parametrize("specs", [("feed", "feed"), ("feed1", "feed2")])
 def test_runs_of_other_samples_are_reported_whatever_their_splits(tmp_path, specs):
-    """A split a seed explains other splits, and no other samples; another preparation does."""
+    """A split per seed explains other splits but not other samples; a new preparation does."""
     for seed, spec in enumerate(specs, 1):
         split_run(tmp_path, CREMAD, seed, seed, spec, data=f"samples{seed}")
     text = footer(tmp_path, CREMAD)
@@ -188,7 +188,7 @@ def test_runs_of_one_split_seed_with_different_splits_are_reported(tmp_path):
 
 
 def write(name, content):
-    """A harm that overwrites a file of the folder."""
+    """Damage that overwrites a file of the folder."""
     return lambda folder: folder.file(name).write_bytes(content)
 
 
@@ -198,7 +198,7 @@ def cut_log(folder):
 
 
 def certify_a_cut_log(folder):
-    """A cut log, and a result that says it is right."""
+    """A truncated log, and a result that calls it correct."""
     cut_log(folder)
     change_json(folder, "result.json", log=file_digest(folder.file("log.jsonl")))
 

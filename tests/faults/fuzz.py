@@ -1,9 +1,9 @@
-"""Fuzzing of every reader of files: each input ends in a result or in an error that has a name.
+"""Fuzzes every file reader: each input must end in a result or in a named error.
 
     python tests/faults/fuzz.py --executions 2000000 --media 50000 --jobs 2
 
-Errors with a name are `UsageError`, `Reject` and the pickle reader's `Refused`, with a message of
-one short printable line. Anything else is a finding: another exception, a crash, more than
+Named errors are `UsageError`, `Reject` and the pickle reader's `Refused`, with a message of one
+short printable line. Anything else is a finding: another exception, a crash, more than
 `MOST_MEMORY` beyond what is loaded, or more than `MOST_SECONDS`. Its input is kept in the folder
 --keep, and the exit status is 1. Input n of a target depends only on its seeds, n and --seed.
 """
@@ -42,12 +42,12 @@ FRAGILE = {"fragile": fuzz_targets.FRAGILE}  # tests the fuzzer itself
 NAMED = (UsageError, Reject, Refused)
 MOST_MEMORY = 1 << 30  # bytes
 MOST_SECONDS = 10.0  # of CPU time, for one input
-PATIENCE = 120.0  # seconds of the clock after which the process of a batch is ended
+PATIENCE = 120.0  # s of wall time after which the process of a batch is killed
 BATCH = 50  # inputs that a process gets at a time
 
 # Inputs -------------------------------------------------------------------------------------------
 
-MOST = 1 << 16  # bytes that an input may grow to, if its seed is not larger
+MOST = 1 << 16  # largest input in bytes, unless its seed is larger
 WORD = re.compile(rb'[\w."+-]+')
 TOKENS = (
     b'"', b"'", b",", b";", b"\t", b"&", b":", b"\\", b"/", b"../", b"[", b"]", b"{", b"}", b"(",
@@ -66,12 +66,12 @@ Draw = random.Random
 
 
 def number_like(draw: Draw, size: int) -> bytes:
-    """A whole number of so many bytes, of those at which programs fail."""
+    """An integer of this many bytes, from values that often break programs."""
     value = draw.choice((0, 1, -1, 1 << 31, 1 << 63, draw.getrandbits(64))) % (1 << 8 * size)
     return value.to_bytes(size, draw.choice(("little", "big")))
 
 
-# What takes the place of some bytes.
+# Replacements for some bytes.
 CHANGES: tuple[Callable[[Draw, bytes, list[bytes]], bytes], ...] = (
     lambda draw, old, seeds: bytes(b ^ 1 << draw.randrange(8) for b in old[:1]) + old[1:],
     lambda draw, old, seeds: number_like(draw, len(old)),
@@ -88,7 +88,7 @@ CHANGES: tuple[Callable[[Draw, bytes, list[bytes]], bytes], ...] = (
 
 
 def place(draw: Draw, data: bytes) -> tuple[int, int]:
-    """Where an input is changed: some bytes, a word, whole lines, all from one place on."""
+    """The range to change in an input: bytes, a word, lines, or everything from a point on."""
     start, kind = draw.randrange(len(data) + 1), draw.randrange(10)
     if kind < 5:
         return start, start + draw.choice((1, 1, 2, 4, 8, 16, 64, 512))
@@ -119,7 +119,7 @@ def input_of(target: str, seeds: list[bytes], number: int, seed: int) -> bytes:
 
 
 def outcome(read: fuzz_targets.Read, data: bytes) -> tuple[str, str]:
-    """("result", ""), ("error", its text), or the name of what has none and its traceback."""
+    """("result", ""), ("error", its text), or the name of any other exception and its traceback."""
     try:
         read(data)
         return "result", ""
@@ -147,8 +147,8 @@ def peak() -> int:
 def begin(name: str, folder: Path) -> tuple[list[bytes], fuzz_targets.Read, int]:
     """Seeds and reader of this process's target, and its memory before the first input.
 
-    No more address space than `MOST_MEMORY` above what is mapped, twice that for decoders: they ask
-    for room that they do not fill; what they do fill is measured.
+    Limits the address space to `MOST_MEMORY` above what is mapped, or to twice that for decoders,
+    which reserve more than they fill; what they fill is measured.
     """
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
@@ -186,7 +186,7 @@ def work(name: str, folder: Path, seed: int, batch: range) -> tuple[Counter, flo
 
 
 def shares(names: Sequence[str], executions: int, media: int) -> dict[str, int]:
-    """The executions of each target, by its weight among those of its kind."""
+    """The executions of each target, by its weight among targets of its kind."""
     found, targets = {}, TARGETS | FRAGILE
     for name in names:
         kind = targets[name].media
@@ -196,7 +196,7 @@ def shares(names: Sequence[str], executions: int, media: int) -> dict[str, int]:
 
 
 def make_seeds(name: str, folder: Path) -> list[bytes]:
-    """Writes the sound inputs of a target, in a process of their own."""
+    """Writes the valid inputs of a target, in a separate process."""
     (folder / "making").mkdir()
     (folder / "seeds").mkdir()
     seeds = (TARGETS | FRAGILE)[name].seeds(folder / "making")
@@ -206,9 +206,9 @@ def make_seeds(name: str, folder: Path) -> list[bytes]:
 
 
 def fuzz(name: str, count: int, seed: int, jobs: int, folder: Path, kept: Path) -> int:
-    """Feeds a target, prints a line of figures and keeps what is found; the number of findings.
+    """Runs a target, prints a line of figures and keeps findings; returns their number.
 
-    A batch whose process crashed or hung is repeated, one input at a time.
+    If the process of a batch crashes or hangs, the batch is repeated one input at a time.
     """
     preload = ["fuzz", "data_prep.modalities.sound", "data_prep.modalities.flow"]
     options: dict[str, Any] = {"limit_s": PATIENCE, "prepare": single_threaded, "preload": preload}
@@ -246,9 +246,9 @@ def fuzz(name: str, count: int, seed: int, jobs: int, folder: Path, kept: Path) 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the fuzzer; the exit status is 1 where something without a name happened."""
+    """Runs the fuzzer; the exit status is 1 if there is a finding."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--executions", type=int, default=200_000, help="of all but media")
+    parser.add_argument("--executions", type=int, default=200_000, help="of all except media")
     parser.add_argument("--media", type=int, default=5_000, help="executions of decoders")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--only", action="append", choices=sorted(TARGETS | FRAGILE))
@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # By its own name, under which the worker processes import it.
+    # By its module name, since worker processes import it by that.
     import fuzz as program
 
     sys.exit(program.main())

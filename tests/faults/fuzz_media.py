@@ -1,4 +1,4 @@
-"""What the fuzzer feeds: pictures, sound and video, to the decoders of a worker process."""
+"""Fuzzer targets: pictures, sound and video, for the decoders of a worker process."""
 
 import io
 import zlib
@@ -36,7 +36,7 @@ CLIPS = {
 
 
 def frames(count: int = 10) -> np.ndarray:
-    """A texture that moves: uint8 [count, 24, 32, 3]."""
+    """A moving texture: uint8 [count, 24, 32, 3]."""
     still = np.repeat(texture(24, 32)[..., None], 3, axis=2)
     return np.stack([np.roll(still, (k, 2 * k), (0, 1)) for k in range(count)])
 
@@ -85,7 +85,7 @@ def _tracks(folder: Path) -> list[bytes]:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """A PNG whose chunks have the checksums of what is in them: decoders look further then."""
+    """A PNG with corrected chunk checksums, so that decoders read further."""
     if not data.startswith(PNG):
         return data
     out, at = bytearray(PNG), len(PNG)
@@ -101,7 +101,7 @@ def with_checksums(data: bytes) -> bytes:
 def decoder(
     name: str, modalities: Sequence[Modality], mend: Callable[[bytes], bytes] = bytes
 ) -> Callable[[Path], Read]:
-    """The set-up of decoders of one file; the last error is the one that counts."""
+    """Sets up several decoders of one file; the last error counts."""
 
     def reader(folder: Path) -> Read:
         path = folder / name
@@ -123,7 +123,7 @@ def decoder(
 
 
 def _in_folders(kind: str) -> Callable[[Path], Read]:
-    """A picture among those of a folder of frames, or of two of precomputed flow."""
+    """A picture in a folder of frames, or in two folders of precomputed flow."""
 
     def reader(folder: Path) -> Read:
         places = [folder / "u", folder / "v"]

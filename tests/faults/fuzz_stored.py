@@ -1,4 +1,4 @@
-"""What the fuzzer feeds: the files of prepared folders and of runs, pickles and arrays."""
+"""Fuzzer targets: the files of prepared folders and of runs, pickles and arrays."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ from fixtures.trees import write_tree
 
 
 def without_checksum(data: bytes) -> bytes:
-    """A JSON object as files of before had it: what is in it counts then."""
+    """A JSON object without checksum, as in older files, so that its content is read."""
     value = json.loads(data)
     value.pop(CHECKSUM, None)
     return to_json(value).encode()
@@ -49,7 +49,7 @@ RUNS = RunSet("demo", "Midas")
 
 
 def write_prepared(folder: Path) -> Path:
-    """A whole prepared folder of a few samples, its split and its pairs."""
+    """A complete prepared folder of a few samples, with its split and pairs."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, columns = SPEC["audio"].shape
     values = {"audio": bytes(2 * rows * columns), "image": [b"jpeg"], "array": [b"a", b"b"]}
@@ -74,7 +74,7 @@ def write_prepared(folder: Path) -> Path:
 
 
 def look_through(prepared: Prepared) -> None:
-    """Reads of a prepared folder what a training does."""
+    """Reads from a prepared folder what training reads."""
     parts = prepared.split("paper", 0)
     for part in ("train", "test"):
         prepared.pairs(Split("paper", 0), part, ["audio", "image"])
@@ -85,7 +85,7 @@ def look_through(prepared: Prepared) -> None:
 
 
 def of_prepared(name: str) -> Callable[[Path], list[bytes]]:
-    """A file of a sound prepared folder."""
+    """A file of a valid prepared folder."""
 
     def seeds(folder: Path) -> list[bytes]:
         data = (write_prepared(folder) / name).read_bytes()
@@ -95,7 +95,7 @@ def of_prepared(name: str) -> Callable[[Path], list[bytes]]:
 
 
 def prepared_target(name: str, weight: float = 4) -> Target:
-    """A prepared folder in which one file is fuzzed."""
+    """A prepared folder with one fuzzed file."""
 
     def reader(folder: Path) -> Read:
         write_prepared(folder)
@@ -111,7 +111,7 @@ def prepared_target(name: str, weight: float = 4) -> Target:
 
 def _shard(path: Path) -> Shard:
     shard = Shard(path)
-    if shard.gaps():  # which a prepared folder refuses
+    if shard.gaps():  # refused by a prepared folder
         raise UsageError(f"{path} lacks values")
     for name in FACTS:
         assert None not in shard.column(name)
@@ -127,7 +127,7 @@ def _shard(path: Path) -> Shard:
 
 
 def run_target(name: str) -> Target:
-    """A finished run of which one file is fuzzed."""
+    """A finished run with one fuzzed file."""
 
     def seeds(folder: Path) -> list[bytes]:
         known = [fake_run(folder / str(k), RUNS, 1, known_log=k) for k in (False, True)]
@@ -212,7 +212,7 @@ TINY = Look((3, 2, 2), aligned=(2, 2, 2), unaligned=(2, 3, 4), shortest=1)
 
 @contextlib.contextmanager
 def limited_memory(size: int) -> Iterator[None]:
-    """No more than `size` bytes on top of what this process has, as for the child."""
+    """Limits this process to `size` bytes more than it has now, as for the child."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + size, before[1]))
@@ -223,13 +223,13 @@ def limited_memory(size: int) -> Iterator[None]:
 
 
 def load_here(path: Path) -> Any:
-    """As `unpickle.load`, in this process: the child's classes, then the parent's."""
+    """Like `unpickle.load`, but in this process: the child's classes, then the parent's."""
     child, folder = unpickle_child, path.parent / "out"
     folder.mkdir(exist_ok=True)
     try:
         with limited_memory(unpickle.MEMORY):
             child.convert(path, folder)
-    except Exception as error:  # the child's main block makes a line of each
+    except Exception as error:  # the child's main block turns each into a line
         line = " ".join(f"{type(error).__name__}: {error}".split())
         raise child.Refused("".join(c if c.isprintable() else "?" for c in line)[:300]) from None
     try:
@@ -259,7 +259,7 @@ def _mosi_seeds(files: str) -> Callable[[Path], list[bytes]]:
 
 
 def in_mosi(files: str) -> Callable[[Path], Read]:
-    """The set-up of a scan of CMU-MOSI that reads its pickle in this process."""
+    """Sets up a scan of CMU-MOSI that reads its pickle in this process."""
 
     def reader(folder: Path) -> Read:
         unpickle.load = array.load = load_here  # this process does nothing else

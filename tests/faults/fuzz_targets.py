@@ -1,8 +1,8 @@
-"""What the fuzzer feeds: each reader as a target, here those of lists, tables and texts.
+"""Fuzzer targets: one per reader, here those of lists, tables and texts.
 
-A target's `seeds` are sound inputs, made with a folder to work in. Its `reader` builds in a folder
-of a process what must stand around a file, and returns the function that reads given bytes there.
-`fuzz_stored` has the files of prepared folders and runs, `fuzz_media` pictures, sound and video.
+A target's `seeds` are valid inputs, made in a working folder. Its `reader` sets up a folder with
+the other files that are needed, and returns a function that reads given bytes there. `fuzz_stored`
+has the files of prepared folders and runs, `fuzz_media` pictures, sound and video.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ Read = Callable[[bytes], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A reader: its sound inputs, how it is set up, and its share of all executions."""
+    """A reader: its valid inputs, its set-up, and its share of all executions."""
 
     seeds: Callable[[Path], list[bytes]]
     reader: Callable[[Path], Read]
@@ -40,17 +40,17 @@ class Target:
 
 
 class BadMessage(Exception):
-    """An error's text is no printable line of reasonable length."""
+    """An error message is not a printable line of reasonable length."""
 
 
 def check_message(text: str) -> None:
-    """Raises `BadMessage` for a text that is no short printable line."""
+    """Raises `BadMessage` if a text is not a short printable line."""
     if not text.isprintable() or len(text) >= MOST_WORDS:
         raise BadMessage(f"{len(text)} characters: {ascii(text)[:1500]}")
 
 
 def one_file(name: str, read: Callable[[Path], Any]) -> Callable[[Path], Read]:
-    """The set-up of a reader of one file by itself."""
+    """Sets up a reader of a single file."""
 
     def reader(folder: Path) -> Read:
         def feed(data: bytes) -> Any:
@@ -63,7 +63,7 @@ def one_file(name: str, read: Callable[[Path], Any]) -> Callable[[Path], Read]:
 
 
 def fixed(*seeds: str | bytes) -> Callable[[Path], list[bytes]]:
-    """Seeds that are written down."""
+    """Fixed seeds."""
     return lambda folder: [s if isinstance(s, bytes) else s.encode() for s in seeds]
 
 
@@ -89,7 +89,7 @@ def plant(root: Path, files: dict[str, str]) -> None:
 
 
 def checked(scan: Scan) -> Scan:
-    """The scan, once all of it can be written to the files that a preparation writes."""
+    """The scan, after checking that a preparation could write all of it."""
     rows = [dataclasses.astuple(rejection) for rejection in scan.rejected]
     csv_text((), rows).encode()
     json.dumps([dataclasses.astuple(c) for c in scan.candidates], ensure_ascii=False).encode()
@@ -132,7 +132,7 @@ def _manifest(folder: Path) -> Read:
 
 # Trees --------------------------------------------------------------------------------------------
 
-TREES = {  # target -> (data set, its layout or "release", the list that is fuzzed)
+TREES = {  # target -> (dataset, its layout or "release", the fuzzed list)
     "kinetics": ("kinetics", "A", "annotations/train.csv"),
     "food101": ("food101", "plain", "texts/train_titles.csv"),
     "food101.header": ("food101", "header", "texts/train_titles.csv"),
@@ -164,7 +164,7 @@ def tree(folder: Path, dataset: str, layout: str) -> Path:
 
 
 def tree_target(dataset: str, layout: str, fuzzed: str) -> Target:
-    """A scan of a tree in which one list is fuzzed."""
+    """A scan of a tree with one fuzzed list."""
 
     def seeds(folder: Path) -> list[bytes]:
         return [(tree(folder, dataset, layout) / fuzzed).read_bytes()]

@@ -1,9 +1,9 @@
-"""Makes the n-th operation of a program that changes files fail: a kill, a full disk, EIO.
+"""Makes the n-th file-changing operation of a program fail: a kill, a full disk, EIO.
 
 Each run of a program is a fork of one process that has imported everything, since importing torch
-takes longer than the run that a fault ends. As a program this file is that process: it reads a JSON
-object a line on standard input, {"program": ..., "argv": [...], "output": PATH}, and answers each
-with the exit status; minus the signal that ended it.
+takes longer than the run itself. Run as a program, this file is that process: it reads one JSON
+object per line from standard input, {"program": ..., "argv": [...], "output": PATH}, and answers
+each with the exit status, or minus the signal that ended it.
 """
 
 import importlib
@@ -22,11 +22,11 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 MODES = {"count": 0, "kill": 1, "kill half-way": 2, "full disk": 3, "I/O error": 4}
 FAULTS = [mode for mode in MODES if mode != "count"]
 PLAN = struct.Struct("qqq4096s")  # as `struct plan` in fault.c
-SMALL_SHARD = 20  # samples: several shards of a small set
+SMALL_SHARD = 20  # samples: several shards for a small dataset
 
 
 class Job(NamedTuple):
-    """A program's command line, and the folder whose file operations count."""
+    """A program's command line, and the folder in which file operations count."""
 
     program: str
     argv: tuple[str, ...]
@@ -42,12 +42,12 @@ class Outcome(NamedTuple):
 
 
 def compiler() -> str | None:
-    """The C compiler of this machine, if it has one; faults are injected on Linux alone."""
+    """The C compiler of this machine, if it has one; faults are injected only on Linux."""
     return (shutil.which("cc") or shutil.which("gcc")) if sys.platform == "linux" else None
 
 
 class Bench:
-    """Runs jobs one after another, each with at most one fault."""
+    """Runs jobs in sequence, each with at most one fault."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ class Bench:
         self.process.wait(60)
 
     def run(self, job: Job, at: int = 0, mode: str = "count") -> Outcome:
-        """Runs the job; the operation numbered `at` fails as `mode` says."""
+        """Runs the job; operation number `at` fails in the way given by `mode`."""
         self._arm(at, MODES[mode], str(job.root))
         line = {"program": job.program, "argv": job.argv, "output": str(self.output)}
         self.process.stdin.write(json.dumps(line) + "\n")
@@ -88,7 +88,7 @@ class Bench:
 
 
 def child(job: dict) -> int:
-    """The program, as in a process of its own; it extracts samples itself."""
+    """Runs the program as if in a separate process; it extracts samples itself."""
     from common.program import run
     from data_prep import pool, prepare, sample
 
@@ -107,7 +107,7 @@ def child(job: dict) -> int:
 
 
 def serve() -> None:
-    """One fork a line, until the input ends."""
+    """Forks once per line until the input ends."""
     for name in ("evaluate", "train", "make_tables", "experiments.run.session", "data_prep.prepare",
                  "experiments.report.draw", "experiments.report.html"):  # fmt: skip
         importlib.import_module(name)

@@ -1,10 +1,10 @@
-"""The long form: `make faults`. Every operation that changes a file fails in four ways.
+"""The long version: `make faults`. Every operation that changes a file fails in four ways.
 
-Of a sweep, which takes long, only a sample of its operations does.
+In a sweep, which takes long, only some of its operations do.
 
     python tests/faults/run_faults.py --jobs 2
 
-Prints a table of the faults that were tried and survived. Exit status 1 if one was not.
+Prints a table of the faults tried and survived. The exit status is 1 if one was not survived.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from harness import FAULTS, Bench
 from scenarios import Scenario, Verdict, all_scenarios, make_inputs, meet, meet_flip, stopped
 
 FLIPS = 20  # in each kind of file
-SWEEP_FAULTS = 40  # spread over its operations, one kind each in turn: it takes many seconds
+SWEEP_FAULTS = 40  # spread over its operations, alternating kinds, since it takes many seconds
 
 
 def points(scenario: Scenario, operations: int) -> Iterator[tuple[int, str]]:
@@ -33,7 +33,7 @@ def points(scenario: Scenario, operations: int) -> Iterator[tuple[int, str]]:
 
 
 def work(inputs: Path, share: int, jobs: int, names: list[str]) -> list[Verdict]:
-    """Every `jobs`-th fault, in one process; the first one prints how far it is."""
+    """Every `jobs`-th fault, in one process; the first process prints progress."""
     found: list[Verdict] = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
@@ -50,7 +50,7 @@ def work(inputs: Path, share: int, jobs: int, names: list[str]) -> list[Verdict]
 def verdicts(
     bench: Bench, inputs: Path, folder: Path, part: tuple[int, int], names: list[str]
 ) -> Iterator[Verdict]:
-    """The faults of the scenarios in `names`, or of all; `part` = (which share, of how many)."""
+    """The faults of the scenarios in `names`, or of all; `part` = (index of the share, shares)."""
     share, jobs = part
     scenarios = all_scenarios(inputs)
     for name, scenario in scenarios.items():

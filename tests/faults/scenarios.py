@@ -1,4 +1,4 @@
-"""What is put through faults, and what must be the same after them as without any."""
+"""The programs tested with faults, and what must be the same as without faults."""
 
 import hashlib
 import json
@@ -25,15 +25,15 @@ from experiments.run.folder import RunFolder, find_runs
 
 SMALL = ("--devices", "cpu", "--threads", "1", "--max_epochs", "3", "--batch_size", "16")
 SAMPLES = 60
-# Files in which a flip may go unnoticed: they affect no result, at most a message.
+# Files in which a bit flip may go unnoticed: they affect no result, at most a message.
 SILENT = ("error.txt", ".local.json", ".lock", "manifest.csv", "rejected.csv")
 Content = dict[str, str]
 
 
 class Scenario(NamedTuple):
-    """A program in a folder of its own: `fill` puts into it what it needs, `job` is its command.
+    """A program in a separate folder: `fill` creates its inputs, `job` is its command.
 
-    `content` tells what it made.
+    `content` returns what it made.
     """
 
     name: str
@@ -42,33 +42,33 @@ class Scenario(NamedTuple):
     fill: Callable[[Path], object] = lambda place: place.mkdir(parents=True, exist_ok=True)
 
     def begin(self, place: Path) -> Job:
-        """The command, once its folder is made anew and filled."""
+        """The command, after its folder has been recreated and filled."""
         shutil.rmtree(place, ignore_errors=True)
         self.fill(place)
         return self.job(place)
 
     def reference(self, bench: Bench, place: Path) -> tuple[int, Content]:
-        """The number of operations without a fault, and what they make."""
+        """The number of operations without a fault, and their result."""
         outcome = bench.run(self.begin(place))
         assert outcome.status == 0, outcome.output
         return outcome.operations, self.content(place)
 
 
 def make_inputs(folder: Path) -> None:
-    """The demo set's first samples, raw and prepared, and made-up finished runs for the tables."""
+    """The first samples of the demo dataset, raw and prepared, and made-up runs for the tables."""
     write_digits(folder / "raw", folder / "truth.csv", 3, workers=1, count=SAMPLES)
     prepare("demo", folder / "raw", folder / "data", Settings(), workers=1)
     fill(folder / "results", [a for a in demo.ARTIFACTS if a.id in ("demo-table", "demo-figure1")])
 
 
 def files(place: Path) -> Content:
-    """Digest of each file that is not hidden, by its path."""
+    """Digest of each non-hidden file, by path."""
     found = (p for p in sorted(place.rglob("[!.]*")) if p.is_file())
     return {str(path.relative_to(place)): file_digest(path) for path in found}
 
 
 def run_content(folder: RunFolder) -> Content:
-    """What a run must have made, bit by bit: weights, predictions, the log but for its times."""
+    """What a run must produce bit by bit: weights, predictions, the log except for its times."""
 
     def digest(state: dict[str, Any]) -> str:
         text = hashlib.sha256()
@@ -88,7 +88,7 @@ def run_content(folder: RunFolder) -> Content:
 
 
 def all_scenarios(inputs: Path) -> dict[str, Scenario]:
-    """The four of them, on what `make_inputs` made."""
+    """The four scenarios, on the output of `make_inputs`."""
     raw, data, results = inputs / "raw", inputs / "data", inputs / "results"
 
     def job(program: str, *words: object) -> Callable[[Path], Job]:
@@ -115,7 +115,7 @@ def all_scenarios(inputs: Path) -> dict[str, Scenario]:
     digits = ("--dataset", "demo", "--dataset_root", raw, "--data_dir", "@/data")
     made = ("demo-table", "demo-figure1", "--results_dir", results, "--out", "@")
     listed = (
-        Scenario("training", midas, of_training, with_data),  # its split is drawn on the way
+        Scenario("training", midas, of_training, with_data),  # its split is drawn in the process
         Scenario("preparation", job("data_prep.__main__", *digits), files),
         Scenario("tables", job("make_tables", *made), files),
         Scenario("sweep", job("faults.scenarios", raw, data, "@"), of_sweep),
@@ -124,7 +124,7 @@ def all_scenarios(inputs: Path) -> dict[str, Scenario]:
 
 
 def main(argv: list[str]) -> int:
-    """A launch of two short runs, as `python -m experiments run` makes it: RAW DATA RESULTS."""
+    """A launch of two short runs, as by `python -m experiments run`: RAW DATA RESULTS."""
     raw, data, results = argv
     flags = ("--dataset_root", raw, "--data_dir", data, "--results_dir", results)
     joint = RunSet("demo", "Joint", (("batch_size", 16), ("max_epochs", 1)))
@@ -135,7 +135,7 @@ def main(argv: list[str]) -> int:
 
 
 class Verdict(NamedTuple):
-    """What became of one fault; `wrong` is empty where nothing was lost."""
+    """The outcome of one fault; `wrong` is empty if nothing was lost."""
 
     scenario: str
     mode: str
@@ -144,21 +144,21 @@ class Verdict(NamedTuple):
 
 
 def judge(first: Outcome, mode: str) -> str:
-    """What is wrong with how a program met a fault."""
+    """What is wrong with a program's reaction to a fault."""
     ended = f"status {first.status}: {first.output[-300:]}"
     if mode.startswith("kill"):
         return "" if first.status in (-9, 0, 1) else ended
     if "Traceback" in first.output:
         return f"a traceback: {first.output[-300:]}"
     words = {"full disk": "no space left", "I/O error": "I/O error"}[mode]
-    # With status 0, what failed was only a note for later.
+    # With status 0, only a note for later has failed.
     return "" if first.status == 0 or words in first.output else f"not told, {ended}"
 
 
 def meet(
     bench: Bench, scenario: Scenario, place: Path, at: int, mode: str, due: Content
 ) -> Verdict:
-    """Makes one operation fail, then repeats the command: it must end as without the fault."""
+    """Makes one operation fail, then repeats the command: the result must not depend on it."""
     job = scenario.begin(place)
     wrong = judge(bench.run(job, at, mode), mode)
     again = bench.run(job)
@@ -173,7 +173,7 @@ def meet(
 
 
 def stopped(bench: Bench, scenario: Scenario, place: Path, operations: int) -> list[Path]:
-    """Kills a run when three quarters of its work are done; one file of each name that matters."""
+    """Kills a run after three quarters of its work; returns one file of each name that matters."""
     outcome = bench.run(scenario.begin(place), 3 * operations // 4, "kill")
     assert outcome.status == -9, outcome.output
     found = {p.name: p.relative_to(place) for p in sorted(place.rglob("*")) if p.is_file()}
@@ -181,11 +181,11 @@ def stopped(bench: Bench, scenario: Scenario, place: Path, operations: int) -> l
 
 
 def flip(path: Path, draw: random.Random) -> int:
-    """Changes one bit of a file; returns its offset."""
+    """Flips one bit of a file; returns its offset."""
     data = bytearray(path.read_bytes())
     at = draw.randrange(len(data))
     data[at] ^= 1 << draw.randrange(8)
-    path.unlink()  # a file of its own: prev.pt may be a second name of last.pt
+    path.unlink()  # a separate file: prev.pt may be a hard link to last.pt
     path.write_bytes(data)
     return at
 
@@ -193,9 +193,9 @@ def flip(path: Path, draw: random.Random) -> int:
 def meet_flip(
     bench: Bench, scenario: Scenario, whole: Path, place: Path, name: Path, seed: int, due: Content
 ) -> Verdict:
-    """One flip in the file `name` of a copy of the stopped run `whole`.
+    """Flips a bit in the file `name` of a copy of the stopped run `whole`.
 
-    The same command must end as undisturbed, bit by bit, or refuse in one line.
+    The same command must give the undisturbed result bit by bit, or refuse in one line.
     """
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(whole, place)

@@ -1,6 +1,6 @@
-"""Readers of hostile or damaged input: structured inputs, random damage, and what that has found.
+"""Readers with hostile or damaged input: structured inputs, random damage, and past findings.
 
-The long form is `fuzz.py`, whose targets these tests share.
+The long version is `fuzz.py`, whose targets these tests share.
 """
 
 import csv
@@ -32,7 +32,7 @@ from data_prep.store import Prepared, read_pool
 from experiments.run.resolve import resolve, run_from_config
 
 quiet = settings(derandomize=True, deadline=None, database=None, max_examples=120)
-# What csv can hold: no half characters, no NUL.
+# What csv can represent: no lone surrogates, no NUL.
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 WORDS = st.text(st.characters(categories=["Lu", "Ll", "Nd"]), min_size=1, max_size=8)
 JSON = st.recursive(
@@ -81,7 +81,7 @@ def test_a_manifest_is_read_back_cell_by_cell(folder, rows, separator, end, mark
 @quiet
 @given(rows=st.lists(st.tuples(st.sampled_from("ab"), CELLS), min_size=2, max_size=6))
 def test_a_text_over_several_lines_is_read_whole_or_the_file_refused(folder, rows):
-    """A line of a text may look like a row of its own: then nothing tells where its quote ends."""
+    """A line of a text may look like a row: then the end of its quote cannot be determined."""
     rows = [(f"{k}", label, f"{cell}\n{cell}") for k, (label, cell) in enumerate(rows)]
     layout = manifest(folder, csv_bytes([["id", "label", "text"], *map(list, rows)]))
     try:
@@ -116,7 +116,7 @@ def test_an_open_quote_loses_or_relabels_no_other_row(folder, words, place, quot
 
 @quiet
 @given(titles=st.lists(CELLS, min_size=1, max_size=6), spoilt=st.integers(0, 5))
-def test_a_list_of_titles_keeps_all_rows_but_the_spoilt_one(folder, titles, spoilt):
+def test_a_list_of_titles_keeps_all_rows_except_the_damaged_one(folder, titles, spoilt):
     titles = [" ".join(title.split()) for title in titles]
     rows = [[f"{k}.jpg", title, food101.LABELS[k]] for k, title in enumerate(titles)]
     lines = [csv_bytes([row]).decode() for row in rows]
@@ -185,11 +185,11 @@ def test_pickled_arrays_are_read_back(folder, kind, shape, protocol):
     assert np.array_equal(first, values)
 
 
-# --- damage at random -----------------------------------------------------------------------------
+# --- random damage --------------------------------------------------------------------------------
 
 
 def outcome_of(folder: Path, name: str, data: bytes | None = None) -> tuple[str, str]:
-    """What the target makes of an input, or of its first seed."""
+    """The target's result for an input, or for its first seed."""
     for each in ("seeds", "reader"):
         (folder / each).mkdir()
     target = fuzz.TARGETS[name]
@@ -198,7 +198,7 @@ def outcome_of(folder: Path, name: str, data: bytes | None = None) -> tuple[str,
 
 @pytest.fixture
 def restored(monkeypatch):
-    """What a target replaces comes back."""
+    """Restores what a target replaces."""
     monkeypatch.setattr(unpickle, "load", unpickle.load)
     monkeypatch.setattr(fuzz.fuzz_stored.array, "load", unpickle.load)
 
@@ -216,7 +216,7 @@ def test_damage_ends_in_a_result_or_a_named_error(tmp_path, name, restored):
     assert counts["result"] >= 1, "no seed is read"
 
 
-def test_the_long_form_counts_and_keeps_what_has_no_name(tmp_path, capsys):
+def test_the_long_version_counts_and_keeps_unnamed_errors(tmp_path, capsys):
     words = ("--only", "fragile", "--executions", "4", "--media", "0", "--keep", str(tmp_path))
     assert fuzz.main(words) == 1
     line = capsys.readouterr().out.splitlines()[1].split()
@@ -224,7 +224,7 @@ def test_the_long_form_counts_and_keeps_what_has_no_name(tmp_path, capsys):
     assert sorted(path.read_bytes() for path in tmp_path.glob("*.bin")) == [b"abc", b"crash"]
 
 
-# --- what was found -------------------------------------------------------------------------------
+# --- past findings --------------------------------------------------------------------------------
 
 
 def nested(depth: int) -> bytes:
@@ -243,7 +243,7 @@ META = [
     ({"order": ["audio"], "modalities": {"audio": {"kind": "audio"}}}, "settings of audio"),
     ({"order": ["sound"], "modalities": {"sound": STORED}}, "lacks a modality"),
 ]  # fmt: skip
-FOUND: list[tuple[str, Any, str]] = [  # target, input (changes of a sound object), words
+FOUND: list[tuple[str, Any, str]] = [  # target, input (changes to a valid object), words
     ("csv.manifest", b'id,label,text\na,x,"one\ntwo\xff"\nb,y,three\n', "line 2: it is not UTF-8"),
     ("csv.manifest", b"\x1b[31m,x\n", "m.csv has"),
     ("csv.table", b"\x1b[31m,x\n", "no column 'id'"),
@@ -262,7 +262,7 @@ FOUND: list[tuple[str, Any, str]] = [  # target, input (changes of a sound objec
 
 
 @pytest.mark.parametrize(("name", "data", "words"), FOUND)
-def test_what_was_found_is_refused_in_one_printable_line(tmp_path, name, data, words):
+def test_past_findings_are_refused_in_one_printable_line(tmp_path, name, data, words):
     if isinstance(data, dict):
         (tmp_path / "made").mkdir()
         seeds = fuzz.TARGETS[name].seeds(tmp_path / "made")
@@ -274,7 +274,7 @@ def test_what_was_found_is_refused_in_one_printable_line(tmp_path, name, data, w
     assert time.process_time() - begun < 20
 
 
-def test_many_classes_and_many_events_take_no_time(tmp_path):
+def test_many_classes_and_many_events_are_fast(tmp_path):
     rows = "".join(f"{k},{k}x,{k}\n" for k in range(20_000))
     layout = manifest(tmp_path, f"id,label,text\n{rows}".encode())
     begun = time.process_time()
@@ -286,14 +286,14 @@ def test_many_classes_and_many_events_take_no_time(tmp_path):
     assert time.process_time() - begun < 10
 
 
-def test_a_class_of_thousands_of_digits_is_no_number(tmp_path):
+def test_a_class_of_thousands_of_digits_is_not_a_number(tmp_path):
     path = tmp_path / "pool.csv"
     path.write_text(f"id,key,lost\na,{'9' * 5000},\nb,3,\n", encoding="utf-8")
     assert [row.key for row in read_pool(path)] == ["9" * 5000, "3"]
 
 
 @pytest.mark.parametrize("memory", ['{"checked": []}', '{"\\ud800": 1}', '{"a": NaN}'])
-def test_a_memory_of_checksums_that_is_none_is_made_anew(tmp_path, memory):
+def test_an_invalid_checksum_cache_is_rebuilt(tmp_path, memory):
     folder = write_prepared(tmp_path / "p")
     (folder / ".local.json").write_text(memory, encoding="utf-8")
     assert len(Prepared(folder)) == 12

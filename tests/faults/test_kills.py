@@ -1,4 +1,4 @@
-"""A sample of the long form (`make faults`): faults and bit flips, and the messages about some."""
+"""A sample of the long version (`make faults`): faults, bit flips, and some of the messages."""
 
 import random
 import shutil
@@ -53,7 +53,7 @@ def test_a_fault_does_happen(bench, folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def case(bench, folder):
-    """(scenario, folder of the stopped run, its files that matter, what it must end with)."""
+    """(scenario, folder of the stopped run, its files that matter, the expected result)."""
     scenario = all_scenarios(folder)["training"]
     operations, due = scenario.reference(bench, folder / "due")
     return scenario, folder / "whole", stopped(bench, scenario, folder / "whole", operations), due
@@ -74,7 +74,7 @@ def test_a_flip_in_any_file_is_reported_or_changes_nothing(bench, case, tmp_path
         assert not verdict.wrong, verdict
 
 
-def test_a_flipped_checkpoint_is_left_for_the_one_before(bench, case, place):
+def test_a_flipped_checkpoint_is_skipped_for_the_one_before(bench, case, place):
     last = place / "run" / "last.pt"
     data = bytearray(last.read_bytes())
     data[len(data) // 2] ^= 4  # where the weights are
@@ -86,7 +86,7 @@ def test_a_flipped_checkpoint_is_left_for_the_one_before(bench, case, place):
 
 
 @pytest.mark.parametrize("lines", [b"", None, b"null\n", b'{"epoch": 1e999}\n'])
-def test_lost_lines_of_the_log_come_back_from_the_checkpoint(bench, case, place, lines):
+def test_lost_lines_of_the_log_are_restored_from_the_checkpoint(bench, case, place, lines):
     log = place / "run" / "log.jsonl"
     log.write_bytes(log.read_bytes()[:900] if lines is None else lines)
     outcome = bench.run(case[0].job(place))

@@ -1,4 +1,4 @@
-"""Faults of the machine: signals within a long step, lost launchers and loaders, no memory."""
+"""Machine faults: signals during a long step, lost launchers and loaders, out of memory."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from experiments.run.folder import RunFolder
 
 SMALL = ("--devices", "cpu", "--threads", "1", "--max_epochs", "4", "--batch_size", "32")
 
-# A step that no signal interrupts: the handler of Python runs only after it.
+# A step that signals do not interrupt: Python runs the handler only after it.
 LONG_STEP = f"""
 import hashlib, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -63,7 +63,7 @@ time.sleep(600)
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    lines = sorted(process.stdout.readline() for _ in range(2))  # the child's pid, and its word
+    lines = sorted(process.stdout.readline() for _ in range(2))  # the child's pid and message
     child = int(lines[0])
     assert lines[1] == "at work\n" and alive(child)
     process.kill()
@@ -72,7 +72,7 @@ time.sleep(600)
 
 
 @pytest.mark.slow
-def test_a_dead_loader_process_costs_a_line_and_no_epoch(demo_data, tmp_path):
+def test_a_dead_loader_process_gives_one_line_and_loses_no_epoch(demo_data, tmp_path):
     words = command(demo_data, tmp_path / "run", "--num_workers", "1", "--max_epochs", "40")
     process = subprocess.Popen(
         words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -96,7 +96,7 @@ def loaders(pid):
 
 
 @pytest.mark.slow
-def test_no_memory_is_one_line_with_what_to_do(demo_data, tmp_path):
+def test_out_of_memory_is_one_line_with_advice(demo_data, tmp_path):
     code = """
 import resource, sys, train
 from common.program import run
@@ -115,11 +115,11 @@ sys.exit(run(train.main))
 
 
 @pytest.mark.parametrize("words", MEMORY)
-def test_what_libraries_say_of_no_memory_is_understood(words):
+def test_out_of_memory_messages_of_libraries_are_recognised(words):
     assert "use fewer --num_workers" in explain(RuntimeError(f"CUDA: {words.upper()} (2 GiB)"))
 
 
-def test_what_is_no_fault_of_the_machine_is_left_alone():
+def test_errors_that_are_no_fault_of_the_machine_are_unchanged():
     assert explain(RuntimeError("shapes do not match")) is None
     assert explain(KeyError("x")) is None
 
@@ -135,7 +135,7 @@ def test_a_cause_within_another_error_is_found():
 
 
 @pytest.mark.slow
-def test_of_two_equal_commands_one_works_and_the_other_says_so(demo_data, tmp_path):
+def test_of_two_equal_commands_one_works_and_the_other_reports_it(demo_data, tmp_path):
     words = command(demo_data, tmp_path / "run", "--max_epochs", "20")
     both = [
         subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

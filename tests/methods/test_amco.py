@@ -61,7 +61,7 @@ def test_the_number_of_masked_places():
         assert tuple(int(d.sum()) for d in drops) == expected
 
 
-def test_a_mask_serves_all_rows_of_dependent_modalities_alone():
+def test_a_mask_covers_all_rows_of_only_the_dependent_modalities():
     values = {m: torch.rand(9, 6) + 1 for m in TRIO}
     places = dict.fromkeys(TRIO, dropped_places(0.5, 6, torch.Generator().manual_seed(3)))
     masked = mask(values, places, torch.tensor([True, False, True]), 2.0)
@@ -70,7 +70,7 @@ def test_a_mask_serves_all_rows_of_dependent_modalities_alone():
     assert torch.equal(masked["audio"], values["audio"])
 
 
-def test_masses_sum_to_one_and_a_masked_modality_has_that_of_zeros():
+def test_masses_sum_to_one_and_a_masked_modality_has_that_of_zero_logits():
     z = torch.randn(16, 6, dtype=torch.float64)
     masses = modality_masses({"a": torch.zeros_like(z), "v": z})
     assert masses.sum().item() == pytest.approx(1)
@@ -86,20 +86,20 @@ def test_masses_sum_to_one_and_a_masked_modality_has_that_of_zeros():
         (0.35, True, [1, 0, 0]),
     ],
 )
-def test_the_dependent_ones_of_three(sigma, first_only, flags):
+def test_dependent_modalities_among_three(sigma, first_only, flags):
     masses = torch.tensor([0.36, 0.39, 0.25])
     assert dependent_modalities(masses, sigma, first_only).int().tolist() == flags
 
 
 @pytest.mark.parametrize("linear_star", [False, True])
-def test_a_wholly_masked_modality_has_loss_ln_c_and_gets_no_gradient(linear_star):
+def test_a_fully_masked_modality_has_loss_ln_c_and_gets_no_gradient(linear_star):
     method, loss, logs = masked_step(True, linear_star=linear_star)
     assert used(logs) == [1, 0] and logs["train/mask_ratio"] == 1
     loss.backward()
     fusion, audio = method.model.fusion, method.model.modality_slices["audio"]
     assert all(not p.grad.any() for p in method.model.encoder_parameters("audio"))
     assert not fusion.weight.grad[:, audio].any()
-    # The output is what the other modality says.
+    # The output comes from the other modality.
     f, y = method.model.encode(tiny_batch()["inputs"]), tiny_batch()["label"]
     z = method.model.split_logits(f)["video"]
     out = method.linear_star(z) if linear_star else z
@@ -133,7 +133,7 @@ def test_the_feature_variant_masks_the_feature_before_fusion():
     assert logs["train/mass/video"].item() == pytest.approx(modality_masses(z)[1].item(), abs=1e-6)
 
 
-def test_the_extra_layer_serves_in_evaluation():
+def test_the_extra_layer_is_used_in_evaluation():
     method = tiny_method(AMCo, linear_star=True)
     f = {m: torch.randn(3, method.model.widths[m]) for m in PAIR}
     total = sum(method.model.split_logits(f).values())

@@ -68,7 +68,7 @@ def test_a_step_is_made_of_the_fused_and_the_zero_padded_logits(modalities):
 
 @pytest.mark.parametrize("modalities", [PAIR, TRIO])
 @pytest.mark.parametrize("mode", ["paper", "constant_half"])
-def test_the_encoders_gradients_alone_are_scaled(modalities, mode):
+def test_only_the_encoders_gradients_are_scaled(modalities, mode):
     _, _, logs, scaled = step(modalities, mode=mode)
     _, _, _, plain = step(modalities, mode="off")
     for name, gradient in plain.items():

@@ -11,7 +11,7 @@ SETS = pytest.mark.parametrize("modalities", [PAIR, TRIO])
 
 
 class Train(TinySet):
-    """A training part of 24 samples that counts the passes."""
+    """A training set of 24 samples that counts the passes."""
 
     def __init__(self, modalities=PAIR):
         super().__init__(modalities, 24, batch=10)
@@ -28,7 +28,7 @@ def make(modalities=PAIR, epoch=1, train=None, **values):
 
 
 def true_class(logits, y):
-    """p [B, M] without the method's own function."""
+    """p [B, M], computed without the method's function."""
     return torch.stack([F.softmax(z, 1)[torch.arange(len(y)), y] for z in logits.values()], 1)
 
 
@@ -65,7 +65,7 @@ def test_the_fit_agrees_with_scikit_learn():
     assert torch.allclose(imbalance(grid, found), expected, atol=1e-3)
 
 
-def test_constant_gaps_and_those_with_a_lonely_one_are_fitted_and_degenerate():
+def test_constant_gaps_and_gaps_with_one_outlier_are_degenerate():
     constant = fit_mixture(torch.full((50,), 0.3))
     assert constant[2].tolist() == [1e-4, 1e-4] and degenerate(constant)
     lonely = torch.cat([0.2 + 0.02 * torch.randn(3000, dtype=torch.float64), doubles(0.95)])
@@ -143,7 +143,7 @@ def test_stages():
 @SETS
 def test_fine_tuning_keeps_the_samples_found_balanced_without_the_adaptive_loss(modalities):
     method, train = make(modalities), Train(modalities)
-    with torch.no_grad():  # audio's head names one class of four: gaps fall in two groups
+    with torch.no_grad():  # audio's head predicts one class of four: gaps form two groups
         method.model.heads["audio"].bias.copy_(torch.tensor([9.0, 0, 0, 0]))
     plans = [method.begin_epoch(epoch, train) for epoch in (11, 12)]
     kept = (1 - imbalance(method.gaps, method.mixture) >= 0.5).nonzero().squeeze(1)
@@ -153,6 +153,6 @@ def test_fine_tuning_keeps_the_samples_found_balanced_without_the_adaptive_loss(
     loss, logs = method.train()(tiny_batch(modalities))
     assert torch.equal(loss.detach(), logs["train/L_align"] + logs["train/L_uni"])
     for count, planned in ((len(modalities) - 1, False), (len(modalities), True)):
-        method.kept.zero_()  # fewer than there are modalities: all samples
+        method.kept.zero_()  # fewer samples than modalities: use all
         method.kept[:count] = True
         assert (method.begin_epoch(12, None) is not None) is planned

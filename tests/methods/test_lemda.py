@@ -25,7 +25,7 @@ SUMS = pytest.mark.parametrize(("task_sum", "factor"), [(False, 0.5), (True, 1.0
 
 
 def last_linear(method):
-    """The layer that makes the noise."""
+    """The layer that produces the noise."""
     return [part for part in method.augmenter.modules() if isinstance(part, nn.Linear)][-1]
 
 
@@ -37,7 +37,7 @@ def awake(modalities=PAIR, **values):
 
 
 def backward(method, modalities=PAIR):
-    """One backward with fixed draws of dropout; returns the loss's logs."""
+    """One backward pass with fixed dropout draws; returns the logs."""
     torch.manual_seed(1)
     loss, logs = method(tiny_batch(modalities))
     loss.backward()
@@ -108,13 +108,13 @@ def test_sizes_that_leave_no_layer_are_refused(values):
 
 @pytest.mark.parametrize("widths", [{"a": 48, "v": 40}, {"a": 12, "v": 12}])
 def test_the_transformer_refuses_widths_that_it_cannot_share(widths):
-    with pytest.raises(UsageError, match="--network trans_vae needs.*take --network mlp_vae"):
+    with pytest.raises(UsageError, match="--network trans_vae needs.*use --network mlp_vae"):
         TransformerVae(widths, 8, 4)
 
 
 @SUMS
 @pytest.mark.parametrize("modalities", [PAIR, TRIO])
-def test_encoders_get_joints_gradient_halved_or_whole_to_the_bit(modalities, task_sum, factor):
+def test_encoders_get_exactly_joints_gradient_or_half_of_it(modalities, task_sum, factor):
     method = awake(modalities, threshold=0.0, task_sum=task_sum)
     joint = tiny_method(Joint, modalities)
     backward(method, modalities), backward(joint, modalities)
@@ -123,7 +123,7 @@ def test_encoders_get_joints_gradient_halved_or_whole_to_the_bit(modalities, tas
 
 
 @SUMS
-def test_g_climbs_the_cross_entropy_of_its_features(task_sum, factor):
+def test_g_maximises_the_cross_entropy_of_its_features(task_sum, factor):
     method = awake(task_sum=task_sum, **(NO_WEIGHTS | {"adv": 0.25}))
     backward(method)
     found = last_linear(method).weight.grad

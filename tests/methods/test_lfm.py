@@ -1,4 +1,4 @@
-"""LFM: the golden numbers, the ways alpha moves, and what its passes must leave alone."""
+"""LFM: golden numbers, how alpha changes, and what its passes must leave unchanged."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ def make(modalities=PAIR, epoch=1, data=None, **values):
 
 
 class Recorder(TinySet):
-    """A training part that notes what is read, and draws from the global generator as torch's."""
+    """A training set that records reads and draws from the global generator, like torch's."""
 
     reads = ()
 
@@ -90,7 +90,7 @@ def test_the_fitted_polynomial_is_bounded_and_stretched_to_the_runs_length():
         ({"alpha_mode": "fixed", "variant": "official"}, 7, 0.95),
     ],
 )
-def test_schedules_set_alpha_hold_nothing_out_and_read_nothing(values, epoch, alpha_match):
+def test_schedules_set_alpha_without_holding_out_or_reading_samples(values, epoch, alpha_match):
     data = Recorder()
     method = make(data=data, **values)
     assert method.begin_epoch(epoch, data) is None and not data.reads
@@ -100,7 +100,7 @@ def test_schedules_set_alpha_hold_nothing_out_and_read_nothing(values, epoch, al
     assert sum(logs.values()).item() == pytest.approx(1, abs=1e-9)
 
 
-def test_hessian_vector_mean_is_that_of_the_whole_hessian():
+def test_hessian_vector_mean_matches_the_full_hessian():
     shapes = [(5, 4), (3, 4), (6, 8), (6,)]
     p = [torch.randn(s, dtype=torch.float64).requires_grad_() for s in shapes]
     a, v = (torch.randn(9, d, dtype=torch.float64) for d in (5, 3))
@@ -134,7 +134,7 @@ def test_alpha_descends_by_its_rate_within_its_bounds(variant, modalities):
     assert logs["train/alpha_cls"] == 1 - method.alpha_match and logs["train/alpha_lr"] == 0.25
     far = make(modalities, lr_alpha=10 / abs(g), **values)
     assert far.alpha_match.item() == (0.05 if g > 0 else 0.95)
-    small = make(modalities, lr_alpha=1e-9, **values)  # below what float32 resolves
+    small = make(modalities, lr_alpha=1e-9, **values)  # below float32's resolution
     assert 0 < abs(small.alpha_match.item() - 0.5) < 1e-9
 
 
@@ -163,7 +163,7 @@ def test_the_rate_is_halved_for_good(monkeypatch):
     assert seen == [1, 1, 0.5, 0.5, 0.25]
 
 
-def test_held_out_samples_depend_on_the_runs_seed_alone():
+def test_held_out_samples_depend_only_on_the_runs_seed():
     first, again, other = make(), make(variant="official", alpha_mode="hvp"), make(seed=1)
     assert torch.equal(first.held_out, again.held_out)
     assert not torch.equal(first.held_out, other.held_out)
@@ -210,5 +210,5 @@ def test_a_step_is_the_weighted_sum_of_both_losses_of_the_variants_logits(varian
     assert torch.allclose(method.logits(f), o) and loss.dtype == torch.float32
     assert logs["train/L_match"].item() == pytest.approx(l_match.item())
     assert loss.item() == pytest.approx(0.5 * (0.75 * l_cls + 0.25 * l_match).item())
-    loss.backward()  # the fusion layer is no part of the official variant
+    loss.backward()  # the official variant does not use the fusion layer
     assert (method.model.fusion.weight.grad is None) is (variant == "official")

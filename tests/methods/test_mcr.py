@@ -1,4 +1,4 @@
-"""MCR: the game against the public code's form, the contrastive term's golden values, each term."""
+"""MCR: the game against the public code, golden values of the contrastive term, each loss term."""
 
 import math
 
@@ -56,14 +56,14 @@ def far_apart(first, second):
 
 
 def divergence(fused, z):
-    """The public code's form: probabilities, clamped, mean over rows."""
+    """As in the public code: probabilities, clamped, mean over rows."""
     p, q = (F.softmax(v, 1).clamp_min(1e-20) for v in (fused, z))
     mean = (p + q) / 2
     return 0.5 * (p * (p / mean).log() + q * (q / mean).log()).sum(1).mean()
 
 
 def term(toy, swapped, live=None, detach_fused=True):
-    """J(swapped) with all but `live` stopped, or nothing stopped, from stacked rows."""
+    """J(swapped) with all but `live` detached, or none detached, from stacked rows."""
     rows = []
     for m, c in toy.contributions().items():
         c = c[toy.swaps].flatten(0, 1) if m == swapped else c.repeat(len(toy.swaps), 1)
@@ -84,7 +84,7 @@ def encoder_gradient(method):
 
 @STRATEGIES
 @PLAYERS
-def test_the_game_is_that_of_the_public_code(players, strategy):
+def test_the_game_matches_the_public_code(players, strategy):
     toy, expected = Toy(players), 0
     greedy, of_all = strategy == "greedy", strategy == "collaborative"
     for m in toy.x:  # m learns
@@ -192,7 +192,7 @@ def test_the_total_is_the_weighted_sum_of_the_logged_terms():
 
 def test_the_game_of_a_step_is_played_with_its_features():
     method = tiny_method(MCR, **{**NO_TERMS, "lam": 1.0}).eval()
-    method.model.fusion.weight.data *= 100  # importances far above float32's rounding
+    method.model.fusion.weight.data *= 100  # importances well above float32 rounding
     _, logs = method(tiny_batch())
     f = method.model.encode(tiny_batch()["inputs"])
     method.begin_epoch(9, None)
@@ -210,7 +210,7 @@ def test_pure_pairs_join_the_modalities_of_a_sample():
     assert method(tiny_batch())[1]["train/L_con"].item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_detached_unimodal_losses_train_the_heads_alone():
+def test_detached_unimodal_losses_train_only_the_heads():
     settings = ({}, {"w_uni": 1.0, "detach_uni": True}, {"w_uni": 1.0})
     without, detached, attached = (tiny_method(MCR, **{**NO_TERMS, **more}) for more in settings)
     for method in (without, detached, attached):
@@ -221,7 +221,7 @@ def test_detached_unimodal_losses_train_the_heads_alone():
         assert torch.equal(a.grad, b.grad) and a.grad.norm() > 0
 
 
-def test_the_second_pass_restores_each_modules_mode_and_moves_no_statistics():
+def test_the_second_pass_restores_modes_and_leaves_statistics_unchanged():
     plain, method, modes = tiny_method(MCR), tiny_method(MCR, features="recompute_eval"), []
     encoder = method.model.encoders["audio"]
     encoder.register_forward_hook(lambda *_: modes.append(encoder.training))
@@ -248,7 +248,7 @@ def test_reconstruction_is_the_mean_squared_error_and_reaches_all_but_the_fusion
     assert all(p.grad.norm() > 0 for p in method.h.parameters())
 
 
-def test_pretraining_is_a_stage_of_unimodal_losses_alone():
+def test_pretraining_is_a_stage_with_only_unimodal_losses():
     method = tiny_method(MCR, epoch=4, pretrain_epochs=4, lib=1.0)
     assert [(s.name, s.epochs) for s in method.stages(10)] == [("pretrain", 4), ("train", 10)]
     loss, logs = step(method)

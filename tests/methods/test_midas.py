@@ -17,7 +17,7 @@ from methods.midas import (
 from methods.midas_release import carry_alpha, update_alpha_by_ratio
 from methods.ops import label_shares
 
-# The worked example G2: three samples, three classes, two features a modality.
+# Worked example G2: three samples, three classes, two features per modality.
 Y = torch.tensor([0, 1, 2])
 J = torch.tensor([1, 2, 0])
 P1 = doubles([0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.25, 0.25, 0.5])
@@ -111,8 +111,8 @@ def test_sources_of_one_label_share_its_mass():
 @pytest.mark.parametrize(
     ("rho", "p", "how", "expected"),
     [
-        (2.0, [(0.6, 0.2), (0.6, 0.2)], {}, 1.55),  # r = 3 leans further than 2
-        (2.0, [(0.6, 0.2), (0.3, 0.3)], {}, 1.45),  # r = 2, the mean of both, does not
+        (2.0, [(0.6, 0.2), (0.6, 0.2)], {}, 1.55),  # r = 3 is further from 1 than 2
+        (2.0, [(0.6, 0.2), (0.3, 0.3)], {}, 1.45),  # r = 2, the mean of both, is not
         (0.5, [(0.1, 0.4), (0.1, 0.4)], {}, 1.55),
         (0.5, [(0.4, 0.4), (0.4, 0.4)], {"rule": "ratio_inverted"}, 1.55),  # 1 > 0.5
         (0.5, [(0.6, 0.2), (0.6, 0.2)], {"rule": "ratio_inverted"}, 1.45),  # 1/3 < 0.5
@@ -165,7 +165,7 @@ def test_confusion_takes_the_two_likeliest_classes_and_falls_back():
     assert fell_back.all() and j.tolist() == [1, 0]
 
 
-def test_three_sources_are_distinct_and_hold_two_labels():
+def test_three_sources_are_distinct_and_have_two_labels():
     y, generator = torch.arange(9) % 3, torch.Generator().manual_seed(4)
     j, _, _ = choose_partners(y, generator)
     sources = assign_sources(j, 3, "mean", generator)[0]
@@ -191,7 +191,7 @@ def test_one_label_gives_no_loss_and_leaves_alpha():
 
 
 @pytest.mark.parametrize("modalities", [PAIR, TRIO])
-def test_the_mean_of_the_unimodal_losses_is_their_share(modalities):
+def test_mean_reduction_divides_the_unimodal_losses_by_their_number(modalities):
     batch, kinds = tiny_batch(modalities), ("sum", "mean")
     total, mean = (make(modalities, uni_reduce=how)(batch)[1]["train/L_uni"] for how in kinds)
     assert (total / mean).item() == pytest.approx(len(modalities))
@@ -225,7 +225,7 @@ def test_input_level_encodes_twice_and_equals_feature_level_for_fixed_encoders()
 
 
 @pytest.mark.parametrize("rule", ["share", "ratio"])
-def test_switches_of_alpha_move_what_they_name(rule):
+def test_switches_of_alpha_change_what_they_name(rule):
     alphas = {}
     for on in (True, False):
         method, alphas[on] = make(weak_modality=on, alpha_rule=rule), []
@@ -247,7 +247,7 @@ def test_a_batch_smaller_than_the_modalities_has_no_misaligned_part():
 def test_gradients_are_equal_to_the_last_bit_with_several_threads():
     from experiments.run.session import make_deterministic
 
-    make_deterministic()  # as train.py does; without it half of these repetitions differ
+    make_deterministic()  # as in train.py; without it, half of these repetitions differ
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     draw, y, valid = torch.Generator(), torch.arange(64) % 6, torch.ones(64, dtype=torch.bool)

@@ -18,7 +18,7 @@ def test_golden_mixed_feature():
 
 
 @pytest.mark.parametrize(("lam", "expected"), [([0.3], 1.325612), ([0.3, 0.8], 1.426979)])
-def test_golden_loss_of_a_shared_lam_and_of_one_a_modality(lam, expected):
+def test_golden_loss_of_a_shared_lam_and_of_one_per_modality(lam, expected):
     z = doubles([0.2, 0.5, 0.3]).log()
     loss = pair_loss(z, torch.tensor([0]), torch.tensor([2]), doubles(*lam).mean())
     assert loss.item() == pytest.approx(expected, abs=1e-6)

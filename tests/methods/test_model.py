@@ -97,7 +97,7 @@ def test_resnet_features_and_initial_weights():
     assert norms.std().item() == pytest.approx(0.02, rel=0.1)
 
 
-def test_pictures_but_not_frames_pass_a_trained_layer_to_the_width_asked_for():
+def test_pictures_but_not_frames_are_projected_to_the_requested_width():
     streams = {"image": Stream("image", "imagenet"), "video": Stream("video", "imagenet")}
     model = build_classifier(streams, 3, Choice("small", image_width=7))
     assert model.widths == {"image": 7, "video": 48} and model.fusion.weight.shape == (3, 55)
@@ -154,7 +154,7 @@ def test_misaligned_accuracy_golden():
     assert out["conf_norm/a"] + out["conf_norm/v"] == pytest.approx(1.0)
 
 
-def test_of_two_classes_no_misaligned_accuracy_is_told():
+def test_two_classes_give_no_misaligned_accuracy():
     p = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
     out = misaligned_metrics(p.log(), torch.tensor([[0, 1], [1, 0]]), ["a", "v"])
     assert sorted(out) == ["conf_norm/a", "conf_norm/v", "conf_raw/a", "conf_raw/v"]
@@ -175,7 +175,7 @@ def padded(x, rows):
     return torch.cat([x, torch.zeros(len(x), rows, x.shape[2])], dim=1)
 
 
-@pytest.mark.parametrize("grad", [True, False])  # without gradients torch takes another path
+@pytest.mark.parametrize("grad", [True, False])  # torch uses another code path without gradients
 def test_padding_and_other_samples_do_not_change_the_features_and_order_does(grad):
     x, short, long = torch.randn(4, 9, 6), torch.randn(1, 3, 6), torch.randn(1, 40, 6)
     near = dict(atol=1e-5, rtol=1e-5)
@@ -187,7 +187,7 @@ def test_padding_and_other_samples_do_not_change_the_features_and_order_does(gra
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_a_sample_of_padding_alone_stays_finite(train):
+def test_a_sample_with_only_padding_stays_finite(train):
     model, x = sequences().train(train), torch.randn(3, 8, 6)
     x[1] = 0
     features = model(x)

@@ -1,6 +1,6 @@
 """The numbers of the authors' release: steps, trajectories, schedule and evaluation.
 
-Each case goes through the code that trains and measures, under `--recipe official`.
+Each case runs through our training and evaluation code with `--recipe official`.
 """
 
 from types import SimpleNamespace
@@ -52,7 +52,7 @@ def identity(width):
 
 
 def session_of(variant, given, encoders, epochs):
-    """A run of `--recipe official` with the case's own numbers, and its method on the encoders."""
+    """A run of `--recipe official` with the case's numbers, and its method on the encoders."""
     wanted = given.get("optimizer", {}) | {k: given[k] for k in ("lam", "eta", "warmup_epochs")}
     flags = [w for k, v in wanted.items() for w in (f"--{k}", str(v))]
     named = ["--dataset", variant, "--method", "Midas", "--max_epochs", str(epochs)]
@@ -64,7 +64,7 @@ def session_of(variant, given, encoders, epochs):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """The case's permutations in place of those drawn, and what functions of the step returned."""
+    """Replaces drawn permutations with the case's; records what functions of the step return."""
     kept = SimpleNamespace(permutations=[], similarity=[], misaligned_loss=[])
 
     def partners(y, *rest):
@@ -94,7 +94,7 @@ def assert_numbers(found, expect, kind):
 
 
 def over_under(variant, p, rho):
-    """The ratio of the two modalities' means as the release takes it."""
+    """The ratio of the two modalities' means as in the release."""
     over = int(variant == "food101") ^ int(variant == "kinetics" and rho <= 1)
     return p[over] / p[1 - over]
 
@@ -145,7 +145,7 @@ def test_a_step(variant, given, expect, seen):
 
 
 class InOrder:
-    """A training part of which each epoch is the batches in order, the last one smaller."""
+    """A training set whose epochs are the batches in order, with a smaller last batch."""
 
     def __init__(self, given, before):
         self.x, self.y = {m: exact(v) for m, v in given["x"].items()}, torch.tensor(given["labels"])
@@ -174,7 +174,7 @@ def test_a_trajectory(variant, given, expect, seen):
     seen.permutations = [p for epoch in given["permutations"] for p in epoch]
     recorded, rates = [], []
     for epoch, _, optimizers, schedulers in epochs_to_run(session, None, None):
-        # As `train.train`, whose validation needs a prepared part.
+        # Like `train.train`, whose validation needs prepared data.
         begun, looked = len(seen.misaligned_loss), len(steps)
         record = train_epoch(session, epoch, optimizers, SimpleNamespace(check=lambda: None))
         rates += [optimizers[0].param_groups[0]["lr"]] * (len(steps) - looked)
@@ -214,14 +214,14 @@ def test_a_trajectory(variant, given, expect, seen):
 
 
 def validate(method, given, epoch):
-    """The release's record of a validation part."""
+    """The release's record of a validation set."""
     method.eval()
     f = method.model.encode({m: exact(x) for m, x in given["x"].items()})
     return misaligned(method.model, f, given, given["permutations"][epoch])
 
 
 def misaligned(model, f, given, permutations):
-    """Accuracy, and the release's numbers of misaligned samples, by its names."""
+    """Accuracy, and the release's metrics of misaligned samples under its names."""
     y, places = torch.tensor(given["labels"]), partners_of(permutations)
     first, second = names = list(f)
     z = model.fuse({first: f[first], second: f[second][places]})
@@ -235,7 +235,7 @@ def misaligned(model, f, given, permutations):
 
 
 def partners_of(permutations):
-    """Permutations of batches one after another, as places in the part."""
+    """Permutations of successive batches, as positions in the validation set."""
     starts = np.cumsum([0, *map(len, permutations)])
     return torch.tensor([int(s) + p for s, batch in zip(starts, permutations) for p in batch])
 

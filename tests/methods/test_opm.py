@@ -1,4 +1,4 @@
-"""OPM: golden numbers, what is dropped, what reduces to Joint, and OGM beside it."""
+"""OPM: golden numbers, what is dropped, when it equals Joint, and combination with OGM."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from methods.ops import discrepancy_ratio, gradient_factor
 
 
 def led(cls=OPM, leaders=(("audio", 4.0),), modalities=PAIR, **values):
-    """A method whose model lets `leaders` know the label of each sample of `one_class`."""
+    """A method whose model lets `leaders` predict the label of each sample of `one_class`."""
     method = tiny_method(cls, modalities, **{"warmup_epochs": 0, **values})
     with torch.no_grad():
         method.model.fusion.weight.zero_()
@@ -65,7 +65,7 @@ def test_no_sample_ever_loses_all_modalities(count):
     draw, hidden = torch.Generator().manual_seed(count), 0
     for trial in range(300):
         score = torch.rand(count, generator=draw) * 64
-        if trial % 3 == 1:  # apart by a rounding error or not at all
+        if trial % 3 == 1:  # equal, or apart by a rounding error
             score = score[0] * (1 + 1e-7 * torch.randint(-1, 2, (count,), generator=draw))
         if trial % 3 == 2:  # around the clamp of the denominators
             score = score * 1e-6
@@ -84,7 +84,7 @@ def test_shares_of_dropped_rows_and_of_modulated_batches():
     both = (~keep[:, 0] & ~keep[:, 2]).float().mean()  # independent over modalities
     assert both.item() == pytest.approx(0.690399 * 0.25, abs=0.01)
     gates = [draw_masks(torch.tensor([1.0, 0.0]), 1, 0.7, draw) for _ in range(5000)]
-    assert all(gate != keep[0, 0] for gate, keep in gates)  # q = 1 drops where the gate is open
+    assert all(gate != keep[0, 0] for gate, keep in gates)  # q = 1 drops if the gate is open
     assert sum(gate.item() for gate, _ in gates) / 5000 == pytest.approx(0.7, abs=0.02)
 
 
@@ -104,7 +104,7 @@ def test_a_step_is_the_functions_with_the_logged_probabilities_as_constants():
     assert all(torch.equal(p.grad, grads[n]) for n, p in again.model.named_parameters())
 
 
-def test_the_ratio_is_of_whole_features_even_if_all_of_them_are_dropped():
+def test_the_ratio_uses_unmasked_features_even_if_all_are_dropped():
     hidden, whole = (step(led(q_base=1.0, p_exe=p), one_class())[0] for p in (1.0, 0.0))
     assert hidden["train/dropped/audio"] == 1 and whole["train/dropped/audio"] == 0
     assert all(hidden[f"train/ratio/{m}"] == whole[f"train/ratio/{m}"] for m in PAIR)

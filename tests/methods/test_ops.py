@@ -1,4 +1,4 @@
-"""The methods' shared mathematics, against closed forms and slow versions."""
+"""The methods' shared functions, against closed forms and slow versions."""
 
 import math
 from types import SimpleNamespace

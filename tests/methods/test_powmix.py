@@ -1,4 +1,4 @@
-"""PowMix(R): hand-worked values, the distributions of its draws, and a step from them."""
+"""PowMix(R): hand-worked values, the distributions of its draws, and a training step."""
 
 import itertools
 
@@ -45,7 +45,7 @@ def test_reweighting_by_attention_that_underflows_stays_finite_and_keeps_zero_fa
 
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("p", [0.3, 0.5, 1.0])
-def test_sets_are_those_of_independent_draws_repeated_while_empty(count, p):
+def test_mixed_sets_match_independent_draws_repeated_while_empty(count, p):
     mixed = draw_mixed(60_000, count, p, generator())
     for members in itertools.product([False, True], repeat=count):
         chance = 1.0

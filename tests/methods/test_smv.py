@@ -32,7 +32,7 @@ TABLE = [
 
 
 class Part(TinySet):
-    """A training part of 100 samples that notes under which transforms it is read."""
+    """A training set of 100 samples that records the transforms it is read with."""
 
     views = ()
 
@@ -42,7 +42,7 @@ class Part(TinySet):
 
 
 def make(modalities=PAIR, **values):
-    """A method whose fusion layer makes different predictions from the tiny encoders' features."""
+    """A method whose fusion layer gives varied predictions on the tiny encoders' features."""
     method = tiny_method(SMV, modalities, 1, **{"warmup_epochs": 1, **values})
     draw = torch.Generator().manual_seed(5)
     torch.nn.init.normal_(method.model.fusion.weight, std=3.0, generator=draw)
@@ -67,7 +67,7 @@ def test_the_table_of_contributions_and_copies(row):
 
 @pytest.mark.parametrize("players", [2, 3])
 def test_contributions_sum_to_the_worth_of_all_and_no_copy_is_lost_by_rounding(players):
-    # Shapley values are multiples of 1 / M!: exact integers decide what the copies must be.
+    # Shapley values are multiples of 1 / M!: exact integers give the expected copies.
     names, unit = "abc"[:players], math.factorial(players)
     hits = every_pattern(names)
     phi = contributions(hits, names)
@@ -116,18 +116,18 @@ def test_the_gap_is_the_mean_over_pairs_in_its_form(means, form, strength, expec
         ({"a": 1.5, "v": 0.0}, 0.29, 2, 29),  # int(0.29 * 100) is 28
     ],
 )
-def test_the_modality_list_adds_copies_of_the_weakest_alone(means, strength, weakest, count):
+def test_the_modality_list_adds_copies_of_only_the_weakest(means, strength, weakest, count):
     phi = {m: torch.full((100,), v, dtype=torch.float64) for m, v in means.items()}
     draws = torch.Generator().manual_seed(0)
     indices, keep = modality_plan(phi, draws, 0.2, strength, "linear")
     assert torch.equal(indices[:100], torch.arange(100)) and (keep[:100] == 0).all()
     assert keep[100:].tolist() == [weakest] * count
-    assert count == 0 or len(set(indices[100:].tolist())) > 20  # drawn over the whole set
+    assert count == 0 or len(set(indices[100:].tolist())) > 20  # drawn from the whole training set
 
 
-def test_the_modality_list_averages_over_a_part_of_the_samples_of_at_least_one():
+def test_the_modality_list_averages_over_a_share_of_at_least_one_sample():
     phi = {"a": torch.zeros(50).double(), "v": torch.zeros(50).double()}
-    phi["a"][:25] = 1.0  # the mean over a part is a multiple of 1 / draws
+    phi["a"][:25] = 1.0  # the mean over a subset is a multiple of 1 / draws
     drawn = torch.randint(50, (5,), generator=torch.Generator().manual_seed(0))
     share = modality_gap([phi["a"][drawn].mean().item(), 0.0], 1.0, "linear")
     indices, _ = modality_plan(phi, torch.Generator().manual_seed(0), 0.1, 1.0, "linear")
@@ -158,7 +158,7 @@ def test_hits_are_those_of_zeroed_features_and_the_log_describes_the_list(modali
 
 
 @SETS
-def test_a_copy_is_fused_as_its_subset_and_trains_its_own_encoder_alone(modalities):
+def test_a_copy_is_fused_as_its_subset_and_trains_only_its_encoder(modalities):
     method = make(modalities)
     f = method.model.encode(tiny_batch(modalities)["inputs"])
     for k, m in enumerate(modalities, start=1):
@@ -173,7 +173,7 @@ def test_a_copy_is_fused_as_its_subset_and_trains_its_own_encoder_alone(modaliti
         assert bool(weight[:, columns[m]].any()) is seen
 
 
-def test_whole_rows_pass_unchanged_beside_masked_ones():
+def test_whole_rows_are_unchanged_next_to_masked_ones():
     f = {"audio": torch.randn(4, 3), "video": torch.randn(4, 5)}
     masked = keep_only(f, torch.tensor([0, 1, 2, 0]))
     assert torch.equal(masked["audio"][[0, 1, 3]], f["audio"][[0, 1, 3]])
@@ -181,7 +181,7 @@ def test_whole_rows_pass_unchanged_beside_masked_ones():
     assert not masked["audio"][2].any() and not masked["video"][1].any()
 
 
-def test_accuracy_counts_whole_samples_alone():
+def test_accuracy_counts_only_whole_samples():
     method, batch = make().eval(), tiny_batch()
     keep = torch.tensor([0, 0, 0, 1, 2, 1, 2, 1])
     batch["label"] = method.model.fuse(method.model.encode(batch["inputs"])).argmax(1)

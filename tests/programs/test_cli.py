@@ -1,4 +1,4 @@
-"""The command line: quick answers without torch, one-line refusals that leave nothing behind."""
+"""The command line: fast answers without torch, one-line errors that leave no files behind."""
 
 import json
 import subprocess
@@ -114,12 +114,12 @@ def test_a_flag_beside_the_recipe_wins_and_names_the_folder(tmp_path):
     assert (run.hparams.uni_reduce, run.hparams.pairing) == ("sum", "permutation")
     name = "crop=none,recipe=official,split_rule=paper,uni_reduce=sum"
     assert run.default_folder(tmp_path).parts[-2:] == (name, "seed2")
-    run = resolved("kinetics", "--alpha_rule share")  # takes the cap of the ratio rules away
+    run = resolved("kinetics", "--alpha_rule share")  # removes the cap of the ratio rules
     assert run.hparams.alpha_cap == 0
     assert run.differing == {"recipe": "official", "alpha_rule": "share"}
 
 
-def test_the_split_follows_the_seed_on_the_papers_sets_alone():
+def test_the_split_follows_the_seed_only_on_the_papers_datasets():
     for dataset, expected in (("cremad", 7), ("mosi", 7), ("demo", 1), ("ave", 0)):
         run = resolved(dataset, "--seed 7", recipe="paper")
         assert run.settings.split_seed == expected and run.differing == {}

@@ -1,4 +1,4 @@
-"""An own data set as a new user has it: other rows, missing files, few samples, wrong paths."""
+"""A new user's dataset: changed rows, missing files, few samples, wrong paths."""
 
 import shlex
 import shutil
@@ -47,17 +47,17 @@ def results(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("counts", [{"cat": 20, "dog": 4}, {"cat": 6, "dog": 6}])
 @pytest.mark.parametrize("method", ["Joint", "Midas"])
-def test_few_and_uneven_samples_train_without_the_misaligned_figures(own, tmp_path, counts, method):
+def test_few_and_uneven_samples_train_without_the_misaligned_metrics(own, tmp_path, counts, method):
     notes = train(own(counts), tmp_path, method=method).stderr
     (result,) = results(tmp_path)
     lacks = "no misaligned metrics for the test split" in notes
     assert lacks == ("test/conf_raw/text" not in result)
     assert lacks == ("the test part has no sample of class" in notes)
-    assert "no misaligned metrics for the" in notes  # some part has one class alone
+    assert "no misaligned metrics for the" in notes  # some split has only one class
 
 
 def obey(message, words):
-    """Runs the command that follows `words` in a message, as a user pastes it."""
+    """Runs the command that follows `words` in a message, as a user would paste it."""
     command = message.split(words)[1].splitlines()[0]
     assert "python -m data_prep" in command and "--vocabulary build" in command
     command = command.replace("python -m", f"{shlex.quote(sys.executable)} -m")
@@ -66,7 +66,7 @@ def obey(message, words):
 
 
 @pytest.mark.slow
-def test_changed_files_and_shards_are_refused_with_the_command_that_mends_them(own, tmp_path):
+def test_changed_files_and_shards_are_refused_with_the_command_that_helps(own, tmp_path):
     path = own({"cat": 12, "dog": 12})
     train(path, tmp_path)
     (shard,) = (tmp_path / "data").rglob("*.arrow")
@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(own, tmp_path, flag):
 
 @pytest.mark.slow
 def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path):
-    """Sound, video, text and feature vectors; the run's folder alone serves new files."""
+    """Sound, video, text and feature vectors; for new files, the run folder is enough."""
     root, own = demo_data[0], tmp_path / "own"
     own.mkdir()
     rng, rows = np.random.default_rng(0), []
@@ -134,7 +134,7 @@ def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path)
     assert "wide: array has 5 values per vector, the training data had 4" in told.stderr
     assert [row["id"] for row in read_table(out)] == [row[0] for row in rows[:3]]
     assert "text/prediction" in read_table(out)[0]
-    for row in read_table(out):  # one by one, without padding, as in the test part's batches
+    for row in read_table(out):  # unpadded single samples equal the test batches
         for name in "0123456789":
             expected = float(tested[row["id"]][f"p/{name}"])
             assert abs(float(row[f"fused/p/{name}"]) - expected) < 1e-5

@@ -1,4 +1,4 @@
-"""What a prepared CREMA-D leads to: splits a seed, the tables' cells, the official recipe."""
+"""From a prepared CREMA-D: one split per seed, table cells, the official recipe."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def small_run(data, results, *more):
 
 
 @pytest.mark.slow
-def test_a_loop_over_seeds_has_a_split_each_and_fills_the_tables_cell(tmp_path):
+def test_a_loop_over_seeds_has_one_split_each_and_fills_the_tables_cell(tmp_path):
     data, results = prepared(tmp_path, "cremad"), tmp_path / "results"
     for seed in (1, 2, 3):
         small_run(data, results, "--method", "Joint", "--seed", seed)

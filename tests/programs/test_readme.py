@@ -1,4 +1,4 @@
-"""The code in README and docs runs as it stands there, and their commands exist."""
+"""The code in README and docs runs as written, and their commands exist."""
 
 import re
 import shlex
@@ -21,12 +21,12 @@ TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def block(words):
-    """The Python block that holds `words`."""
+    """The Python block that contains `words`."""
     (text,) = [b for b in re.findall(r"```python\n(.*?)```", TEXT, re.S) if words in b]
     return text
 
 
-def test_the_loss_in_ones_own_loop_trains_encoders_and_heads():
+def test_the_loss_in_a_custom_loop_trains_encoders_and_heads():
     space = {}
     exec(block("def midas_loss"), space)
     inputs = {m: torch.randn(16, 5) for m in "av"}
@@ -64,7 +64,7 @@ def test_the_method_example_is_registered_and_trains(monkeypatch):
 
 def test_the_layout_example_finds_its_samples(tmp_path):
     module = types.ModuleType("pets")
-    sys.modules["pets"] = module  # dataclasses look their module up
+    sys.modules["pets"] = module  # dataclasses look up their module
     exec(block('LABELS = ("cat", "dog")'), module.__dict__)
     for name in ("cat/a.mp4", "dog/b.mp4", "dog/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def test_the_layout_example_finds_its_samples(tmp_path):
     assert module.spec(module.Settings())["audio"].shape == (257, 182)
 
 
-def test_the_list_of_own_files_is_a_data_set(tmp_path, monkeypatch):
+def test_a_list_of_custom_files_is_a_dataset(tmp_path, monkeypatch):
     for name in ("cat/a", "cat/b", "dog/a"):
         for end in ("wav", "jpg", "txt"):
             file = tmp_path / "pets" / f"{name}.{end}"

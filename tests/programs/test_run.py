@@ -1,4 +1,4 @@
-"""A run from end to end: kill and resume, locks, damaged checkpoints, evaluation, prediction."""
+"""A run end to end: kill and resume, locks, damaged checkpoints, evaluation, prediction."""
 
 import os
 import signal
@@ -36,11 +36,11 @@ def start(command):
 
 @pytest.fixture(scope="module")
 def finished(demo_data, tmp_path_factory):
-    """A finished Midas run, trained without disturbance."""
+    """A finished Midas run, trained without interruption."""
     return train(demo_data, tmp_path_factory.mktemp("runs") / "undisturbed").path
 
 
-def test_a_run_leaves_what_it_promises(finished):
+def test_a_run_writes_what_it_promises(finished):
     run, names = RunFolder(finished), {p.name for p in finished.iterdir()}
     assert run.state == "done" and "prev.pt" not in names
     assert names >= {"config.json", "env.json", "log.jsonl", "last.pt", "best.pt"}
@@ -60,7 +60,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert "optimizers" not in torch.load(finished / "last.pt", weights_only=True)
 
 
-def test_a_finished_run_says_done_and_overwrite_starts_anew(demo_data, tmp_path):
+def test_a_finished_run_says_done_and_overwrite_starts_over(demo_data, tmp_path):
     run, command = RunFolder(tmp_path / "run"), words(demo_data, tmp_path / "run", *TWO)
     lines = program(*command).stdout.splitlines()
     assert [" left" in line for line in lines if line.startswith("epoch")] == [True, False]
@@ -79,7 +79,7 @@ def test_kills_change_no_bit(demo_data, tmp_path, method, workers):
     folders, more = [tmp_path / "whole", tmp_path / "killed"], ("--num_workers", workers)
     for _ in range(2):
         process = start(words(demo_data, folders[1], *more, method=method))
-        process.stdout.readline()  # an epoch is done, its checkpoint is being written
+        process.stdout.readline()  # an epoch has finished, its checkpoint is being written
         process.kill()
         process.communicate()
     whole, killed = (train(demo_data, folder, *more, method=method) for folder in folders)
@@ -127,8 +127,8 @@ def predict(run, manifest, *more):
 
 
 @pytest.mark.slow
-def test_a_prediction_takes_no_stand_in_and_a_finished_run_no_other_root(tmp_path):
-    """CREMA-D keeps clips with one broken modality; a mistyped name is not one of them."""
+def test_predictions_refuse_stand_ins_and_finished_runs_another_root(tmp_path):
+    """CREMA-D keeps clips with one broken modality; a mistyped name is an error."""
     made = ("tests/write_tree.py", "--dataset", "cremad", "--per_class", "4")
     root, other = tmp_path / "raw", tmp_path / "other"
     assert program(*made, "--out", root).returncode == 0
@@ -159,8 +159,8 @@ def test_a_prediction_takes_no_stand_in_and_a_finished_run_no_other_root(tmp_pat
 # --- the run's folder -----------------------------------------------------------------------------
 
 
-def test_overwriting_decides_first_and_leaves_what_is_not_the_runs(tmp_path):
-    """A note, TensorBoard's folder, and what a killed writer left: none makes a folder unusable."""
+def test_overwriting_checks_first_and_keeps_files_that_are_not_the_runs(tmp_path):
+    """A note, TensorBoard's folder or leftovers of a killed writer do not spoil a folder."""
     folder, board = RunFolder(tmp_path / "run"), tmp_path / "run" / "tensorboard"
     folder.path.mkdir()
     for name in (".config.json.host.99.tmp", ".lock"):
@@ -211,7 +211,7 @@ def test_equal_checkpoints_are_equal_bytes_and_the_previous_one_stays(tmp_path):
         RunFolder(tmp_path / name).save("last.pt", state, keep_previous=True)
     assert (tmp_path / "a/last.pt").read_bytes() == (tmp_path / "b/prev.pt").read_bytes()
     folder = RunFolder(tmp_path / "a")
-    os.link(tmp_path / "a/last.pt", tmp_path / "a/prev.pt")  # as a kill within a save leaves them
+    os.link(tmp_path / "a/last.pt", tmp_path / "a/prev.pt")  # as left by a kill during a save
     folder.save("last.pt", {"epoch": 2}, keep_previous=True)
     assert {p.name for p in folder.path.iterdir()} == {"last.pt", "prev.pt"}
     assert (folder.load("last.pt")["epoch"], folder.load("prev.pt")["epoch"]) == (2, 1)
@@ -225,10 +225,10 @@ def test_checkpoints_that_are_all_damaged_are_an_error(tmp_path):
         folder.load_last()
 
 
-def test_leftovers_of_writers_that_died_go_with_the_next_writing(tmp_path):
+def test_leftovers_of_dead_writers_are_removed_by_the_next_write(tmp_path):
     dead = tmp_path / f".a.csv.{HOST}.999999999.tmp"
     other = tmp_path / ".a.csv.elsewhere.1.tmp"
-    mine = tmp_path / f".a.csv.{HOST}.1.tmp"  # its writer lives
+    mine = tmp_path / f".a.csv.{HOST}.1.tmp"  # its writer is alive
     for path in (dead, other, mine):
         path.write_text("x")
     write_text(tmp_path / "a.csv", "new")
