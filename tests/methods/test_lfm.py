@@ -31,10 +31,10 @@ class Recorder(TinySet):
 
     reads = ()
 
-    def batches(self, indices=None, transforms="eval"):
+    def batches(self, indices=None, transforms="eval", batch_size=None):
         torch.rand(3)
         self.reads += ((transforms, list(indices)),)
-        yield from super().batches(indices, transforms)
+        yield from super().batches(indices, transforms, batch_size)
 
 
 def test_golden_divergences_and_their_bounds():
