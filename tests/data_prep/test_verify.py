@@ -140,7 +140,7 @@ def test_the_command_says_what_is_sound_and_writes_nothing(capsys, folder):
 
 @pytest.mark.parametrize(("words", "message"), [
     ("--verify", "no prepared demo in "), ("--stats", "no prepared demo in "),
-    ("--verify --stats", "--verify and --stats are two commands"),
+    ("--verify --stats", "--verify and --stats are separate commands"),
     ("--verify --dataset_root x", "--dataset_root does not apply to --verify"),
     ("--stats --max_bad 1", "--max_bad does not apply to --stats"),
     ("--json", "--json does not apply to a preparation"),
@@ -173,7 +173,7 @@ def test_vocabularies_and_the_folder_that_settings_select(capsys, tmp_path):
         assert finding.startswith(f"{name}: changed since it was written")
     shutil.rmtree(made[0])
     status, _, err = run(capsys, *words, "--verify")
-    assert status == 1 and any("other settings than the defaults" in line for line in err)
+    assert status == 1 and any("with non-default settings" in line for line in err)
 
 
 def test_figures_are_those_of_the_tables_beside_the_papers(capsys, folder):
