@@ -54,7 +54,7 @@ def test_stand_ins_count_towards_the_share_that_is_allowed_and_all_of_them_are_n
     words = ["--dataset", "twitter2015", "--dataset_root", root, "--data_dir", tmp_path / "data"]
     done = program("-m", "data_prep", *words, *BUILD, "--num_workers", "1")
     assert done.returncode == 3, done.stderr
-    assert re.search(r"unusable, .*: \d+ with a placeholder for an unreadable modality", done.stderr)
+    assert re.search(r"unusable, .*: \d+ with a placeholder for an unreadable", done.stderr)
 
 
 def test_a_folder_that_may_not_be_read_ends_in_one_line(tmp_path, monkeypatch, capsys):

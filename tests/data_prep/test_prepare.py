@@ -129,7 +129,7 @@ def test_too_many_rejects_leave_the_set_unfinished_and_status_3(tmp_path):
     (lambda f: os.truncate(f / "samples-00000.arrow", 5000), "changed since it was"),
 ])  # fmt: skip
 def test_an_unfinished_or_damaged_folder_is_refused(folder, harm, words):
-    with pytest.raises(UsageError, match="holds spec .* prepare again"):
+    with pytest.raises(UsageError, match="contains spec .* prepare again"):
         Prepared(folder, "0123456789ab")
     harm(folder)
     with pytest.raises(UsageError, match=words):

@@ -73,23 +73,23 @@ DAMAGE = {  # how it is done -> (the deed, how each finding begins)
                    [f"{SECOND}: missing", f"{{folder}}/{SECOND} is missing"]),
     "lost manifest": (lambda f: (f / "manifest.csv").unlink(), ["manifest.csv: missing"]),
     "stranger": (lambda f: shutil.copy(f / SECOND, f / "samples-00002.arrow"),
-                 ["samples-00002.arrow: not a shard of this set"]),
+                 ["samples-00002.arrow: not a shard of this dataset"]),
     "split": lines_of(SPLIT, lambda lines: [*lines, "nobody,tst"],
                       "{folder}/" + SPLIT + ", line 302: part 'tst' is none of"),
     "its order": lines_of(SPLIT, swap, f"{SPLIT}: not what its rule draws"),
     "id twice": lines_of(SPLIT, lambda lines: [*lines, lines[1]],
                          "{folder}/" + SPLIT + " does not list each sample exactly once"),
     "no split": (lambda f: (f / "splits/paper-sed0.csv").write_text("id,part\n"),
-                 ["splits/paper-sed0.csv: no file of this set"]),
+                 ["splits/paper-sed0.csv: not a file of this dataset"]),
     "torn meta": (lambda f: (f / "meta.json").write_text("{"), ["{folder}/meta.json is damaged"]),
     "unfinished": (meta(complete=False), ["meta.json: the preparation is not finished"]),
-    "data set": (meta(dataset="cremad"), ["meta.json: the data set is 'cremad'"]),
+    "data set": (meta(dataset="cremad"), ["meta.json: the dataset is 'cremad'"]),
     "version": (meta(version=0), ["meta.json: prepared by version 0"]),
-    "no checksums": (meta(tables=None), ["meta.json: it holds no checksums"]),
-    "hash": (meta(spec_hash="0123456789ab"), ["meta.json: its settings have the hash"]),
+    "no checksums": (meta(tables=None), ["meta.json: the checksums of shards"]),
+    "hash": (meta(spec_hash="0123456789ab"), ["meta.json: the hash of its settings"]),
     "order": (meta(order=["video", "audio"]),
               ["meta.json: its settings have", f"{FIRST}: prepared with", f"{SECOND}: prepared"]),
-    "samples": (meta(samples=299), ["{folder} holds 300 samples and its meta.json says 299"]),
+    "samples": (meta(samples=299), ["{folder} contains 300 samples, but meta.json says 299"]),
 }  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def test_each_damage_is_a_finding_that_names_the_file(folder, damage):
         assert finding.startswith(begin.format(folder=folder)), findings
     assert len(few(findings * 99)) == MOST + 1
     if damage in ("split", "lost manifest", "unfinished"):
-        with pytest.raises(UsageError, match="not a finished prepared folder|--verify finds more"):
+        with pytest.raises(UsageError, match="not a finished prepared folder|run --verify"):
             stats(folder)
 
 

@@ -305,8 +305,8 @@ def test_a_memory_of_checksums_that_is_none_is_made_anew(tmp_path, memory):
     (lambda t: t.set_column(8, "audio", pa.array(range(12))), "no bytes"),
     (lambda t: t.replace_schema_metadata({"spec": "[" * 9000}), "not a readable shard"),
     (lambda t: t.replace_schema_metadata({"spec": "[]"}), "not a readable shard"),
-    (lambda t: t.set_column(0, "id", pa.array(["s", *[None] * 11])), "lacks values of id"),
-    (lambda t: t.set_column(9, "image", pa.array([[b"a"], *[[None]] * 11])), "lacks values"),
+    (lambda t: t.set_column(0, "id", pa.array(["s", *[None] * 11])), "missing values in id"),
+    (lambda t: t.set_column(9, "image", pa.array([[b"a"], *[[None]] * 11])), "missing values"),
 ])  # fmt: skip
 def test_a_shard_of_other_columns_or_without_values_is_refused(tmp_path, change, words):
     folder = write_prepared(tmp_path / "p")

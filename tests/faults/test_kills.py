@@ -96,7 +96,7 @@ def test_lost_lines_of_the_log_come_back_from_the_checkpoint(bench, case, place,
 
 @pytest.mark.parametrize(("old", "new", "words"), [
     (",train", ",test", "was begun with other data: the SHA-256 of the split"),
-    (",train", ",training", "line {}: part 'training' is none of train, val, test"),
+    (",train", ",training", "line {}: part 'training' is not in train, val, test"),
     ("id,part", "id,teil", "has no column 'part', but id, teil"),
     (",train", ",train,", "line {}: 3 cells where the header has 2"),
 ])  # fmt: skip
