@@ -95,9 +95,7 @@ def spec_from_json(value: dict) -> Spec:
                 if each.name in settings and not fits(settings[each.name], each.type):
                     raise ValueError(f"{each.name} of {name}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"the spec of the samples is damaged ({shown(str(error))})"
-        ) from None
+        raise UsageError(f"the spec of the samples is damaged ({shown(str(error))})") from None
     return spec
 
 

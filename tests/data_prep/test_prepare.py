@@ -141,7 +141,9 @@ def test_pairs_of_which_some_are_lost_are_refused(folder):
     sources, _ = Prepared(folder).pairs(*how)
     path = folder / "splits" / "paper-seed0.pairs-test.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:3]) + "\n")
-    with pytest.raises(UsageError, match="pairs-test.csv changed since it was written: it had"):
+    with pytest.raises(
+        UsageError, match="pairs-test.csv changed since it was written: its SHA-256 was"
+    ):
         Prepared(folder).pairs(*how)
     path.unlink()
     assert np.array_equal(Prepared(folder).pairs(*how)[0], sources)

@@ -75,7 +75,7 @@ DAMAGE = {  # how it is done -> (the deed, how each finding begins)
     "stranger": (lambda f: shutil.copy(f / SECOND, f / "samples-00002.arrow"),
                  ["samples-00002.arrow: not a shard of this dataset"]),
     "split": lines_of(SPLIT, lambda lines: [*lines, "nobody,tst"],
-                      "{folder}/" + SPLIT + ", line 302: part 'tst' is none of"),
+                      "{folder}/" + SPLIT + ", line 302: part 'tst' is not in"),
     "its order": lines_of(SPLIT, swap, f"{SPLIT}: not what its rule draws"),
     "id twice": lines_of(SPLIT, lambda lines: [*lines, lines[1]],
                          "{folder}/" + SPLIT + " does not list each sample exactly once"),
@@ -88,7 +88,7 @@ DAMAGE = {  # how it is done -> (the deed, how each finding begins)
     "no checksums": (meta(tables=None), ["meta.json: the checksums of shards"]),
     "hash": (meta(spec_hash="0123456789ab"), ["meta.json: the hash of its settings"]),
     "order": (meta(order=["video", "audio"]),
-              ["meta.json: its settings have", f"{FIRST}: prepared with", f"{SECOND}: prepared"]),
+              ["meta.json: the hash of its", f"{FIRST}: prepared with", f"{SECOND}: prepared"]),
     "samples": (meta(samples=299), ["{folder} contains 300 samples, but meta.json says 299"]),
 }  # fmt: skip
 
