@@ -235,7 +235,7 @@ def load_here(path: Path) -> Any:
     try:
         return unpickle.read_result(folder)
     except Exception as error:
-        raise UsageError(f"{path} is refused: {error}") from None
+        raise UsageError(f"{path} cannot be read: {error}") from None
 
 
 def _pickle_seeds(folder: Path) -> list[bytes]:
