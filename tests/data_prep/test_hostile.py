@@ -48,7 +48,7 @@ def test_stand_ins_count_towards_the_share_that_is_allowed_and_all_of_them_are_n
         path.write_bytes(b"")
     if every == 1:
         settings = datasets.load("twitter2015").Settings(vocabulary="build")
-        with pytest.raises(UsageError, match="none of the .* samples has a picture that can be"):
+        with pytest.raises(UsageError, match="none of the .* samples has a usable image"):
             prepare("twitter2015", root, tmp_path / "data", settings, workers=1)
         return
     words = ["--dataset", "twitter2015", "--dataset_root", root, "--data_dir", tmp_path / "data"]

@@ -148,7 +148,7 @@ def test_kinetics_rows_of_another_form_are_noted_with_their_line(tmp_path):
     found = scan("kinetics", tmp_path)
     assert set(kept(found)) == {A, B}
     noted = {r.id: (r.reason, r.detail) for r in found.rejected if r.id.startswith("line")}
-    assert noted["line 4"] == ("bad_line", "line 4: 2 cells where the header has 5")
+    assert noted["line 4"] == ("bad_line", "line 4: 2 cells, but the header has 5")
     assert noted["line 5"][0] == "open_quote" and "line 5: it opens a quote" in noted["line 5"][1]
 
 
