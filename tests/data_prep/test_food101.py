@@ -89,7 +89,7 @@ def test_dialects_of_the_lists(tmp_path, case):
 def test_bytes_that_are_not_utf8_cost_themselves_alone_and_are_noted(tmp_path):
     found = found_in(tmp_path, b"apple_pie_0.jpg,Cr\xe8me p\xeetissi\xe8re,apple_pie\n", PIE)
     assert titles(found) == {PIE: "Cr\ufffdme p\ufffdtissi\ufffdre"}
-    assert any(warning.startswith("1 titles hold bytes") for warning in found.warnings)
+    assert any(warning.startswith("1 titles contain bytes") for warning in found.warnings)
 
 
 @pytest.mark.parametrize("shape", ["{}", '"{}"', '"{}', '{}"', "{},"])

@@ -158,4 +158,4 @@ def test_other_classes_are_one_line_and_what_is_no_file_is_no_list(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     found = scan("kinetics", tmp_path)
     assert reasons(found) == {"gone.csv": "unknown_name", "pipe.csv": "unknown_name"}
-    assert any(line.startswith("3 clips of 2 classes outside") for line in found.warnings)
+    assert any(line.startswith("left out 3 clips of 2 classes outside") for line in found.warnings)

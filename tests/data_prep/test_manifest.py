@@ -238,7 +238,8 @@ def test_no_sample_at_all_is_explained(pets):
         scan(pets(change=change))
     message = str(error.value)
     assert (
-        "6 missing_file (pets.csv, line 2: audio: '0.WAV' does not exist; there is '0.wav'" in message
+        "6 missing_file (pets.csv, line 2: audio: '0.WAV' does not exist; there is '0.wav'"
+        in message
     )
     assert "line 3" in message and "line 4" not in message
 
