@@ -126,7 +126,7 @@ def test_an_open_quote_ends_with_its_line_and_is_noted(tmp_path, closed_later):
 
 @pytest.mark.parametrize("content,seen", [
     ("<!DOCTYPE html>\n<html>", "DOCTYPE"), ("version https://git-lfs.github.com/spec/v1\n", "lfs"),
-    ("apple_pie_0.jpg|Pie|apple_pie\n", "Pie"), ("name,words,kind\n", "picture"),
+    ("apple_pie_0.jpg|Pie|apple_pie\n", "Pie"), ("name,words,kind\n", "has the image"),
     ("img,title\n", "label"), ("x" * 500_000 + ",y\n" + "name,text\n", "name,text"),
 ])  # fmt: skip
 def test_what_is_no_list_is_refused_in_one_line(tmp_path, content, seen):
