@@ -31,10 +31,10 @@ DATASETS = {
     "cremad": ("CREMA-D: emotional speech, audio + video, 6 classes", 7442),
     "kinetics": ("Kinetics-Sounds: actions with sound, audio + video, 31 classes", 24129),
     "ucf101": ("UCF-101: actions, optical flow + video, 101 classes", 13085),
-    "food101": ("UPMC Food-101: web pages of dishes, title + picture, 101 classes", 90688),
+    "food101": ("UPMC Food-101: web pages of dishes, title + image, 101 classes", 90688),
     "mosi": ("CMU-MOSI: sentiment, text + audio + video features, 2 classes", 2199),
     "ave": ("AVE: audible and visible events, audio + video, 28 classes", None),
-    "sarcasm": ("Sarcasm in tweets with a picture (Cai et al.), image + text, 2 classes", 24715),
+    "sarcasm": ("Sarcasm in tweets with an image (Cai et al.), image + text, 2 classes", 24715),
     "twitter2015": ("Twitter2015: sentiment towards a target, image + text, 3 classes", 5338),
 }
 
@@ -51,7 +51,7 @@ def public_name(name: str) -> str:
     another dataset. Raises `UsageError` if the manifest cannot be read.
     """
     if not is_manifest(name):
-        return match_name("data set", name, DATASETS)
+        return match_name("dataset", name, DATASETS)
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", Path(name).stem)
     try:
         return f"{stem}-{file_digest(Path(name))[:8]}"
@@ -81,4 +81,4 @@ def load(name: str, order: list[str] | None = None) -> Any:
         from data_prep.datasets.manifest import Manifest
 
         return Manifest(Path(name), order)
-    return importlib.import_module(f"data_prep.datasets.{match_name('data set', name, DATASETS)}")
+    return importlib.import_module(f"data_prep.datasets.{match_name('dataset', name, DATASETS)}")

@@ -238,7 +238,7 @@ META = [
     ({"label_names": 3}, "no label_names"), ({"label_names": [1]}, "no label_names"),
     ({"samples": "12"}, "no samples"), ({"split_second": None}, "no split_second"),
     ({"shards": {"../x\0": ""}}, "no shards"), ({"order": [1]}, "the spec of"),
-    ({"order": 5}, "the spec of"), ({"modalities": {}}, "stored form"),
+    ({"order": 5}, "the spec of"), ({"modalities": {}}, "the spec of"),
     ({"order": ["audio"], "modalities": {"audio": STORED | {"hop": "1"}}}, "hop of audio"),
     ({"order": ["audio"], "modalities": {"audio": {"kind": "audio"}}}, "settings of audio"),
     ({"order": ["sound"], "modalities": {"sound": STORED}}, "lacks a modality"),
