@@ -34,7 +34,7 @@ FLAGS = (
         "dataset_root",
         "DIR",
         "folder of the raw data (demo: written if absent; your own csv: default its folder;"
-        " absolute paths and links must stay inside the folder given here)",
+        " if given, absolute paths must be inside it and links may point anywhere)",
     ),
     ("data_dir", "DIR", "prepared data (default data)"),
     ("num_workers", "N", "number of processes (default: one per core)"),

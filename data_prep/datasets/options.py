@@ -10,7 +10,7 @@ from data_prep.modalities import Modality
 from data_prep.spec import Spec
 
 CROPS = {"frame": "crop_flip_apart", "clip": "crop_flip", "none": "none"}
-# Maximum frames or flow positions stored from a folder: ten for each of 3 inputs. Our choice.
+# Maximum frames or flow positions stored from a folder: 10 for each of 3 in an input. Our choice.
 FOLDER_FRAMES = 30
 
 # Each creates a field of a dataset's `Settings`; additional arguments are passed to `option`.
