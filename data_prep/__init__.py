@@ -1,1 +1,1 @@
-"""From raw media to prepared samples on disk, and the only reader of them."""
+"""Prepares raw media into samples on disk, and reads them back."""

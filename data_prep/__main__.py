@@ -1,11 +1,11 @@
-"""Prepares a data set: raw media become spectrograms and frames on disk.
+"""Prepares a dataset: turns raw media into spectrograms and frames on disk.
 
     python -m data_prep --dataset cremad --dataset_root RAW --data_dir data --num_workers 8
     python -m data_prep --dataset cremad --verify
     python -m data_prep --dataset cremad --stats
 
-Run again, it goes on where it stopped. Exit status 3: too many files were rejected; 1: --verify
-found something wrong, one line each.
+An interrupted preparation resumes where it stopped. Exit status 3: too many files were rejected;
+1: --verify found problems and printed one line for each.
 """
 
 import sys
@@ -22,38 +22,38 @@ from data_prep.prepare import prepare, prepared_folder
 from data_prep.spec import Spec, spec_json
 from data_prep.store import read_meta
 
-# Flags that a verb does not read are refused beside it, and not ignored.
+# Flags that a command does not use are refused, not ignored.
 USELESS = {
     "verify": ("dataset_root", "max_bad", "limit_s", "ray", "allow_missing_classes", "json"),
     "stats": ("dataset_root", "max_bad", "limit_s", "ray", "allow_missing_classes", "num_workers"),
     "": ("json",),
 }
 FLAGS = (
-    ("dataset", "NAME", "data set (default demo), or the path of your own manifest.csv"),
+    ("dataset", "NAME", "dataset (default demo), or the path of your own manifest.csv"),
     (
         "dataset_root",
         "DIR",
-        "the raw data (demo: written if absent; of an own csv: its folder,"
-        " or another one, below which absolute paths and links work)",
+        "folder of the raw data (demo: written if absent; your own csv: default its folder;"
+        " if given, absolute paths must be inside it and links may point anywhere)",
     ),
     ("data_dir", "DIR", "prepared data (default data)"),
-    ("num_workers", "N", "processes (default: cores)"),
-    ("max_bad", "X", "share of rejects and stand-ins allowed (default 0.05)"),
-    ("limit_s", "S", "seconds that one file may take (default 60)"),
-    ("ray", "ADDRESS", "a Ray cluster's HOST:PORT, or auto, in place of processes here"),
+    ("num_workers", "N", "number of processes (default: one per core)"),
+    ("max_bad", "X", "maximum share of rejects and placeholders (default 0.05)"),
+    ("limit_s", "S", "time limit per file in seconds (default 60)"),
+    ("ray", "ADDRESS", "HOST:PORT of a Ray cluster, or auto, instead of local processes"),
 )
 SWITCHES = (
-    ("allow_missing_classes", "leave out classes without any file, as of a part of a download"),
-    ("verify", "check what is prepared; nothing is written, and no raw data are needed"),
-    ("stats", "show what is prepared: classes, parts, durations, rejects, disk"),
-    ("json", "--stats as JSON"),
+    ("allow_missing_classes", "leave out classes without any file (for a partial download)"),
+    ("verify", "check the prepared data; writes nothing and needs no raw data"),
+    ("stats", "show statistics: classes, splits, durations, rejects, disk usage"),
+    ("json", "print --stats as JSON"),
 )
 
 
 def make_parser(name: str, layout: Any) -> Parser:
-    """The command line of one data set."""
+    """The command line of one dataset."""
     rows = "\n".join(f"  {key:11} {line}" for key, (line, _) in datasets.DATASETS.items())
-    parser = Parser(prog="python -m data_prep", description=__doc__, epilog=f"data sets:\n{rows}")
+    parser = Parser(prog="python -m data_prep", description=__doc__, epilog=f"datasets:\n{rows}")
     for flag, metavar, words in FLAGS:
         parser.add_argument(f"--{flag}", metavar=metavar, help=words)
     for flag, words in SWITCHES:
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     settings = layout.Settings(**found | given)
     check(settings)
     if args.verify and args.stats:
-        raise UsageError("--verify and --stats are two commands: give one of them")
+        raise UsageError("--verify and --stats are separate commands: give only one of them")
     verb = "verify" if args.verify else "stats" if args.stats else ""
     for flag in USELESS[verb]:
         if getattr(args, flag) is not None:
@@ -107,13 +107,13 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-# What is prepared ---------------------------------------------------------------------------------
+# Prepared folders ---------------------------------------------------------------------------------
 
 
 def find_folder(data_dir: Path, dataset: str, spec: Spec, selected: bool) -> Path:
-    """The prepared folder of a spec; if no flag selected it, the only one there is.
+    """The prepared folder of a spec; without selecting flags, the only folder that exists.
 
-    Raises `UsageError` that names the prepared folders and how they differ from what was asked.
+    Otherwise raises a `UsageError` that lists the prepared folders and their differing settings.
     """
     home, folder = data_dir / dataset, prepared_folder(data_dir, dataset, spec)
     if folder.is_dir():
@@ -121,11 +121,11 @@ def find_folder(data_dir: Path, dataset: str, spec: Spec, selected: bool) -> Pat
     others = sorted(path for path in home.glob("*") if path.is_dir())
     if not others:
         raise UsageError(
-            f"no prepared {dataset} in {home}: --dataset_root <raw folder> prepares it,"
-            " --data_dir <folder> says where it is"
+            f"no prepared {dataset} in {home}: prepare it with --dataset_root <raw folder>, or"
+            " give its location with --data_dir <folder>"
         )
     if len(others) == 1 and not selected:
-        print(f"note: of other settings than the defaults: {others[0]}", file=sys.stderr)
+        print(f"note: using a folder with non-default settings: {others[0]}", file=sys.stderr)
         return others[0]
     wanted, listed = spec_json(dataset, spec)["modalities"], []
     for path in others:
@@ -136,18 +136,18 @@ def find_folder(data_dir: Path, dataset: str, spec: Spec, selected: bool) -> Pat
                 for key, value in fields.items()
                 if wanted.get(m, {}).get(key) != value
             ]
-            why = ", ".join(differing) or "of another version of this program"
+            why = ", ".join(differing) or "from another version of this program"
         except (UsageError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
             why = "without a readable meta.json"
         listed.append(f"{path.name} ({why})")
     raise UsageError(
-        f"no {dataset} of these settings ({folder.name}) in {home}. Prepared are:"
-        f" {'; '.join(listed)}. Give the flags with which one of them was prepared"
+        f"no {dataset} with these settings ({folder.name}) in {home}. Existing folders:"
+        f" {'; '.join(listed)}. Give the flags that one of them was prepared with"
     )
 
 
 def show_findings(folder: Path, dataset: str, workers: int) -> int:
-    """Checks a folder: findings on standard error, the counts on standard output."""
+    """Verifies a folder: prints findings to stderr and sample counts to stdout."""
     from data_prep.stats import counts_text, stats
     from data_prep.verify import verify
 

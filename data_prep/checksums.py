@@ -1,10 +1,10 @@
-"""SHA-256 of prepared files: what meta.json notes of each, and when the files are checked.
+"""SHA-256 checksums of prepared files: recorded in meta.json, checked when a folder is opened.
 
-Hashing 12 GB takes a while, so a prepared folder remembers in .local.json the size, time of change
-and inode of each shard whose checksum was right: while these stay the same, opening the folder
-reads no shard. The same file names the raw folder and the command that prepared it. It holds only
-what is true on this machine, and may be deleted; a set that was prepared with --dataset_root then
-needs that flag again.
+Hashing 12 GB takes a while. So .local.json in the prepared folder records the size, mtime and inode
+of each shard whose checksum was correct, and a shard is only hashed again if one of them changes.
+The same file records the raw folder and the command that prepared it. Its content applies to this
+machine only. It can be deleted, but a dataset that was prepared with --dataset_root then needs that
+flag again.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ LOCAL = ".local.json"
 
 
 def digests(paths: Iterable[Path], workers: int | None = None) -> dict[str, str]:
-    """File name -> SHA-256; `workers` files at a time (None: one a core), in threads."""
+    """File name -> SHA-256, computed in `workers` threads (None: one per core)."""
     paths = list(paths)
     with ThreadPoolExecutor(workers or cores()) as pool:
         return dict(zip([path.name for path in paths], pool.map(file_digest, paths)))
 
 
 def changed(folder: Path, sums: dict[str, str]) -> list[str]:
-    """The names of the shards whose SHA-256 is not the one in `sums`, missing ones left out.
+    """The names of the existing shards whose SHA-256 differs from the one in `sums`.
 
-    A shard whose size, time of change and inode are as remembered is not read again.
+    A shard whose size, mtime and inode match the record in .local.json is not read again.
     """
     stamps = read_local(folder).get("checked")
     stamps = stamps if isinstance(stamps, dict) else {}
@@ -43,12 +43,12 @@ def changed(folder: Path, sums: dict[str, str]) -> list[str]:
 
 
 def remember(folder: Path, sums: dict[str, str]) -> None:
-    """Notes that all shards are right as they are now."""
+    """Records the current state of all shards as verified."""
     note(folder, checked={name: _stamp(folder / name) for name in sums})
 
 
 def note(folder: Path, **values: Any) -> None:
-    """Adds values to .local.json, if the folder can be written."""
+    """Adds values to .local.json if the folder is writable."""
     with contextlib.suppress(OSError):
         write_json(folder / LOCAL, read_local(folder) | values)
 
@@ -62,10 +62,10 @@ def _stamp(path: Path) -> list[int]:
 
 
 def read_local(folder: Path) -> dict[str, Any]:
-    """The content of .local.json, {} if it is missing or damaged."""
+    """The content of .local.json, or {} if it is missing or damaged."""
     try:
         value = read_object(folder / LOCAL)
-        to_json(value).encode()  # what cannot be written again is damaged, too
+        to_json(value).encode()  # treat content that cannot be rewritten as damaged too
         return value
     except (OSError, ValueError, RecursionError):
         return {}

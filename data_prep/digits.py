@@ -1,11 +1,11 @@
-"""AV-Digits, the embedded demo set: handwritten digits on video, each class with its own tones.
+"""AV-Digits, the built-in demo dataset: videos of handwritten digits with tones for each class.
 
     python -m data_prep --dataset demo
 
-The images are scikit-learn's 1,797 digits of 8 x 8 pixels (UCI "optical recognition of handwritten
-digits", part of the package). Sound is easy to learn and ambiguous, video is slower to learn: the
-imbalance that multimodal methods are about. Each modality's cue is left out with a known
-probability and never replaced by another class's, so the best reachable accuracies are known
+The images are the 1,797 digits of 8 x 8 pixels that ship with scikit-learn (UCI "optical
+recognition of handwritten digits"). Sound is easy to learn but ambiguous, video is slower to learn:
+the imbalance that multimodal methods address. The cue in each modality is dropped with a known
+probability and never replaced by that of another class, so the best possible accuracies are known
 (`ceilings`). All constants are our choice, tuned to show the effect within minutes on a CPU.
 """
 
@@ -31,35 +31,35 @@ from common.options import UsageError
 from common.program import cores
 
 CLASSES = 10
-# The draw that `make demo` writes and README quotes. The constants below were chosen on the draws 0
-# to 3 and frozen before this one was made.
+# The seed used by `make demo` and README. The constants below were tuned on seeds 0 to 3 and frozen
+# before the data of this seed were generated.
 DATA_SEED = 4
-CHUNK = 8  # clips handed to a worker at once: less waiting on the pipe
+CHUNK = 8  # clips sent to a worker at once, to wait less on the pipe
 TRUTH = ("id", "label", "tone1_kept", "tone2_kept", "digit_kept")
 
-# Sound. Pitches are geometric: on a linear frequency axis each class then has its own *spacing* of
-# tones, a local pattern that a network with global average pooling can see.
+# Sound. Pitches form a geometric series, so on a linear frequency axis each class has a different
+# *spacing* of tones: a local pattern that a network with global average pooling can detect.
 RATE = 16000  # Hz
 SECONDS = 1.2
-LOWEST, RATIO = 500.0, 1.28  # tone k has 500 * 1.28^k Hz, k = 0..9: up to 4,612 Hz
-TONE_SECONDS = (0.8, 1.1)  # length of a tone
+LOWEST, RATIO = 500.0, 1.28  # tone k is at 500 * 1.28^k Hz, k = 0..9: up to 4,612 Hz
+TONE_SECONDS = (0.8, 1.1)  # duration of a tone
 AMPLITUDE = (0.5, 1.0)
 DETUNE = 0.003  # standard deviation of the logarithm of the pitch
 EDGE_SECONDS = 0.02  # linear fade in and out
 NOISE = 0.5 * 10 ** (-6 / 20)  # std of white noise: 6 dB below the RMS of a tone of amplitude 0.7
-GAIN = 0.1  # of tones and noise together: no clipping in practice
-TONE_ERASED = 0.2  # probability that a tone is left out, for each of the two
+GAIN = 0.1  # applied to the mix of tones and noise; avoids clipping in practice
+TONE_ERASED = 0.2  # probability of dropping a tone, for each of the two
 
 # Video.
 SIZE, FRAMES, FPS = 64, 12, 10
-QUANTISER = 3  # of the encoder: 1 is the finest
-GLYPH = (44, 52)  # side of the digit in pixels, whole numbers, both ends included
-SPEED = (0.3, 1.5)  # pixels a frame
-BLUR = 2.0  # pixels, standard deviation of the Gaussian that turns noise into texture
-# Of the range 0..1. A fainter digit under more noise is learnt more slowly, which is what keeps a
-# jointly trained model leaning on the sound; fainter still, and video alone would not be learnt.
+QUANTISER = 3  # quantiser of the encoder: 1 is the finest
+GLYPH = (44, 52)  # side of the digit in pixels, integer, inclusive
+SPEED = (0.3, 1.5)  # pixels per frame
+BLUR = 2.0  # standard deviation in pixels of the Gaussian that turns noise into texture
+# On the scale 0..1. A fainter digit under more noise is learned more slowly, so a jointly trained
+# model relies on the sound. If it were fainter still, video could not be learned even alone.
 GREY, TEXTURE, CONTRAST, PIXEL_NOISE = 0.4, 0.1, 0.55, 0.15
-DIGIT_ERASED = 0.15  # probability that the digit is left out
+DIGIT_ERASED = 0.15  # probability of dropping the digit
 
 
 class Clip(NamedTuple):
@@ -72,9 +72,9 @@ class Clip(NamedTuple):
 
 
 def render(label: int, digit: np.ndarray, seed: int, index: int) -> Clip:
-    """Sample `index` of class `label`; `digit` is [8, 8], 0..16.
+    """Render sample `index` of class `label`; `digit` is [8, 8], 0..16.
 
-    Its random stream comes from (seed, index) alone: order and process count do not matter.
+    The random stream depends only on (seed, index), not on the order or number of processes.
     """
     rng = np.random.default_rng([seed, index])
     tones_kept = (bool(rng.random() >= TONE_ERASED), bool(rng.random() >= TONE_ERASED))
@@ -84,7 +84,7 @@ def render(label: int, digit: np.ndarray, seed: int, index: int) -> Clip:
 
 
 def _sound(label: int, kept: tuple[bool, bool], rng: np.random.Generator) -> np.ndarray:
-    """Class y owns the tones y and y + 1 (mod 10): each neighbouring pair of classes shares one."""
+    """Class y has the tones y and y + 1 (mod 10), so neighbouring classes share one tone."""
     time = np.arange(int(SECONDS * RATE)) / RATE  # [n] in seconds
     wave = NOISE * rng.standard_normal(len(time))
     for tone, is_kept in zip((label, (label + 1) % CLASSES), kept):
@@ -95,13 +95,13 @@ def _sound(label: int, kept: tuple[bool, bool], rng: np.random.Generator) -> np.
         phase = rng.uniform(0, 2 * np.pi)
         to_edge = np.minimum(time - onset, onset + length - time)
         envelope = np.clip(to_edge / EDGE_SECONDS, 0.0, 1.0)
-        if is_kept:  # drawn either way: leaving a tone out changes nothing else in the clip
+        if is_kept:  # random values are drawn either way, so the rest of the clip is the same
             wave += amplitude * envelope * np.sin(2 * np.pi * pitch * time + phase)
     return np.clip(GAIN * wave, -1.0, 1.0)
 
 
 def _video(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The digit, [8, 8] in 0..1, drifting over a drifting texture; uint8 [12, 64, 64, 3]."""
+    """The digit, [8, 8] in 0..1, moving over a moving texture; uint8 [12, 64, 64, 3]."""
     side = int(rng.integers(GLYPH[0], GLYPH[1] + 1))
     glyph = cv2.resize(digit.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
     # The digit moves at constant speed in a random direction and bounces off the edges.
@@ -115,7 +115,7 @@ def _video(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     step = rng.integers(-1, 2, 2)
     colour = 0.5 + 0.5 * np.cos(2 * np.pi * (rng.uniform() + np.arange(3) / 3))
     colour = (CONTRAST * colour / colour.mean()).astype(np.float32)
-    # Pixel noise is grey, one value for the three channels, and new in each frame.
+    # Pixel noise is grey (the same in all three channels) and independent for each frame.
     noise = PIXEL_NOISE * rng.standard_normal((FRAMES, SIZE, SIZE, 1), dtype=np.float32)
     frames = GREY + np.stack([np.roll(texture, k * step, (0, 1)) for k in range(FRAMES)]) + noise
     for frame, (top, left) in zip(frames, np.rint(corners).astype(int)):
@@ -124,7 +124,7 @@ def _video(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _write_clip(folder: Path, seed: int, job: tuple[int, int, np.ndarray]) -> tuple:
-    """Writes one clip and returns its line of the truth. Runs in a worker process."""
+    """Writes one clip and returns its ground-truth row. Runs in a worker process."""
     index, label, digit = job
     clip = render(label, digit, seed, index)
     write_video(folder / f"{index:04d}.avi", clip.frames, FPS)
@@ -135,10 +135,10 @@ def _write_clip(folder: Path, seed: int, job: tuple[int, int, np.ndarray]) -> tu
 def write_digits(
     root: Path, truth_path: Path, seed: int, *, workers: int | None = None, count: int | None = None
 ) -> None:
-    """Writes root/labels.csv and root/clips/NNNN.{avi,wav}, and the truth outside the root.
+    """Writes root/labels.csv and root/clips/NNNN.{avi,wav}; the ground truth goes outside the root.
 
-    `count` takes the first so many samples only; sample i is the same whatever the count. About
-    140 MB and ten seconds on two cores for all.
+    `count` limits the number of samples; sample i does not depend on it. All samples take about
+    140 MB and ten seconds on two cores.
     """
     from sklearn.datasets import load_digits
 
@@ -154,7 +154,7 @@ def write_digits(
 
 
 def ensure_digits(data_dir: Path) -> Path:
-    """<data_dir>/raw/demo, written first where absent; a second process waits for the first."""
+    """<data_dir>/raw/demo, generated if absent; concurrent processes wait for the first."""
     root = data_dir / "raw" / "demo"
     busy = "another process is writing the demo's files"
     with locked(root.with_name(".demo.lock"), busy, wait=True):
@@ -164,11 +164,11 @@ def ensure_digits(data_dir: Path) -> Path:
 
 
 def ceilings(truth_path: Path, ids: Collection[str] | None = None) -> dict[str, float]:
-    """The best accuracies reachable on a draw, or on the samples `ids` of it.
+    """The best possible accuracies on the generated data, or on its samples `ids`.
 
-    From "audio" alone both tones tell the class, one leaves two classes open, none leaves all ten;
-    from "video" alone the digit tells it, and without it nothing does; with "both", what the sound
-    knows remains where there is no digit.
+    "audio": two tones identify the class, one leaves two candidates, none leaves all ten. "video":
+    the digit identifies the class, without it all ten remain. "both": the digit if present, else
+    the sound.
     """
     by_tones = {2: 1.0, 1: 1 / 2, 0: 1 / CLASSES}
     rows = [row for row in read_table(truth_path) if ids is None or row["id"] in ids]
@@ -185,15 +185,15 @@ def ceilings(truth_path: Path, ids: Collection[str] | None = None) -> dict[str, 
 
 
 def write_wav(path: Path, wave: np.ndarray, rate: int) -> None:
-    """Mono 16-bit PCM; `wave` is float [n], clipped to [-1, 1]."""
+    """Writes mono 16-bit PCM; `wave` is float [n], clipped to [-1, 1]."""
     soundfile.write(path, np.clip(wave, -1.0, 1.0), rate, subtype="PCM_16")
 
 
 def write_video(path: Path, frames: np.ndarray, fps: int) -> None:
-    """An MPEG-4 video in an .avi file of `frames`, uint8 [T, H, W, 3] RGB; H and W even.
+    """Writes `frames`, uint8 [T, H, W, 3] RGB with even H and W, as MPEG-4 video in an .avi file.
 
-    One thread and a set quantiser: equal frames give equal files, and no rate control starves the
-    later frames of a clip, as an encoder's defaults do.
+    With one thread and a fixed quantiser, equal frames give equal files, and no rate control
+    degrades the later frames of a clip, as the default encoder settings would.
     """
     options = {"fflags": "+bitexact"}  # no random ids in the header
     with av.open(str(path), "w", format="avi", options=options) as out:
@@ -211,19 +211,19 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> None:
 
 @contextlib.contextmanager
 def whole_folder(root: Path, truth_path: Path) -> Iterator[Path]:
-    """A hidden folder beside `root` to write into; it becomes `root` at the end, or is removed.
+    """Yields a hidden folder next to `root` to write into; it becomes `root` on success.
 
-    So a stopped or killed generation never looks finished. Raises `UsageError` when `root` is in
-    use or would hold `truth_path`, and `common.files.Busy` while another process generates it.
+    So an interrupted run never looks finished. Raises `UsageError` if `root` is not empty or would
+    contain `truth_path`, and `common.files.Busy` while another process generates it.
     """
     root, truth_path = root.absolute(), truth_path.absolute()
     if truth_path.is_relative_to(root):
-        raise UsageError(f"the truth {truth_path} must lie outside the raw root {root}")
+        raise UsageError(f"the ground truth {truth_path} must be outside the raw root {root}")
     part = root.with_name(f".{root.name}.part")
     with locked(part.with_name(f"{part.name}.lock"), f"another process is writing {root}"):
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise UsageError(f"{root} exists and is not empty: name a new folder, or remove it")
-        shutil.rmtree(part, ignore_errors=True)  # what a killed generation left; we hold the lock
+            raise UsageError(f"{root} exists and is not empty: give a new folder, or remove it")
+        shutil.rmtree(part, ignore_errors=True)  # leftovers of a killed run; we hold the lock
         part.mkdir()
         try:
             yield part
@@ -234,11 +234,11 @@ def whole_folder(root: Path, truth_path: Path) -> Iterator[Path]:
 
 
 def run_jobs(work: Callable, jobs: Sequence, workers: int | None, what: str) -> list:
-    """`[work(job) for job in jobs]`, in `workers` processes (None: one a core), with a bar."""
+    """`[work(job) for job in jobs]` in `workers` processes (None: one per core), with progress."""
     bar = functools.partial(tqdm, total=len(jobs), desc=what, unit="clip")
     if workers == 1:
         return list(bar(map(work, jobs)))
     context = multiprocessing.get_context("spawn")
-    # The processes are the parallelism: one core each.
+    # Parallelism comes from the processes: one core each.
     with ProcessPoolExecutor(workers or cores(), context, cv2.setNumThreads, (0,)) as pool:
         return list(bar(pool.map(work, jobs, chunksize=CHUNK)))

@@ -1,4 +1,4 @@
-"""The end of a preparation: manifest, list of rejects, report, and the mark of completeness."""
+"""Finishes a preparation: writes the manifest and rejects, reports, and marks it complete."""
 
 import sys
 from collections import Counter
@@ -12,13 +12,13 @@ from data_prep.shards import FACTS, Shard
 from data_prep.spec import Listed, Rejection, Scan, Spec
 from data_prep.store import Prepared, write_pool
 
-# The flags of samples in which something stands for a modality that is not there.
-FILLED = {"missing_image": "a picture", "no_video": "a video", "no_audio": "a sound track"}
+# Flags of samples with a placeholder for a modality, and what is missing.
+FILLED = {"missing_image": "a usable image", "no_video": "usable video", "no_audio": "usable audio"}
 TABLES = ("manifest.csv", "rejected.csv", "pool.csv", "vocab.txt")
 
 
 class TooManyRejects(UsageError):
-    """Rejects, stand-ins and unusable rows exceed --max_bad: the set is not marked complete."""
+    """Rejected, placeholder and unusable samples exceed --max_bad; the folder stays incomplete."""
 
     exit_status = 3
 
@@ -26,11 +26,11 @@ class TooManyRejects(UsageError):
 def finish(
     folder: Path, scan: Scan, spec: Spec, meta: dict, max_bad: float, count_filled: bool
 ) -> None:
-    """Writes manifest.csv, rejected.csv, pool.csv and meta.json, and says what was prepared.
+    """Writes manifest.csv, rejected.csv, pool.csv and meta.json, and prints a report.
 
-    `count_filled`: samples with a stand-in count as rejects do, since nobody asked for them.
-    Marks the folder complete unless it raises: `TooManyRejects`, or `UsageError` for a class
-    without any sample and for feature vectors of several widths.
+    `count_filled`: whether samples with a placeholder count as bad (if not requested).
+    Marks the folder complete unless it raises `TooManyRejects`, or `UsageError` for a class
+    without samples or for feature vectors of different widths.
     """
     shards = [Shard(path) for path in sorted(folder.glob("samples-*.arrow"))]
     rejected = [r for shard in shards for r in shard.rejected]
@@ -66,7 +66,7 @@ def finish(
 
 
 def _report(folder: Path, meta: dict, rejected: list[Rejection], listed: int) -> None:
-    """Says on stderr what was prepared and what was not, grouped by reason."""
+    """Prints to stderr what was prepared and what was rejected, grouped by reason."""
     total = max(listed, meta["candidates"])
     print(f"{meta['samples']} of {total} samples prepared in {folder}", file=sys.stderr)
     for reason, count in sorted(Counter(r.reason for r in rejected).items()):
@@ -77,31 +77,31 @@ def _report(folder: Path, meta: dict, rejected: list[Rejection], listed: int) ->
 
 
 def _check_usable(folder: Path, meta: dict, filled: int, listed: int, max_bad: float) -> None:
-    """Raises `UsageError` where all samples lack the same modality, or a class has no sample.
+    """Raises `UsageError` if all samples lack the same modality, or a class has no sample.
 
-    Raises `TooManyRejects` where too large a share cannot be used. `filled`: samples in which
-    something stands for a modality; `listed`: as in `Scan`.
+    Raises `TooManyRejects` if too large a share is unusable. `filled`: the number of samples with
+    a placeholder; `listed`: as in `Scan`.
     """
     for flag, what in FILLED.items():
         if meta["flags"].get(flag) == meta["samples"]:
             raise UsageError(
-                f"none of the {meta['samples']} samples has {what} that can be read: check that"
+                f"none of the {meta['samples']} samples has {what}: check that"
                 f" --dataset_root is the right folder, then remove {folder} and prepare again"
             )
     total = max(listed, meta["candidates"])
     kinds = {
         "rejected": meta["rejected"],
-        "with a stand-in for a modality that cannot be read": filled,
+        "with a placeholder for an unreadable modality": filled,
         "rows without a usable sample": total - meta["candidates"],
     }
     bad = sum(kinds.values())
     if bad > max_bad * total:
         which = ", ".join(f"{count} {what}" for what, count in kinds.items() if count)
         raise TooManyRejects(
-            f"{bad} of {total} samples ({bad / total:.1%}) cannot be used, more than --max_bad"
+            f"{bad} of {total} samples ({bad / total:.1%}) are unusable, more than --max_bad"
             f" {max_bad:g}: {which}. See {folder}/rejected.csv and the flags in manifest.csv."
             f" Either repair the raw files and remove {folder}, or run again with a higher"
-            " --max_bad (the finished shards are kept)"
+            " --max_bad (finished shards are kept)"
         )
     for name, count in meta["per_class"].items():
         if not count:
@@ -111,15 +111,12 @@ def _check_usable(folder: Path, meta: dict, filled: int, listed: int, max_bad: f
 
 
 def report_split(folder: Path, rule: str) -> None:
-    """Draws a split by the rule that training follows by default, with seed 0.
-
-    Says on stderr where it cannot be drawn, or lacks a class in some part.
-    """
+    """Draws the split by `rule` with seed 0; notes a failure, or a part that lacks a class."""
     prepared = Prepared(folder)
     try:
         parts = prepared.split(rule, 0)
-    except UsageError as error:  # a run that asks for it is refused with the same words
-        print(f"note: no split can be drawn by the rule {rule}: {error}", file=sys.stderr)
+    except UsageError as error:  # a training run that uses it fails with the same message
+        print(f"note: cannot draw a split by the rule {rule}: {error}", file=sys.stderr)
         return
     for part, positions in parts.items():
         present = set(prepared.labels[positions].tolist())
@@ -127,7 +124,7 @@ def report_split(folder: Path, rule: str) -> None:
         if absent:
             more = f" nor of {len(absent) - 1} other classes" if absent[1:] else ""
             print(
-                f"note: drawn by the rule {rule}, the {part} part has no sample of class"
+                f"note: split by the rule {rule}, the {part} part has no sample of class"
                 f" {absent[0]!r}{more}: results on it do not cover that class",
                 file=sys.stderr,
             )

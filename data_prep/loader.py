@@ -1,8 +1,8 @@
-"""Batches of a prepared part, the same ones whatever the number of loader workers.
+"""Batches of a prepared split part, independent of the number of loader workers.
 
 A batch is {"index": [B] int64, "label": [B] int64, "inputs": {modality: tensor}, ...}; `index` is
-the sample's place in the part. Data order and augmentation are functions of (seed, epoch, place in
-the epoch's list): no generator's state has to be stored to resume a run.
+the position of the sample in the part. Data order and augmentation are functions of (seed, epoch,
+place in the epoch's list), so a run can be resumed without storing generator states.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,15 +22,15 @@ from data_prep.spec import Spec
 from data_prep.store import Prepared
 
 Batch = dict
-# A key asks a worker for one item: (epoch or -1 for the evaluation view, place in the list, index).
+# Identifies one item for a worker: (epoch, or -1 for evaluation; place in the list; index).
 Key = tuple[int, int, int]
 
 
 @dataclass
 class Samples(Dataset):
-    """The samples of one part; a list of keys makes a whole batch at once.
+    """The samples of one part; `__getitems__` builds a full batch from a list of keys.
 
-    `draw` is the view of evaluation; `seed` decides the augmentation of the others.
+    `draw` is the evaluation transform; `seed` determines the training augmentation.
     """
 
     prepared: Prepared
@@ -64,7 +64,7 @@ def _as_is(batch: Any) -> Batch:
 
 
 class Loader:
-    """Batches of one part, on `device` but for the inputs (the model's `encode` moves those)."""
+    """Batches of one part, on `device` except for the inputs (the model's `encode` moves those)."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Loader:
         self.keep_last = keep_last
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.ranks: Any = None  # if several processes train together: models.ranks.Ranks
-        self.keys: list[Any] = []  # (keys, rows) of a pass's batches; changed in place
+        self.keys: list[Any] = []  # (keys, rows) of one pass's batches; updated in place
         self.loader = DataLoader(
             self.samples,
             batch_sampler=self.keys,
@@ -102,9 +102,9 @@ class Loader:
         return len(self._starts(len(self) if plan is None else len(plan.indices)))
 
     def _starts(self, count: int) -> list[int]:
-        """Where each training batch begins in a list of `count` samples.
+        """The start of each training batch in a list of `count` samples.
 
-        A last batch of one sample joins the one before it: batch norm cannot train on one value.
+        A final single sample is added to the previous batch: batch norm cannot train on one value.
         """
         size = min(self.batch_size, count)
         rest = count % size
@@ -112,10 +112,10 @@ class Loader:
         return starts[:-1] if rest and (not self.keep_last or rest == 1) else starts
 
     def epoch(self, epoch: int, plan: Any = None) -> Iterator[Batch]:
-        """Training batches of an epoch in random order; the last may be smaller, or is dropped.
+        """Training batches of an epoch in random order; the last may be smaller or is dropped.
 
-        Fewer samples than a batch make one smaller batch. A `plan` (a method's, with `indices` [K]
-        into the part and `columns` of length K) replaces the list of samples for this epoch.
+        If there are fewer samples than a batch, they form one smaller batch. A `plan` of a method
+        (`indices` [K] into the part and `columns` of length K) replaces the epoch's sample list.
         """
         indices = np.arange(len(self)) if plan is None else plan.indices.cpu().numpy()
         places = np.random.default_rng([self.seed, epoch]).permutation(len(indices))
@@ -137,9 +137,9 @@ class Loader:
         transforms: str = "eval",
         batch_size: int | None = None,
     ) -> Iterator[Batch]:
-        """Every sample (or `indices`) in fixed order: nothing shuffled, nothing dropped.
+        """All samples (or `indices`) in fixed order: nothing is shuffled or dropped.
 
-        `transforms`: "eval" for the deterministic view, "train" for the first epoch's augmentation.
+        `transforms`: "eval" is deterministic, "train" uses the augmentation of the first epoch.
         """
         size = batch_size or self.batch_size
         epoch = {"eval": -1, "train": 0}[transforms]
@@ -161,7 +161,7 @@ class Loader:
 def train_statistics(
     batches: Callable[[], Iterator[Batch]], name: str, modality: Modality
 ) -> tuple[list, list]:
-    """Mean and standard deviation of a part, as lists: see `Modality.values`."""
+    """Mean and standard deviation over all batches, as lists; see `Modality.values`."""
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for batch in batches():
         values, axes, means = modality.values(batch["inputs"][name].double())
@@ -169,6 +169,6 @@ def train_statistics(
         total, squares = total + values.sum(axes), squares + values.square().sum(axes)
     mean = total / count
     spread = (squares / count - mean.square()).clamp_min(0).sqrt()
-    # A constant keeps the deviation 1: divided by nearly 0, its numerical noise would be all.
+    # A constant feature gets deviation 1: dividing by almost 0 would amplify numerical noise.
     spread = torch.where(spread < 1e-5, 1.0, spread)
     return mean.reshape(-1).tolist(), spread.reshape(-1).tolist()

@@ -1,8 +1,8 @@
-"""Raw files before they are decoded: git-lfs pointers, containers, and the index of an mp4.
+"""Checks of raw files before decoding: git-lfs pointers, containers, and mp4 indexes.
 
-FFmpeg allocates an entry for each sample (a frame, or a chunk of audio) that an mp4's index counts.
-A few bytes can claim 80 million samples, for which it allocates more than 5 GB (measured with
-FFmpeg 8), although the file does not contain them. So the index is checked here first.
+FFmpeg allocates an entry for each sample (video frame or audio chunk) that the index of an mp4
+declares. A few bytes can declare 80 million samples that the file does not contain, and FFmpeg
+allocates more than 5 GB for them (measured with FFmpeg 8). So the index is checked first.
 """
 
 import itertools
@@ -15,45 +15,45 @@ import av
 
 from data_prep.reasons import Reject
 
-# FFmpeg's names of the containers that hold sound and pictures themselves.
+# FFmpeg's names of the container formats that store audio and video in the file itself.
 FORMATS = (
     "mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "flv", "live_flv", "mpeg",
     "mpegts", "mpegvideo", "m4v", "h264", "hevc", "asf", "ogg", "wav", "w64", "aiff", "au", "caf",
     "mp3", "aac", "ac3", "flac", "ivf", "mxf", "rm", "nut", "swf", "dv", "gif", "amr",
 )  # fmt: skip
-# The first keeps a file that poses as a video from reaching the network, the second a playlist
-# from reading other files.
+# The first option prevents a file disguised as a video from accessing the network, the second
+# prevents a playlist from reading other files.
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 
-# How files begin that FFmpeg may take for an mp4 (or a QuickTime movie, which has the same form).
+# First box types of files that FFmpeg may treat as mp4 (or QuickTime, which has the same format).
 FIRST = b"ftyp styp moov moof mdat free skip wide pnot sidx uuid junk pict".split()
-FOLDERS = b"moov trak mdia minf stbl moof traf edts dinf mvex tref".split()  # hold other boxes
-COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # where in the box's content the number is
-FEW = 1 << 22  # samples for which memory suffices in any case: 46 hours of 25 pictures a second
-MOST_BOXES = 1 << 18  # looked at; an hour in fragments of a second has some 30,000
+FOLDERS = b"moov trak mdia minf stbl moof traf edts dinf mvex tref".split()  # contain other boxes
+COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # offset of the number in the box's content
+FEW = 1 << 22  # samples that always fit into memory: 46 hours at 25 frames per second
+MOST_BOXES = 1 << 18  # boxes read at most; an hour in one-second fragments has about 30,000
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether the file is the small text that git-lfs leaves in place of a file not yet pulled."""
+    """Whether the file is the small text that git-lfs puts in place of a file not yet pulled."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size >= 200:
-            return False  # a pipe must not be opened: nobody may ever write to it
+            return False  # do not open a pipe: reading could block forever
         return path.read_bytes().startswith(b"version https://git-lfs")
-    except OSError:  # the decoder says what is wrong with it
+    except OSError:  # the decoder reports the problem
         return False
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """Opens a media file by its content; its name and its extension decide nothing.
+    """Opens a media file by its content, ignoring its name and extension.
 
-    Raises `Reject`: "missing_file", "truncated" for an mp4 whose index (moov) is not there, as an
-    interrupted download leaves it, or counts what the file cannot hold, else "unreadable".
+    Raises `Reject`: "missing_file"; "truncated" for an mp4 whose index (moov) is missing (as after
+    an interrupted download) or declares more than the file can contain; else "unreadable".
     """
     no_index = lacks_index(path)
     try:
-        # "file:" keeps a colon in a name from being read as a protocol. Tags in other encodings
-        # than UTF-8 are common, and no reason to refuse a clip.
+        # "file:" prevents a colon in a name from being parsed as a protocol. Tags that are not
+        # UTF-8 are common and no reason to reject a clip.
         container = av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace")
     except av.error.FileNotFoundError:
         raise Reject("missing_file", path.name) from None
@@ -65,27 +65,27 @@ def open_container(path: Path) -> av.container.InputContainer:
         container.close()
         if no_index:
             raise Reject("truncated", f"{path.name}: an mp4 that ends within its index (moov)")
-        raise Reject("unreadable", f"{path.name}: neither picture nor sound")
+        raise Reject("unreadable", f"{path.name}: neither video nor audio")
     return container
 
 
 def demux(
     container: av.container.InputContainer, *streams: av.stream.Stream
 ) -> Iterator[av.Packet]:
-    """The packets of the streams (all without any named); raises FFmpeg's errors where it stops."""
+    """The packets of the given streams (default all); FFmpeg's errors are passed on."""
     try:
         yield from container.demux(*streams)
     except IndexError:
-        # PyAV 18 raises it after the last packet when a damaged file has announced one more stream
-        # while it was being read.
+        # PyAV 18 raises this after the last packet if a damaged file declared another stream while
+        # it was being read.
         return
 
 
 def lacks_index(path: Path) -> bool:
-    """Whether the file begins like an mp4 and holds no complete index (moov).
+    """Whether the file begins like an mp4 but has no complete index (moov).
 
-    Raises `Reject` ("truncated") for an mp4 that counts more samples than the file has bytes. Other
-    files pass, and so does one that is not there: both are found by opening it.
+    Raises `Reject` ("truncated") for an mp4 that declares more samples than the file has bytes.
+    Returns False for other or missing files: opening them reports the problem.
     """
     claimed, lacking = 0, True
     try:
@@ -103,7 +103,7 @@ def lacks_index(path: Path) -> bool:
     except OSError:
         return False
     if claimed > max(size, FEW):
-        what = f"its index counts {claimed} samples in {size} bytes"
+        what = f"its index declares {claimed} samples in {size} bytes"
         raise Reject("truncated", f"{path.name}: {what}")
     return lacking and first == b"ftyp"
 
@@ -111,9 +111,9 @@ def lacks_index(path: Path) -> bool:
 def _boxes(handle: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int, bool]]:
     """(kind, start of the content, end, whether the length is given) of each box of an mp4.
 
-    Boxes inside of `FOLDERS` come after the one that holds them.
+    The boxes inside a box of `FOLDERS` follow it.
     """
-    position, ends = 0, [size]  # of the folders around, the file the outermost
+    position, ends = 0, [size]  # ends of the enclosing boxes, the file first
     while ends:
         if position + 8 > ends[-1]:
             position = ends.pop()
@@ -123,7 +123,7 @@ def _boxes(handle: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int, bool]
         length, kind, skip = int.from_bytes(head[:4], "big"), head[4:8], 8
         if length == 1:  # the true length follows in 64 bits
             length, skip = int.from_bytes(head[8:16], "big"), 16
-        # 0 means to the end of the folder; less than a head means that nothing follows in it.
+        # 0 means up to the end of the enclosing box; less than a header means it has no more boxes.
         end = position + length if length >= skip else ends[-1]
         yield kind, position + skip, end, length >= skip
         inner = min(end, ends[-1])

@@ -1,9 +1,9 @@
-"""Worker processes of which each may crash or hang without costing more than its own item.
+"""A pool of worker processes in which a crash or hang only loses the item being processed.
 
-The standard library's process pool breaks as a whole when one worker dies, as native decoders may.
-Here a thread looks after each worker and hands over one item at a time. Workers come from a fork
-server, so they inherit no threads and no descriptors of the parent: when the parent is killed, they
-see their pipe close and end.
+The standard library's process pool breaks completely if one worker dies, which native decoders can
+cause. Here one thread supervises each worker and sends one item at a time. Workers come from a fork
+server, so they inherit no threads or file descriptors: if the parent is killed, their pipe closes
+and they exit.
 """
 
 import multiprocessing
@@ -22,7 +22,7 @@ Result = tuple[str, Any]
 
 
 def attempt(work: Callable, item: Any) -> Result:
-    """(DONE, result), or (CRASHED, what was raised and where)."""
+    """(DONE, result), or (CRASHED, the exception and its location)."""
     try:
         return DONE, work(item)
     except Exception as error:
@@ -32,8 +32,8 @@ def attempt(work: Callable, item: Any) -> Result:
 
 
 def _serve(connection: Any, work: Callable, prepare: Callable | None) -> None:
-    """A worker's life: receive an item, do it, send the result, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    """The worker loop: receives an item, sends the result, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     if prepare:
         prepare()
     connection.send(DONE)  # ready
@@ -47,7 +47,7 @@ def _serve(connection: Any, work: Callable, prepare: Callable | None) -> None:
 class Pool:
     """`workers` supervised processes that apply `work` to items.
 
-    `prepare` runs once in each new worker; `limit_s` is the time that one item may take.
+    `prepare` runs once in each new worker; `limit_s` is the time limit per item.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Pool:
         if forks:
             self.context.set_forkserver_preload(list(preload))
         self.processes: dict[Any, Any] = {}  # connection -> worker
-        self.own, self.closed = threading.local(), False  # a thread's own connection
+        self.own, self.closed = threading.local(), False  # the connection of each thread
         self.lock = threading.Lock()  # an exit code can be read only once
 
     def __enter__(self) -> Self:
@@ -75,23 +75,23 @@ class Pool:
         self.closed = True
         self.threads.shutdown(wait=False, cancel_futures=True)
         for process in list(self.processes.values()):
-            process.kill()  # then nobody waits for its answer
+            process.kill()  # unblocks the thread that waits for it
         self.threads.shutdown()
         for connection in list(self.processes):
             self._dismiss(connection)
 
     def map(self, items: Sequence) -> Iterator[Result]:
-        """(DONE, result) or (CRASHED, text) for each item, in the items' order."""
+        """(DONE, result) or (CRASHED, text) for each item, in order."""
         pending: deque[Future] = deque()
         for item in items:
             pending.append(self.threads.submit(self.call, item))
-            if len(pending) >= 8 * self.size:  # few results wait for a slow one before them
+            if len(pending) >= 8 * self.size:  # bounds the results held in memory
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
     def call(self, item: Any) -> Result:
-        """The work on one item, done by the worker of the calling thread."""
+        """Runs the work on one item in the worker of the calling thread."""
         if getattr(self.own, "connection", None) is None:
             self.own.connection = self._start()
         connection = self.own.connection

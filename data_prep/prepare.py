@@ -1,10 +1,10 @@
-"""A raw tree becomes a prepared folder: parallel, resumable, the same bytes whatever the workers.
+"""Turns a raw folder into a prepared one: parallel, resumable, byte-identical for any workers.
 
     scan the root -> candidates -> extract each (a worker process) -> shards -> manifest, splits
 
 `<data_dir>/<dataset>/<spec hash>/` gets samples-*.arrow, manifest.csv, rejected.csv, meta.json and
-splits/. A shard gets its name only when it is whole; a stopped preparation goes on with the first
-missing one. `meta.json` says `"complete": true` last of all, and only then is it read.
+splits/. Shards appear once complete, and an interrupted preparation resumes at the first missing
+one. `"complete": true` is written to `meta.json` last, and readers require it.
 """
 
 import platform
@@ -38,7 +38,7 @@ TOOLS = (
 
 
 def prepared_folder(data_dir: Path, dataset: str, spec: Spec) -> Path:
-    """The folder of the prepared samples of a data set and spec."""
+    """The folder of the prepared samples of a dataset and spec."""
     return data_dir / dataset / spec_hash(dataset, spec)
 
 
@@ -46,9 +46,9 @@ def prepared_folder(data_dir: Path, dataset: str, spec: Spec) -> Path:
 
 
 def raw_root(dataset: str, layout: Any, given: Path | None, data_dir: Path) -> Path:
-    """The folder of the raw data: the one given, a manifest's own, or the demo's, which it writes.
+    """The raw folder: the one given, the folder of a manifest, or the demo (generated if absent).
 
-    Raises `UsageError` where there is none.
+    Raises `UsageError` if there is none.
     """
     if datasets.is_manifest(dataset):
         layout.anywhere = given is not None
@@ -65,24 +65,24 @@ def raw_root(dataset: str, layout: Any, given: Path | None, data_dir: Path) -> P
 def scan_root(
     layout: Any, dataset: str, root: Path, settings: Any, allow_missing_classes: bool = False
 ) -> Scan:
-    """The candidates under `root`; raises `UsageError` for a root that is not this data set's.
+    """The candidates under `root`; raises `UsageError` if `root` does not contain this dataset.
 
-    A class without a file is refused, or with `allow_missing_classes` left out of the set.
+    A class without files raises too, or is left out with `allow_missing_classes`.
     """
     if not root.is_dir():
         raise UsageError(f"--dataset_root {root} is not a folder. {layout.SOURCE}")
     scan = with_printable_names(layout.scan(root, settings))
     if not scan.candidates:
-        raise UsageError(f"no sample of {dataset} found under {root}{_why(scan)}. {layout.SOURCE}")
+        raise UsageError(f"no samples of {dataset} found under {root}{_why(scan)}. {layout.SOURCE}")
     present = {candidate.label for candidate in scan.candidates}
     missing = [name for label, name in enumerate(scan.label_names) if label not in present]
     if not missing:
         return scan
     if not allow_missing_classes:
-        count = f" (nor have {len(missing) - 1} others)" if len(missing) > 1 else ""
+        count = f" (and {len(missing) - 1} more such classes)" if len(missing) > 1 else ""
         raise UsageError(
             f"class {missing[0][:80]!r} of {dataset} has no file under {root}{count}."
-            f" {layout.SOURCE} To leave such classes out, prepare with --allow_missing_classes"
+            f" {layout.SOURCE} To leave out such classes, add --allow_missing_classes"
         )
     number = {label: k for k, label in enumerate(sorted(present))}
     warning = f"{len(missing)} of {len(scan.label_names)} classes have no file and are left out"
@@ -95,7 +95,7 @@ def scan_root(
 
 
 def _why(scan: Scan) -> str:
-    """What was found instead of samples: the counts by reason, and the first two of each."""
+    """What was found instead of samples: counts by reason, with two examples each."""
     found = []
     for reason, count in Counter(r.reason for r in scan.rejected).most_common():
         first = [r for r in scan.rejected if r.reason == reason][:2]
@@ -105,7 +105,7 @@ def _why(scan: Scan) -> str:
 
 
 def with_printable_names(scan: Scan) -> Scan:
-    """Moves candidates with a name that is not UTF-8 to the rejects, bytes written as \\xff."""
+    """Moves candidates whose names are not UTF-8 to the rejects, with bytes written as \\xff."""
     candidates, rejected = [], list(scan.rejected)
     for candidate in scan.candidates:
         paths = [path for paths in candidate.sources.values() for path in paths]
@@ -120,22 +120,22 @@ def with_printable_names(scan: Scan) -> Scan:
 
 
 def printable(text: str) -> str:
-    """A file's name as valid Unicode: bytes that are not UTF-8 as \\xff."""
+    """A file name as valid Unicode; bytes that are not UTF-8 become \\xff."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def source_in(dataset: str, root: Path | None, data_dir: Path, settings: Any) -> dict[str, Any]:
-    """`source_of` the raw data under `root`; raises `UsageError` if that is not the set's root."""
+    """`source_of` the raw data under `root`; raises `UsageError` if the dataset is not there."""
     layout = datasets.load(dataset)
     place = raw_root(dataset, layout, root, data_dir)
     return source_of(scan_root(layout, dataset, place, settings, True), place)
 
 
 def check_source(folder: Path, dataset: str, root: Path | None, settings: Any) -> None:
-    """Raises `UsageError` where the raw data are not those that a finished folder was made from.
+    """Raises `UsageError` if the raw data changed since a finished folder was prepared from them.
 
-    The error has the command that prepares the set again. A manifest's files are looked for where
-    they were, unless `root` says where.
+    The message contains the command that prepares the dataset again. The files of a manifest are
+    expected in their former root unless `root` is given.
     """
     layout, meta, local = datasets.load(dataset), read_meta(folder), read_local(folder)
     if root is None and local.get("named_root"):
@@ -166,11 +166,11 @@ def prepare(
     ray: str = "",
     allow_missing_classes: bool = False,
 ) -> Path:
-    """Prepares a data set and returns its folder; in a finished one only damaged shards are redone.
+    """Prepares a dataset and returns its folder; if finished, only redoes damaged shards.
 
-    `dataset` is a name, or the path of a manifest; for `root` None see `raw_root`. `workers`: one a
-    core when None; `limit_s`: seconds for one sample; `ray`: a cluster's address, in place of
-    `workers`. Raises `UsageError` for a root that is not this data set's or has changed since the
+    `dataset` is a name, or the path of a manifest; for `root=None` see `raw_root`. `workers`: None
+    means one per core; `limit_s`: seconds per sample; `ray`: a cluster address, used instead of
+    `workers`. Raises `UsageError` if the root does not contain this dataset or changed since the
     preparation began, and `TooManyRejects`. Waits while another process prepares the folder.
     """
     check(settings)
@@ -201,7 +201,7 @@ def prepare(
         check_same_candidates(folder, before, meta, command)
         meta["shards"] = before.get("shards", {})
         for name in changed(folder, meta["shards"]):
-            print(f"WARNING: {folder / name} is damaged and is made again", file=sys.stderr)
+            print(f"WARNING: {folder / name} is damaged; preparing it again", file=sys.stderr)
             del meta["shards"][name]
         names = [shard_name(k) for k in range(-(-len(scan.candidates) // SHARD_SIZE))]
         missing = [n for n in names if n not in meta["shards"] or not (folder / n).exists()]
@@ -215,7 +215,7 @@ def prepare(
             _write_shards(folder, spec, scan.candidates, missing, pool, meta)
             count_filled = not getattr(settings, "allow_missing", False)
             finish(folder, scan, spec, meta, max_bad, count_filled)
-        # Of a finished folder too: a kill may have come between the two.
+        # Needed for a finished folder too: an earlier run may have been killed before this line.
         remember(folder, meta["shards"])
         where = {"root": str(place.resolve()), "named_root": root is not None}
         note(folder, stamp=stamp(place, scan.candidates), command=command, **where)
@@ -224,7 +224,7 @@ def prepare(
 
 
 def _check_lfs(scan: Scan, root: Path, max_bad: float) -> None:
-    """Raises `UsageError` where too many samples are git-lfs pointers."""
+    """Raises `UsageError` if too many samples are git-lfs pointers."""
     from data_prep.media import is_lfs_pointer
 
     pointers = sum(
@@ -234,7 +234,7 @@ def _check_lfs(scan: Scan, root: Path, max_bad: float) -> None:
     if pointers > max_bad * len(scan.candidates):
         raise UsageError(
             f"{pointers} of {len(scan.candidates)} samples under {root} are git-lfs pointers, not"
-            " media files: run `git lfs pull` in that folder and start again"
+            " media files: run `git lfs pull` in that folder and prepare again"
         )
 
 
@@ -246,7 +246,7 @@ def _write_shards(
     pool: Pool,
     meta: dict,
 ) -> None:
-    """Writes the missing shards, and each one's checksum into meta.json once it is there."""
+    """Writes the missing shards, and the checksum of each finished shard to meta.json."""
     parts = range(0, len(candidates), SHARD_SIZE)
     runs = {shard_name(k): candidates[n : n + SHARD_SIZE] for k, n in enumerate(parts)}
     todo = [candidate for name in missing for candidate in runs[name]]

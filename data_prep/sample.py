@@ -1,7 +1,6 @@
-"""One candidate's files become its stored row: what a worker does, and the workers that do it.
+"""Turns the files of one candidate into its stored row; runs in worker processes.
 
-Whatever a file's content, it ends in a row or in a `Rejection`; any other exception is a defect of
-this program.
+Any file content results in a row or a `Rejection`; any other exception is a bug in this program.
 """
 
 import functools
@@ -14,12 +13,12 @@ from data_prep.pool import Pool
 from data_prep.reasons import Reject
 from data_prep.spec import Candidate, Rejection, Spec
 
-# Between the paths of one sample: a space occurs inside them.
+# Separates the paths of one sample, which may contain spaces.
 SEPARATOR = ";"
 
 
 def rejection(candidate: Candidate, reason: str, detail: str) -> Rejection:
-    """The line of rejected.csv for a candidate with all of its files."""
+    """The rejected.csv line of a candidate, with all of its files."""
     paths = sorted({path for paths in candidate.sources.values() for path in paths})
     return Rejection(candidate.id, SEPARATOR.join(paths), reason, detail)
 
@@ -27,9 +26,9 @@ def rejection(candidate: Candidate, reason: str, detail: str) -> Rejection:
 def extract_row(
     root: Path, spec: Spec, folder: Path | None, candidate: Candidate
 ) -> dict[str, Any] | Rejection:
-    """The stored row of one candidate, or why there is none. Runs in a worker process.
+    """The stored row of one candidate, or its rejection. Runs in a worker process.
 
-    `folder` is the prepared folder, which holds what all samples share.
+    `folder` is the prepared folder, which contains files shared by all samples.
     """
     try:
         parts = extract_sample(root, spec, folder, candidate)
@@ -55,8 +54,8 @@ def extract_sample(
 ) -> dict[str, Extracted]:
     """All modalities of a candidate, in the order of `spec`.
 
-    Raises `Reject`: "lfs_pointer" when any source is a pointer, whatever else could stand in for
-    it; "unreadable" when one is not a file, or every modality had to be filled; and what the
+    Raises `Reject`: "lfs_pointer" if any source is a pointer, even if another file could replace
+    it; "unreadable" if a source is not a file, or no modality could be read; and whatever the
     modalities raise.
     """
     from data_prep.media import is_lfs_pointer
@@ -66,7 +65,7 @@ def extract_sample(
         if is_lfs_pointer(path):
             raise Reject("lfs_pointer", path.name)
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise Reject("unreadable", f"{path.name}: a pipe, socket or device, not a file")
+            raise Reject("unreadable", f"{path.name}: a pipe, socket or device, not a regular file")
     sample: dict[str, Extracted] = {}
     for name, modality in spec.items():
         paths = sources[name]
@@ -78,18 +77,18 @@ def extract_sample(
             same = {m: spec[m] for m in spec if sources[m] == paths}
             sample |= _of_one_file(same, paths, candidate.inline, folder)
     if not any(part.found for part in sample.values()):
-        raise Reject("unreadable", "nothing decodes in any modality")
+        raise Reject("unreadable", "no modality can be decoded")
     return {name: sample[name] for name in spec}
 
 
 def _of_one_file(
     spec: Spec, paths: Sequence[Path], inline: dict[str, Any], folder: Path | None
 ) -> dict[str, Extracted]:
-    """The modalities that the same files hold, of the first file that gives them all in full.
+    """Extracts modalities that share the same files, from the first file with all of them complete.
 
-    Where none does, of the first that gives them all, if cut off; only then stand-ins for what is
-    missing are allowed, as few as possible. Raises `Reject`: the reason of the first file, which is
-    the one to repair, and the details of all.
+    If there is none, uses the first file that has all of them truncated, and after that allows as
+    few placeholders as possible. Raises `Reject` with the reason of the first file, which is the
+    one to repair, and the details of all files.
     """
     failures: list[Reject] = []
     for fill in (False, True):
@@ -119,7 +118,7 @@ def _of_one_file(
 
 
 def single_threaded(_: int = 0) -> None:
-    """Runs once in each worker: one clip, one core; the workers are the parallelism."""
+    """Runs once in each worker: parallelism comes from the workers, so each uses one core."""
     import cv2
     import torch
 
@@ -130,9 +129,9 @@ def single_threaded(_: int = 0) -> None:
 def make_pool(
     root: Path, spec: Spec, workers: int, limit_s: float, folder: Path, ray: str = ""
 ) -> Pool:
-    """What turns candidates into rows: supervised processes here, or a Ray cluster's.
+    """The pool that turns candidates into rows: local supervised processes, or a Ray cluster.
 
-    `folder` is the prepared folder, `ray` a cluster's address.
+    `folder` is the prepared folder, `ray` the address of a cluster.
     """
     if ray:
         from data_prep.on_ray import RayPool

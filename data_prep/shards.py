@@ -1,8 +1,8 @@
-"""Arrow IPC shards: the stored form of prepared samples, written once, read through a memory map.
+"""Arrow IPC shards: the storage format of prepared samples, written once and memory-mapped.
 
-A shard holds a fixed run of consecutive candidates in id order, one row a sample. It explains
-itself: the schema's metadata carries the spec, the last record batch (without rows) the rejects
-among the shard's own candidates. No times and no machine names: equal input, equal bytes.
+A shard contains a fixed range of candidates in id order, one row per sample. It is self-contained:
+the schema metadata contains the spec, the last record batch (without rows) the rejects among the
+shard's candidates. It stores no timestamps or host names: equal input gives equal bytes.
 """
 
 import json
@@ -18,9 +18,9 @@ from common.files import atomic, shown
 from common.options import UsageError
 from data_prep.spec import Rejection, Spec, spec_json
 
-SHARD = re.compile(r"samples-\d{5,}\.arrow", re.ASCII)  # the names of shards
-SHARD_SIZE = 256  # candidates a shard: Kinetics-Sounds makes 95 shards of about 130 MB
-BATCH_ROWS = 16  # rows a record batch: what the writer holds in memory
+SHARD = re.compile(r"samples-\d{5,}\.arrow", re.ASCII)  # shard file names
+SHARD_SIZE = 256  # candidates per shard: Kinetics-Sounds gives 95 shards of about 130 MB
+BATCH_ROWS = 16  # rows per record batch, which the writer keeps in memory
 FACTS = {
     "id": pa.string(), "label": pa.int16(), "group": pa.string(), "part": pa.string(),
     "sources": pa.string(), "duration_s": pa.float64(), "n_frames": pa.int32(),
@@ -29,12 +29,12 @@ FACTS = {
 
 
 def shard_name(number: int) -> str:
-    """The file name of shard `number`, counted from 0."""
+    """The file name of shard `number` (zero-based)."""
     return f"samples-{number:05d}.arrow"
 
 
 def schema(dataset: str, spec: Spec) -> pa.Schema:
-    """The columns: the facts of the manifest, and one column a modality."""
+    """The columns: those of the manifest, and one per modality."""
     fields = [pa.field(name, kind) for name, kind in FACTS.items()]
     for name, modality in spec.items():
         kind, about = modality.column()
@@ -44,7 +44,7 @@ def schema(dataset: str, spec: Spec) -> pa.Schema:
 
 
 def write_shard(path: Path, columns: pa.Schema, results: Iterable[dict | Rejection]) -> None:
-    """Writes rows (values by column name) and rejects; the file appears once it is whole."""
+    """Writes rows (values by column name) and rejects; the file appears once it is complete."""
     rows: list[dict] = []
     rejected: list[dict] = []
     with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as file:
@@ -65,10 +65,10 @@ def write_shard(path: Path, columns: pa.Schema, results: Iterable[dict | Rejecti
 
 
 class Shard:
-    """A shard read through a memory map: rows without a copy.
+    """A memory-mapped shard, read without copies.
 
-    Raises `UsageError` for a file that is none. Its offsets are checked here, once: Arrow reads
-    wherever they point to.
+    Raises `UsageError` if the file is not a shard. The offsets are validated once here, because
+    Arrow reads wherever they point.
     """
 
     def __init__(self, path: Path):
@@ -87,10 +87,10 @@ class Shard:
     def _open(self) -> None:
         reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
         pairs = map(reader.get_batch_with_custom_metadata, range(reader.num_record_batches))
-        *batches, (_, metadata) = pairs  # ValueError where there is none
+        *batches, (_, metadata) = pairs  # ValueError if there is none
         for name, kind in FACTS.items():
             if reader.schema.field(name).type != kind:
-                raise ValueError(f"its column {name} is no {kind}")
+                raise ValueError(f"its column {name} is not of type {kind}")
         self.batches = [batch for batch, _ in batches]
         for batch in self.batches:
             batch.validate(full=True)
@@ -100,11 +100,11 @@ class Shard:
             kind = reader.schema.field(name).type
             frames = pa.types.is_list(kind) and pa.types.is_binary(kind.value_type)
             if not (frames or pa.types.is_fixed_size_binary(kind)):
-                raise ValueError(f"its column {name} holds no bytes")
+                raise ValueError(f"its column {name} does not contain bytes")
         entries = json.loads((metadata or {})[b"rejected"])
         self.rejected = [Rejection(**entry) for entry in entries]
         if not all(isinstance(text, str) for line in self.rejected for text in vars(line).values()):
-            raise ValueError("its rejects are no texts")
+            raise ValueError("its rejects are not strings")
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -128,7 +128,7 @@ class Shard:
 
 
 def _has_gaps(column: pa.Array) -> bool:
-    """Whether a value is missing, or one in a list; an empty column's offsets may be anything."""
+    """Whether a value is missing, also inside lists; offsets of an empty column are undefined."""
     if not len(column):
         return False
     inner = column.flatten() if pa.types.is_list(column.type) else column

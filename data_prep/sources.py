@@ -1,7 +1,7 @@
-"""Whether raw data are those that a set was prepared from, and the command that prepares it again.
+"""Detects changed raw data, and gives the command that prepares a dataset again.
 
-The candidates' hash in meta.json holds on every machine. The stamp in .local.json spares reading
-the files again as long as nothing about them has changed.
+The candidates' hash in meta.json is valid on every machine. The stamp in .local.json avoids reading
+the files again if their metadata is unchanged.
 """
 
 import functools
@@ -23,7 +23,7 @@ BLOCK = 4096  # bytes
 
 
 def stamp(root: Path, candidates: list[Candidate]) -> str:
-    """As `candidates_hash`, by the files' sizes, times of change and inodes; reads no content."""
+    """As `candidates_hash`, but from file sizes, mtimes and inodes instead of content."""
     return candidates_hash(root, candidates, lambda path: _facts(path.stat()))
 
 
@@ -34,9 +34,9 @@ def _facts(status: os.stat_result) -> list[int]:
 def candidates_hash(
     root: Path, candidates: list[Candidate], look: Callable[[Path], Any] | None = None
 ) -> str:
-    """A hash of the candidates and of what `look`, or `sample`, says of each of their files."""
-    text = hashlib.sha256()  # row by row: a manifest may have a million
-    look = functools.lru_cache(64)(look or sample)  # one file may hold all samples
+    """A hash of the candidates and of `look(path)` (default `sample`) for each of their files."""
+    text = hashlib.sha256()  # updated row by row: a manifest may have a million
+    look = functools.lru_cache(64)(look or sample)  # one file may contain all samples
     for c in candidates:
         seen = []
         for path in dict.fromkeys(path for paths in c.sources.values() for path in paths):
@@ -50,15 +50,15 @@ def candidates_hash(
 
 
 def sample(path: Path) -> list:
-    """A file's size, and the SHA-256 of its first, middle and last 4 KiB.
+    """The size of a file and the SHA-256 of its first, middle and last 4 KiB.
 
-    Of a folder, the names and sizes of its files.
+    For a folder, the names and sizes of its files.
     """
     if path.is_dir():
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         return [[entry.name, entry.stat().st_size] for entry in entries]
     size, text = path.stat().st_size, hashlib.sha256()
-    if path.is_file():  # reading a pipe would wait for ever
+    if path.is_file():  # reading a pipe would block
         with open(path, "rb") as handle:
             for start in (0, (size - BLOCK) // 2, size - BLOCK):
                 handle.seek(max(0, start))
@@ -67,7 +67,7 @@ def sample(path: Path) -> list:
 
 
 def check_same_candidates(folder: Path, before: dict, now: dict, command: str) -> None:
-    """Raises `UsageError` where a folder was made from other files than those of today."""
+    """Raises `UsageError` if the raw files differ from those that a folder was prepared from."""
     then, today = (
         f"{meta.get('candidates')} candidates (hash {meta.get('candidates_hash')})"
         for meta in (before, now)
@@ -75,14 +75,14 @@ def check_same_candidates(folder: Path, before: dict, now: dict, command: str) -
     if before and then != today:
         root = read_local(folder).get("root", "an unknown root")
         raise UsageError(
-            f"{folder} was prepared from other files: {then} in {root} then, {today} now; the two"
-            " are not mixed. Give the former files, another --data_dir, or prepare the set again:"
+            f"{folder} was prepared from other files: {then} in {root} then, {today} now. Restore"
+            " the former files, use another --data_dir, or prepare the dataset again:"
             f" rm -r {shlex.quote(str(folder))} && {command}"
         )
 
 
 def source_of(scan: Scan, root: Path) -> dict[str, Any]:
-    """What meta.json says of where the samples come from."""
+    """The entries of meta.json that describe the raw data."""
     return {
         "candidates": len(scan.candidates),
         "candidates_hash": candidates_hash(root, scan.candidates),
@@ -92,7 +92,7 @@ def source_of(scan: Scan, root: Path) -> dict[str, Any]:
 def prepare_command(
     dataset: str, root: Path | None, data_dir: Path, settings: Any, allow_missing_classes: bool
 ) -> str:
-    """The shell command that prepares a dataset; its paths are absolute."""
+    """The shell command that prepares a dataset, with absolute paths."""
     source = str(Path(dataset).resolve()) if datasets.is_manifest(dataset) else dataset
     words = ["python", "-m", "data_prep", "--dataset", source]
     words += ["--dataset_root", str(root.resolve())] if root else []

@@ -1,8 +1,8 @@
-"""What a prepared sample is: the settings that decide its content, and the hash that names them.
+"""The settings that determine the content of a prepared sample, and their hash.
 
-A `Spec` maps each modality, in the data set's order, to the description of its stored form. Its
-JSON form is stored with the data, and its hash names the folder: two preparations with the same
-hash hold the same content, and a reader that expects another hash refuses.
+A `Spec` maps each modality, in the dataset's order, to a description of its stored form. Its JSON
+form is stored with the data, and its hash names the folder: folders with the same hash have the
+same content, and a reader that expects another hash raises an error.
 """
 
 import math
@@ -14,7 +14,7 @@ from common.files import digest, shown
 from common.options import UsageError
 from data_prep.modalities import Modality, load
 
-VERSION = 4  # raised whenever the content that equal settings produce changes
+VERSION = 4  # increased whenever the same settings would produce different content
 
 Spec = dict[str, Modality]
 
@@ -23,10 +23,10 @@ Spec = dict[str, Modality]
 class Candidate:
     """One sample of a raw tree before decoding.
 
-    `sources` maps a modality to the files that hold it, relative to the root, in the order in which
-    they are tried. `group` names what a group split keeps together (actor, video); `part` is the
-    official part, if there is one ("train", "val" or "test"). `inline` holds what is not a file: a
-    modality's text, a sample's row in a file of many, or the [start, end] of an event in seconds.
+    `sources` maps a modality to its files, relative to the root, in the order in which they are
+    tried. `group` is what a group split keeps together (actor, video); `part` is the official part,
+    if any ("train", "val" or "test"). `inline` contains data that are not files: the text of a
+    modality, the row of a sample in a shared file, or the [start, end] of an event in seconds.
     """
 
     id: str
@@ -51,8 +51,8 @@ class Rejection:
 class Listed:
     """A row of the lists from which the release's split is drawn, usable or not.
 
-    `key` is its class as the list writes it: its sorting order decides the draw. `header`: the
-    release takes this row for a header and loses it.
+    `key` is the class as written in the list: its sort order affects the draw. `header`: the
+    release treats this row as a header and loses it.
     """
 
     id: str
@@ -64,8 +64,8 @@ class Listed:
 class Scan:
     """What a layout found under a root: candidates in id order, and what it could not use.
 
-    `pool`: the rows of the raw data's lists, None where there are none. `listed`: the samples that
-    an own manifest names, usable or not; 0 for downloads, which are never whole.
+    `pool`: the rows of the raw data's lists, None if there are none. `listed`: the number of
+    samples in a user's manifest, usable or not; 0 for downloads, which are never complete.
     """
 
     label_names: tuple[str, ...]
@@ -77,13 +77,13 @@ class Scan:
 
 
 def spec_json(dataset: str, spec: Spec) -> dict:
-    """The spec as JSON-able values, with everything that decides the stored content."""
+    """The spec as JSON-serializable values, with everything that affects the stored content."""
     modalities = {name: {"kind": m.kind, **m.stored_settings()} for name, m in spec.items()}
     return {"version": VERSION, "dataset": dataset, "order": list(spec), "modalities": modalities}
 
 
 def spec_from_json(value: dict) -> Spec:
-    """The inverse of `spec_json`; raises `UsageError` for what it cannot have written."""
+    """The inverse of `spec_json`; raises `UsageError` for invalid content."""
     spec = {}
     try:
         for name in value["order"]:
@@ -95,19 +95,17 @@ def spec_from_json(value: dict) -> Spec:
                 if each.name in settings and not fits(settings[each.name], each.type):
                     raise ValueError(f"{each.name} of {name}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"the stored form of the samples is damaged ({shown(str(error))})"
-        ) from None
+        raise UsageError(f"the spec of the samples is damaged ({shown(str(error))})") from None
     return spec
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a field annotated with `kind` may hold the value; an int may stand for a float."""
+    """Whether the value is valid for a field annotated with `kind`; ints are valid floats."""
     if isinstance(value, float) and not math.isfinite(value):
         return False
     return isinstance(value, kind) or isinstance(value, int) and isinstance(0.5, kind)
 
 
 def spec_hash(dataset: str, spec: Spec) -> str:
-    """Twelve hexadecimal digits that name the prepared folder."""
+    """The name of the prepared folder: twelve hexadecimal digits."""
     return digest(spec_json(dataset, spec))

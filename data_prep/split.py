@@ -1,10 +1,10 @@
-"""Splits: which sample is in which part, decided once and written to a file.
+"""Splits: assign samples to train, val and test, once, and stored in a file.
 
 `paper`: 70/10/20, stratified by class, samples ranked by SHA-256 of "split_seed:id". `release`: the
-draw of the authors' release on the rows of the raw data's lists, before anything is rejected; a
-part keeps the order of the draw. `group`: 70/10/20, but no group (actor, source video) is in two
-parts. `official`, `official2`, `official3`: the parts that the raw data set declares.
-The misaligned pairs of the evaluation are drawn here too, the same ones for every method and epoch.
+draw of the authors' release on the rows of the raw data's lists, before any rejection; a part keeps
+the order of the draw. `group`: 70/10/20, but no group (actor, source video) is in two parts.
+`official`, `official2`, `official3`: the parts declared by the raw dataset.
+The misaligned pairs for the evaluation are drawn here too, the same for all methods and epochs.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ FILE_NAME = re.compile(rf"({'|'.join(RULES)})(-plain)?-seed(\d+)\.csv", re.ASCII
 
 
 class Split(NamedTuple):
-    """What decides a split of a data set."""
+    """The parameters that determine a split of a dataset."""
 
     rule: str
     seed: int
@@ -33,21 +33,21 @@ class Split(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """The name of its file, without the ending."""
+        """The name of its file, without the extension."""
         return f"{self.rule}{'' if self.stratify else '-plain'}-seed{self.seed}"
 
     @classmethod
     def of_file(cls, name: str) -> "Split | None":
-        """The split of a file name, None if it is no split's."""
+        """The split that a file name belongs to, or None."""
         match = FILE_NAME.fullmatch(name)
         return cls(match[1], int(match[3]), not match[2]) if match else None
 
 
 def paper_counts(total: int, second: float = 2 / 3) -> tuple[int, int, int]:
-    """(train, val, test) sizes: hold out ceil(0.3 N), of that ceil(second * H) is the test part.
+    """(train, val, test) sizes: H = ceil(0.3 N) are held out, ceil(second * H) of them for test.
 
     Reproduces Table 5 exactly for Kinetics-Sounds (second = 0.66), CREMA-D, UCF-101, Food-101 and
-    Twitter2015 (second = 2/3). In whole numbers, since a float 0.7 * N is one short at 90, 170...
+    Twitter2015 (second = 2/3). Uses integers, since a float 0.7 * N is one too small at 90, 170...
     """
     train = 7 * total // 10
     held_out = total - train
@@ -60,7 +60,7 @@ def _rank(seed: int, name: str) -> bytes:
 
 
 def _largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
-    """Whole numbers in proportion to `weights` that sum to `total`."""
+    """Integers proportional to `weights` that sum to `total`."""
     whole = sum(weights) or 1
     shares = [total * w // whole for w in weights]
     order = sorted(range(len(weights)), key=lambda k: (-(total * weights[k] % whole), k))
@@ -72,7 +72,7 @@ def _largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
 def split_paper(
     ids: Sequence[str], labels: Sequence[int], seed: int, second: float, stratify: bool = True
 ) -> list[str]:
-    """The part of each sample under the `paper` rule."""
+    """The part of each sample by the `paper` rule."""
     groups = defaultdict(list)
     for k in sorted(range(len(ids)), key=lambda k: _rank(seed, ids[k])):
         groups[labels[k] if stratify else 0].append(k)
@@ -92,8 +92,8 @@ def split_release(
 ) -> list[tuple[str, str]]:
     """(id, part) of each row of the pool, in the order of the draw: train, val, test.
 
-    `cut`: which part's share is given to scikit-learn, "train" or "test": the rounding follows it.
-    Rows that the release takes for a header are left out. Raises `UsageError` where a class has too
+    `cut`: whether scikit-learn gets the "train" or "test" fraction, which affects the rounding.
+    Rows that the release treats as a header are left out. Raises `UsageError` if a class has too
     few rows to be stratified.
     """
     from sklearn.model_selection import train_test_split  # takes a second
@@ -108,8 +108,8 @@ def split_release(
     except ValueError as error:
         why = str(error).split(". ")[0]
         raise UsageError(
-            f"--split_rule release cannot draw from {len(rows)} samples ({why}): scikit-learn's"
-            " stratified draw needs some 10 of each class"
+            f"--split_rule release cannot split {len(rows)} samples ({why}): scikit-learn's"
+            " stratified split needs about 10 of each class"
         ) from None
     return [(rows[k].id, part) for part, where in zip(PARTS, (train, val, test)) for k in where]
 
@@ -117,10 +117,10 @@ def split_release(
 def release_parts(
     pool: Sequence[Listed], ids: Sequence[str], seed: int, second: float, cut: str
 ) -> list[tuple[str, str]]:
-    """(id, part) of each of the samples `ids`, in the order of the release's draw.
+    """(id, part) of each sample in `ids`, in the order of the release's draw.
 
-    A sample that the lists have twice is in the part into which it was drawn first. Those that no
-    row drawn from names come last, in the part "".
+    A sample that is listed twice is in the part into which it was drawn first. Samples without a
+    drawn row come last, with the part "".
     """
     drawn: dict[str, str] = {}
     for sample, part in split_release(pool, seed, second, cut):
@@ -131,11 +131,11 @@ def release_parts(
 
 
 def split_groups(ids: Sequence[str], groups: Sequence[str], seed: int, second: float) -> list[str]:
-    """The part of each sample under the `group` rule: sizes as near as whole groups allow."""
+    """The part of each sample by the `group` rule: sizes as close as intact groups allow."""
     if not all(groups) or len(set(groups)) < len(PARTS):
         raise UsageError(
-            f"--split_rule group needs at least {len(PARTS)} groups, and this data set has"
-            f" {len(set(groups) - {''})}; allowed here: paper, release, official where parts are"
+            f"--split_rule group needs at least {len(PARTS)} groups, but this dataset has"
+            f" {len(set(groups) - {''})}; allowed here: paper, release, official if parts are"
             " declared"
         )
     members = defaultdict(list)
@@ -145,7 +145,7 @@ def split_groups(ids: Sequence[str], groups: Sequence[str], seed: int, second: f
     empty, parts = list(PARTS), [""] * len(ids)
     ranked = sorted(members, key=lambda group: _rank(seed, group))
     for place, group in enumerate(ranked):
-        # The last groups go to parts that have none yet.
+        # The last groups go to parts that are still empty.
         choice = empty if len(ranked) - place <= len(empty) else PARTS
         part = max(choice, key=lambda p: (need[p], -PARTS.index(p)))
         need[part] -= len(members[group])
@@ -156,9 +156,9 @@ def split_groups(ids: Sequence[str], groups: Sequence[str], seed: int, second: f
 
 
 def split_official(declared: Sequence[str], rule: str = "official") -> list[str]:
-    """The parts of the rule's list; raises `UsageError` if a sample has none or a part is empty.
+    """The parts by an official rule; raises `UsageError` if a sample has none or a part is empty.
 
-    `declared` is what a layout gives: "train", or "train/test/val" for three lists.
+    `declared` comes from the layout: "train", or "train/test/val" for three official lists.
     """
     number = int(rule.removeprefix("official") or 1)
     lists = [value.split("/") for value in declared]
@@ -181,14 +181,14 @@ def make_split(
     label_names: Sequence[str],
     second: float,
 ) -> list[str]:
-    """The part of each sample under every rule but `release`; see `check_parts`."""
+    """The part of each sample by any rule except `release`; see `check_parts`."""
     if how.rule == "paper":
         counts = np.bincount(np.asarray(labels), minlength=len(label_names))
         if how.stratify and counts.min() < 2:
             name = label_names[int(counts.argmin())]
             raise UsageError(
-                f"class {name!r} has {counts.min()} usable sample(s): a stratified split needs 2"
-                " or more of each; add samples or give --stratify off"
+                f"class {name!r} has {counts.min()} usable sample(s): a stratified split needs at"
+                " least 2 per class; add samples or give --stratify off"
             )
         parts = split_paper(ids, labels, how.seed, second, how.stratify)
     elif how.rule == "group":
@@ -202,7 +202,7 @@ def make_split(
 def check_parts(
     parts: Sequence[str], labels: Sequence[int], label_names: Sequence[str], how: Split
 ) -> None:
-    """Raises `UsageError` for an empty part, and for a class without a sample in train."""
+    """Raises `UsageError` if a part is empty or a class has no training sample."""
     present = {label for label, part in zip(labels, parts) if part == "train"}
     absent = [name for k, name in enumerate(label_names) if k not in present]
     if absent:
@@ -216,22 +216,22 @@ def check_parts(
 
 
 class NoPairs(UsageError):
-    """A part has no misaligned pairs: what they measure is left out there."""
+    """A part has no misaligned pairs, so its metrics on them are left out."""
 
 
 def misaligned_sources(labels: np.ndarray, modalities: int, seed: int = 0) -> np.ndarray:
-    """Sources of the misaligned samples of one part: [R, M] positions, one column a modality.
+    """Sources of the misaligned samples of one part: [R, M] positions, one column per modality.
 
-    M = 2: for each i one j with another label, uniform, and both directions (i, j) and (j, i), so
+    M = 2: for each i one uniform j with another label, in both directions (i, j) and (j, i), so
     R = 2N (paper Sec. 1; the draw is our choice). M >= 3: j_1 has another label, the others are
     drawn without replacement from the rest, and a random permutation assigns them (Sec. A.2),
-    R = N. Raises `NoPairs` where no sample has a partner.
+    R = N. Raises `NoPairs` if no sample has a partner.
     """
     n, classes, rng, rows = len(labels), len(set(labels.tolist())), np.random.default_rng(seed), []
     if n < modalities or classes < 2:
         raise NoPairs(
-            f"misaligned pairs need {modalities} or more samples of two or more classes, there are"
-            f" {n} of {classes}"
+            f"misaligned pairs need at least {modalities} samples of at least two classes, but"
+            f" there are {n} of {classes}"
         )
     for i in range(n):
         j = int(rng.choice(np.flatnonzero(labels != labels[i])))
@@ -245,10 +245,10 @@ def misaligned_sources(labels: np.ndarray, modalities: int, seed: int = 0) -> np
 
 
 def release_partners(count: int, batch: int = 64, seed: int = 0) -> np.ndarray:
-    """The official release's misaligned samples of one part: [N] place of each one's partner.
+    """Misaligned samples of one part as in the official release: [N] positions of the partners.
 
-    A permutation within each batch in the part's order, whatever the labels; drawn once here, in
-    the release anew in each epoch.
+    A permutation within each batch, in the order of the part and regardless of labels. It is drawn
+    once here; the release draws it again in each epoch.
     """
     rng = np.random.default_rng(seed)
     starts = range(0, count, batch)

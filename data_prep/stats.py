@@ -1,9 +1,9 @@
-"""What a prepared folder holds, in figures: read from its tables, beside the paper's own.
+"""Statistics of a prepared folder, read from its tables and shown next to the paper's.
 
     python -m data_prep --dataset cremad --stats
 
-Samples by class and part of each split that was drawn, durations, rejects by reason, flags, and
-bytes on disk. It opens no shard and writes nothing; `verify` checks whether the tables are right.
+Reports samples by class and part of each split drawn so far, durations, rejects by reason, flags,
+and disk usage. It opens no shards and writes nothing; `verify` checks whether the tables are right.
 """
 
 from collections import Counter
@@ -18,23 +18,23 @@ from data_prep.split import PARTS, Split
 from data_prep.store import read_meta
 
 # Train, validation and test samples: the paper's Table 5. `split.paper_counts` gives five of the
-# rows; CMU-MOSI's is the set's official split, and Sarcasm's comes from no rule that we know.
+# rows; CMU-MOSI has the official split, and we know no rule that gives the row for Sarcasm.
 TABLE_5 = {
     "kinetics": (16890, 2461, 4778), "cremad": (5209, 744, 1489), "ucf101": (9159, 1308, 2618),
     "food101": (63481, 9069, 18138), "mosi": (1284, 229, 686), "sarcasm": (17316, 2463, 4936),
     "twitter2015": (3736, 534, 1068),
 }  # fmt: skip
-FILES = {  # what the disk is used for -> the files
+FILES = {  # kind -> file pattern, for disk usage
     "samples": "samples-*.arrow", "manifest": "manifest.csv", "rejects": "rejected.csv",
     "meta": "meta.json", "vocabulary": "**/*vocab.txt", "splits": "splits/*.csv",
 }  # fmt: skip
 
 
 def stats(folder: Path) -> dict[str, Any]:
-    """All figures, JSON-able. Raises `UsageError` for an unfinished or damaged folder.
+    """All statistics, JSON-serializable. Raises `UsageError` for an unfinished or damaged folder.
 
-    `classes`: name -> samples. `splits`: file's stem -> class -> part -> samples. `duration_s`:
-    least, median and most seconds of the samples that have any. `disk`: kind -> bytes.
+    `classes`: name -> samples. `splits`: file stem -> class -> part -> samples. `duration_s`:
+    minimum, median and maximum seconds of samples with a duration. `disk`: kind -> bytes.
     """
     meta = read_meta(folder)
     if not meta.get("complete"):
@@ -66,7 +66,7 @@ def stats(folder: Path) -> dict[str, Any]:
         }
     except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise UsageError(
-            f"{folder} has damaged tables ({type(error).__name__}: {error}): --verify finds more"
+            f"{folder} has damaged tables ({type(error).__name__}: {error}): run --verify"
         ) from None
 
 
@@ -76,7 +76,7 @@ Rows = Sequence[Sequence[Any]]
 
 
 def _aligned(rows: Rows) -> str:
-    """Lines of columns: the first to the left, the others to the right, two blanks between."""
+    """Columns separated by two spaces, the first left-aligned, the others right-aligned."""
     cells = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = (
@@ -87,7 +87,7 @@ def _aligned(rows: Rows) -> str:
 
 
 def counts_text(found: dict[str, Any]) -> str:
-    """Samples by class and part, one table a split; the paper's sizes in the last line."""
+    """Samples by class and part, one table per split; the last line has the paper's sizes."""
     paper, tables = found["paper"], []
     unsplit: dict[str, dict] = {
         "no split": {name: {"all": n} for name, n in found["classes"].items()}
@@ -105,7 +105,7 @@ def counts_text(found: dict[str, Any]) -> str:
 
 
 def text(found: dict[str, Any]) -> str:
-    """All figures as aligned tables."""
+    """All statistics as aligned tables."""
     samples, disk = found["samples"], found["disk"]
     tables = [
         f"{found['dataset']} {found['spec_hash']}: {samples:,} samples of"

@@ -1,6 +1,6 @@
-"""A prepared folder: opening it, its splits, and its samples by position.
+"""Opens a prepared folder and gives access to its splits and samples.
 
-A folder that is incomplete, damaged or of another spec is refused, with the command to repair it.
+Raises an error with the repair command if a folder is incomplete, damaged or of another spec.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,17 +32,17 @@ from data_prep.split import (
     release_parts,
 )
 
-MAX_DIGITS = 80  # a class with more digits stays text: int() refuses over 4,300
-NEEDED = {  # what readers need of meta.json
+MAX_DIGITS = 80  # a class with more digits stays text: int() accepts at most 4,300
+NEEDED = {  # required keys of meta.json
     "spec_hash": str, "label_names": list, "samples": int, "shards": dict, "tables": dict,
     "split_second": float, "release_cut": str,
 }  # fmt: skip
-CHECKSUMS = ".checksums.json"  # in splits/: file name of pairs or a vocabulary -> SHA-256
-VOCABULARY = ".vocab.txt"  # after a split's name: the vocabulary of its training texts
+CHECKSUMS = ".checksums.json"  # in splits/: file name of pairs or vocabulary -> SHA-256
+VOCABULARY = ".vocab.txt"  # suffix after a split's name: the vocabulary of its training texts
 
 
 def read_meta(folder: Path) -> dict:
-    """The folder's meta.json, or an empty dictionary."""
+    """The folder's meta.json, or {} if it is missing."""
     try:
         return read_object(folder / "meta.json")
     except FileNotFoundError:
@@ -52,13 +52,13 @@ def read_meta(folder: Path) -> dict:
 
 
 def write_pool(path: Path, pool: list[Listed]) -> None:
-    """Writes the rows of the raw data's lists: id, class as written there, header or not."""
+    """Writes the rows of the raw data's lists: id, class as listed, whether it is a header."""
     rows = [(row.id, row.key, "header" if row.header else "") for row in pool]
     write_table(path, ("id", "key", "lost"), rows)
 
 
 def read_pool(path: Path) -> list[Listed]:
-    """What `write_pool` wrote; classes become numbers again if all of them are whole numbers."""
+    """Reads what `write_pool` wrote; classes become numbers again if all of them are integers."""
     if not path.exists():
         raise UsageError(f"{path} is missing: remove {path.parent} and prepare again")
     rows = read_table(path, ("id", "key", "lost"))
@@ -70,10 +70,10 @@ def read_pool(path: Path) -> list[Listed]:
 
 
 class Prepared:
-    """The samples of a prepared folder, numbered by position in id order over all shards.
+    """The samples of a prepared folder, indexed by position in id order over all shards.
 
-    Raises `UsageError` for a folder that is absent, unfinished or damaged, or that holds another
-    spec than `expected_hash`. `check`: whether shards that may have changed are hashed.
+    Raises `UsageError` if the folder is missing, unfinished or damaged, or if its spec differs from
+    `expected_hash`. `check`: whether to hash shards that may have changed.
     """
 
     def __init__(self, folder: Path, expected_hash: str | None = None, check: bool = True):
@@ -95,7 +95,7 @@ class Prepared:
         if wrong:
             refuse(f"{about} is damaged (no {wrong[0]}): remove {folder}")
         if expected_hash not in (None, meta["spec_hash"]):
-            refuse(f"{folder} holds spec {meta['spec_hash']}, not {expected_hash}")
+            refuse(f"{folder} contains spec {meta['spec_hash']}, not {expected_hash}")
         try:
             self.spec = spec_from_json(meta)
         except UsageError as error:
@@ -107,18 +107,18 @@ class Prepared:
                 refuse(f"{path} is missing")
         bad = changed(self.folder, meta["shards"]) if check else []
         if bad:
-            why = f"its SHA-256 is not the one in meta.json ({len(bad)} shards of {len(paths)})"
+            why = f"its SHA-256 differs from meta.json ({len(bad)} of {len(paths)} shards)"
             refuse(f"{self.folder / bad[0]} changed since it was prepared: {why}")
         self.shards = [Shard(path) for path in paths]
         self.starts = np.cumsum([0, *map(len, self.shards)])
         if int(self.starts[-1]) != meta["samples"]:
-            held = f"holds {self.starts[-1]} samples and its meta.json says {meta['samples']}"
+            held = f"contains {self.starts[-1]} samples, but meta.json says {meta['samples']}"
             refuse(f"{folder} {held}: remove the folder")
         for shard in self.shards:
             if not set(self.spec) <= set(shard.modalities):
                 refuse(f"{shard.path} lacks a modality of meta.json: remove it")
             for name in shard.gaps():
-                refuse(f"{shard.path} lacks values of {name}: remove it")
+                refuse(f"{shard.path} has missing values in {name}: remove it")
         self.ids = self._column("id")
         self.labels = np.asarray(self._column("label"), dtype=np.int64)
 
@@ -129,31 +129,31 @@ class Prepared:
         return len(self.ids)
 
     def __reduce__(self) -> tuple:
-        # Memory maps are opened anew in each process; the checksums were checked in the first.
+        # Each process opens its own memory maps; checksums were checked in the first one.
         return Prepared, (self.folder, None, False)
 
     def value(self, position: int, modality: str) -> Any:
-        """The stored bytes of one sample's modality (a list of them for frames)."""
+        """The stored bytes of one modality of a sample (a list of them for frames)."""
         shard = int(np.searchsorted(self.starts, position, side="right")) - 1
         return self.shards[shard].value(position - int(self.starts[shard]), modality)
 
     def texts(self, positions: Iterable[int], modality: str) -> Iterator[str]:
-        """The stored texts of samples, those of a pair one by one."""
+        """The stored texts of samples; a pair gives two texts."""
         for position in positions:
             yield from (bytes(text).decode() for text in self.value(int(position), modality))
 
-    # Splits and what follows from them ------------------------------------------------------------
+    # Splits and the files derived from them -------------------------------------------------------
 
     def splits(self) -> dict[Path, Split]:
-        """The files of the splits that were drawn so far."""
+        """The files of the splits drawn so far."""
         found = {p: Split.of_file(p.name) for p in (self.folder / "splits").glob("*.csv")}
         return {path: split for path, split in sorted(found.items()) if split}
 
     def split(self, rule: str, seed: int, stratify: bool = True) -> dict[str, np.ndarray]:
-        """Positions of each part; the split's file is written on first use and read ever after.
+        """The positions of each part; the first call writes the split file, later calls read it.
 
-        Parts are in the order of ids, under the rule `release` in that of its draw. There alone a
-        sample may be in no part: one that the lists lack, or whose row the release loses.
+        Parts are in id order, for the rule `release` in the order of its draw. Only with `release`
+        a sample may be in no part: if the lists lack it, or the release loses its row.
         """
         how = Split(rule, seed, stratify)
         path = self._split_file(how, ".csv")
@@ -163,13 +163,13 @@ class Prepared:
         for line, row in enumerate(rows, 2):
             if row["part"] not in PARTS and not (rule == "release" and row["part"] == ""):
                 raise UsageError(
-                    f"{path}, line {line}: part {row['part'][:80]!r} is none of {', '.join(PARTS)}"
+                    f"{path}, line {line}: part {row['part'][:80]!r} is not in {', '.join(PARTS)}"
                 )
         place = {sample: k for k, sample in enumerate(self.ids)}
         if len(rows) != len(place) or {row["id"] for row in rows} != place.keys():
             raise UsageError(
-                f"{path} does not list each sample exactly once, so its parts may not be disjoint;"
-                " remove it: it is written anew"
+                f"{path} does not list each sample exactly once, so its parts may overlap; remove"
+                " it, and it will be written again"
             )
         found = {part: [place[r["id"]] for r in rows if r["part"] == part] for part in PARTS}
         order = list if rule == "release" else sorted
@@ -198,9 +198,9 @@ class Prepared:
         return file_digest(self._split_file(Split(rule, seed, stratify), ".csv"))
 
     def vocabulary(self, rule: str, seed: int, stratify: bool = True) -> Path | None:
-        """The vocab.txt by which texts become tokens; None where there is no text.
+        """The vocab.txt used to tokenize texts; None if there is no text modality.
 
-        If it is built, that happens on first use, from the texts of the split's train part alone.
+        A built vocabulary is made on first use, from the training texts of the split only.
         """
         inline = [(name, kind) for name, kind in self.spec.items() if kind.inline]
         if not inline:
@@ -223,9 +223,9 @@ class Prepared:
     ) -> tuple[np.ndarray, str]:
         """Sources of the misaligned samples of a part, and the SHA-256 of their file.
 
-        [R, M] positions *within the part*, one column a modality in the order of `modalities`. The
-        file holds the ids and is written on first use. `release`: drawn as the official release
-        does, see `split.release_partners`; for two modalities.
+        [R, M] positions *within the part*, one column per modality in the order of `modalities`.
+        The file contains the ids and is written on first use. `release`: drawn as in the official
+        release, see `split.release_partners`; only for two modalities.
         """
         positions = self.split(*how)[part]
         ids = [self.ids[position] for position in positions]
@@ -244,7 +244,7 @@ class Prepared:
             rows = [[place[row[m]] for m in modalities] for row in read_table(path, modalities)]
         except KeyError as error:
             raise UsageError(
-                f"{path} names {str(error)[:80]}, not a sample of the {part} part; remove it"
+                f"{path} names {str(error)[:80]}, which is not in the {part} part; remove it"
             ) from None
         return np.asarray(rows, dtype=np.int64), file_digest(path)
 
@@ -252,10 +252,10 @@ class Prepared:
         return self.folder / "splits" / f"{how.stem}{ending}"
 
     def _kept(self, path: Path, write: Any) -> Path:
-        """The file, made by `write(path)` on first use, when its SHA-256 is noted.
+        """Returns the file; on first use, writes it with `write(path)` and records its SHA-256.
 
-        Raises `UsageError` where the file is not what was noted. (A split's own file needs no note:
-        its ids and parts are checked on reading, and each run knows its SHA-256.)
+        Raises `UsageError` if the file no longer matches. (Split files need no record: their ids
+        and parts are checked on reading, and each run stores their SHA-256.)
         """
         noted = path.with_name(CHECKSUMS)
         sums = read_object(noted) if noted.exists() else {}
@@ -267,7 +267,7 @@ class Prepared:
                 write_json(noted, sums | {path.name: file_digest(path)})
         elif (now := file_digest(path)) != sums[path.name]:
             raise UsageError(
-                f"{path} changed since it was written: it had the SHA-256 {sums[path.name][:12]}..."
-                f" then, and has {now[:12]}... now; remove it: it is written anew"
+                f"{path} changed since it was written: its SHA-256 was {sums[path.name][:12]}..."
+                f" and is now {now[:12]}...; remove it, and it will be written again"
             )
         return path

@@ -1,10 +1,10 @@
-"""AVE: 10 s clips of audible and visible events, 28 classes, by lists whose fields "&" divides.
+"""AVE: 10 s clips of audible and visible events, 28 classes, in lists with fields separated by "&".
 
     Category&VideoID&Quality&StartTime&EndTime
 
-Annotations.txt has every row, {train,val,test}Set.txt those of the official parts; any may have a
-header. Sound is that of Kinetics-Sounds in its "stft" form, of the whole clip; frames are taken
-inside the event, as by ARL (shicaiwei123/ICCV2025-ARL).
+Annotations.txt has all rows, {train,val,test}Set.txt those of the official parts; all may have a
+header. Audio is stored as for Kinetics-Sounds with "stft", for the full clip; frames are taken
+inside the event, as in ARL (shicaiwei123/ICCV2025-ARL).
 """
 
 import math
@@ -18,17 +18,17 @@ from data_prep.datasets import kinetics, options
 from data_prep.datasets.tree import RawTree, find_base
 from data_prep.spec import Candidate, Rejection, Scan, Spec
 
-# Those of YapengTian/AVE-ECCV18: data/Annotations.txt. Their alphabetical order is our choice: ARL
+# From YapengTian/AVE-ECCV18: data/Annotations.txt. The alphabetical order is our choice: ARL
 # numbers them by first appearance in testSet.txt.
 LABELS = options.classes("ave")
 IDS = {name.casefold(): index for index, name in enumerate(LABELS)}
 SPLIT_SECOND = 2 / 3
 SPLIT_RULE = "official"
 SOURCE = (
-    "AVE is linked at github.com/YapengTian/AVE-ECCV18; the root must hold Annotations.txt,"
+    "AVE is linked at github.com/YapengTian/AVE-ECCV18; the root must contain Annotations.txt,"
     " trainSet.txt, valSet.txt and testSet.txt, and clips named <YouTube id>.mp4 in the folder AVE."
 )
-# The parts before the list of all, so that a row's part is known when it is met first.
+# The lists of parts come first, so that the part of a row is known when it first appears.
 LISTS = {"trainSet.txt": "train", "valSet.txt": "val", "testSet.txt": "test", "Annotations.txt": ""}
 HEADER = ["category", "videoid", "quality", "starttime", "endtime"]
 
@@ -37,18 +37,18 @@ HEADER = ["category", "videoid", "quality", "starttime", "endtime"]
 class Settings:
     """How AVE is prepared."""
 
-    allow_missing: bool = option(False, "keep clips without sound, as silence")
-    drop_silent: bool = option(False, "leave out clips whose sound track is silent")
+    allow_missing: bool = option(False, "keep clips without audio, as silence")
+    drop_silent: bool = option(False, "leave out clips with a silent audio track")
     every_event: bool = option(
         False,
-        "a sample for each row of the lists: those of a video with several are <video>_<k>, in one"
-        " group (off: the first row of a video alone)",
+        "one sample per row of the lists; several rows of a video are named <video>_<k> and form"
+        " one group (off: only the first row of a video)",
         source="our choice; published numbers count all rows",
     )
 
 
 def spec(settings: Settings) -> Spec:
-    """10 s of audio, [129, 1251], of which the model sees 5 s; 1 frame a second of the event."""
+    """10 s of audio, [129, 1251], of which the model sees 5 s; 1 frame per second of the event."""
     missing, silent = settings.allow_missing, settings.drop_silent
     return kinetics.spec(
         kinetics.Settings(audio_feature="stft", allow_missing=missing, drop_silent=silent)
@@ -56,7 +56,7 @@ def spec(settings: Settings) -> Spec:
 
 
 class Row(NamedTuple):
-    """A usable row of a list: `place` is the list's name and line, `part` that of the list."""
+    """A usable row of a list: `place` is the name and line, `part` the part of the list."""
 
     source: str
     place: str
@@ -69,16 +69,16 @@ Events = dict[str, dict[tuple, Row]]  # YouTube id -> event -> its row
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """The listed clips under `root`; raises `UsageError` if it holds no lists or no clip.
+    """The listed clips under `root`; raises `UsageError` if there are no lists or no clips.
 
-    A clip without an event is rejected for what is wrong with its first row, in one line for both.
+    A clip without an event is rejected for the fault of its first row, in one line for both.
     """
     tree = RawTree(root, find_base(root, SOURCE, *([name] for name in LISTS))[0])
     lists = [tree.path(name) for name in LISTS if (root / tree.base / name).is_file()]
     others = (path for path in tree.walk() if path not in lists)
     clips = tree.index(others, lambda path: (kinetics.parse_name(path.name) or (None,))[0])
     if not clips:
-        raise UsageError(f"{root} holds no clip of AVE. {SOURCE}")
+        raise UsageError(f"{root} contains no clips of AVE. {SOURCE}")
     events: Events = {}
     refused = list(_read(tree, lists, settings.every_event, events))
     first_fault = {line.id: line for line in reversed(refused)}
@@ -101,9 +101,9 @@ def scan(root: Path, settings: Settings) -> Scan:
 def _read(
     tree: RawTree, lists: list[str], every_event: bool, events: Events
 ) -> Iterator[Rejection]:
-    """Fills `events` with the usable rows of all lists; the others are returned as rejections.
+    """Fills `events` with the usable rows of all lists; yields the others as rejections.
 
-    Annotations.txt repeats the rows of the parts: those are not taken again.
+    Annotations.txt repeats the rows of the parts: the repeated ones are skipped.
     """
     seen, left_out = set(), 0
     for source, (number, line) in ((s, numbered) for s in lists for numbered in tree.lines(s)):
@@ -134,7 +134,7 @@ def _read(
             reason = "empty_event"
         elif rows and (event in rows or not every_event):
             taken = rows.get(event) or next(iter(rows.values()))
-            reason, detail = "duplicate", f"; {taken.place} was taken"
+            reason, detail = "duplicate", f"; {taken.place} was used"
             left_out += event not in rows
         if reason:
             words = f"{category[:80]!r} from {times[0][:80]!r} to {times[1][:80]!r}"
@@ -145,5 +145,5 @@ def _read(
     if left_out:
         tree.warnings.append(
             f"{left_out} rows of videos with several events are left out; --every_event on makes"
-            " each a sample, as published numbers do"
+            " each row a sample, as in published numbers"
         )

@@ -1,4 +1,4 @@
-"""AV-Digits, the embedded demo set: labels.csv and clips/<id>.avi + clips/<id>.wav."""
+"""AV-Digits, the built-in demo dataset: labels.csv and clips/<id>.avi + clips/<id>.wav."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,13 @@ ENDINGS = {"audio": ".wav", "video": ".avi"}
 
 @dataclass(frozen=True)
 class Settings:
-    """AV-Digits is prepared in one way only: there is nothing to set."""
+    """AV-Digits has no settings."""
 
 
 def spec(settings: Settings) -> Spec:
     """Audio [129, 31], 3 frames [32, 32, 3], not augmented; all numbers are our choice.
 
-    The hop of 40 ms is longer than the window of 16 ms: the tones last, and the set must be small.
+    The hop of 40 ms exceeds the window of 16 ms to keep the data small; the tones last longer.
     """
     from data_prep.modalities.audio import Audio
     from data_prep.modalities.video import Video
@@ -39,7 +39,7 @@ def scan(root: Path, settings: Settings) -> Scan:
     """The rows of labels.csv; raises `UsageError` if it is missing."""
     table = root / "labels.csv"
     if not table.is_file():
-        raise UsageError(f"{root} is not AV-Digits: it has no labels.csv. `{WRITE}` writes the set")
+        raise UsageError(f"{root} is not AV-Digits: it has no labels.csv. `{WRITE}` generates it")
     rows = read_table(table, ("id", "label"))
     listed = [(r["id"].strip(), r["label"].strip()) for r in rows]
     there = set(names_in(root / "clips") if (root / "clips").is_dir() else ())

@@ -1,8 +1,8 @@
 """UPMC Food-101: web pages of dishes, images/<part>/<class>/<name> + texts/<part>_titles.csv.
 
-Not ETH's Food-101, which has the same classes and no texts. The lists are found in two forms:
-without a header (name, title, class), as they were published, and with one that somebody added.
-Names repeat between the parts, so the id of a sample is part/class/name.
+This is not ETH's Food-101, which has the same classes but no texts. The lists exist in two forms:
+without a header (name, title, class), as published, and with a header that was added later. Names
+repeat between the parts, so the id of a sample is part/class/name.
 """
 
 import hashlib
@@ -20,26 +20,26 @@ from data_prep.datasets.release import ReleaseTree, find_release
 from data_prep.datasets.tree import Index, RawTree, find_base, walk
 from data_prep.spec import Candidate, Listed, Scan, Spec
 
-LABELS = options.classes("food101")  # sorted folder names, as the ids of published lists
+LABELS = options.classes("food101")  # sorted folder names, in the order of published ids
 IDS = {name: index for index, name in enumerate(LABELS)}
 NUMBERS = {str(number): number for number in range(len(LABELS))}
 SPLIT_SECOND = 2 / 3
-RELEASE_CUT = "train"  # the release gives scikit-learn the share of train
+RELEASE_CUT = "train"  # the release passes the train fraction to scikit-learn
 PARTS = ("train", "test")
 LISTS = {part: f"texts/{part}_titles.csv" for part in PARTS}
-VAL_SHARE = 10  # one of so many training samples of a class is the official rule's val part
+VAL_SHARE = 10  # one in 10 training samples of a class is in the val part of the official rule
 SOURCE = (
-    "UPMC Food-101 has titles beside its pictures (ETH's Food-101 has none), a copy is at"
-    " kaggle.com/datasets/gianmarco96/upmcfood101; the root must hold images/{train,test}/<class>/"
-    " and texts/{train,test}_titles.csv. A tree made for the official MIDAS code does as well."
+    "UPMC Food-101 has images with titles (ETH's Food-101 has no titles); a copy is at"
+    " kaggle.com/datasets/gianmarco96/upmcfood101; the root must have images/{train,test}/<class>/"
+    " and texts/{train,test}_titles.csv. A tree made for the official MIDAS code works as well."
 )
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
-# Part, class and name of a picture below images. Names that are not UTF-8 cannot be written.
+# Part, class and name of an image below images/. Names that are not UTF-8 cannot be written.
 PICTURE = (
     r"/(train|test)/([^/\udc80-\udcff]+)/([^/\udc80-\udcff]+(?i:\.(?:jpe?g|png|gif|webp|bmp)))"
 )
-TEXT = ".txt"  # in some published lists rows name a text file instead of the picture
-# The names of the three columns in lists with a header.
+TEXT = ".txt"  # in some published lists, rows name a text file instead of the image
+# Known names of the three columns in lists with a header.
 COLUMNS = {
     "image": ("image_path", "image_name", "image", "img", "filename", "file"),
     "text": ("text", "title"),
@@ -53,14 +53,14 @@ class Settings(options.TextSettings):
 
     text_clean: str = option(
         "release",
-        "rule by which a text is cleaned: the official release's, or ours",
+        "text cleaning: the rule of the official release, or ours",
         choices=("release", "plain"),
         source="official release; plain: our choice",
     )
 
 
 def spec(settings: Settings) -> Spec:
-    """The title's tokens, and the picture."""
+    """The title and the image."""
     text = options.tokens(settings, cleaning=settings.text_clean)
     return {"text": text, "image": options.picture()}
 
@@ -82,7 +82,7 @@ def canonical(name: str) -> str:
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """The rows of the lists with their pictures; raises `UsageError` for another tree."""
+    """The rows of the lists with their images; raises `UsageError` if it is another tree."""
     if release := find_release(root, "food101", LABELS):
         return scan_release(release)
     tree = RawTree(root, find_base(root, SOURCE, ("images", *LISTS.values()))[0])
@@ -98,17 +98,17 @@ def scan(root: Path, settings: Settings) -> Scan:
     pool = _match(tree, rows, pictures)
     _add_val(tree)
     if bad := sum("\ufffd" in row.title for row in rows):
-        tree.warnings.append(f"{bad} titles hold bytes that are not UTF-8: U+FFFD in their place")
+        tree.warnings.append(f"{bad} titles contain bytes that are not UTF-8: replaced by U+FFFD")
     return tree.scan(LABELS, "food101", pool)
 
 
 def read_titles(tree: RawTree, source: str, part: str) -> list[Row]:
-    """The rows of a list in either form, also where nobody quoted the commas of a title.
+    """The rows of a list in either form, even if titles contain unquoted commas.
 
-    Bytes that are not UTF-8 become U+FFFD. Raises `UsageError` for another file.
+    Bytes that are not UTF-8 become U+FFFD. Raises `UsageError` if it is another file.
     """
     rows: list[Row] = []
-    places: list[int] = []  # the columns of picture, title and class
+    places: list[int] = []  # the columns of image, title and class
     width = 3
 
     def is_row(cells: list[str]) -> bool:
@@ -124,20 +124,20 @@ def read_titles(tree: RawTree, source: str, part: str) -> list[Row]:
                 places, width = list(_places(cells).values()), len(cells)
                 if missing := [name for name in COLUMNS if name not in _places(cells)]:
                     raise UsageError(
-                        f"{tree.root / source} begins neither with a picture's name nor with a"
-                        f" header that names the {missing[0]} ({', '.join(COLUMNS[missing[0]])}),"
+                        f"{tree.root / source} begins neither with an image name nor with a"
+                        f" header that has the {missing[0]} ({', '.join(COLUMNS[missing[0]])}),"
                         f" but with {','.join(cells)[:200]!r}"
                     )
                 continue
             places = [0, 1, 2]  # as published
         if cells and len(cells) < width:
-            counts = f"{len(cells)} cells where {width} are expected"
+            counts = f"{len(cells)} cells, but {width} are expected"
             cells, fault = [], f"{counts}; {fault}" if fault else counts
-        if cells:  # more cells than columns belong to the title
+        if cells:  # surplus cells belong to the title
             text, end = places[1], places[1] + len(cells) - width + 1
             three = [*cells[:text], ",".join(cells[text:end]), *cells[end:]]
             name, title, label = (three[place] for place in places)
-            # Some lists hold whole paths, of whatever system.
+            # Some lists contain full paths, of any operating system.
             name = name.replace("\\", "/").rsplit("/", 1)[-1].strip()
             rows.append(Row(part, name, title, canonical(label), source, record.line))
         if fault:
@@ -151,7 +151,7 @@ def _is_picture(cell: str) -> bool:
 
 
 def _places(header: list[str]) -> dict[str, int]:
-    """Where a header has the picture, the title and the class."""
+    """The columns of the image, the title and the class in a header."""
     names = [name.strip().casefold() for name in header]
     found = {}
     for column, spellings in COLUMNS.items():
@@ -161,11 +161,11 @@ def _places(header: list[str]) -> dict[str, int]:
 
 
 def _match(tree: RawTree, rows: list[Row], pictures: Index) -> list[Listed]:
-    """Adds the rows that have a picture; returns the pool. The list's class counts.
+    """Adds the rows that have an image; returns the pool. The class from the list is used.
 
-    A row whose picture is not in the folder of its class has it in another one, if exactly one
-    holds that name and no other row has taken it. A row that names a .txt has the only picture of
-    that stem.
+    If the image is not in the folder of its class, it is taken from another folder, provided that
+    exactly one has an unused image of that name. A .txt name stands for the only image with that
+    stem.
     """
     names, folders = defaultdict(set), defaultdict(list)
     for picture in pictures:
@@ -210,9 +210,9 @@ def _match(tree: RawTree, rows: list[Row], pictures: Index) -> list[Listed]:
 
 
 def _add_val(tree: RawTree) -> None:
-    """Gives the samples a val part, which the raw data lack: a tenth of each class's train part.
+    """Adds a val part, which the raw data lack: a tenth of the train part of each class.
 
-    It has those whose ids have the smallest SHA-256, at least one of two. Our choice: without it
+    Takes the ids with the smallest SHA-256, at least one of two. Our choice: without a val part,
     the official test part could not be used.
     """
     classes = defaultdict(list)
@@ -226,7 +226,7 @@ def _add_val(tree: RawTree) -> None:
 
 
 def scan_release(tree: ReleaseTree) -> Scan:
-    """images/<part>/<img> with the text of each line of <part>.jsonl; labels are ids or names."""
+    """images/<part>/<img> with the text of each line in <part>.jsonl; labels are ids or names."""
     used: dict[str, set[str]] = {part: set() for part in PARTS}
     for row in tree.rows(_page, ("img", "text", "label")):
         name, text, label = row.fields
@@ -252,7 +252,7 @@ def scan_release(tree: ReleaseTree) -> Scan:
 
 
 def _page(line: str) -> list[str]:
-    """[img, text, label] of a line of JSON; none if it is no object that has them."""
+    """[img, text, label] of a JSON line; empty if it is not an object with these keys."""
     try:
         page = json.loads(line)
         words = [page[key] for key in ("img", "text", "label")]
@@ -262,5 +262,5 @@ def _page(line: str) -> list[str]:
         words[2] = str(words[2])
     if not all(isinstance(word, str) for word in words):
         return []
-    # JSON can write half a character, and UTF-8 cannot.
+    # JSON can contain lone surrogates, which UTF-8 cannot encode.
     return [re.sub("[\ud800-\udfff]", "\ufffd", word) for word in words]

@@ -1,7 +1,7 @@
-"""Kinetics-Sounds: the 31 sounding classes of Kinetics-400, in the trees in which it is found.
+"""Kinetics-Sounds: the 31 sounding classes of Kinetics-400, in all common directory layouts.
 
 (A) train/ID_SSSSSS_EEEEEE.mp4 with annotations/{train,val,test}.csv; (B) train/CLASS NAME/...;
-(C) names without the end, or without both times. Mixtures of them are read as well.
+(C) names without the end time, or without both times. Mixtures of these are read as well.
 """
 
 import re
@@ -18,21 +18,21 @@ from data_prep.datasets.release import ReleaseTree, find_release
 from data_prep.datasets.tree import RawTree
 from data_prep.spec import Candidate, Scan, Spec
 
-LABELS = options.classes("kinetics")  # in alphabetical order, as in OGM-GE's and BML's lists
+LABELS = options.classes("kinetics")  # in alphabetical order, as in the lists of OGM-GE and BML
 IDS = {name: index for index, name in enumerate(LABELS)}
 SPLIT_SECOND = 0.66  # 2/3 does not give the paper's sizes
 SOURCE = (
-    "Kinetics-400 is at github.com/cvdfoundation/kinetics-dataset; the root must hold clips named"
+    "Kinetics-400 is at github.com/cvdfoundation/kinetics-dataset; the root must have clips named"
     " <YouTube id>[_<start>[_<end>]].mp4 (or mkv, webm, avi), in folders named by class or with"
     " csv lists (label,youtube_id,time_start,time_end,split)."
-    " A tree made for the official MIDAS code does as well."
+    " A tree made for the official MIDAS code works as well."
 )
-# An id has 11 characters, which may be "_" and "-" at any place: it is cut off by length.
+# An id has 11 characters, any of which may be "_" or "-", so it is recognised by its length.
 NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:_(\d{6})_\d{6}|_(\d+))?", re.ASCII)
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
 PARTS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 ORDER = ("train", "val", "test", "")
-ID = "youtube_id"  # the column by which a csv file is known to be a list
+ID = "youtube_id"  # the column that identifies a csv file as a list
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Settings:
 
     audio_feature: str = options.audio_feature()
     sample_rate: int = option(16000, "Hz; the release's files may have 24000", low=8000, high=48000)
-    allow_missing: bool = option(False, "keep clips without sound, as silence")
-    drop_silent: bool = option(False, "leave out clips whose sound track is silent")
+    allow_missing: bool = option(False, "keep clips without audio, as silence")
+    drop_silent: bool = option(False, "leave out clips with a silent audio track")
     frame_codec: str = options.frame_codec()
     frame_choice: str = options.frame_choice("segments")
     crop: str = options.crop()
 
 
 def spec(settings: Settings) -> Spec:
-    """10 s of audio, [128, 1024] (fbank) or [129, 1251] (stft: 5 s are seen); 1 frame a second."""
+    """10 s of audio, [128, 1024] (fbank) or [129, 1251] (stft, 5 s used); 1 frame per second."""
     missing = "fill" if settings.allow_missing else "reject"
     sound = {"missing": missing, "drop_silent": settings.drop_silent}
     sound["sample_rate"] = settings.sample_rate
@@ -58,7 +58,7 @@ def spec(settings: Settings) -> Spec:
 
 
 class File(NamedTuple):
-    """A clip by name and place: `start` in seconds or None, `folder` and the one `above` it."""
+    """A clip file: `start` in seconds or None, its `folder` and the one `above` it."""
 
     path: str
     youtube: str
@@ -69,7 +69,7 @@ class File(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of a list; `label` is "" in lists of the test part, which keep it back."""
+    """A row of a list; `label` is "" in lists of the test part, which withhold it."""
 
     source: str
     label: str
@@ -78,7 +78,7 @@ class Row(NamedTuple):
 
 
 def canonical(name: str) -> str:
-    """A class name in the spelling of `LABELS`: lower case, single spaces for "_" and blanks."""
+    """A class name in the spelling of `LABELS`: lower case, with single spaces."""
     return " ".join(name.replace("_", " ").lower().split())
 
 
@@ -109,26 +109,26 @@ def scan(root: Path, settings: Settings) -> Scan:
         elif name.suffix.lower() != ".csv" or not _read_list(tree, path, rows):
             tree.reject_unknown(path)
     if not files:
-        raise UsageError(f"{root} holds no clip of Kinetics. {SOURCE}")
+        raise UsageError(f"{root} contains no clips of Kinetics. {SOURCE}")
     outside = _add_clips(tree, files, rows)
     starts = defaultdict(set)
     for file in files:
         starts[file.youtube].add(file.start)
-    for youtube, same in rows.items():  # without a clip, as after a partial download
+    for youtube, same in rows.items():  # rows without a clip, as after a partial download
         for row in dict.fromkeys(same):
             is_there = any(_may_be(start, row.start) for start in starts[youtube])
             if row.label in IDS and not is_there:
                 tree.reject(youtube, row.source, "missing_file", row.label)
     if outside:
         tree.warnings.append(
-            f"{outside.total()} clips of {len(outside)} classes outside the 31 left out"
+            f"left out {outside.total()} clips of {len(outside)} classes outside the 31"
             f" ({min(outside)[:80]!r}, for example)"
         )
     return tree.scan(LABELS, "kinetics")
 
 
 def _read_list(tree: RawTree, path: str, rows: defaultdict[str, list[Row]]) -> bool:
-    """Adds the rows of a list; False for a file that has no column `youtube_id`."""
+    """Adds the rows of a list; False if the file has no column `youtube_id`."""
     header: list[str] = []
     if not (tree.root / path).is_file():
         return False
@@ -146,7 +146,7 @@ def _read_list(tree: RawTree, path: str, rows: defaultdict[str, list[Row]]) -> b
             row = dict(zip(header, record.cells))
             try:
                 start = int(float(row.get("time_start", "")))
-            except (ValueError, OverflowError):  # an empty field, in lists without times; or 1e999
+            except (ValueError, OverflowError):  # empty in lists without times; or 1e999
                 start = None
             part = PARTS.get(row.get("split", "").strip().lower(), "")
             label = canonical(row.get("label", ""))
@@ -155,18 +155,18 @@ def _read_list(tree: RawTree, path: str, rows: defaultdict[str, list[Row]]) -> b
 
 
 def _may_be(start: int | None, other: int | None) -> bool:
-    """Whether clips with these starts may be the same: a name or a row may lack its start."""
+    """Whether clips with these starts may be the same; None means unknown."""
     return None in (start, other) or start == other
 
 
 def _add_clips(tree: RawTree, files: list[File], rows: dict[str, list[Row]]) -> Counter[str]:
-    """Adds the clips of the 31 classes; returns the number of those of each other class.
+    """Adds the clips of the 31 classes; returns the number of clips of each other class.
 
-    The list's class goes before the folder's. A file without a start may be any of its id.
+    The class from a list has priority. A file without a start matches any clip of its id.
     """
     found: dict[str, dict[int | None, Candidate]] = {}  # YouTube id -> start ->
     outside: Counter[str] = Counter()
-    # A folder is named by a class if a folder beside it has one of the 31 names.
+    # A folder name is a class if a sibling folder has one of the 31 names.
     class_level = {file.above for file in files if file.folder in IDS}
     for file in sorted(files, key=lambda file: (ORDER.index(file.part), file.path)):
         about = [r for r in rows.get(file.youtube, ()) if _may_be(file.start, r.start)]
@@ -187,7 +187,7 @@ def _add_clips(tree: RawTree, files: list[File], rows: dict[str, list[Row]]) -> 
         same = clips.get(file.start)
         paths: tuple[str, ...] = (file.path,)
         if same and same.label == IDS[label]:
-            # As the official extractor leaves it: broken in train/, mended in replacement/.
+            # The official extractor leaves a broken file in train/ and its fix in replacement/.
             paths = (*same.sources["video"], file.path)
             tree.reject(file.youtube, file.path, "second_file", paths[0])
         elif clips and (file.start is None or None in clips or same):
@@ -205,9 +205,9 @@ def _add_clips(tree: RawTree, files: list[File], rows: dict[str, list[Row]]) -> 
 
 
 def scan_release(tree: ReleaseTree) -> Scan:
-    """audios/<name>.wav and videos/<name>/ of the clips of two lists: name, start, end, label.
+    """audios/<name>.wav and videos/<name>/ of the clips in two lists: name, start, end, label.
 
-    The release takes the first line of each list for a header and loses that sample.
+    The release treats the first line of each list as a header and loses that sample.
     """
 
     def split(line: str) -> list[str]:
@@ -225,12 +225,12 @@ def scan_release(tree: ReleaseTree) -> Scan:
         sources = {"audio": (wav,), "video": (frames,)}
         candidate = Candidate(name, label, sources, group, row.part)
         tree.add(row, candidate, name=name, word=row.key)
-    outer = {name.split("/")[0] for name in used}  # a name may lead into a folder
+    outer = {name.split("/")[0] for name in used}  # a name may contain a folder
     tree.reject_others("audios", outer | {f"{name}.wav" for name in used}, ".wav")
     tree.reject_others("videos", outer | {"train.txt", "val.txt"})
     if lost:
         tree.warnings.append(
-            "the official code takes the first line of each list for a header: under --split_rule"
-            f" release, {' and '.join(lost)} in no part"
+            "the official code treats the first line of each list as a header: with --split_rule"
+            f" release, {' and '.join(lost)} will be in no part"
         )
     return tree.result()

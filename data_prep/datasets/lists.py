@@ -1,8 +1,8 @@
-"""Readers of lists: csv files as people and programs write them, and lists of plain lines.
+"""Readers of list files: csv files from various programs, and lists of plain lines.
 
-A csv file may use `,`, `;` or tab, quoted cells, any line end, a byte order mark, or UTF-16. A
-quote that is never closed would turn all rows up to the next quote into one cell, so a quoted cell
-continues over further lines only as long as none of them looks like a row by itself.
+A csv file may use `,`, `;` or tab, quoted cells, any line break, a byte order mark, or UTF-16. An
+unclosed quote would merge all rows up to the next quote into one cell, so a quoted cell only
+continues over lines that do not look like a complete row.
 """
 
 import csv
@@ -17,27 +17,27 @@ from common.options import UsageError
 MAX_BYTES = 1 << 28  # Kinetics-400's lists have 20 MB
 MAX_LINE = 16384  # characters of a plain line; a tweet's has fewer than 1,000
 MAX_ROW = 100_000  # characters of a csv row
-MAX_SEARCHED = 1 << 28  # characters read in vain for the ends of quotes that are never closed
+MAX_SEARCHED = 1 << 28  # maximum characters searched in vain for closing quotes
 MAX_BAD_LINES = 100_000
-TOO_MANY = "lines without the expected form: this is probably another file"
-UNREADABLE = "\ufffd"  # what `read_lines` returns for a line that cannot be read: no list has it
-OPEN_QUOTE = "it opens a quote that nothing closes before what looks like the next row"
+TOO_MANY = "lines without the expected format: this is probably another file"
+UNREADABLE = "\ufffd"  # returned by `read_lines` for an unreadable line; never occurs in lists
+OPEN_QUOTE = "it opens a quote that is not closed before what looks like the next row"
 NOT_UTF8 = "it is not UTF-8"
 TOO_LONG = f"it has more than {MAX_ROW} characters"
-ESCAPED = re.compile("[\udc80-\udcff]")  # how Python keeps bytes that are not UTF-8
+ESCAPED = re.compile("[\udc80-\udcff]")  # Python's escapes for bytes that are not UTF-8
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a list, without their ends and a byte order mark; see `UNREADABLE`.
+    """The lines of a list without line breaks and byte order mark; see `UNREADABLE`.
 
-    Raises `UsageError` for a path that cannot be a list.
+    Raises `UsageError` if the path cannot be a list.
     """
     for line in _read(path, MAX_LINE, "\n"):
         yield UNREADABLE if line is None or ESCAPED.search(line) else line.rstrip("\r\n")
 
 
 def csv_fields(line: str) -> list[str]:
-    """The fields of a single line of csv, stripped; none if it cannot be split."""
+    """The stripped fields of a single csv line; empty if it cannot be split."""
     try:
         return [value.strip() for value in next(csv.reader([line]), [])]
     except csv.Error:
@@ -45,9 +45,9 @@ def csv_fields(line: str) -> list[str]:
 
 
 class Record(NamedTuple):
-    """A row of a csv file: the number of its first line, its cells, and what is wrong with it.
+    """A row of a csv file: the number of its first line, its cells, and its fault, if any.
 
-    With `OPEN_QUOTE` the cells are those of its line, with `NOT_UTF8` and `TOO_LONG` none.
+    With `OPEN_QUOTE` the cells are those of one line, with `NOT_UTF8` and `TOO_LONG` empty.
     """
 
     line: int
@@ -55,11 +55,11 @@ class Record(NamedTuple):
     fault: str = ""
 
     def wrong(self, width: int) -> str:
-        """Why this is not a row below a header of `width` columns, or ""."""
+        """Why this is not a valid row for a header of `width` columns, or ""."""
         if self.fault in (NOT_UTF8, TOO_LONG) or len(self.cells) == width:
             return self.fault
         more = f"; {self.fault}" if self.fault else ""
-        return f"{len(self.cells)} cells where the header has {width}{more}"
+        return f"{len(self.cells)} cells, but the header has {width}{more}"
 
 
 def read_records(
@@ -68,15 +68,15 @@ def read_records(
     is_row: Callable[[list[str]], bool],
     replace: bool = False,
 ) -> Iterator[Record]:
-    """The rows of a csv file that are not blank, its header among them.
+    """The non-blank rows of a csv file, including its header.
 
-    The separator is the first of `,`, `;` and tab with which `is_first` accepts the first row, else
-    a comma. `is_row` says whether the cells of a line are a whole row: an open quote ends before
-    such a line. With `replace`, bytes that are not UTF-8 become U+FFFD. Raises `UsageError` for a
-    path that cannot be a list and for a file with too many open quotes.
+    The separator is the first of `,`, `;` and tab for which `is_first` accepts the first row, else
+    a comma. `is_row` decides whether the cells of a line are a complete row: an open quote ends
+    before such a line. With `replace`, bytes that are not UTF-8 become U+FFFD. Raises `UsageError`
+    if the path cannot be a list or the file has too many open quotes.
     """
     lines = enumerate(_read(path, MAX_ROW, "", replace), 1)
-    ahead: deque[tuple[int, str | None]] = deque()  # lines that were read and given back
+    ahead: deque[tuple[int, str | None]] = deque()  # lines that were read ahead
     separator, searched = "", 0
     while item := ahead.popleft() if ahead else next(lines, None):
         number, line = item
@@ -106,17 +106,17 @@ def read_records(
                 raise UsageError(f"{path}, line {number}: {OPEN_QUOTE}, as do many lines above")
             plain = next(csv.reader([line], delimiter=separator, quoting=csv.QUOTE_NONE))
             cells, fault = [cell.removeprefix('"') for cell in plain], OPEN_QUOTE
-        elif any(map(ESCAPED.search, cells)):  # in a further line of the row
+        elif any(map(ESCAPED.search, cells)):  # in a later line of the row
             cells, fault = [], NOT_UTF8
         yield Record(number, cells, fault)
 
 
 def _read(path: Path, longest: int, newline: str, replace: bool = False) -> Iterator[str | None]:
-    """The lines of a list with their ends; None for one of more than `longest` characters."""
-    if not path.is_file():  # reading a pipe would wait for ever
+    """The lines of a list with their line breaks; None if longer than `longest` characters."""
+    if not path.is_file():  # reading a pipe would block
         raise UsageError(f"{path} is not a file, but a list is expected there")
     if path.stat().st_size > MAX_BYTES:
-        raise UsageError(f"{path} has more than {MAX_BYTES} bytes: no list of samples is that long")
+        raise UsageError(f"{path} has more than {MAX_BYTES} bytes: too long for a list of samples")
     with open(path, "rb") as start:
         utf16 = start.read(2) in (b"\xff\xfe", b"\xfe\xff")
     errors = "replace" if replace or utf16 else "surrogateescape"
@@ -130,8 +130,8 @@ def _read(path: Path, longest: int, newline: str, replace: bool = False) -> Iter
 
 
 def _split(line: str, separator: str) -> tuple[list[str], bool]:
-    """The cells of a row, and whether it ends within a quote."""
+    """The cells of a row, and whether it ends inside a quote."""
     if '"' not in line:
         return line.rstrip("\r\n").split(separator), False
-    rows = list(csv.reader([line, "."], delimiter=separator))  # an open quote takes the second one
+    rows = list(csv.reader([line, "."], delimiter=separator))  # an open quote absorbs the second
     return rows[0], len(rows) == 1

@@ -1,10 +1,10 @@
-"""Your own data: a csv file with a row for each sample (`--dataset my/pets.csv`).
+"""Your own data: a csv file with one row per sample (`--dataset my/pets.csv`).
 
 Columns: `id`, `label`, optionally `split` (train, val, test) and `group` (what a group split keeps
-together), and for each modality one: `audio`, `video`, `image`, `flow` hold a file's path relative
-to the manifest (or to --dataset_root), `array` a .npy file, `text` the text itself. Their order is
-that of the modalities. Links may lead out of the folder only with --dataset_root. All numbers of
-the stored forms are our choice: those of the paper's sets that come closest.
+together), and one per modality: `audio`, `video`, `image`, `flow` contain a path relative to the
+manifest (or to --dataset_root), `array` a .npy file, `text` the text itself. Their order is that of
+the modalities. Links may point outside the folder only with --dataset_root. All numeric defaults
+are our choice, following the most similar datasets of the paper.
 """
 
 import re
@@ -27,8 +27,8 @@ PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "dev": "val", "test": "test", "": "",
 }  # fmt: skip
-UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")  # characters that show nothing
-NOTHING: dict[str, Any] = {}  # one for all samples: a manifest may have a million rows
+UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")  # invisible characters
+NOTHING: dict[str, Any] = {}  # shared by all samples: a manifest may have a million rows
 
 
 @dataclass(frozen=True)
@@ -36,29 +36,29 @@ class Settings:
     """How the files of a manifest are prepared."""
 
     audio_feature: str = option("stft", "spectrogram", choices=("stft", "fbank"))
-    sample_rate: int = option(16000, "of stored sound, Hz", low=1000, high=192000)
-    seconds: float = option(10.0, "of each sound: longer is cut, shorter is tiled", above=0)
-    fps: float = option(1.0, "stored frames a second of video", above=0, high=60)
-    max_frames: int = option(10, "stored frames of a video", low=1, high=1000)
-    frames: int = option(3, "frames of a video (or flow) that make an input", low=1, high=100)
+    sample_rate: int = option(16000, "of stored audio, Hz", low=1000, high=192000)
+    seconds: float = option(10.0, "audio length: longer is cut, shorter is tiled", above=0)
+    fps: float = option(1.0, "stored frames per second of video", above=0, high=60)
+    max_frames: int = option(10, "maximum stored frames per video", low=1, high=1000)
+    frames: int = option(3, "frames of a video (or flow) per input", low=1, high=100)
     flow_algo: str = option("dis", "optical flow", choices=("dis", "farneback", "tvl1"))
     vocabulary: str = options.vocabulary()
     max_tokens: int = options.max_tokens(64)
-    max_length: int = option(512, "vectors of an array", low=1, high=100000)
+    max_length: int = option(512, "maximum vectors per array", low=1, high=100000)
     flip: bool = option(True, "mirror frames in training")
 
 
 class Manifest:
-    """The dataset of one manifest; `order` replaces its columns if the file is not to be read."""
+    """The dataset of one manifest; with `order`, the file is not read for its modalities."""
 
     SPLIT_SECOND = 2 / 3
 
     def __init__(self, path: Path, order: list[str] | None = None):
         self.Settings = Settings
         self.path, self._order = Path(path), order
-        # True: links may lead out of the root (set by raw_root if the user gave --dataset_root).
+        # True: links may point outside the root (set by raw_root if --dataset_root was given).
         self.anywhere = False
-        self.SOURCE = f"The files are where {self.path} says, relative to its folder."
+        self.SOURCE = f"File paths in {self.path} are relative to its folder."
 
     def _table(self, files: Files | None = None) -> Table:
         return Table(self.path, "--dataset", (*PLAIN, *KINDS), PLAIN[:2], files)
@@ -72,13 +72,13 @@ class Manifest:
             if not set(columns) - set(PLAIN):
                 raise UsageError(
                     f"{self.path} has the columns {', '.join(columns)}; it needs one or more of"
-                    f" {', '.join(KINDS)} beside id and label"
+                    f" {', '.join(KINDS)} besides id and label"
                 )
         return self._order
 
     @property
     def SPLIT_RULE(self) -> str:
-        """The manifest's own split, if it has one."""
+        """The default split rule: "official" if the manifest has a split column."""
         return "official" if "split" in self._table().columns else "paper"
 
     @property
@@ -91,9 +91,9 @@ class Manifest:
         return {m: modality_of(m, settings) for m in self.order}
 
     def scan(self, root: Path, settings: Settings) -> Scan:
-        """The rows as candidates; raises `UsageError` for a path that leaves the root."""
+        """The rows as candidates; raises `UsageError` if a path leaves the root."""
         tree, table = RawTree(root), self._table(Files(root, self.anywhere))
-        numbers: dict[str, int] = {}  # of the labels, in the order of the rows
+        numbers: dict[str, int] = {}  # label -> number in order of appearance
         for line, row in table.rows(tree.rejected):
             name, label = row["id"].strip(), row["label"].strip()
             split, group = row.get("split", "").strip(), sys.intern(row.get("group", "").strip())
@@ -101,7 +101,7 @@ class Manifest:
             if name and label:
                 if split.casefold() not in PARTS:
                     raise UsageError(
-                        f"{self.path}, line {line}: split {split[:80]!r} is none of"
+                        f"{self.path}, line {line}: split {split[:80]!r} is not one of"
                         " train, val (valid, validation, dev), test"
                     )
                 numbers.setdefault(label, len(numbers))
@@ -121,7 +121,7 @@ class Manifest:
             )
         if len(numbers) < 2:
             raise UsageError(
-                f"{self.path} has {len(numbers)} label(s); two or more classes are needed"
+                f"{self.path} has {len(numbers)} label(s); at least two classes are needed"
             )
         names = tuple(sorted(numbers))
         place = {name: k for k, name in enumerate(names)}
@@ -134,7 +134,7 @@ class Manifest:
 
 
 def _alike(names: Sequence[str]) -> list[str]:
-    """A line where classes differ only in case, in how a number is written, or unseen."""
+    """A warning if class names differ only in case, number format or invisible characters."""
     seen: dict[str, str] = {}
     pairs = []
     for name in names:
@@ -149,7 +149,7 @@ def _alike(names: Sequence[str]) -> list[str]:
 def modality_of(kind: str, s: Settings) -> Modality:
     """The modality of a column.
 
-    A crop of a moving picture changes its motion's scale, so flow is only mirrored.
+    Flow is only mirrored, because resizing a crop would change the scale of motion.
     """
     if kind == "text":
         from data_prep.modalities.text import text_spec

@@ -10,33 +10,33 @@ from data_prep.modalities import Modality
 from data_prep.spec import Spec
 
 CROPS = {"frame": "crop_flip_apart", "clip": "crop_flip", "none": "none"}
-# Most frames or flow positions stored from a folder: ten for each of a view's three. Our choice.
+# Maximum frames or flow positions stored from a folder: 10 for each of 3 in an input. Our choice.
 FOLDER_FRAMES = 30
 
-# Each makes a field of a dataset's `Settings`; further arguments are those of `option`.
+# Each creates a field of a dataset's `Settings`; additional arguments are passed to `option`.
 audio_feature = partial(
-    option, "fbank", "form of the sound; stft: as in OGM-GE and ARL", choices=("fbank", "stft")
+    option, "fbank", "audio features; stft: as in OGM-GE and ARL", choices=("fbank", "stft")
 )
 frame_codec = partial(option, "jpeg", "how frames are stored", choices=("jpeg", "raw"))
 frame_choice = partial(
     option,
-    help="frames of a view: one of each equal segment, or by the official release's rule",
+    help="frame selection: one from each equal segment, or the rule of the official release",
     choices=("segments", "release"),
 )
 crop = partial(
     option,
     "frame",
-    "random resized crop and flip in training: of each frame, of the whole clip, or none",
+    "random resized crop and flip in training: per frame, per clip, or none",
     choices=tuple(CROPS),
 )
 vocabulary = partial(
     option,
     "electra",
-    "words of the text: electra (30,522, from the Hugging Face cache), build (made of the train"
-    " part's texts, at most 4,000), or a folder that holds vocab.txt (uncased WordPiece)",
+    "text vocabulary: electra (30,522 words, from the Hugging Face cache), build (from the texts of"
+    " the train part, at most 4,000), or a folder with a vocab.txt (uncased WordPiece)",
     source="paper Sec. 4.1: ELECTRA",
 )
-max_tokens = partial(option, help="tokens of a text, special ones included", low=8, high=512)
+max_tokens = partial(option, help="tokens per text, with special tokens", low=8, high=512)
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def classes(dataset: str) -> tuple[str, ...]:
 def clip_spec(
     dataset: str, settings: Any, sound: dict[str, Any], stft: dict[str, Any], **frames: Any
 ) -> Spec:
-    """Sound as a filter bank [128, 1024] or an STFT of the form `stft`, and frames.
+    """Audio as a filter bank [128, 1024] or an STFT with the settings `stft`, and frames.
 
-    The filter bank is normalised by the constants of the official release, the STFT is not.
+    The filter bank is normalised with the constants of the official release, the STFT is not.
     """
     from data_prep.modalities.audio import Audio
     from data_prep.modalities.video import Video
@@ -77,14 +77,14 @@ def clip_spec(
 
 
 def tokens(settings: Any, **how: Any) -> Modality:
-    """A text by `TextSettings`."""
+    """A text modality from `TextSettings`."""
     from data_prep.modalities.text import text_spec
 
     return text_spec(settings.vocabulary, settings.max_tokens, **how)
 
 
 def picture(missing: str = "reject") -> Modality:
-    """A picture, its shorter side at most 256; turned and flipped in training (the release)."""
+    """An image, shorter side at most 256; rotated and flipped in training (the release)."""
     from data_prep.modalities.image import Image
 
     return Image(missing=missing)

@@ -1,7 +1,7 @@
-"""A user's own csv table, and the files that it names, as people write them.
+"""Reads a user's csv table and finds the files that it names, tolerating variations in paths.
 
-In a relative path `\\` counts as `/`, `file://` begins an absolute one, and the Unicode form of a
-name (an accent as a character by itself, as in archives made on macOS) does not matter.
+In a relative path, `\\` means `/`; `file://` starts an absolute one; and the Unicode normalisation
+of a name does not matter (macOS archives have separate combining accents).
 """
 
 import os
@@ -19,10 +19,10 @@ from data_prep.spec import Rejection
 
 
 class Table:
-    """The csv file that `flag` names, by its columns in lower case; only `known` ones count.
+    """The csv file given by `flag`, with lower-case columns; only `known` ones are used.
 
-    With `files`, a line that names one of them is a row by itself, and no part of a text over
-    several lines. Raises `UsageError` for another file.
+    With `files`, a line that names one of them is a new row, not a continuation of a multi-line
+    text. Raises `UsageError` if the file is not such a table.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Table:
                 f" {', '.join(needed)}"
             )
         others = [name or "one without a name" for name in self._header if name not in known]
-        note = f"{path.name}: columns passed over: {shown(', '.join(others))}"
+        note = f"{path.name}: ignored columns: {shown(', '.join(others))}"
         self.notes = [note] if others else []
 
     def rows(self, rejected: list[Rejection]) -> Iterator[tuple[int, dict[str, str]]]:
-        """(line, cells by column) of each row; those with more or fewer cells go to `rejected`.
+        """(line, cells by column) of each row; rows with a wrong cell count go to `rejected`.
 
-        Raises `UsageError` for a quote that is never closed.
+        Raises `UsageError` for an unclosed quote.
         """
         for record in self._records:
             if record.fault:
@@ -68,7 +68,7 @@ class Table:
                 where = f"{self.path.name}, line {record.line}"
                 rejected.append(Rejection("", where, "bad_line", wrong))
                 if len(rejected) > MAX_BAD_LINES:
-                    raise UsageError(f"{self.path} holds more than {MAX_BAD_LINES} {TOO_MANY}")
+                    raise UsageError(f"{self.path} has more than {MAX_BAD_LINES} {TOO_MANY}")
             else:
                 yield record.line, dict(zip(self._header, record.cells))
 
@@ -94,17 +94,17 @@ class Table:
 
 
 class Files:
-    """Finds files under `root`; `anywhere`: links may lead out of it (the user gave it)."""
+    """Finds files under `root`; `anywhere`: links may point outside (the user gave the root)."""
 
     def __init__(self, root: Path, anywhere: bool):
         self.root, self.anywhere = root, anywhere
         self._real = os.path.realpath(root)
-        self._names = lru_cache(64)(self._list)  # of a folder; its files mostly come together
+        self._names = lru_cache(64)(self._list)  # cached, as files of a folder mostly come together
 
     def find(self, text: str) -> tuple[str, str]:
-        """(path relative to the root, why there is no such file, or "").
+        """(path relative to the root, reason why there is no such file or "").
 
-        Raises `UsageError` for a path that leaves the root; its message says what to do.
+        Raises `UsageError` if the path leaves the root; the message says what to do.
         """
         path = unquote(text.removeprefix("file://")) if text.startswith("file://") else text
         if not path or "\0" in path:
@@ -114,8 +114,8 @@ class Files:
             inside = [root for root in roots if _is_below(os.path.normpath(path), root)]
             if not inside:
                 raise UsageError(
-                    f"{path!r} is not under {self.root}: give --dataset_root a folder that holds"
-                    " all files"
+                    f"{path!r} is not under {self.root}: set --dataset_root to a folder that"
+                    " contains all files"
                 )
             path = os.path.relpath(path, inside[0])
         elif not _exists(self.root / path):
@@ -131,25 +131,25 @@ class Files:
                 if key not in names:
                     same = [n for k, n in names.items() if k.casefold() == key.casefold()]
                     there = f"; there is {same[0]!r}, in another case" if same else ""
-                    return path, f"{path[:80]!r} is not there{there}"
+                    return path, f"{path[:80]!r} does not exist{there}"
                 found /= names[key]
             path = str(found)
         if not self.anywhere and not _is_below(os.path.realpath(self.root / path), self._real):
             raise UsageError(
-                f"{text!r} is a link that leads out of {self.root}: with --dataset_root"
-                f" {self.root} links may lead anywhere"
+                f"{text!r} is a link that points outside {self.root}: to allow this, give"
+                f" --dataset_root {self.root}"
             )
         return path, "" if os.path.isfile(self.root / path) else "it is not a file"
 
     def is_there(self, text: str) -> bool:
-        """Whether a cell looks like a path: a file under the root, or a path that leaves it."""
+        """Whether a cell is a path: an existing file under the root, or a path that leaves it."""
         try:
             return not self.find(text.strip())[1]
         except UsageError:
             return True
 
     def _list(self, folder: str) -> dict[str, str]:
-        """The names in a folder by their composed form."""
+        """The names in a folder, keyed by their NFC form."""
         try:
             names = sorted(os.listdir(self.root / folder))
         except OSError:
@@ -162,7 +162,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _exists(path: Path) -> bool:
-    """Whether the path exists; False for a name that no file system accepts."""
+    """Whether the path exists; False if the name is invalid."""
     try:
         return path.exists()
     except OSError:

@@ -1,12 +1,12 @@
-"""Trees made for the official MIDAS release (commit d25b225), recognised by their names.
+"""Trees made for the official MIDAS release (commit d25b225), recognised by file names.
 
     cremad    AudioWAV/ visual_frames/             train_split.csv val.csv test.csv stat.csv
     ucf101    frames_rgb/ flows_u/ flows_v/        trainlist01_new.txt testlist01_new.txt
     food101   images/train/ images/test/           train.jsonl test.jsonl
     kinetics  videos/ audios/                      videos/train.txt videos/val.txt
 
-What the release's loaders leave out is rejected. Class ids are ours. The split rule `release` draws
-from all rows of the lists.
+Samples that the release's loaders leave out are rejected. Class ids are ours. The split rule
+`release` draws from all rows of the lists.
 """
 
 import os
@@ -22,9 +22,9 @@ from data_prep.spec import Candidate, Listed, Scan
 
 
 class Form(NamedTuple):
-    """A dataset's tree. `download`: names of which its download has one or more.
+    """The tree of a dataset. `download`: names, at least one of which is in its download.
 
-    If one of these is there, a tree that is not whole is read as the download.
+    If one of these exists, an incomplete tree is read as the download.
     """
 
     lists: tuple[str, ...]
@@ -48,13 +48,13 @@ FORMS = {
         ("train", "val", "annotations"),
     ),
 }
-# These folders are found in downloads or other trees as well: by themselves they identify nothing.
+# Folders that also occur in downloads or other trees, so they alone identify nothing.
 SHARED = ("AudioWAV", "images/train", "images/test", "videos", "audios")
 UNREAD = ("stat.csv", "classInd.txt")  # the names of the classes
 
 
 def find_release(root: Path, dataset: str, labels: tuple[str, ...]) -> "ReleaseTree | None":
-    """The tree in `root` or one of its folders, if any; raises `UsageError` if it is not whole."""
+    """The tree in `root` or one of its folders, if any; raises `UsageError` if incomplete."""
     form, partial, download = FORMS[dataset], "", False
     needed = form.lists + form.folders
     for base in bases(root):
@@ -66,8 +66,8 @@ def find_release(root: Path, dataset: str, labels: tuple[str, ...]) -> "ReleaseT
         own, missing = [n for n in there if n not in SHARED], [n for n in needed if n not in there]
         if own and not partial:
             partial = (
-                f"{root / base} holds {own[0]}, as trees of {dataset} made for the official MIDAS"
-                f" code do, and lacks {', '.join(missing)}: such a tree must be whole"
+                f"{root / base} has {own[0]}, like trees of {dataset} made for the official MIDAS"
+                f" code, but lacks {', '.join(missing)}: such a tree must be complete"
             )
     if partial and not download:
         raise UsageError(partial)
@@ -75,9 +75,9 @@ def find_release(root: Path, dataset: str, labels: tuple[str, ...]) -> "ReleaseT
 
 
 class Row(NamedTuple):
-    """A row of a list: `place` is its file and line, `key` its class as the list writes it.
+    """A row of a list: `place` is its file and line, `key` its class as written in the list.
 
-    `header`: the release takes this row for a header and loses it.
+    `header`: the release treats this row as a header and loses it.
     """
 
     source: str
@@ -89,7 +89,7 @@ class Row(NamedTuple):
 
 
 class ReleaseTree(RawTree):
-    """A tree for the official code: its rows become candidates one by one."""
+    """A tree for the official code."""
 
     def __init__(self, root: Path, base: str, dataset: str, labels: tuple[str, ...]):
         super().__init__(root, base)
@@ -100,17 +100,17 @@ class ReleaseTree(RawTree):
     def rows(
         self, split: Callable[[str], list[str]], columns: tuple[str, ...] = (), loses: bool = False
     ) -> Iterator[Row]:
-        """The rows of all lists; lines that `split` does not divide into the columns are rejected.
+        """The rows of all lists; lines that `split` cannot divide into the columns are rejected.
 
-        `columns` are those of lists without a header; one is "label". `loses`: the release loses
-        the first line of each list. Raises `UsageError` for a list without the header it needs.
+        `columns`: for lists without a header, must include "label". `loses`: the release loses the
+        first line of each list. Raises `UsageError` if a list lacks a required header.
         """
         for name in self.form.lists:
             source, stem, header, first = self.path(name), Path(name).stem, list(columns), loses
             for number, line in self.lines(source):
                 place, fields = f"{Path(name).name}, line {number}", split(line)
                 if line == UNREADABLE:
-                    self.reject(place, source, "bad_line", "not UTF-8, or longer than any row")
+                    self.reject(place, source, "bad_line", "not UTF-8, or too long for a row")
                     continue
                 if not header:
                     header = fields
@@ -126,8 +126,8 @@ class ReleaseTree(RawTree):
                 first = False
             if "label" not in header or len(header) < 2:
                 raise UsageError(
-                    f"{self.root / source} does not begin with a header of 2 columns or more, one"
-                    f" of them called label, but with {' '.join(header)[:80]!r}"
+                    f"{self.root / source} must begin with a header of at least 2 columns, one of"
+                    f" them label, but begins with {' '.join(header)[:80]!r}"
                 )
 
     def add(
@@ -141,22 +141,22 @@ class ReleaseTree(RawTree):
         fewest: int = 0,
         conflict: str = "",
     ) -> None:
-        """Takes the sample of a row into the pool and, if nothing is wrong, as a candidate.
+        """Adds the sample of a row to the pool and, if nothing is wrong, to the candidates.
 
-        `name` is the sample's name in the list and `word` its class, which has the label -1 if it
-        is none of ours. `fault` is the reason if the dataset has no such name, `fewest` the number
-        of frames that there must be. `conflict` is noted of a sample that is kept.
+        `name` is the sample's name in the list and `word` its class; an unknown class has the label
+        -1. `fault` is the reason if the name is invalid for the dataset, `fewest` the minimum
+        number of frames. `conflict` is reported, but the sample is kept.
         """
         sample, reason, detail = candidate.id, "", ""
         self.listed.append((sample, row))
         paths = [(m, path) for m, paths in candidate.sources.items() for path in paths]
         lacking = [path for m, path in paths if not self._is_there(m, path)]
         if sample in self.places:
-            reason, detail = "duplicate", f"{self.places[sample]} was taken"
+            reason, detail = "duplicate", f"{self.places[sample]} was used"
         elif _name_fault(name) or fault:
             reason, detail = _name_fault(name) or fault, name
         elif candidate.label < 0:
-            reason, detail = "no_label", f"{word[:80]!r} is none of the {len(self.labels)} classes"
+            reason, detail = "no_label", f"{word[:80]!r} is not one of {len(self.labels)} classes"
         elif lacking:
             reason, detail = "missing_file", f"no {', '.join(lacking)}"
         elif fewest and len(names_in(self.root / paths[-1][1])) < fewest:
@@ -173,11 +173,11 @@ class ReleaseTree(RawTree):
         is_folder = os.path.isdir(self.root / path)
         if modality in ("video", "flow"):
             return is_folder
-        # Anything but a folder passes for a file: a pipe is refused when it is read.
+        # Anything that is not a folder counts as a file; a pipe is rejected on reading.
         return os.path.exists(self.root / path) and not is_folder
 
     def reject_others(self, folder: str, used: Collection[str], suffix: str = "") -> None:
-        """Rejects each file, or without a suffix each folder of pictures, that no list names."""
+        """Rejects files (without a suffix: image folders) that no list names."""
         for name in names_in(self.root / self.path(folder)):
             path = self.path(folder, name)
             is_folder = os.path.isdir(self.root / path)
@@ -188,7 +188,7 @@ class ReleaseTree(RawTree):
                 self.reject(stem, path, reason, "no list names it")
 
     def result(self) -> Scan:
-        """All that was found, with what else is in the tree."""
+        """The result of the scan; also rejects unknown files in the tree."""
         known = {PurePosixPath(name).parts[0] for name in self.form.lists + self.form.folders}
         for name in names_in(self.root / self.base):
             if name not in known and name not in UNREAD:
@@ -199,12 +199,12 @@ class ReleaseTree(RawTree):
             for sample, row in self.listed
         ]
         where, count = self.root / self.base, sum(not row.header for row in pool)
-        self.warnings.append(f"{where} is read as a tree made for the official MIDAS code")
+        self.warnings.append(f"reading {where} as a tree made for the official MIDAS code")
         return self.scan(self.labels, self.dataset, pool, count)
 
 
 def _name_fault(name: str) -> str:
-    """Why a name in a list cannot be that of a file below its folder: a reason, or ""."""
+    """The reason why a name in a list cannot be a file inside its folder, or ""."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         return "outside_root"

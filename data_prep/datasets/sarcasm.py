@@ -1,9 +1,9 @@
-"""Multimodal sarcasm detection of tweets (Cai et al. 2019): text/*.txt and dataset_image/<id>.jpg.
+"""Multimodal sarcasm detection in tweets (Cai et al. 2019): text/*.txt and dataset_image/<id>.jpg.
 
-A line of train.txt is a Python list ['<tweet id>', 'text', label]; in valid2.txt and test2.txt a
-label by a human annotator follows, which counts. Lines whose text holds a word of `FILTER` are left
-out, as by the authors (headacheboy/data-of-multimodal-sarcasm-detection, codes/loadData.py): 24,635
-samples stay where the paper has 24,715; the cause is not known.
+A line of train.txt is a Python list ['<tweet id>', 'text', label]; in valid2.txt and test2.txt, a
+label by a human annotator follows and is used. Lines with a word of `FILTER` in their text are left
+out, as by the authors (headacheboy/data-of-multimodal-sarcasm-detection, codes/loadData.py). This
+leaves 24,635 samples, but the paper has 24,715; the cause is unknown.
 """
 
 import ast
@@ -19,9 +19,9 @@ from data_prep.spec import Candidate, Scan, Spec
 LABELS = ("not sarcastic", "sarcastic")
 SPLIT_SECOND = 2 / 3
 SOURCE = (
-    "The lists are at github.com/headacheboy/data-of-multimodal-sarcasm-detection, which also says"
-    " where the pictures are; the root must hold text/train.txt, text/valid2.txt, text/test2.txt"
-    " (or the three without that folder) and dataset_image/<tweet id>.jpg."
+    "The lists are at github.com/headacheboy/data-of-multimodal-sarcasm-detection, which also links"
+    " to the images; the root must contain text/train.txt, text/valid2.txt, text/test2.txt"
+    " (or these without the folder text) and dataset_image/<tweet id>.jpg."
 )
 LISTS = {"train.txt": "train", "valid2.txt": "val", "test2.txt": "test"}
 IMAGES = "dataset_image"
@@ -29,7 +29,7 @@ IMAGE = re.compile(r"(\d{1,20})\.(?:jpg|jpeg|png)", re.ASCII | re.IGNORECASE)
 FILTER = frozenset(
     "sarcasm sarcastic reposting <url> joke humour humor jokes irony ironic exgag".split()
 )
-# A list of two strings and one or two numbers. Nothing else can be in a line that matches.
+# A list of two strings and one or two numbers, and nothing else.
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 LINE = re.compile(
     rf"\s*\[\s*{_STRING}\s*,\s*{_STRING}\s*(?:,\s*-?\d{{1,9}}\s*){{1,2}}\]\s*", re.ASCII
@@ -38,18 +38,18 @@ LINE = re.compile(
 
 @dataclass(frozen=True)
 class Settings(options.TextSettings):
-    """How the sarcasm set is prepared."""
+    """How the sarcasm dataset is prepared."""
 
 
 def spec(settings: Settings) -> Spec:
-    """One picture and one text."""
+    """One image and one text."""
     return {"image": options.picture(), "text": options.tokens(settings)}
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """The lines of the three lists with their pictures; raises `UsageError` for another tree.
+    """The lines of the three lists with their images; raises `UsageError` if it is another tree.
 
-    The authors' repository also has a train.txt and a test.txt of another form at its top.
+    The authors' repository also has a train.txt and a test.txt with another format at the top.
     """
     in_text = [f"text/{name}" for name in LISTS]
     base, k = find_base(root, SOURCE, (*in_text, IMAGES), (*LISTS, IMAGES))
@@ -82,21 +82,21 @@ def scan(root: Path, settings: Settings) -> Scan:
 
 
 def parse_line(line: str) -> tuple[str, str, int] | None:
-    """(id, text, last element) of a line, or None if it is no list of two strings and numbers.
+    """(id, text, last element) of a line, or None if it is not a list of two strings and numbers.
 
-    Python's parser of literals sees only what matches `LINE`: nested brackets could crash it.
+    Only lines that match `LINE` are passed to Python's literal parser: nesting could crash it.
     """
     if not LINE.fullmatch(line):
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes like "\d", which Python keeps as they are
+            warnings.simplefilter("ignore")  # escapes like "\d", which Python keeps
             name, text, *labels = ast.literal_eval(line.strip())
-    except (ValueError, SyntaxError):  # a bad escape, or a number with leading zeros
+    except (ValueError, SyntaxError):  # an invalid escape or a number with leading zeros
         return None
     return well_formed(name), well_formed(text), labels[-1]
 
 
 def well_formed(text: str) -> str:
-    """The text with surrogate pairs joined and lone surrogates as U+FFFD, so that it is UTF-8."""
+    """Joins surrogate pairs and replaces lone surrogates by U+FFFD, so the text is valid UTF-8."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

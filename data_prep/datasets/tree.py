@@ -1,4 +1,4 @@
-"""What scans of raw trees share: walking them, and noting what cannot be used."""
+"""Shared code of scans: walks raw trees and records rejected files."""
 
 import os
 import re
@@ -18,8 +18,8 @@ Index = dict[str, tuple[str, ...]]  # the files of each sample
 def walk(root: Path, skip: Collection[str] = ()) -> list[str]:
     """The files under `root`, without the folders `skip`, as sorted posix paths relative to it.
 
-    A folder that several links lead to is listed once, a real one under its own name: links are
-    followed last, so a loop of links ends.
+    A folder with several links is listed once, under its real name if it is inside `root`: links
+    are followed last, so link cycles terminate.
     """
     top, found, seen = os.fspath(root), [], set()
     starts = [top]
@@ -41,37 +41,37 @@ def _fail(error: OSError) -> None:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder that count, sorted."""
+    """The names in a folder except ignored ones, sorted."""
     return sorted(name for name in os.listdir(folder) if not is_ignored(name))
 
 
 def bases(root: Path) -> list[str]:
-    """Where a dataset may lie: in the root ("") or in one of its folders."""
+    """Possible locations of a dataset: the root ("") or one of its folders."""
     return ["", *(name for name in names_in(root) if (root / name).is_dir())]
 
 
 def find_base(root: Path, source: str, *needed: Sequence[str]) -> tuple[str, int]:
-    """The first of `bases` that has all names of one of `needed`, and which one that is.
+    """The first of `bases` that has all names of one of `needed`, and the index of that one.
 
-    Raises `UsageError` if there is none; `source` says what the root must hold.
+    Raises `UsageError` if there is none; `source` describes what the root must contain.
     """
     for base in bases(root):
         for k, names in enumerate(needed):
             paths = [root / base / name for name in names]
             if all(path.is_file() or path.is_dir() for path in paths):  # a pipe is neither
                 return base, k
-    raise UsageError(f"{root} holds no {', '.join(needed[0])}, nor does a folder in it. {source}")
+    raise UsageError(f"neither {root} nor a folder in it has {', '.join(needed[0])}. {source}")
 
 
 def by_name(pattern: re.Pattern[str]) -> Callable[[PurePosixPath], str | None]:
-    """A key for `RawTree.index`: the first group of a pattern that must match a file's name."""
+    """A key for `RawTree.index`: the first group of a pattern that must match the file name."""
     return lambda path: match[1] if (match := pattern.fullmatch(path.name)) else None
 
 
 class RawTree:
-    """A dataset in the folder `root`/`base`, and what a scan of it rejects and warns of.
+    """A dataset in the folder `root`/`base`, with the candidates, rejects and warnings of a scan.
 
-    All paths are relative to `root`, also those of candidates and rejections.
+    All paths are relative to `root`, including those of candidates and rejections.
     """
 
     def __init__(self, root: Path, base: str = ""):
@@ -90,32 +90,32 @@ class RawTree:
         return [self.path(folder, name) for name in walk(self.root / self.base / folder)]
 
     def lines(self, source: str) -> Iterator[tuple[int, str]]:
-        """(number from 1, text) of the lines of a list that are not blank."""
+        """(line number, text) of the non-blank lines of a list, numbered from 1."""
         numbered = enumerate(read_lines(self.root / source), 1)
         return ((number, line) for number, line in numbered if line.strip())
 
     def reject(self, sample: str, source: str, reason: str, detail: str = "") -> None:
-        """Notes a line of rejected.csv; raises `UsageError` for too many lines of a list."""
+        """Adds a line to rejected.csv; raises `UsageError` if there are too many bad lines."""
         self.rejected.append(Rejection(sample, source, reason, detail))
         self.bad_lines += reason == "bad_line"
         if self.bad_lines > MAX_BAD_LINES:
-            raise UsageError(f"{source} and others hold more than {MAX_BAD_LINES} {TOO_MANY}")
+            raise UsageError(f"{source} and others have more than {MAX_BAD_LINES} {TOO_MANY}")
 
     def take(self, candidate: Candidate, source: str, *checks: tuple[Any, str, str]) -> None:
-        """Adds a candidate, unless one of the (what is wrong, reason, detail) applies."""
+        """Adds a candidate, or rejects it by the first applicable (condition, reason, detail)."""
         for wrong, reason, detail in checks:
             if wrong:
                 return self.reject(candidate.id, source, reason, detail)
         self.candidates[candidate.id] = candidate
 
     def reject_unknown(self, path: str) -> None:
-        """Rejects a file or folder that is no part of the dataset."""
+        """Rejects a file or folder that does not belong to the dataset."""
         self.reject(PurePosixPath(path).stem, path, "unknown_name")
 
     def index(self, paths: Iterable[str], key: Callable[[PurePosixPath], str | None]) -> Index:
-        """The files of each sample; `key` finds the sample in a path, or None: it is rejected.
+        """The files of each sample; `key` returns the sample of a path, or None to reject it.
 
-        A second file of a sample is noted: it is read only if those before it do not decode.
+        Additional files of a sample are reported: they are only read if earlier ones do not decode.
         """
         found: Index = {}
         for path in paths:
@@ -147,7 +147,7 @@ class RawTree:
         pool: list[Listed] | None = None,
         count: int | None = None,
     ) -> Scan:
-        """The result of the scan; warns if `count`, or all there are, is not the paper's number."""
+        """The result of the scan; warns if `count` (default: all) differs from the paper."""
         ordered = sorted(self.candidates.values(), key=lambda candidate: candidate.id)
         found, expected = count or len(ordered), DATASETS.get(dataset, ("", None))[1]
         if expected not in (None, found):

@@ -1,11 +1,11 @@
-"""Twitter2015 (Yu and Jiang 2019): tweets with a picture, and the sentiment towards one target.
+"""Twitter2015 (Yu and Jiang 2019): tweets with an image, and the sentiment towards one target.
 
-A tweet with several targets is there once for each, with "$T$" in the target's place: stored is the
-pair (tweet with $T$, target), as in jefferyYu/TomBERT (how the paper joins them is not known).
+A tweet with several targets is listed once for each, with "$T$" in place of the target. We store
+the pair (tweet with $T$, target), as in jefferyYu/TomBERT; how the paper joins them is unknown.
 
 A .tsv has five columns (index, label 0..2, image, text, target), although the header of test.tsv
-names four; nothing in it is quoted. A .txt has four lines a sample (text, target, polarity -1..1,
-image). If both are there, the .tsv is read.
+has four; nothing is quoted. A .txt has four lines per sample (text, target, polarity -1..1, image).
+If both exist, the .tsv is read.
 """
 
 import re
@@ -23,11 +23,11 @@ from data_prep.spec import Candidate, Scan, Spec
 LABELS = ("negative", "neutral", "positive")
 SPLIT_SECOND = 2 / 3
 SOURCE = (
-    "The lists are at github.com/jefferyYu/TomBERT (absa_data/twitter2015), whose README says where"
-    " the pictures are; the root must hold train, dev and test as .tsv or .txt (in it, in"
+    "The lists are at github.com/jefferyYu/TomBERT (absa_data/twitter2015), whose README links to"
+    " the images; the root must contain train, dev and test as .tsv or .txt (directly, in"
     " twitter2015 or in absa_data/twitter2015) and twitter2015_images/<image>."
 )
-SUFFIXES = (".txt", ".tsv")  # the one to be read last
+SUFFIXES = (".txt", ".tsv")  # the last one has priority
 PARTS = {"train": "train", "dev": "val", "test": "test"}
 FOLDERS = ("absa_data/twitter2015", "twitter2015", "")
 IMAGES = "twitter2015_images"
@@ -42,19 +42,19 @@ class Settings(options.TextSettings):
 
     drop_missing: bool = option(
         False,
-        "leave out samples whose picture is missing or broken (off: a grey one instead)",
-        source="the paper's 5,338 samples are all lines there are",
+        "leave out samples with a missing or broken image (off: use a grey image)",
+        source="the paper's 5,338 samples are all lines",
     )
 
 
 def spec(settings: Settings) -> Spec:
-    """One picture, and the pair of tweet and target."""
+    """One image, and the pair of tweet and target."""
     image = options.picture("reject" if settings.drop_missing else "fill")
     return {"image": image, "text": options.tokens(settings, pair=True)}
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """The samples of the three lists; raises `UsageError` for another tree."""
+    """The samples of the three lists; raises `UsageError` if it is another tree."""
     lists, images = _find(root)
     tree = RawTree(root)
     pictures = tree.index(tree.walk(images), by_name(IMAGE))
@@ -78,7 +78,7 @@ def scan(root: Path, settings: Settings) -> Scan:
 
 
 def _find(root: Path) -> tuple[dict[str, str], str]:
-    """The list of each part and the folder of the pictures; raises `UsageError` without them."""
+    """The list of each part and the image folder; raises `UsageError` if there are none."""
     for base in bases(root):
         for folder in (PurePosixPath(base, name) for name in FOLDERS):
             lists = {}
@@ -89,8 +89,8 @@ def _find(root: Path) -> tuple[dict[str, str], str]:
                 if len(lists) == len(PARTS) and (root / place / IMAGES).is_dir():
                     return lists, str(place / IMAGES)
     raise UsageError(
-        f"{root} holds no train, dev and test as .tsv or .txt with a folder {IMAGES} beside or"
-        f" above them, nor does a folder in it. {SOURCE}"
+        f"neither {root} nor a folder in it has train, dev and test as .tsv or .txt with a folder"
+        f" {IMAGES} next to or above them. {SOURCE}"
     )
 
 
@@ -98,7 +98,7 @@ Row = tuple[str, int, str, str, str]  # sample, label (-1: unknown), image, text
 
 
 def _read_tsv(tree: RawTree, source: str, name: str) -> Iterator[Row]:
-    """The samples of a .tsv, numbered by line; columns go by place, whatever the header says."""
+    """The samples of a .tsv, numbered by line; columns are identified by position."""
     for number, line in tree.lines(source):
         if number == 1 and line.startswith("index\t"):
             continue
@@ -110,7 +110,7 @@ def _read_tsv(tree: RawTree, source: str, name: str) -> Iterator[Row]:
 
 
 def _read_txt(tree: RawTree, source: str, name: str) -> Iterator[Row]:
-    """The samples of a .txt; raises `UsageError` where a line more or less shifts all others."""
+    """The samples of a .txt; raises `UsageError` if a missing or extra line shifts the others."""
     lines = [line.strip() for line in read_lines(tree.root / source)]
     while lines and not lines[-1]:
         lines.pop()
@@ -120,8 +120,8 @@ def _read_txt(tree: RawTree, source: str, name: str) -> Iterator[Row]:
         if not re.fullmatch(r"-?\d", polarity) or not IMAGE.fullmatch(image):
             raise UsageError(
                 f"{tree.root / source}: the four lines of a sample from line {k + 1} on are not"
-                " text, target, polarity and image; the file is damaged there, and all behind it is"
-                " out of step"
+                " text, target, polarity and image; the file is damaged there, so all following"
+                " lines are misaligned"
             )
         if UNREADABLE in block:
             tree.reject(sample, source, "bad_line", f"line {k + 1}")

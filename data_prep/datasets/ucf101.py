@@ -1,9 +1,9 @@
 """UCF-101: <Class>/v_<Class>_gXX_cYY.avi, optionally the official lists and precomputed flow.
 
-A clip's class is its folder's, or its name's if the folder is not one of a class. The files of
-HandstandPushups are called v_HandStandPushups_..., so names are compared without regard to case.
-The official lists (--split_rule official, official2, official3) have no validation part: here it is
-groups 23 to 25 of the training list (our choice), on which all three lists train.
+The class of a clip comes from its folder, or from its name if the folder is not a class. Files of
+HandstandPushups are named v_HandStandPushups_..., so names are compared case-insensitively. The
+official lists (--split_rule official, official2, official3) have no validation part: we use groups
+23 to 25 of the training list (our choice), which all three lists use for training.
 """
 
 import posixpath
@@ -18,21 +18,21 @@ from data_prep.datasets.release import ReleaseTree, find_release
 from data_prep.datasets.tree import Index, RawTree, names_in, walk
 from data_prep.spec import Candidate, Listed, Scan, Spec
 
-LABELS = options.classes("ucf101")  # as classInd.txt: the alphabet's order without regard to case
+LABELS = options.classes("ucf101")  # as in classInd.txt: case-insensitive alphabetical order
 IDS = {name.casefold(): index for index, name in enumerate(LABELS)}
 SPLIT_SECOND = 2 / 3
-RELEASE_CUT = "train"  # the release gives scikit-learn the share of train
+RELEASE_CUT = "train"  # the release passes the train fraction to scikit-learn
 SOURCE = (
-    "UCF-101 is at www.crcv.ucf.edu/data/UCF101.php; the root must hold a folder of clips"
-    " v_<Class>_gXX_cYY.avi for each of the 101 classes, and may hold ucfTrainTestlist."
-    " A tree made for the official MIDAS code does as well."
+    "UCF-101 is at www.crcv.ucf.edu/data/UCF101.php; the root must contain a folder of clips"
+    " v_<Class>_gXX_cYY.avi for each of the 101 classes, and optionally ucfTrainTestlist."
+    " A tree made for the official MIDAS code works as well."
 )
 CLIP = re.compile(r"v_([A-Za-z]+)_g(\d\d)_c(\d\d)", re.ASCII)
 LIST = re.compile(r"(train|test)list0([123])\.txt", re.ASCII)
 ROW = re.compile(r"(?:[^/\\\s]+[/\\])*(v_[A-Za-z]+_g\d\d_c\d\d)\.[a-z0-9]+(?:\s+\d+)?", re.ASCII)
-SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")  # the download's, and converted copies
+SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")  # of the download and of converted copies
 VAL_GROUPS = ("23", "24", "25")
-BOUND = 20.0  # pixels, as in the precomputed set
+BOUND = 20.0  # pixels, as in the precomputed flow
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Settings:
 
     flow_algo: str = option(
         "dis",
-        "optical flow: computed, or precomputed pictures from flow_root",
+        "optical flow: computed, or precomputed images from flow_root",
         choices=("dis", "farneback", "tvl1", "precomputed"),
-        source="our choice; the set that is shared on the web is TV-L1",
+        source="our choice; the public precomputed flow is TV-L1",
     )
     flow_root: str = option("tvl1_flow", "folder of precomputed u and v, relative to the raw root")
-    flow_stack: int = option(1, "pairs of frames in succession a position", low=1, high=10)
+    flow_stack: int = option(1, "consecutive pairs of frames per position", low=1, high=10)
     flow_positions: int = option(10, "stored positions of flow and frames", low=1, high=25)
     flow_norm: str = option(
         "release",
-        "flow by the official release's constants, as 0..1 (BalanceBenchmark), or center: as -1..1",
+        "flow scaling: release: its constants; none: 0..1 (BalanceBenchmark); center: -1..1",
         choices=("release", "none", "center"),
     )
     rgb_frames: str = option(
@@ -61,14 +61,14 @@ class Settings:
     frame_choice: str = options.frame_choice("segments")
     flip: str = option(
         "together",
-        "training: flow and frames mirrored together, u negated, or apart, u as it is (release)",
+        "training: mirror flow and frames together, negating u, or apart, keeping u (release)",
         choices=("together", "apart"),
     )
     crop: str = option("none", "training: rrc is a random resized crop", choices=("none", "rrc"))
 
 
 def spec(settings: Settings) -> Spec:
-    """Flow [2, 240, 320] each pair; frames [240, 320, 3] at its positions; the model sees three."""
+    """Flow [2, 240, 320] per pair; frames [240, 320, 3] at its positions; the model sees three."""
     from data_prep.modalities.flow import Flow
     from data_prep.modalities.video import Video
 
@@ -93,7 +93,7 @@ def spec(settings: Settings) -> Spec:
 
 
 class Row(NamedTuple):
-    """A clip of the official lists, with its part in each of the three ("": it has none)."""
+    """A clip of the official lists, with its part in each of the three ("": none)."""
 
     name: str
     source: str
@@ -101,7 +101,7 @@ class Row(NamedTuple):
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """All clips of the 101 classes under `root`; raises `UsageError` if it holds none."""
+    """All clips of the 101 classes under `root`; raises `UsageError` if there are none."""
     if release := find_release(root, "ucf101", LABELS):
         return scan_release(release)
     flow_root = posixpath.normpath(settings.flow_root)
@@ -111,17 +111,17 @@ def scan(root: Path, settings: Settings) -> Scan:
     tree, rows = RawTree(root), dict[str, Row]()
     clips = _read_tree(tree, pictures, rows)
     if not any(clips.values()):
-        raise UsageError(f"{root} holds no clip of UCF-101. {SOURCE}")
+        raise UsageError(f"{root} contains no clips of UCF-101. {SOURCE}")
     for key in sorted(rows.keys() - clips.keys()):
         tree.reject(rows[key].name, rows[key].source, "missing_file")
     flow = {}
     if settings.flow_algo == "precomputed":
         flow = _pictures(tree, pictures, clips)
     elif any((root / path).is_dir() for path in pictures):
-        tree.warnings.append(f"{flow_root} is left unread; --flow_algo precomputed takes its flow")
+        tree.warnings.append(f"{flow_root} is ignored; to use its flow: --flow_algo precomputed")
     if settings.flow_algo == "tvl1":
         pairs = settings.flow_positions * settings.flow_stack
-        tree.warnings.append(f"TV-L1 may take {pairs} times 1.5 s a clip: see --limit_s")
+        tree.warnings.append(f"TV-L1 may take {pairs} times 1.5 s per clip: see --limit_s")
     for key, files in clips.items():
         if files:
             name, number = PurePosixPath(files[0]).stem, files[0].rpartition("_g")[2][:2]
@@ -132,7 +132,7 @@ def scan(root: Path, settings: Settings) -> Scan:
             sources = {"flow": flow.get(key, tuple(files)), "video": tuple(files)}
             group, part = f"{LABELS[label]}_g{number}", "/".join(parts).rstrip("/")
             tree.take(Candidate(name, label, sources, group, part), files[0])
-    # The rows of the first list, train then test, if they name all clips.
+    # The rows of the first official list, train then test, if they name all clips.
     first = {key: row for key, row in rows.items() if row.parts[0]}
     pool = None
     if all(key in first for key, files in clips.items() if files):
@@ -145,7 +145,7 @@ def scan(root: Path, settings: Settings) -> Scan:
 
 
 def _read_tree(tree: RawTree, skip: list[str], rows: dict[str, Row]) -> dict[str, list[str]]:
-    """The usable files of each clip, by its name in lower case; adds the rows of the lists."""
+    """The usable files of each clip, by lower-case name; adds the rows of the lists."""
     clips: dict[str, list[str]] = {}
     frames: set[PurePosixPath] = set()
     for text in walk(tree.root, skip):  # precomputed flow has five million files
@@ -163,9 +163,9 @@ def _read_tree(tree: RawTree, skip: list[str], rows: dict[str, Row]) -> dict[str
                 files.append(text)
                 if files[1:]:
                     tree.reject(path.stem, text, "second_file", files[0])
-        elif CLIP.fullmatch(path.parent.name):  # extracted frames are one line a clip
+        elif CLIP.fullmatch(path.parent.name):  # extracted frames give one line per clip
             frames.add(path.parent)
-        elif path.name.lower() != "classind.txt":  # the folders give the classes
+        elif path.name.lower() != "classind.txt":  # classes come from the folders
             tree.reject_unknown(text)
     for place in sorted(frames):
         tree.reject(place.name, str(place), "unknown_name", "a folder of extracted frames")
@@ -173,7 +173,7 @@ def _read_tree(tree: RawTree, skip: list[str], rows: dict[str, Row]) -> dict[str
 
 
 def _read_list(tree: RawTree, source: str, part: str, number: int, rows: dict[str, Row]) -> None:
-    """Adds the rows of list `number`, from 0; raises `UsageError` for a clip in both parts."""
+    """Adds the rows of list `number` (zero-based); raises `UsageError` for a clip in both parts."""
     for line_number, line in tree.lines(source):
         match = ROW.fullmatch(line.strip())
         if not match:
@@ -191,10 +191,10 @@ def _pictures(tree: RawTree, folders: list[str], clips: dict[str, list[str]]) ->
     for path in folders:
         if not (tree.root / path).is_dir():
             raise UsageError(
-                f"--flow_algo precomputed: {tree.root} has no folder {path}; --flow_root names the"
-                " folder that holds u and v, relative to it"
+                f"--flow_algo precomputed: {tree.root} has no folder {path}; set --flow_root to the"
+                " folder with u and v, relative to it"
             )
-        # The shared set calls v_HandStandPushups_... v_HandstandPushups_...
+        # The public flow has v_HandstandPushups_... instead of v_HandStandPushups_...
         names = {name.casefold(): name for name in names_in(tree.root / path)}
         for key in sorted(names.keys() - {key for key, files in clips.items() if files}):
             tree.reject(names[key], f"{path}/{names[key]}", "missing_file", "no clip of this name")
@@ -204,9 +204,9 @@ def _pictures(tree: RawTree, folders: list[str], clips: dict[str, list[str]]) ->
 
 
 def scan_release(tree: ReleaseTree) -> Scan:
-    """frames_rgb/<clip>/, flows_u/<clip>/ and flows_v/<clip>/ of the clips of two lists.
+    """frames_rgb/<clip>/, flows_u/<clip>/ and flows_v/<clip>/ of the clips in two lists.
 
-    Names are compared without regard to case, as in the download.
+    Names are compared case-insensitively, as for the download.
     """
     there = {}
     for folder in tree.form.folders:
@@ -236,5 +236,5 @@ def scan_release(tree: ReleaseTree) -> Scan:
         )
     for folder in used:
         tree.reject_others(folder, used[folder])
-    tree.warnings.append("optical flow is that of flows_u and flows_v, whatever --flow_algo says")
+    tree.warnings.append("optical flow is read from flows_u and flows_v, ignoring --flow_algo")
     return tree.result()

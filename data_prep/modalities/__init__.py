@@ -1,13 +1,13 @@
-"""One file for each modality: its settings, its stored bytes, and the model's input made of them.
+"""One module per modality: its settings, its stored bytes, and how they become model input.
 
-A new modality is a line in `KINDS`. Modules are imported on use: `--help` loads no decoder.
+To add a modality, add a line to `KINDS`. Modules are imported on use, so `--help` loads no decoder.
 """
 
 import importlib
 
 from data_prep.modalities.base import Modality
 
-# The name in manifests, settings and meta.json -> the class in the module of that name.
+# Name in manifests, settings and meta.json -> class in the module of that name.
 KINDS = {
     "audio": "Audio",
     "video": "Video",

@@ -1,9 +1,9 @@
 """Sequences of feature vectors: a .npy file, or a row of a pickled dataset, as float32 [L, D].
 
-Rows of zeros at either end are padding and are not stored: public code pads in front (yaohungt/
-Multimodal-Transformer) or behind (thuiar/MMSA), and pliang279/MultiBench removes such rows too.
-MMSA's own row counts are ignored: its script takes the first row that sums to 0 for the end, which
-is wrong where a face is lost in between.
+Zero rows at either end are padding and are not stored: public code pads at the front (yaohungt/
+Multimodal-Transformer) or the back (thuiar/MMSA), and pliang279/MultiBench removes such rows too.
+MMSA's row counts are ignored: its script treats the first row that sums to 0 as the end, which is
+wrong if face detection fails in between.
 """
 
 import functools
@@ -20,46 +20,46 @@ from data_prep.modalities.base import Draw, Extracted, Modality, last_used, the_
 from data_prep.modalities.unpickle import load
 from data_prep.reasons import Reject
 
-BLOCK = 1 << 20  # values looked at together
-MAX_STORED = 64 << 20  # bytes of a stored sequence; CMU-MOSI's largest has 150 kB
+BLOCK = 1 << 20  # values checked at a time
+MAX_STORED = 64 << 20  # bytes per stored sequence; the largest in CMU-MOSI has 150 kB
 
 
 @dataclass(frozen=True)
 class Array(Modality):
     """A stored sequence of feature vectors, float32 [L, D], L at most `max_length`.
 
-    Values that are not finite become 0 with `clean`, else they reject the sample. D is the same for
+    With `clean`, non-finite values become 0; otherwise the sample is rejected. D is the same for
     all samples of a dataset.
     """
 
     max_length: int = 512
     clean: bool = False
-    origin: str = ""  # which files and label rule the settings chose, where they decide the samples
+    origin: str = ""  # the files and label rule chosen in the settings, if they affect the samples
     normalise: str = view("train")
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
         """The stored form of a sequence: [int32 (L, D), float32 values], as bytes.
 
-        `paths` holds one file: without `inline` a .npy file of [L, D] or [D] (one vector), with it
-        a pickle in which "train/audio/7" is row 7 of the array under "audio" under "train".
+        `paths` contains one file: without `inline` a .npy file of [L, D] or [D] (one vector), else
+        a pickle, in which "train/audio/7" means row 7 of the array at ["train"]["audio"].
 
         Flags: "cut" (longer than `max_length`), "empty" (all padding), "cleaned" (NaN or infinite
-        values became 0). Raises `Reject`: "missing_file", "unreadable", or "bad_values" for what is
-        no sequence of numbers and for values that are not finite unless `clean`.
+        values became 0). Raises `Reject`: "missing_file", "unreadable", or "bad_values" for
+        anything that is not a sequence of numbers, and for non-finite values unless `clean`.
         """
         path = the_file(paths, "missing_file")
         array = open_npy(path) if inline is None else read_row(path, inline)
         if array.ndim == 1:
             array = array[None]
         if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiub":
-            what = f"shape {array.shape} of {array.dtype} is no [L, D] of numbers"
+            what = f"shape {array.shape} of {array.dtype}, expected [L, D] of numbers"
             raise Reject("bad_values", what)
         width = array.shape[1]
         first, count = span(array, self.clean) if 4 * width <= MAX_STORED else (0, 1)
         kept = min(count, self.max_length)
         if 4 * width * kept > MAX_STORED:
             detail = f"{count} rows of {width} values are more than {MAX_STORED} bytes"
-            raise Reject("bad_values", f"{detail}; a lower max_length cuts them")
+            raise Reject("bad_values", f"{detail}; decrease max_length")
         values = as_float32(array[first : first + kept])
         finite = np.isfinite(values)
         cleaned = self.clean and not finite.all()
@@ -73,7 +73,7 @@ class Array(Modality):
         return Extracted(self.pack(values), flags, 0.0, count, count > 0)
 
     def pack(self, values: np.ndarray) -> list[bytes]:
-        """The stored bytes of float32 [L, D]: the shape as int32, and the values."""
+        """The stored bytes of float32 [L, D]: the shape as int32, then the values."""
         return [np.asarray(values.shape, dtype=np.int32).tobytes(), values.tobytes()]
 
     def unpack(self, stored: Any) -> np.ndarray:
@@ -81,7 +81,7 @@ class Array(Modality):
         return np.frombuffer(stored[1], dtype=np.float32).reshape(shape)
 
     def check_together(self, name: str, samples: Iterable[tuple[str, Any]]) -> None:
-        """Raises `UsageError` where the vectors have several widths D."""
+        """Raises `UsageError` if the vectors differ in their width D."""
         found: dict[int, list[str]] = {}
         for sample, stored in samples:
             found.setdefault(self.unpack(stored).shape[1], []).append(sample)
@@ -91,19 +91,19 @@ class Array(Modality):
                 for width, ids in sorted(found.items())
             )
             raise UsageError(
-                f"the vectors of {name} have several widths ({widths}), and one encoder reads them"
-                " all: mend the files or leave them out of the list"
+                f"the vectors of {name} have several widths ({widths}), but the encoder needs one:"
+                " repair the files or remove them from the list"
             )
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
-        """float32 [max_length, D]: the vectors, then rows of zeros, which are padding."""
+        """float32 [max_length, D]: the vectors, padded with zero rows at the end."""
         values = self.unpack(stored)
         out = np.zeros((self.max_length, values.shape[1]), dtype=np.float32)
         out[: len(values)] = values
         return out
 
     def trim(self, batch: np.ndarray) -> np.ndarray:
-        """[B, L, D] cut to the longest sequence of the batch: attention costs L squared."""
+        """[B, L, D] cut to the longest sequence of the batch: attention costs O(L^2)."""
         return batch[:, : last_used((batch != 0).any((0, 2)))]
 
     def width(self, made: np.ndarray) -> int:
@@ -113,19 +113,19 @@ class Array(Modality):
         return {"kind": "array"}
 
     def values(self, batch: Any) -> tuple[Any, tuple[int, ...], int]:
-        """[B, L, D] without padding, [N, D]: one mean a feature."""
+        """[B, L, D] without padding, as [N, D]: one mean per feature."""
         return batch[(batch != 0).any(2)], (0,), batch.shape[2]
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
-    """A copy, rows one after the other; what float32 cannot hold becomes infinite."""
+    """A row-major float32 copy; values out of range become infinite."""
     with np.errstate(over="ignore"):
         return np.array(values, dtype=np.float32, order="C")
 
 
 def span(array: np.ndarray, clean: bool) -> tuple[int, int]:
-    """(first, count) of the rows between the padding; with `clean` only finite values count."""
-    rows: list[int] = []  # first and last that are used
+    """(first, count) of the rows between the padding; with `clean`, only finite values count."""
+    rows: list[int] = []  # first and last rows that are not padding
     step = max(1, BLOCK // array.shape[1])
     for start in range(0, len(array), step):
         values = as_float32(array[start : start + step])
@@ -137,10 +137,10 @@ def span(array: np.ndarray, clean: bool) -> tuple[int, int]:
 
 
 def open_npy(path: Path) -> np.ndarray:
-    """A .npy file's array of numbers as a memory map."""
+    """Memory-maps the numeric array of a .npy file."""
     formats = np.lib.format
     try:
-        # numpy warns of Python 2's headers, and of claimed sizes beyond what numbers hold.
+        # numpy warns about headers written by Python 2 and about sizes that overflow.
         with open(path, "rb") as handle, warnings.catch_warnings(action="ignore"):
             first = formats.read_magic(handle) == (1, 0)
             read = formats.read_array_header_1_0 if first else formats.read_array_header_2_0
@@ -153,13 +153,13 @@ def open_npy(path: Path) -> np.ndarray:
         raise Reject("missing_file", path.name) from None
     except Reject:
         raise
-    except Exception as error:  # numpy raises whatever a damaged header leads it to
-        words = " ".join(f"{path.name}: not a whole .npy file ({error})".split())
+    except Exception as error:  # a damaged header can make numpy raise anything
+        words = " ".join(f"{path.name}: not a complete .npy file ({error})".split())
         raise Reject("unreadable", words[:300]) from None
 
 
 def read_row(path: Path, row: str) -> np.ndarray:
-    """One row of an array in a pickle, by the keys that lead to it and its number."""
+    """One row of an array in a pickle, given as "key/.../row number"."""
     try:
         status = path.stat()
         value = opened(path, status.st_size, status.st_mtime_ns)
@@ -174,11 +174,11 @@ def read_row(path: Path, row: str) -> np.ndarray:
         if isinstance(value, np.ndarray):
             return value[int(number)]
     except (KeyError, IndexError, TypeError):
-        pass  # the file is not the one that was scanned
+        pass  # the file changed since it was scanned
     raise Reject("unreadable", f"{path.name} has no row {row}")
 
 
 @functools.lru_cache(maxsize=1)
 def opened(path: Path, size: int, changed: int) -> Any:
-    """The content of a pickle, kept for the next sample; another one takes its place."""
+    """The content of a pickle; only the last one is cached."""
     return load(path)

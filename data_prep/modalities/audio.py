@@ -1,8 +1,8 @@
 """Audio: the log spectrogram of an audio track.
 
-There are two forms, both from public code: "stft" is the natural logarithm of a short-time Fourier
-transform's magnitude (OGM-GE, ARL, LFM), "fbank" a Kaldi log-mel filter bank (the official MIDAS
-release, and the script behind BalanceBenchmark's Kinetics-Sounds files).
+There are two features, both from public code: "stft" is the natural logarithm of the magnitude of a
+short-time Fourier transform (OGM-GE, ARL, LFM), "fbank" a Kaldi log-mel filter bank (the official
+MIDAS release, and the script that made BalanceBenchmark's Kinetics-Sounds files).
 """
 
 import json
@@ -16,11 +16,11 @@ import numpy as np
 from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
 from data_prep.reasons import Reject
 
-if TYPE_CHECKING:  # torch takes a second and a half to import: only an extraction waits for it
+if TYPE_CHECKING:  # torch takes 1.5 s to import, so only extraction imports it
     import torch
 
-CLIPPED = 0.01  # share of samples beyond full scale, as of floats in 16-bit units; our choice
-MARGIN = 0.25  # seconds decoded beyond those stored, for the resampling filter's width
+CLIPPED = 0.01  # share of samples beyond full scale, as in floats in 16-bit units; our choice
+MARGIN = 0.25  # extra seconds decoded for the width of the resampling filter
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Audio(Modality):
 
     "stft": mono wave, tiled and cut to `seconds`, clipped to [-1, 1]; periodic Hann window of
     `n_fft`, centred, zero padding; ln(|S| + 1e-7).
-    "fbank": Kaldi log-mel filter bank of the first `seconds`, mean removed, 25 ms windows each
-    10 ms, zero-padded or cut at `frames` (before any normalisation, as in the official release).
+    "fbank": Kaldi log-mel filter bank of the first `seconds`, mean removed, 25 ms windows every
+    10 ms, zero-padded or cut to `frames` (before any normalisation, as in the official release).
 
-    The model sees `window` columns of it (all where None): training draws their start, evaluation
-    takes the centre.
+    The model sees `window` columns of it (None: all), at a random start in training and at the
+    centre in evaluation.
     """
 
     feature: str = "stft"
@@ -65,12 +65,12 @@ class Audio(Modality):
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
         """The spectrogram, float16 [F, T] = `shape`, of the one file in `paths`.
 
-        Flags: "truncated" (parts do not decode), "silent", "one_channel" (only the loudest is used:
-        the channels cancel each other), "other_track" (the first one is silent), "shifted" (the
-        track starts more than 0.1 s before or after the video: it is cut, or preceded by silence),
-        "cut" (0.25 s or more follow), "clipped" (more than 1 % of the samples exceed full scale),
-        "no_audio" (silence replaces a missing track). `duration_s` is at most `seconds`.
-        Raises `Reject`: "silent" (with `drop_silent`), and the reasons of `sound.read`.
+        Flags: "truncated" (parts do not decode), "silent", "one_channel" (only the loudest channel
+        is used because the channels cancel out), "other_track" (the first track is silent),
+        "shifted" (the track starts over 0.1 s before or after the video, so it is cut or padded
+        with silence), "cut" (it is at least 0.25 s longer), "clipped" (more than 1 % of the samples
+        exceed full scale), "no_audio" (silence replaces a missing track). `duration_s` is at most
+        `seconds`. Raises `Reject`: "silent" (with `drop_silent`), and the reasons of `sound.read`.
         """
         import torch
 
@@ -93,7 +93,7 @@ class Audio(Modality):
         if silent and self.drop_silent:
             raise Reject("silent", ", ".join(path.name for path in paths))
         low, high = wave.aminmax()
-        beyond = max(-low, high) > 1  # rarely: the share takes longer to find
+        beyond = max(-low, high) > 1  # rare, and cheaper to check than the share of samples
         found = {
             "truncated": not sound.complete,
             "cut": sound.wave.shape[1] >= int((self.seconds + MARGIN) * sound.rate),
@@ -110,7 +110,7 @@ class Audio(Modality):
     def spectrogram(self, wave: "torch.Tensor") -> "torch.Tensor":
         """float32 [F, T] of a mono wave [n] at `sample_rate`.
 
-        A short wave is tiled for "stft"; its filter bank is padded instead.
+        A short wave is tiled for "stft"; for "fbank" the features are padded instead.
         """
         from data_prep.modalities import sound as sounds
 
@@ -121,7 +121,7 @@ class Audio(Modality):
         return sounds.log_stft(wave, self.n_fft, self.hop)
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
-        """float16 [1, F, T]: the whole spectrogram, or `window` columns of it."""
+        """float16 [1, F, T]: the full spectrogram, or `window` columns of it."""
         values = np.frombuffer(stored, dtype=np.float16).reshape(1, *self.shape)
         if self.window is None or self.window >= values.shape[2]:
             return values

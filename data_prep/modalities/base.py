@@ -1,7 +1,7 @@
-"""What every modality does: the methods that the rest of the project calls, with their defaults.
+"""The interface of all modalities, with default implementations.
 
-A modality is a frozen dataclass in a file of its own. Its fields are its settings: those that
-decide the stored bytes, and those declared with `view`, which only decide how the model sees them.
+A modality is a frozen dataclass in its own module. Its fields are its settings: some determine the
+stored bytes, and those declared with `view` only determine how the model sees them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:  # --help must not wait for these modules
 
 
 def view(default: Any) -> Any:
-    """A field that does not affect the stored bytes: it is not part of the spec and its hash."""
+    """A field that does not affect the stored bytes and so is not part of the spec and its hash."""
     return field(default=default, metadata={"view": True})
 
 
 @dataclass
 class Extracted:
-    """What the extraction of one modality of one sample gives.
+    """The result of extracting one modality of one sample.
 
     `payload`: the stored bytes, or a list of them. `flags`: remarks for the manifest. `duration_s`:
     seconds found in the file, 0 for data without time. `n_frames`: frames, tokens or vectors found
-    (0 for audio). `found`: False if the payload only stands in for missing data. `used`: the index
-    of the file it was read from.
+    (0 for audio). `found`: False if the payload is a placeholder for missing data. `used`: the
+    index of the file it was read from.
     """
 
     payload: bytes | list[bytes]
@@ -43,11 +43,11 @@ class Extracted:
 
 
 class Draw(NamedTuple):
-    """What decides the input made of a stored sample, beside the modality's settings.
+    """What determines the model input of a stored sample, besides the modality's settings.
 
-    `size`: side of pictures in pixels. `rng`: draws the augmentation; None gives the deterministic
-    view of evaluation. `flip`: whether this sample is mirrored. `vocabulary`: the vocab.txt for
-    texts that are stored as texts.
+    `size`: side of images in pixels. `rng`: used for augmentation; None gives the deterministic
+    evaluation transform. `flip`: whether this sample is mirrored. `vocabulary`: the vocab.txt for
+    texts that are stored untokenized.
     """
 
     size: int = 224
@@ -58,16 +58,16 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Modality:
-    """The base of all modalities, with the defaults of most.
+    """The base class of all modalities.
 
-    `inline`: whether a dataset's lists hold the content itself, as they do for texts.
+    `inline`: whether the dataset's lists contain the data themselves, as for texts.
     """
 
     inline: ClassVar[bool] = False
 
     @property
     def normalise(self) -> Any:
-        """(mean, deviation) of the input layer, "train" to measure them, "imagenet", or "none"."""
+        """(mean, std) of the input layer, "train" to measure them, "imagenet", or "none"."""
         return None
 
     @property
@@ -77,50 +77,50 @@ class Modality:
 
     @property
     def built_vocabulary(self) -> bool:
-        """Whether texts are stored, which a vocabulary of a split's training part makes tokens."""
+        """Whether texts are stored and tokenized with a vocabulary from the training part."""
         return False
 
     def stored_settings(self) -> dict[str, Any]:
-        """The fields that decide the stored bytes."""
+        """The fields that affect the stored bytes."""
         return {f.name: getattr(self, f.name) for f in fields(self) if "view" not in f.metadata}
 
     def with_view_of(self, other: Modality) -> Modality:
-        """The same stored form, seen by the model as `other` is."""
+        """The same stored form with the `view` fields of `other`."""
         names = [f.name for f in fields(self) if "view" in f.metadata]
         return replace(self, **{name: getattr(other, name) for name in names})
 
-    # From a row of an own csv ---------------------------------------------------------------------
+    # From a row of a user's csv -------------------------------------------------------------------
 
     def columns(self, name: str) -> list[str]:
-        """The columns of an own csv that hold the modality `name`."""
+        """The columns of a user's csv for the modality `name`."""
         return [name]
 
     def from_row(self, name: str, row: dict[str, str]) -> tuple[list[str], Any]:
-        """(paths, inline) of a row: see `Candidate`. Raises `ValueError` with what is wrong."""
+        """(paths, inline) of a row: see `Candidate`. Raises `ValueError` with the problem."""
         return [row[name]], None
 
     # From a raw file to stored bytes --------------------------------------------------------------
 
     def check(self) -> None:
-        """Raises `UsageError` where this machine cannot extract the modality."""
+        """Raises `UsageError` if this machine cannot extract the modality."""
 
     def prepare_folder(self, folder: Path, settings: Any) -> None:
-        """Puts what all samples share into the prepared folder, before the first is extracted."""
+        """Writes files shared by all samples to the prepared folder, before any extraction."""
 
     def is_one_source(self, paths: Sequence[Path]) -> bool:
-        """Whether all paths together hold the sample; else each is an alternative to the others."""
+        """Whether all paths together form the sample; else they are alternatives."""
         return len(paths) < 2
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
         """The stored form of a sample; raises `Reject`.
 
-        `paths`: the files that hold it, one unless `is_one_source`. `inline`: what the dataset's
-        lists say of it beside the files. `folder`: the prepared folder.
+        `paths`: the files of the sample, one unless `is_one_source`. `inline`: its data from the
+        dataset's lists. `folder`: the prepared folder.
         """
         raise NotImplementedError
 
     def strict(self) -> Modality:
-        """The same modality without stand-ins: what cannot be read is rejected."""
+        """The same modality without placeholders: unreadable data are rejected."""
         without: dict[str, Any] = {"missing": "reject"}
         return replace(self, **without) if hasattr(self, "missing") else self
 
@@ -131,7 +131,7 @@ class Modality:
         return pa.list_(pa.binary()), {"codec": getattr(self, "codec", "")}
 
     def check_together(self, name: str, samples: Iterable[tuple[str, Any]]) -> None:
-        """Raises `UsageError` where the (id, stored form) of all samples do not fit together."""
+        """Raises `UsageError` if the samples, (id, stored form), do not fit together."""
 
     # From stored bytes to the model's input -------------------------------------------------------
 
@@ -144,31 +144,31 @@ class Modality:
         return batch
 
     def width(self, made: np.ndarray) -> int | None:
-        """What of an input's shape the encoder was built for, where no setting says it."""
+        """The input size that the encoder is built for, if no setting determines it."""
         return None
 
     def stream(self) -> dict[str, Any]:
-        """What the model must know to build the encoder (`models.build.Stream`): RGB pictures."""
+        """What the model needs to build the encoder (`models.build.Stream`): RGB images."""
         return {"kind": self.kind, "channels": 3}
 
     def values(self, batch: Tensor) -> tuple[Tensor, tuple[int, ...], int]:
-        """The numbers of a batch that normalisation is measured on.
+        """The values of a batch from which normalisation statistics are measured.
 
-        Returns (values, the axes over which one mean is taken, the number of means): of pictures
-        [B, T, C, H, W] those scaled to [0, 1], with one mean for each channel.
+        Returns (values, axes to reduce, number of means). For images [B, T, C, H, W]: scaled to
+        [0, 1], one mean per channel.
         """
         return batch / 255, (0, 1, 3, 4), batch.shape[2]
 
 
 def the_file(paths: Sequence[Path], absent: str) -> Path:
-    """The one file of `paths`; raises `Reject` with the reason `absent` where there is none."""
+    """The only file in `paths`; raises `Reject` with the reason `absent` if there is none."""
     if not paths:
-        raise Reject(absent, "no file holds this modality")
+        raise Reject(absent, "no file for this modality")
     (path,) = paths
     return path
 
 
 def last_used(used: Any) -> int:
-    """One more than the last place of a vector that is used, and at least 1."""
+    """One more than the last nonzero index of a vector, at least 1."""
     places = used.nonzero()[0]
     return int(places[-1]) + 1 if len(places) else 1

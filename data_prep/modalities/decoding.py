@@ -1,7 +1,7 @@
-"""Frames of a video file: picked by presentation time, scaled, turned upright.
+"""Reads frames of a video file: selected by presentation time, scaled, turned upright.
 
-A damaged file is first decoded as a whole to see which frames it has. Its frames, and those of
-packets that hold several, are then picked by number, since their times may be out of order.
+A damaged file is first decoded completely to find out which frames it has. Its frames, and frames
+packed several to a packet, are then selected by number, since their times may be out of order.
 """
 
 import threading
@@ -24,31 +24,31 @@ from data_prep.reasons import Reject
 if TYPE_CHECKING:
     from data_prep.modalities.video import Video
 
-REORDERING = 32  # frames read beyond the last wanted time; H.264 and HEVC reorder within 16
-ENOUGH = 3.0  # seconds that must decode of a damaged clip to keep it; our choice
+REORDERING = 32  # frames read past the last wanted time; H.264 and HEVC reorder within 16
+ENOUGH = 3.0  # seconds of a damaged clip that must decode to keep it; our choice
 _THREAD = threading.local()
 
-# Gives the numbers of the wanted frames, from the times of all, their unit, and the duration.
+# Returns the numbers of the wanted frames, given the times of all frames, their unit, the duration.
 Choice = Callable[[Sequence[int], Fraction, Fraction], list[int]]
 
 
 class Clip(NamedTuple):
-    """What is read of a video file."""
+    """The frames read from a video file."""
 
-    images: dict[int, np.ndarray]  # uint8 [H, W, 3] RGB by number
-    wanted: list[int]  # the chosen numbers in order
+    images: dict[int, np.ndarray]  # uint8 [H, W, 3] RGB by frame number
+    wanted: list[int]  # the chosen frame numbers in order
     flags: tuple[str, ...]
-    duration: float  # seconds of the whole clip
-    found: int  # frames of the whole clip
+    duration: float  # seconds of the full clip
+    found: int  # frames of the full clip
 
 
 def middles(length: Fraction | int, count: int) -> list[Fraction]:
-    """The middles of `count` equal parts of a length."""
+    """The midpoints of `count` equal segments of a length."""
     return [Fraction(length) * (2 * j + 1) / (2 * count) for j in range(count)]
 
 
 def shown_at(times: Sequence[int], tick: Fraction, seconds: Sequence[Fraction]) -> list[int]:
-    """For each of `seconds` the number of the latest of `times` that is not after it."""
+    """For each of `seconds`, the index of the latest of `times` that is not after it."""
     return [bisect_right(times, times[0] + second / tick) - 1 for second in seconds]
 
 
@@ -59,10 +59,10 @@ def choose(
     tick: Fraction,
     duration: Fraction,
 ) -> list[int]:
-    """The numbers of the frames that `spec` wants, ascending, at least one.
+    """The numbers of the frames selected by `spec`, ascending, at least one.
 
-    `window` is the (start, end) of an event. Raises `Reject` where the clip ends before it, or has
-    too few frames.
+    `window` is the (start, end) of an event. Raises `Reject` if the clip ends before it or has too
+    few frames.
     """
     if len(times) < (1 if spec.missing == "fill" else spec.min_decoded):
         raise Reject("few_frames", f"{len(times)} frames")
@@ -85,10 +85,10 @@ def choose(
 def read_clip(
     path: Path, choice: Choice, spec: "Video", limit: float, by_number: bool = False
 ) -> Clip:
-    """The frames that `choice` wants of a file, scaled as `spec` says.
+    """The frames of a file selected by `choice`, scaled according to `spec`.
 
-    Of a damaged file those of the first `limit` seconds. `by_number`: decode from the start and
-    count, even where the times of the packets say which are needed. Raises `Reject`.
+    A damaged file is read up to `limit` seconds. `by_number`: decode from the start and count
+    frames instead of relying on packet times. Raises `Reject`.
     """
     track = load_track(path)
     if track.complete:
@@ -113,15 +113,15 @@ def read_clip(
     try:
         images = _by_number(path, wanted, spec, losses=[])
     except Unexpected:
-        raise Reject("truncated", f"{detail}, not the same twice") from None
+        raise Reject("truncated", f"{detail}, differently each time") from None
     return Clip(images, wanted, ("truncated",) * damaged, float(duration), len(times))
 
 
 def _by_time(path: Path, track: Track, wanted: list[int], spec: "Video") -> dict[int, np.ndarray]:
-    """The rendered frames of the wanted numbers, decoding no more than they need.
+    """The rendered frames of the wanted numbers, decoding no more than necessary.
 
-    Decoding starts at the keyframe before a wanted frame, unless the decoder is past it already. A
-    time that no frame has shows the frame before it, unless the decoder may have left that out.
+    Decoding starts at the keyframe before a wanted frame, unless the decoder is already past it. A
+    time without a frame gives the frame before it, unless the decoder may have skipped that one.
     """
     images, held, packet = {}, None, -1
     with open_container(path) as container:
@@ -138,22 +138,22 @@ def _by_time(path: Path, track: Track, wanted: list[int], spec: "Video") -> dict
                     continue
                 if time > target:
                     if held is None or decoding.skips:
-                        raise Unexpected("a frame does not appear")
-                    decoding.ready.appendleft((time, frame))  # the next wanted one may be it
+                        raise Unexpected("a frame is missing")
+                    decoding.ready.appendleft((time, frame))  # it may be the next wanted one
                     frame = held
                 images[n], held = render(frame, spec), frame
                 break
             else:
-                raise Unexpected("a frame does not appear")
+                raise Unexpected("a frame is missing")
     return images
 
 
 def _by_number(
     path: Path, wanted: list[int], spec: "Video", losses: list[str] | None = None
 ) -> dict[int, np.ndarray]:
-    """The rendered frames of the wanted numbers in the decoder's order, from a full decoding.
+    """The rendered frames of the wanted numbers, counted in decoder order from the start.
 
-    Without `losses`, a decoding error raises `Unexpected`, as does a frame that is not there.
+    Raises `Unexpected` if a frame is missing or, without `losses`, on a decoding error.
     """
     images, last = {}, max(wanted)
     with open_container(path) as container:
@@ -162,13 +162,13 @@ def _by_number(
                 images[n] = render(frame, spec)
             if n == last:
                 return images
-    raise Unexpected("a frame does not appear")
+    raise Unexpected("a frame is missing")
 
 
 def _survey(path: Path, track: Track, limit: float) -> tuple[list[int], bool]:
-    """The times of the frames that decode, ascending, and whether the file is damaged.
+    """The times of the decodable frames, ascending, and whether the file is damaged.
 
-    It stops `REORDERING` frames after the first `limit` seconds.
+    Stops `REORDERING` frames after the first `limit` seconds.
     """
     times: list[int] = []
     losses: list[str] = []
@@ -185,19 +185,19 @@ def _survey(path: Path, track: Track, limit: float) -> tuple[list[int], bool]:
 def render(frame: av.VideoFrame, spec: "Video") -> np.ndarray:
     """A frame as stored: RGB uint8 [H, W, 3], scaled down and turned upright."""
     if not hasattr(_THREAD, "converter"):
-        # One for each thread, as FFmpeg's scaler is not thread-safe; kept from frame to frame, as
-        # setting one up takes longer than converting a frame.
+        # One per thread, because FFmpeg's scaler is not thread-safe. It is reused, because creating
+        # one takes longer than converting a frame.
         _THREAD.converter = VideoReformatter()
     try:
         picture = _THREAD.converter.reformat(frame, format="rgb24", threads=1)
     except av.error.FFmpegError as error:
-        what = f"no way from {frame.format.name} to RGB ({error.strerror})"
+        what = f"cannot convert {frame.format.name} to RGB ({error.strerror})"
         raise Reject("unreadable", what) from None
     return np.ascontiguousarray(upright(scale(picture.to_ndarray(), spec), frame))
 
 
 def scale(image: np.ndarray, spec: "Video") -> np.ndarray:
-    """[H, W, 3] area-resized to the spec's square or short side; never up to a short side."""
+    """[H, W, 3] area-resized to the spec's square or short side; a short side is never enlarged."""
     if spec.square:
         return cv2.resize(image, (spec.square, spec.square), interpolation=cv2.INTER_AREA)
     return shrink(image, spec.short_side or max(image.shape))
@@ -206,7 +206,7 @@ def scale(image: np.ndarray, spec: "Video") -> np.ndarray:
 def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """Applies the display matrix (quarter turns and mirroring) that phones write into a file.
 
-    It maps (x, y) to (a x + c y, b x + d y), in the order a, b, u, c, d, v of 32-bit numbers.
+    It maps (x, y) to (a x + c y, b x + d y); its 32-bit numbers start with a, b, u, c, d, v.
     """
     side: Any = frame.side_data.get("DISPLAYMATRIX")
     if side is None:

@@ -1,11 +1,11 @@
 """Optical flow between consecutive frames, quantised and stored as two greyscale JPEGs per pair.
 
-u (to the right) and v (downwards), in pixels per frame at the clip's own frame rate, are clipped to
-+-20 pixels and mapped linearly to 0..255, with no motion at 128: the form of the precomputed TV-L1
-set of UCF-101, and of the official MIDAS release, which are read unchanged (`folders.py`).
+u (to the right) and v (downwards), in pixels per frame at the clip's native frame rate, are clipped
+to +-20 pixels and mapped linearly to 0..255, with no motion at 128. The precomputed TV-L1 flow of
+UCF-101 and the official MIDAS release have this format and are read unchanged (`folders.py`).
 
-The bytes do not depend on the number of threads; between kinds of processors, OpenCV's vector code
-may differ in the last bit.
+The bytes do not depend on the number of threads, but OpenCV's vector code may differ in the last
+bit between processor types.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,24 +29,24 @@ from data_prep.reasons import Reject
 Solver = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 ALGORITHMS = ("dis", "farneback", "tvl1")
-# Scale of the pyramid, levels, window, iterations, neighbourhood, its sigma, flags: the values of
-# OpenCV's sample code, which public scripts use too.
+# Pyramid scale, levels, window, iterations, neighbourhood, its sigma, flags: the values of OpenCV's
+# sample code, which public scripts use too.
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 # UCF-101's frames are 320 x 240. Larger ones are scaled down to this shorter side, so that a bound
-# in pixels keeps its meaning; smaller ones are never scaled up. Our choice.
+# in pixels means the same; smaller ones are not scaled. Our choice.
 SCALED = Video(short_side=240)
-SMALLEST = 16  # pixels of a side: DIS of OpenCV 5.0 crashes on frames of 8 to 15 rows
+SMALLEST = 16  # minimum side in pixels: DIS in OpenCV 5.0 crashes on frames of 8 to 15 rows
 
 
 @dataclass(frozen=True)
 class Flow(Modality):
-    """Stored optical flow between consecutive frames: u and v as pictures.
+    """Stored optical flow between consecutive frames: u and v as images.
 
     At each of `positions`, shown at (j + 0.5) / positions of the duration, `stack` consecutive
-    pairs of frames give `stack` pictures of u and of v: 8-bit grey, flow clipped to +-bound pixels
+    pairs of frames give `stack` images of u and of v: 8-bit grey, flow clipped to +-bound pixels
     and mapped linearly to 0..255, so that no motion is 128. Order: u1, v1, u2, v2, ...
 
-    The model sees the flow at `frames` of the positions; `augment` and `choice` as for a video.
+    The model sees the flow at `frames` of the positions; `augment` and `choice` as in `Video`.
     """
 
     algorithm: str = "dis"  # or "farneback", "tvl1", "precomputed"
@@ -54,20 +54,20 @@ class Flow(Modality):
     stack: int = 1
     bound: float = 20.0
     quality: int = 95
-    min_decoded: int = 4  # fewer frames in the file: few_frames
-    of_folder: int = 0  # most positions of folders of u and v in place of a video; 0: none is read
+    min_decoded: int = 4  # fewer frames in the file are rejected as few_frames
+    of_folder: int = 0  # maximum positions from folders of u and v; 0: folders are not read
     frames: int = view(3)
     augment: str = view("flip")
     choice: str = view("segments")
     normalise: str | tuple[list[float], list[float]] = view("none")
 
     def check(self) -> None:
-        """Raises `UsageError` where OpenCV here cannot compute it."""
+        """Raises `UsageError` if the installed OpenCV lacks the algorithm."""
         if self.algorithm != "precomputed":
             solver(self.algorithm)
 
     def from_row(self, name: str, row: dict[str, str]) -> tuple[list[str], Any]:
-        """A video; of precomputed flow, the folders of u and of v, joined by ";"."""
+        """A video, or for precomputed flow the folders of u and v, separated by ";"."""
         cell = row[name]
         two = self.algorithm == "precomputed" or bool(self.of_folder) and ";" in cell
         paths = cell.split(";") if two else [cell]
@@ -76,18 +76,18 @@ class Flow(Modality):
         return paths, None
 
     def is_one_source(self, paths: Sequence[Path]) -> bool:
-        """The folders of u and v of precomputed flow belong together."""
+        """True for precomputed flow, whose folders of u and v belong together."""
         pair = self.algorithm == "precomputed" or bool(self.of_folder and paths[0].is_dir())
         return len(paths) < 2 or pair
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
         """The flow of the one file in `paths`, or of the folders of u and v, in order of time.
 
-        Flags: "truncated" (a part of the clip does not decode, and at least 3 s or half of it do),
-        "unpaired_flow" (precomputed pictures without a partner, left out), "precomputed_flow"
-        (read, where another algorithm would have computed it).
+        Flags: "truncated" (only part of the clip decodes, but at least 3 s or half of it),
+        "unpaired_flow" (precomputed images without a partner were left out), "precomputed_flow"
+        (flow was read from folders although `algorithm` would compute it).
         Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file",
-        "no_flow", "bad_values", "bad_image"; and `UsageError` where the algorithm is not there.
+        "no_flow", "bad_values", "bad_image"; and `UsageError` if the algorithm is not available.
         """
         folders = self.of_folder and len(paths) == 2 and paths[0].is_dir()
         if self.algorithm == "precomputed" or folders:
@@ -96,15 +96,14 @@ class Flow(Modality):
         return Extracted(compute(clip, self), clip.flags, clip.duration, clip.found, True)
 
     def check_count(self, name: str, frames: int) -> None:
-        """Raises `Reject` ("few_frames") for a clip that is too short."""
+        """Raises `Reject` ("few_frames") if a clip is too short."""
         if frames < max(self.min_decoded, self.stack + 1):
             raise Reject("few_frames", f"{name}: {frames} frames")
 
     def read_frames(self, path: Path) -> Clip:
-        """At each position of a clip the frame shown there and the next `stack` ones.
+        """At each position of a clip, the frame shown there and the next `stack` ones.
 
-        Where too few follow, at the end of a clip, the position moves to the last frame that has
-        them.
+        Near the end of a clip, the position moves back to the last frame with enough successors.
         """
 
         def choice(times: Sequence[int], tick: Fraction, duration: Fraction) -> list[int]:
@@ -112,16 +111,16 @@ class Flow(Modality):
             starts = shown_at(times[: -self.stack], tick, middles(duration, self.positions))
             return [start + k for start in starts for k in range(self.stack + 1)]
 
-        # By number, as many clips of UCF-101 pack two frames into one packet (DivX's "packed
-        # B-frames"), so that their order is right and their times are not. What remains of a
-        # damaged clip is found as for a video, so that a clip keeps both modalities or neither.
+        # By number, since many clips of UCF-101 pack two frames into one packet (DivX's "packed
+        # B-frames"): their order is right but their times are wrong. Damaged clips are handled as
+        # in `Video`, so that a clip keeps both modalities or neither.
         return read_clip(path, choice, SCALED, float("inf"), by_number=True)
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """uint8 [T, 2 * stack, size, size]: u and v at the chosen positions, u1, v1, u2, v2, ...
 
-        A mirrored picture moves the other way: u becomes 255 - u, but where pictures are mirrored
-        apart (as in the official release).
+        Mirroring reverses horizontal motion: u becomes 255 - u, except if images are mirrored
+        independently (as in the official release).
         """
         channels = 2 * self.stack
         chosen = choose_frames(len(stored) // channels, self.frames, draw.rng, self.choice)
@@ -140,19 +139,19 @@ class Flow(Modality):
         return {"kind": "flow", "channels": 2 * self.stack}
 
     def values(self, batch: Any) -> tuple[Any, tuple[int, ...], int]:
-        """[B, T, C, H, W] scaled to [0, 1]: one mean, for u and v share a scale."""
+        """[B, T, C, H, W] scaled to [0, 1]: one mean, since u and v share a scale."""
         return batch / 255, (0, 1, 2, 3, 4), 1
 
 
 def quantise(flow: np.ndarray, bound: float) -> np.ndarray:
-    """Pixels of motion as uint8 of the same shape: q = round((clip(f) + b) * 255 / (2 b))."""
+    """Motion in pixels as uint8 of the same shape: q = round((clip(f) + b) * 255 / (2 b))."""
     return np.rint((np.clip(flow / bound, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
 
 
 def solver(name: str) -> Solver:
-    """The function from a grey uint8 [H, W] and the next one to float32 [H, W, 2], u and v.
+    """The function from two consecutive grey uint8 [H, W] frames to (u, v) float32 [H, W, 2].
 
-    Raises `UsageError` where this machine has no algorithm of that name.
+    Raises `UsageError` if the algorithm is unknown or not installed.
     """
     modules: Any = cv2
     if name not in ALGORITHMS:
@@ -165,20 +164,20 @@ def solver(name: str) -> Solver:
         method = modules.optflow.DualTVL1OpticalFlow_create()
     else:
         raise UsageError(
-            "--flow_algo tvl1 needs OpenCV's contrib modules, and this OpenCV has none: pip"
+            "--flow_algo tvl1 needs OpenCV's contrib modules, which are not installed: pip"
             " uninstall opencv-python opencv-python-headless, then pip install"
-            " opencv-contrib-python-headless; or take --flow_algo dis"
+            " opencv-contrib-python-headless; or use --flow_algo dis"
         )
     return lambda first, second: method.calc(first, second, None)
 
 
 def compute(clip: Clip, spec: "Flow") -> list[bytes]:
-    """The stored pictures of all positions, u1, v1, u2, v2, ...; a pair is computed once.
+    """The stored images of all positions, u1, v1, u2, v2, ...; each pair is computed once.
 
-    Raises `Reject`: "no_flow" for frames of a few pixels, "bad_values".
+    Raises `Reject`: "no_flow" for frames smaller than `SMALLEST`, "bad_values".
     """
     grey = {n: cv2.cvtColor(clip.images[n], cv2.COLOR_RGB2GRAY) for n in sorted(clip.images)}
-    height, width = next(iter(grey.values())).shape  # of all: a stream may change its size
+    height, width = next(iter(grey.values())).shape  # for all frames: a stream may change its size
     if min(height, width) < SMALLEST:
         raise Reject("no_flow", f"frames of {width} x {height}, smaller than {SMALLEST} pixels")
     for n, image in grey.items():

@@ -1,11 +1,11 @@
-"""Folders of pictures in place of a video: its frames, or its precomputed optical flow.
+"""Folders of images instead of a video: its frames, or its precomputed optical flow.
 
-Trees made for the official MIDAS release hold the frames of a clip as pictures of any names, in the
-order of the sorted names. There is no time in it: all of them are stored, or evenly spread ones
-where they are too many.
+Trees made for the official MIDAS release contain the frames of a clip as images with any names,
+ordered by name. They have no timestamps: all images are stored, or evenly spaced ones if there are
+too many.
 
-Flow has a folder of u and one of v. Picture n of N - 1 is the motion from frame n to n + 1 of N,
-counted from 1. Frame rate and bound are those of whoever made the set; files of other names are
+Flow has one folder for u and one for v. Of N frames, image n of N - 1 is the motion from frame n to
+n + 1, counted from 1. Frame rate and bound are those of the source. Files with other names are
 ignored.
 """
 
@@ -30,25 +30,24 @@ if TYPE_CHECKING:
     from data_prep.modalities.flow import Flow
     from data_prep.modalities.video import Video
 
-LARGEST_KEPT = 1 << 22  # bytes of a picture that is stored as it is; a real one has some 20,000
-# Six digits in the shared set, five in the official MIDAS release.
+LARGEST_KEPT = 1 << 22  # maximum bytes of an image stored unchanged; a real one has about 20,000
+# Six digits in the public precomputed flow, five in the official MIDAS release.
 PICTURE = re.compile(r"frame(\d{5,6})\.jpg", re.ASCII | re.IGNORECASE)
-FEWEST = 2  # pictures in a folder for the official release, whose loader needs two
+FEWEST = 2  # images in a folder; the official release's loader needs two
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """`wanted` of `count` places, ascending: the middles of `wanted` equal segments."""
+    """`wanted` of `count` indices, ascending: the midpoints of `wanted` equal segments."""
     return [int(middle) for middle in middles(count, wanted)]
 
 
 def read_folder(folder: Path, spec: "Video") -> tuple[list[bytes], tuple[str, ...], int]:
-    """The stored frames of a folder, all of one size, their flags, and the number of pictures.
+    """The stored frames of a folder, all of one size, their flags, and the number of images.
 
-    Stored are the first `first`, or `positions` evenly spread ones, where the spec sets such a
-    number; else all of them, or `of_folder` evenly spread ones where there are more than that. A
-    JPEG whose shorter side is not above the spec's is stored as it is. Files that are no pictures
-    are passed over as if they were not there, with the flag "bad_frames". Raises `Reject`:
-    "few_frames", "lfs_pointer".
+    Stores the first `first` or `positions` evenly spaced ones if the spec sets such a number; else
+    all, or `of_folder` evenly spaced ones if there are more. A JPEG that needs no downscaling is
+    stored unchanged. Files that are not images are skipped, with the flag "bad_frames". Raises
+    `Reject`: "few_frames", "lfs_pointer".
     """
     names = sorted(name for name in os.listdir(folder) if not is_ignored(name))
     listed, fault = len(names), ""
@@ -56,7 +55,7 @@ def read_folder(folder: Path, spec: "Video") -> tuple[list[bytes], tuple[str, ..
     while True:
         if len(names) < (1 if spec.missing == "fill" else max(1, spec.min_decoded)):
             of = f" of {listed}, {fault}" if fault else ""
-            raise Reject("few_frames", f"{folder.name}: {len(names)} pictures{of}"[:300])
+            raise Reject("few_frames", f"{folder.name}: {len(names)} images{of}"[:300])
         if spec.first:
             places = list(range(min(len(names), spec.first)))
         else:
@@ -85,7 +84,7 @@ def read_folder(folder: Path, spec: "Video") -> tuple[list[bytes], tuple[str, ..
 
 
 def _read(path: Path, spec: "Video") -> tuple[np.ndarray, bytes | None]:
-    """A picture at its stored size, and the file's bytes where they can be stored as they are."""
+    """An image at its stored size, and the file's bytes if they can be stored unchanged."""
     image, data = _read_listed(path)
     scaled = scale(image, spec)
     plain = scaled is image and spec.codec != "raw" and is_plain_jpeg(data)
@@ -93,21 +92,21 @@ def _read(path: Path, spec: "Video") -> tuple[np.ndarray, bytes | None]:
 
 
 def _read_listed(path: Path) -> tuple[np.ndarray, bytes]:
-    """A picture of a folder and its bytes, b"" of too many; raises `Reject`."""
+    """An image of a folder and its bytes, or b"" if there are too many; raises `Reject`."""
     if is_lfs_pointer(path):
         raise Reject("lfs_pointer", f"{path.parent.name}/{path.name}")
-    if path.exists() and not path.is_file():  # reading a pipe would never end
+    if path.exists() and not path.is_file():  # reading a pipe would block
         raise Reject("unreadable", f"{path.name}: not a file")
     image = read_picture(path, *WHOLE)
     return image, path.read_bytes() if path.stat().st_size <= LARGEST_KEPT else b""
 
 
 def read_precomputed(paths: Sequence[Path], spec: "Flow") -> Extracted:
-    """The pictures of u and v nearest to each position, bytes unchanged.
+    """The images of u and v nearest to each position, bytes unchanged.
 
-    `n_frames` is one more than the number of pairs. With another algorithm than "precomputed", the
-    folders are those of the official release, which uses all pictures: all are stored, or
-    `of_folder` evenly spread ones.
+    `n_frames` is one more than the number of pairs. If the algorithm is not "precomputed", the
+    folders are those of the official release, which uses all images: all are stored, or `of_folder`
+    evenly spaced ones.
     """
     release = spec.algorithm != "precomputed"
     u, v = (_pictures(path) for path in paths)
@@ -117,11 +116,11 @@ def read_precomputed(paths: Sequence[Path], spec: "Flow") -> Extracted:
     if not either:
         raise Reject("no_flow", f"{name}: no frame%06d.jpg or frame%05d.jpg")
     if release and len(both) < FEWEST:
-        raise Reject("few_frames", f"{name}: {len(both)} pictures of u and v")
+        raise Reject("few_frames", f"{name}: {len(both)} images of u and v")
     if not release:
         spec.check_count(name, len(both) + 1)
     if not starts:
-        raise Reject("few_frames", f"{name}: no {spec.stack} pairs of u and v in succession")
+        raise Reject("few_frames", f"{name}: no {spec.stack} consecutive pairs of u and v")
     if release:
         chosen = [starts[k] for k in spread(len(starts), min(len(starts), spec.of_folder))]
     else:
@@ -130,16 +129,16 @@ def read_precomputed(paths: Sequence[Path], spec: "Flow") -> Extracted:
     pairs = [start + k for start in chosen for k in range(spec.stack)]
     stored = {path: _read_flow(path) for n in sorted(set(pairs)) for path in (u[n], v[n])}
     if len({size for _, size in stored.values()}) > 1:
-        raise Reject("bad_image", f"{name}: pictures of different sizes")
+        raise Reject("bad_image", f"{name}: images of different sizes")
     payload = [stored[path][0] for n in pairs for path in (u[n], v[n])]
     flags = ("unpaired_flow",) * (both != either) + ("precomputed_flow",) * release
     return Extracted(payload, flags, 0.0, len(both) + 1, True)
 
 
 def _pictures(folder: Path) -> dict[int, Path]:
-    """number -> picture of a folder; raises `Reject` ("no_flow") where there is none.
+    """Image number -> file of a folder; raises `Reject` ("no_flow") if the folder is missing.
 
-    Of two names with one number the one with six digits counts.
+    If two names have the same number, the one with six digits is used.
     """
     try:
         found = [(PICTURE.fullmatch(path.name), path) for path in sorted(folder.iterdir())]
@@ -149,7 +148,7 @@ def _pictures(folder: Path) -> dict[int, Path]:
 
 
 def _read_flow(path: Path) -> tuple[bytes, tuple[int, ...]]:
-    """A picture's bytes, up to a JPEG's end, and [H, W]; raises `Reject` where it is damaged."""
+    """The bytes of an image, up to a JPEG's end marker, and [H, W]; raises `Reject` if damaged."""
     image, data = _read_listed(path)
     if not data:
         raise Reject("bad_image", f"{path.name}: more than {LARGEST_KEPT} bytes")

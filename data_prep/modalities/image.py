@@ -12,29 +12,29 @@ from data_prep.modalities.pictures import from_jpeg, read_picture, shrink, to_jp
 from data_prep.modalities.views import clip_input
 from data_prep.reasons import Reject
 
-GREY = (124, 116, 104)  # ImageNet's mean colour (0.485, 0.456, 0.406) of 255
-GREY_SIDE = 256  # pixels, of the picture that stands in for a missing one
+GREY = (124, 116, 104)  # ImageNet's mean colour (0.485, 0.456, 0.406) times 255
+GREY_SIDE = 256  # side in pixels of the placeholder for a missing image
 
 
 @dataclass(frozen=True)
 class Image(Modality):
-    """A stored RGB image, a JPEG whose shorter side is at most `short_side`, turned upright.
+    """A stored RGB image: an upright JPEG whose shorter side is at most `short_side`.
 
-    Transparent parts become white; only the first frame of an animation is used.
+    Transparent areas become white; only the first frame of an animation is used.
     """
 
     short_side: int = 256
     quality: int = 90
-    max_pixels: int = 100_000_000  # a header that claims more is refused before decoding
-    missing: str = "reject"  # or "fill": a grey picture, and a flag in the manifest
+    max_pixels: int = 100_000_000  # a header that declares more is rejected before decoding
+    missing: str = "reject"  # or "fill": a grey image, and a flag in the manifest
     augment: str = view("rotate_flip")
     normalise: str | tuple[list[float], list[float]] = view("imagenet")
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
-        """The JPEG of the one file in `paths`; of an animation, its first picture.
+        """The JPEG of the one file in `paths`.
 
-        Flags: with `missing="fill"` "missing_image" for the grey picture that stands in where the
-        file is missing or does not decode. Raises what `read_picture` raises.
+        Flags: "missing_image" for the grey placeholder that `missing="fill"` gives for a missing or
+        undecodable file. Raises what `read_picture` raises.
         """
         flags: tuple[str, ...] = ()
         try:

@@ -1,6 +1,6 @@
-"""Image files: decoded, turned upright, put on white, scaled down; and JPEGs.
+"""Reads image files (decode, turn upright, put on white, scale down) and writes JPEGs.
 
-The content decides the format, not the name. The size in the header is checked before decoding.
+The format is determined by content, not by name. The header's size is checked before decoding.
 """
 
 import contextlib
@@ -22,29 +22,29 @@ import PIL.ImageFile
 
 from data_prep.reasons import Reject
 
-# Pillow's names of the formats that are read; its other decoders are not exposed to web files.
+# Pillow's names of the accepted formats; its other decoders are not exposed to web files.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
-MAX_BYTES = 1 << 29  # an uncompressed picture of 100 million pixels, with alpha, has 400 MB
-MENDED_BYTES = 1 << 26  # of a file that is looked through for what is not picture
+MAX_BYTES = 1 << 29  # an uncompressed image of 100 million pixels with alpha has 400 MB
+MENDED_BYTES = 1 << 26  # maximum size of a file that `mended` tries to repair
 HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-MAX_SIDE = 65500  # pixels of a side, the limit of JPEG encoders
+MAX_SIDE = 65500  # pixels per side, the limit of JPEG encoders
 ORIENTATION = 0x0112  # the EXIF tag
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # how they begin
-NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf")  # of a PNG's chunks
-END = b"\xff\xd9"  # of a JPEG
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # signatures
+NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf")  # PNG chunks to keep
+END = b"\xff\xd9"  # end marker of a JPEG
 FILLING = (b"\x00" * 64, b"\x55" * 64)
-WHOLE = 1 << 16, 1 << 24  # short side and pixels for a picture that is not scaled
+WHOLE = 1 << 16, 1 << 24  # short side and pixels for an image that is not scaled
 
 
 class TooLarge(Reject):
-    """A picture that is larger than allowed, whatever else is wrong with it."""
+    """An image that is larger than allowed; no repair is tried."""
 
 
 @contextlib.contextmanager
 def _strictly(max_pixels: int) -> Iterator[None]:
-    """Pillow's process-wide switches as one picture needs them, and no warnings.
+    """Sets Pillow's process-wide switches for one image and silences warnings.
 
-    A truncated file is an error, and so is twice `max_pixels`: a GIF can grow while it is read.
+    A truncated file is an error, and so is twice `max_pixels`: a GIF can grow during reading.
     """
     before = PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES
     PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, False
@@ -57,10 +57,10 @@ def _strictly(max_pixels: int) -> Iterator[None]:
 
 
 def read_picture(path: Path, short_side: int, max_pixels: int) -> np.ndarray:
-    """RGB uint8 [H, W, 3] of a file, upright, its shorter side at most `short_side`.
+    """RGB uint8 [H, W, 3] of a file, upright, with its shorter side at most `short_side`.
 
-    Raises `Reject`: "missing_file", "unreadable" (no picture at all), "bad_image" (a picture that
-    is cut off, damaged, or of more than `max_pixels`).
+    Raises `Reject`: "missing_file", "unreadable" (not an image), "bad_image" (an image that is
+    truncated, damaged, or larger than `max_pixels`).
     """
     try:
         handle = open(path, "rb")
@@ -90,28 +90,28 @@ def read_picture(path: Path, short_side: int, max_pixels: int) -> np.ndarray:
 def _decode(name: str, handle: BinaryIO, short_side: int, max_pixels: int) -> np.ndarray:
     try:
         with PIL.Image.open(handle, formats=_formats()) as picture:
-            # By the header alone, what would be too much to decode or to store.
+            # Check the header first: the image may be too large to decode or to store.
             width, height = picture.size
             short, long = sorted(picture.size)
             if not 0 < width * height <= max_pixels:
-                what = f"{width} x {height}, and {max_pixels} pixels are allowed"
+                what = f"{width} x {height}, more than {max_pixels} pixels"
                 raise TooLarge("bad_image", f"{name}: {what}")
             if round(long * min(1.0, short_side / short)) > MAX_SIDE:
-                raise TooLarge("bad_image", f"{name}: {width} x {height}, too long a strip")
+                raise TooLarge("bad_image", f"{name}: {width} x {height}, too elongated")
             picture.load()
             orientation = _orientation(picture)
             image = on_white(picture)
-    except PIL.UnidentifiedImageError:  # its text holds the path
+    except PIL.UnidentifiedImageError:  # its message contains the path
         handle.seek(4)
         head = handle.read(8)
         if head[:4] == b"ftyp" and head[4:] in HEIC:
-            what = "a HEIC picture: `pip install pillow-heif` reads it"
+            what = "a HEIC image: run `pip install pillow-heif` to read it"
         else:
-            what = f"none of {', '.join(_formats())}"
+            what = f"not in the formats {', '.join(_formats())}"
         raise Reject("unreadable", f"{name}: {what}") from None
-    except (Reject, MemoryError):  # the latter is about this machine, not the file
+    except (Reject, MemoryError):  # MemoryError is a problem of this machine, not of the file
         raise
-    except Exception as error:  # a decoder raises whatever hostile bytes lead it to
+    except Exception as error:  # hostile bytes can make a decoder raise anything
         raise Reject("bad_image", f"{name}: {type(error).__name__}: {error}"[:300]) from None
     image = shrink(image, short_side)
     if orientation in (5, 6, 7, 8):
@@ -122,10 +122,10 @@ def _decode(name: str, handle: BinaryIO, short_side: int, max_pixels: int) -> np
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """What can be read here: AVIF where Pillow was built with it, HEIC with pillow-heif."""
+    """The readable formats: AVIF if Pillow was built with it, HEIC with pillow-heif."""
     found = FORMATS + (("AVIF",) if PIL.features.check("avif") else ())
     try:
-        from pillow_heif import register_heif_opener  # not above: it may be absent
+        from pillow_heif import register_heif_opener  # optional dependency
     except ImportError:
         return found
     register_heif_opener()
@@ -133,7 +133,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _orientation(picture: PIL.Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none: damaged EXIF data are no damaged picture."""
+    """The EXIF orientation, 1 if missing or damaged: bad EXIF data do not reject an image."""
     try:
         return int(picture.getexif().get(ORIENTATION, 1))
     except Exception:
@@ -141,10 +141,10 @@ def _orientation(picture: PIL.Image.Image) -> int:
 
 
 def mended(data: bytes) -> bytes | None:
-    """A file that does not decode, without what does not belong to the image; None if all does.
+    """Repairs a file that does not decode; None if there is nothing to repair.
 
-    Left out are large or damaged text chunks and colour profiles of a PNG, and line ends before the
-    file; a missing end marker of a JPEG is added.
+    Removes leading line breaks, and large or damaged text chunks and colour profiles of a PNG; adds
+    a missing end marker to a JPEG.
     """
     bare = data.lstrip(b"\r\n\t ")
     whole = None
@@ -156,7 +156,7 @@ def mended(data: bytes) -> bytes | None:
 
 
 def _without_extras(data: bytes) -> bytes:
-    """A PNG's needed chunks; a transparency or orientation with a wrong checksum is left out."""
+    """The required chunks of a PNG; drops a transparency or orientation with a wrong checksum."""
     kept, at = [PNG], len(PNG)
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -171,28 +171,28 @@ def _without_extras(data: bytes) -> bytes:
 
 
 def _with_end(data: bytes) -> bytes | None:
-    """A JPEG with its end marker, if its last pixel was coded before the file ends.
+    """Adds the end marker to a JPEG if its last pixel was coded before the file ends.
 
-    A decoder reads on into whatever follows: if two fillings give the same picture, it needed none.
+    A decoder reads on into what follows: if two fillings give the same image, it needed neither.
     """
     pictures = []
     for filling in FILLING:
         try:
             with PIL.Image.open(io.BytesIO(data + filling + END), formats=("JPEG",)) as picture:
                 pictures.append(hashlib.sha256(picture.tobytes()).digest())
-        except MemoryError:  # about this machine, not the file
+        except MemoryError:  # a problem of this machine, not of the file
             raise
-        except Exception:  # a decoder raises whatever hostile bytes lead it to
+        except Exception:  # hostile bytes can make a decoder raise anything
             return None
     return data + END if pictures[0] == pictures[1] else None
 
 
 def on_white(picture: PIL.Image.Image) -> np.ndarray:
-    """RGB uint8 [H, W, 3] of a decoded picture on white; 16-bit values keep their high byte.
+    """RGB uint8 [H, W, 3] of a decoded image on white; 16-bit values keep their high byte.
 
     CMYK is converted without colour profiles, as torchvision's loaders do.
     """
-    if picture.mode == "I;16":  # Pillow would clip it; it takes the high byte of 16-bit colours
+    if picture.mode == "I;16":  # Pillow clips it; as for 16-bit colours, use the high byte
         values = np.asarray(picture)
         clear = values == picture.info.get("transparency", -1)
         grey = np.where(clear, np.uint8(255), (values >> 8).astype(np.uint8))
@@ -206,7 +206,7 @@ def on_white(picture: PIL.Image.Image) -> np.ndarray:
 
 
 def shrink(image: np.ndarray, short_side: int) -> np.ndarray:
-    """[H, W, 3] area-resized to `short_side`, aspect kept; a smaller one as it is."""
+    """[H, W, 3] area-resized to `short_side`, keeping the aspect ratio; never enlarged."""
     height, width = image.shape[:2]
     factor = short_side / min(height, width)
     if factor >= 1:
@@ -216,7 +216,7 @@ def shrink(image: np.ndarray, short_side: int) -> np.ndarray:
 
 
 def is_plain_jpeg(data: bytes) -> bool:
-    """Whether it is a JPEG of three channels that no tag turns, with nothing after its end."""
+    """Whether it is a JPEG with three channels, no orientation tag, and nothing after its end."""
     if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
         return False
     with warnings.catch_warnings():
@@ -226,7 +226,7 @@ def is_plain_jpeg(data: bytes) -> bool:
 
 
 def to_jpeg(image: np.ndarray, quality: int) -> bytes:
-    """The bytes of a JPEG of uint8 [H, W, 3] RGB or [H, W] grey."""
+    """Encodes uint8 [H, W, 3] RGB or [H, W] grey as JPEG."""
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -235,6 +235,6 @@ def to_jpeg(image: np.ndarray, quality: int) -> bytes:
 
 
 def from_jpeg(data: Any) -> np.ndarray:
-    """uint8 [H, W, 3] RGB of a stored picture."""
+    """Decodes a stored image to uint8 [H, W, 3] RGB."""
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -1,4 +1,4 @@
-"""Sound: files to waves, and waves to log spectrograms.
+"""Reads audio files as waves, and turns waves into log spectrograms.
 
 Waves are float32 tensors, [channels, n] or mono [n].
 """
@@ -23,25 +23,25 @@ from data_prep.reasons import Reject
 LOG_FLOOR = 1e-7  # added before the logarithm, as public scripts do: silence is -16.118
 SILENT_RMS = 1e-4  # our choice
 SILENT_ZEROS = 0.99  # share of samples that are exactly zero; our choice
-CANCELLED = 0.1  # share of the power of independent channels that their mix keeps; our choice
+CANCELLED = 0.1  # power of the mix relative to that of independent channels; our choice
 SHIFT = 0.1  # seconds; encoder priming and rounding are shorter
-MOST_SHIFT = 60.0  # seconds; a larger offset in a header is taken for damage. Our choice
+MOST_SHIFT = 60.0  # seconds; a larger offset in a header is treated as damage. Our choice
 MOST_CHANNELS = 8
 MOST_TRACKS = 8
-PLACEHOLDER = 1_900_000_000  # bytes of sound, about 3 hours of CD quality; our choice
-# libsndfile's remark on a WAV header that announces more bytes of sound than the file has.
+PLACEHOLDER = 1_900_000_000  # bytes of audio, about 3 hours in CD quality; our choice
+# libsndfile's remark if a WAV header declares more bytes of audio than the file has.
 ANNOUNCED = re.compile(r"data : (\d+) \(should be (\d+)\)")
 SAMPLE_BYTES = {
     "PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
     "ULAW": 1, "ALAW": 1,
-}  # bytes of a sample  # fmt: skip
-RATES = range(1000, 768_001)  # Hz; other rates in a header are refused. Our choice
-LARGEST_FILTER = 1 << 24  # values; rates in use need up to 14 million (22,254 Hz to 22,050)
-WINDOW = 25  # milliseconds of a filter bank's window
+}  # bytes per sample  # fmt: skip
+RATES = range(1000, 768_001)  # Hz; other rates in a header are rejected. Our choice
+LARGEST_FILTER = 1 << 24  # values; common rates need up to 14 million (22,254 Hz to 22,050)
+WINDOW = 25  # window of the filter bank in milliseconds
 
 
 class Sound(NamedTuple):
-    """A decoded track."""
+    """A decoded audio track."""
 
     wave: torch.Tensor  # float32 [channels, n]
     rate: int  # Hz
@@ -52,8 +52,8 @@ class Sound(NamedTuple):
 def read(path: Path, seconds: float) -> Sound:
     """The start of the file's first audio track that is not silent, with its rate and channels.
 
-    Of a damaged file, what decodes. Raises `Reject` where nothing does, "no_audio", "unreadable",
-    "truncated" or "missing_file"; and "bad_values" where the wave is not finite.
+    Of a damaged file, returns what can be decoded. Raises `Reject`: "no_audio", "unreadable",
+    "truncated" or "missing_file" if nothing can; "bad_values" if the wave is not finite.
     """
     sound = None
     if path.suffix.lower() in (".wav", ".flac"):
@@ -67,19 +67,19 @@ def read(path: Path, seconds: float) -> Sound:
                 raise
     if not sound.wave.shape[1]:
         reason = "no_audio" if sound.complete else "truncated"
-        raise Reject(reason, f"{path.name}: the track holds no sound that decodes")
-    if not np.isfinite(sound.wave.numpy()).all():  # torch's takes 25 times as long
+        raise Reject(reason, f"{path.name}: the audio track has nothing that decodes")
+    if not np.isfinite(sound.wave.numpy()).all():  # torch.isfinite takes 25 times as long
         raise Reject("bad_values", f"{path.name}: the wave is not finite")
     return sound
 
 
 def _check_rate(path: Path, rate: int) -> None:
     if rate not in RATES:
-        raise Reject("unreadable", f"{path.name}: a sample rate of {rate} Hz")
+        raise Reject("unreadable", f"{path.name}: implausible sample rate of {rate} Hz")
 
 
 def _read_soundfile(path: Path, seconds: float) -> Sound | None:
-    """None where libsndfile does not know the content."""
+    """Returns None if libsndfile does not recognize the content."""
     try:
         with soundfile.SoundFile(path) as file:
             _check_rate(path, file.samplerate)
@@ -87,8 +87,8 @@ def _read_soundfile(path: Path, seconds: float) -> Sound | None:
             samples = file.read(count, dtype="float32", always_2d=True)  # [n, channels]
             remark = ANNOUNCED.search(file.extra_info)
             announced, there = map(int, remark.groups()) if remark else (0, 0)
-            frame = file.channels * SAMPLE_BYTES.get(file.subtype, 1)  # 1: a compressed form
-            # Programs write lengths of about 2 or 4 GB when their output is a pipe.
+            frame = file.channels * SAMPLE_BYTES.get(file.subtype, 1)  # 1: compressed
+            # Programs write lengths of about 2 or 4 GB if their output is a pipe.
             lacks = frame <= announced - there and announced < PLACEHOLDER
             complete = len(samples) == count or not lacks
             return Sound(torch.from_numpy(samples.T.copy()), file.samplerate, complete)
@@ -97,7 +97,7 @@ def _read_soundfile(path: Path, seconds: float) -> Sound | None:
 
 
 def _read_container(path: Path, seconds: float) -> Sound:
-    """The first track, or the loudest of the others where it is silent."""
+    """The first track, or the loudest of the others if it is silent."""
     first, tracks = _read_track(path, 0, seconds)
     if tracks == 1 or not is_silent(first.wave.mean(0)):
         return first
@@ -111,7 +111,7 @@ def _read_container(path: Path, seconds: float) -> Sound:
 
 
 def _read_track(path: Path, number: int, seconds: float) -> tuple[Sound, int]:
-    """An audio track, counted from 0, and the number of them."""
+    """Audio track `number` (zero-based), and the number of tracks."""
     with open_container(path) as container:
         tracks = container.streams.audio
         if not tracks:
@@ -119,17 +119,17 @@ def _read_track(path: Path, number: int, seconds: float) -> tuple[Sound, int]:
         stream = tracks[number]
         if not stream.codec_context or not stream.codec_context.sample_rate:
             raise Reject("unreadable", f"{path.name}: no decoder for the audio track")
-        stream.codec_context.thread_count = 1  # files are the unit of parallel work
+        stream.codec_context.thread_count = 1  # files are processed in parallel
         rate, late = stream.codec_context.sample_rate, 0.0
         _check_rate(path, rate)
         for video in container.streams.video[:1]:
             if None not in (video.start_time, stream.start_time, video.time_base):
                 begin = stream.start_time * stream.time_base
                 late = float(begin - video.start_time * video.time_base)
-        late = late if SHIFT < abs(late) < MOST_SHIFT else 0.0  # seconds after the picture
+        late = late if SHIFT < abs(late) < MOST_SHIFT else 0.0  # seconds after the video
         parts, complete = _decode(container, stream, (seconds - min(0, late)) * rate)
         count = len(tracks)
-    if len({part.shape[0] for part in parts}) > 1:  # the track changes its channels half-way
+    if len({part.shape[0] for part in parts}) > 1:  # the channel count changes midway
         parts = [part.mean(axis=0, keepdims=True) for part in parts]
     wave = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
     shift = round(late * rate)
@@ -140,7 +140,7 @@ def _read_track(path: Path, number: int, seconds: float) -> tuple[Sound, int]:
 
 
 def _decode(container: Any, stream: av.AudioStream, limit: float) -> tuple[list[np.ndarray], bool]:
-    """float32 chunks [channels, n] up to `limit` samples, and whether nothing was lost."""
+    """float32 chunks [channels, n] up to `limit` samples, and whether everything decoded."""
     parts: list[np.ndarray] = []
     rate, complete, count = stream.codec_context.sample_rate, True, 0
     packets = demux(container, stream)
@@ -148,21 +148,21 @@ def _decode(container: Any, stream: av.AudioStream, limit: float) -> tuple[list[
         frames: Any = ()
         try:
             packet = next(packets, None)
-            if packet is None:  # the end, or where the container breaks off
+            if packet is None:  # the end, or the container is truncated
                 break
             frames = packet.decode()
         except av.error.FFmpegError:  # later packets may be intact
             complete = False
         for frame in frames:
             channels = frame.layout.nb_channels
-            # A damaged header may claim more channels; PyAV 18 then reads out of bounds.
+            # A damaged header may declare more channels, and PyAV 18 then reads out of bounds.
             if frame.is_corrupt or frame.sample_rate != rate or channels > MOST_CHANNELS:
                 complete = False
                 continue
             values = frame.to_ndarray()
             if not frame.format.is_planar:  # [1, n * channels], interleaved
                 values = values.reshape(-1, channels).T
-            # Scaled to [-1, 1] here, as FFmpeg's mix of float stereo to mono is sqrt(2) too loud.
+            # Scaled to [-1, 1] here: FFmpeg's downmix of float stereo to mono is sqrt(2) too loud.
             if values.dtype == np.uint8:
                 values = (values.astype(np.float32) - 128) / 128
             elif values.dtype.kind == "i":
@@ -175,8 +175,8 @@ def _decode(container: Any, stream: av.AudioStream, limit: float) -> tuple[list[
 def resample(wave: torch.Tensor, source: int, target: int) -> torch.Tensor:
     """[..., n] at `source` Hz -> [..., ceil(n * target / source)] at `target` Hz.
 
-    torchaudio's filter has as many values as the product of the two reduced rates: 8 GB for 44,099
-    to 22,050 Hz. Where that is too large, a near ratio is used: 2, which shifts the pitch by
+    The size of torchaudio's filter is the product of the two reduced rates: 8 GB for 44,099 to
+    22,050 Hz. If that is too large, a similar ratio is used: here 2, which shifts the pitch by
     0.002 %.
     """
     ratio = Fraction(source, target)
@@ -187,15 +187,15 @@ def resample(wave: torch.Tensor, source: int, target: int) -> torch.Tensor:
 
 @functools.lru_cache(4)
 def _resampler(source: int, target: int) -> torchaudio.transforms.Resample:
-    """Keeps the filter of a pair of rates; `dtype` makes it equal to `functional.resample`'s."""
+    """Caches the filter of two rates; `dtype` makes it equal to that of `functional.resample`."""
     return torchaudio.transforms.Resample(source, target, dtype=torch.float32)
 
 
 def log_stft(wave: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
     """ln(|STFT| + 1e-7), float32 [n_fft // 2 + 1, n // hop + 1] of a wave [n].
 
-    Periodic Hann window, centred, padded with zeros as librosa does since 0.10 (torch's default
-    reflects the wave).
+    Periodic Hann window, centred, padded with zeros as in librosa >= 0.10 (torch pads by reflection
+    by default).
     """
     window = torch.hann_window(n_fft, periodic=True)
     spectrum = torch.stft(
@@ -205,10 +205,10 @@ def log_stft(wave: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
 
 
 def fbank(wave: torch.Tensor, rate: int, mels: int, frames: int) -> torch.Tensor:
-    """Kaldi's log-mel energies, float32 [mels, frames] of a wave [n], as in the official release.
+    """Kaldi log-mel energies, float32 [mels, frames] of a wave [n], as in the official release.
 
-    Padding is stored as 0. The release normalises after padding, so padded frames reach the network
-    as 0.438; the model's input layer reproduces that. A wave shorter than one window of 25 ms is
+    Padding is stored as 0. The release normalises after padding, so the network sees padded frames
+    as 0.438; the model's input layer reproduces that. A wave shorter than one 25 ms window is
     padded to one (our choice; the release raises an error).
     """
     wave = wave - wave.mean()
@@ -222,17 +222,17 @@ def fbank(wave: torch.Tensor, rate: int, mels: int, frames: int) -> torch.Tensor
 
 
 def cancels(wave: torch.Tensor, mix: torch.Tensor) -> bool:
-    """Whether channels [channels, n] of opposite phase cancel each other in their `mix` [n].
+    """Whether the channels [channels, n] cancel each other in their `mix` [n] (opposite phase).
 
-    The mix of independent channels has the sum of their powers divided by the square of their
-    number; opposite phases leave less than `CANCELLED` of that.
+    The power of a mix of C independent channels is the sum of their powers divided by C^2; with
+    opposite phases, less than `CANCELLED` of that remains.
     """
     independent = wave.square().mean(1).sum() / len(wave) ** 2
     return len(wave) > 1 and bool(mix.square().mean() < CANCELLED * independent)
 
 
 def is_silent(wave: torch.Tensor) -> bool:
-    """Whether a wave is empty, nearly zero, or exactly zero almost everywhere."""
+    """Whether a wave is empty, close to zero, or exactly zero almost everywhere."""
     if not wave.shape[0]:
         return True
     rms = wave.square().mean().sqrt().item()

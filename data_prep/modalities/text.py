@@ -1,9 +1,9 @@
-"""Text: cleaned, split into tokens of a vocabulary, and stored as ids or as the text itself.
+"""Text: cleaned, tokenised, and stored as token ids or as text.
 
-With ELECTRA's vocabulary, or the user's own, samples are stored as token ids. A vocabulary that is
-built from the data belongs to a split, because only the training part's texts may define it: then
-the cleaned texts are stored, and tokenised when they are read. Special tokens that occur in a text
-are ordinary words: only this module adds [CLS] and [SEP].
+With ELECTRA's vocabulary, or one from the user, samples are stored as token ids. A vocabulary built
+from the data belongs to a split, because it must only use training texts: then the cleaned texts
+are stored, and tokenised when read. Special tokens that occur in a text are treated as ordinary
+words: only this module adds [CLS] and [SEP].
 """
 
 import html
@@ -19,23 +19,23 @@ import numpy as np
 from data_prep.modalities.base import Draw, Extracted, Modality, last_used
 from data_prep.modalities.vocabulary import named, place_vocabulary, split_words, tokenizer_of
 
-MAX_CHARACTERS = 100_000  # of one text; titles and tweets are far shorter
+MAX_CHARACTERS = 100_000  # per text; titles and tweets are far shorter
 
 
 @dataclass(frozen=True)
 class Text(Modality):
-    """Stored token ids, uint16 [n], special tokens included; or the cleaned texts in UTF-8.
+    """Stored token ids, uint16 [n], including special tokens; or the cleaned texts in UTF-8.
 
     `vocabulary`: "electra" (uncased WordPiece), the first digits of the SHA-256 of a vocab.txt, or
-    "build". The first two are beside the samples as vocab.txt; the last stores texts, and is made
-    of the training part of a split, beside the split's file.
+    "build". The first two are stored as vocab.txt next to the samples. "build" stores texts, and
+    its vocabulary, built from a split's training part, is stored next to the split file.
     """
 
     vocabulary: str = "electra"
-    words: int = 30522  # of the vocabulary, at most
+    words: int = 30522  # maximum size of the vocabulary
     max_tokens: int = 40
     pair: bool = False  # two texts, joined by the separator token, with segment ids
-    cleaning: str = ""  # the rule of `clean` that a text passes first
+    cleaning: str = ""  # the rule of `clean` that is applied first
 
     inline: ClassVar[bool] = True
 
@@ -57,10 +57,10 @@ class Text(Modality):
             place_vocabulary(folder / "vocab.txt", settings.vocabulary)
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
-        """What is stored of a text or a pair, `inline`: tokens, or the cleaned texts in UTF-8.
+        """The stored form of a text or pair `inline`: tokens, or the cleaned texts in UTF-8.
 
-        Tokens are those of folder/vocab.txt. A sample without any word counts as filled. Flags:
-        "empty_text", "cut" (more than `max_tokens` hold), "cut_text" (of a text of megabytes).
+        Uses folder/vocab.txt for tokens. A sample without any word counts as not found. Flags:
+        "empty_text", "cut" (to `max_tokens`), "cut_text" (to `MAX_CHARACTERS`).
         """
         texts = [inline] if isinstance(inline, str) else inline
         cleaned = [clean(text[:MAX_CHARACTERS], self.cleaning) for text in texts]
@@ -69,7 +69,7 @@ class Text(Modality):
         flags += ("cut_text",) * any(len(text) > MAX_CHARACTERS for text in texts)
         if self.built_vocabulary:
             payload, found = [text.encode() for text in cleaned], sum(words)
-            # A word is one token or more, and there are marks beside them.
+            # A word has at least one token, and special tokens are added.
             cut = sum(words) + 2 + self.pair > self.max_tokens
         else:
             payload, cut = tokenise(cleaned, self, folder / "vocab.txt")
@@ -79,7 +79,7 @@ class Text(Modality):
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """int32 [3, max_tokens]: ids, segments, and a mask that is 1 on tokens and 0 on padding."""
         if self.built_vocabulary:
-            assert draw.vocabulary, "texts are stored: a vocabulary must be given"
+            assert draw.vocabulary, "a vocabulary is needed to tokenise stored texts"
             texts = [bytes(text).decode() for text in stored]
             stored, _ = tokenise(texts, self, draw.vocabulary)
         ids = np.frombuffer(stored[0], dtype=np.uint16)
@@ -89,7 +89,7 @@ class Text(Modality):
         return out
 
     def trim(self, batch: np.ndarray) -> np.ndarray:
-        """[B, 3, L] cut to the longest text of the batch: attention costs L squared."""
+        """[B, 3, L] cut to the longest text of the batch: attention costs O(L^2)."""
         return batch[:, :, : last_used(batch[:, 2].any(0))]
 
     def stream(self) -> dict[str, Any]:
@@ -97,23 +97,23 @@ class Text(Modality):
 
 
 def text_spec(vocabulary: str, max_tokens: int, pair: bool = False, cleaning: str = "") -> Text:
-    """The stored form of a text under the setting `vocabulary`: "electra", "build", or a folder.
+    """The `Text` for the setting `vocabulary`: "electra", "build", or a folder.
 
-    Raises `UsageError` where the folder holds no vocabulary.
+    Raises `UsageError` if the folder contains no valid vocabulary.
     """
     name, words = named(vocabulary)
     return Text(vocabulary=name, words=words, max_tokens=max_tokens, pair=pair, cleaning=cleaning)
 
 
 def clean(text: str, rule: str) -> str:
-    """A text by one of the rules of `Text.cleaning`; "" leaves it as it is.
+    """Cleans a text by one of the rules of `Text.cleaning`; "" leaves it unchanged.
 
-    "release" is the official release's: a leading "RT" goes with the blanks behind it, then from
-    each http(s):// all that is left of the line and the line breaks after it, then every "#".
+    "release" (the official release) removes a leading "RT" with the whitespace after it, then from
+    each http(s):// the rest of the line and the line breaks after it, then every "#".
 
-    "plain" makes plain words of a web page's title: entities resolved, NFKC, no URLs, single
-    spaces. Characters of the Unicode categories C (control, format, unassigned) go, but those that
-    are blanks become spaces. Unlike BalanceBenchmark's rule, what follows a URL stays.
+    "plain" is for web page titles: resolves entities, normalises to NFKC, removes URLs, collapses
+    whitespace to single spaces, and removes other characters of the Unicode categories C (control,
+    format, unassigned). Unlike BalanceBenchmark's rule, it keeps the text after a URL.
     """
     if rule == "release":
         text = re.sub(r"^RT\s+", "", text)
@@ -129,16 +129,15 @@ def clean(text: str, rule: str) -> str:
 def tokenise(cleaned: Sequence[str], spec: Text, vocabulary: Path) -> tuple[list[bytes], bool]:
     """([uint16 ids, uint8 segments] as bytes, whether some were cut) of one or two cleaned texts.
 
-    [CLS] a [SEP], or for a pair [CLS] a [SEP] b [SEP] with the segments 0 and 1. What is more than
-    `spec.max_tokens` is cut from the end of whichever text is the longer one then, as BERT's own
-    scripts do.
+    [CLS] a [SEP], or for a pair [CLS] a [SEP] b [SEP] with the segments 0 and 1. Tokens beyond
+    `spec.max_tokens` are removed one by one from the end of the longer text, as in BERT's scripts.
     """
     tokenizer = tokenizer_of(vocabulary)
     found = [tokenizer.encode(text, add_special_tokens=False).ids for text in cleaned]
     room = max(0, spec.max_tokens - 1 - len(found))
     kept = [min(len(found[0]), room)]
     if len(found) == 2:
-        # Removed one by one, the longer first, both end at half of the room unless one is shorter.
+        # This leaves both texts with half of the room unless one is shorter.
         second = min(len(found[1]), max(room // 2, room - len(found[0])))
         kept = [min(len(found[0]), room - second), second]
     separator = [tokenizer.token_to_id("[SEP]")]

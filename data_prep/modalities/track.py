@@ -1,8 +1,8 @@
 """The video track of a file: presentation times without decoding, and partial decoding.
 
-Nothing relies on the frame rate of a header: it is often wrong, and many clips have a variable one.
-Every decoding opens the file anew and keeps neither packets nor frames, so the size of a file does
-not matter. It also gets a fresh decoder: after damage, a flush does not restore the old one.
+The frame rate in the header is not used: it is often wrong, and many clips have a variable rate.
+Each decoding reopens the file and keeps no packets or frames, so large files need no more memory.
+It also gets a fresh decoder, because flushing does not restore one after damage.
 """
 
 from collections import deque
@@ -18,45 +18,45 @@ import av
 from data_prep.media import demux, open_container
 from data_prep.reasons import Reject
 
-LAST = 0.1  # seconds that a last packet of unknown duration may last
-MOST_PIXELS = 1 << 25  # of a frame; 8K video has 33,177,600. Our choice
-# Decoders that can skip frames on which no other depends and leave all others unchanged. AV1's
-# skips more; those of other formats ignore the setting.
+LAST = 0.1  # maximum seconds of a last packet without a duration
+MOST_PIXELS = 1 << 25  # per frame; 8K video has 33,177,600. Our choice
+# Decoders that can skip non-reference frames and leave all others unchanged. The AV1 decoder skips
+# more, and those of other formats ignore the setting.
 CAN_SKIP = ("h264", "hevc", "mpeg4", "mpeg2video")
 VOP = b"\0\0\1\xb6"  # starts each coded frame of MPEG-4 Part 2, and occurs nowhere else
 
 
 class Unexpected(Exception):
-    """The decoder does not return the frames that the packets promise."""
+    """The decoder does not return the frames expected from the packets."""
 
 
 def time_of(item: Any) -> int | None:
-    """The presentation time of a packet or frame, or the decoding time where there is none."""
+    """The presentation time of a packet or frame, or else its decoding time."""
     return item.dts if item.pts is None else item.pts
 
 
 @dataclass
 class Track:
     tick: Fraction  # seconds
-    nominal: float  # seconds that the container claims, 0 if unknown
-    damaged: bool = False  # the file breaks off
+    nominal: float  # seconds declared by the container, 0 if unknown
+    damaged: bool = False  # the file is truncated or corrupt
     timeless: bool = False  # a packet has no time
-    # A packet holds several frames (DivX's "packed B-frames"): they are decoded in the right order,
-    # but their times go back and forth.
+    # A packet contains several frames (DivX's "packed B-frames"): they are decoded in the right
+    # order, but their times are not monotonic.
     packed: bool = False
     count: int = 0  # packets
-    times: list[int] = field(default_factory=list)  # of the shown frames, in ticks, ascending
-    where: dict[int, int] = field(default_factory=dict)  # time -> number of its packet
+    times: list[int] = field(default_factory=list)  # of the visible frames, in ticks, ascending
+    where: dict[int, int] = field(default_factory=dict)  # time -> packet number
     keys: list[tuple[int, int]] = field(default_factory=list)  # (packet, time) of each keyframe
 
     @property
     def complete(self) -> bool:
-        """Whether `times` are those of all frames."""
+        """Whether `times` covers all frames."""
         return bool(self.times) and not self.damaged and not self.timeless
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream that is no cover picture, set up to decode on one thread."""
+    """The first video stream that is not a cover image, set to decode in one thread."""
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
@@ -65,20 +65,20 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream:
     if not stream.codec_context:
         raise Reject("unreadable", "no decoder for the video track")
     if stream.width * stream.height > MOST_PIXELS:
-        raise Reject("unreadable", f"pictures of {stream.width} x {stream.height} pixels")
+        raise Reject("unreadable", f"frames too large: {stream.width} x {stream.height} pixels")
     if not stream.time_base or stream.time_base < 0:
-        raise Reject("unreadable", "the times of the video track have no unit")
+        raise Reject("unreadable", "the video track has no time base")
     stream.codec_context.thread_count = 1
     stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
     return stream
 
 
 def load_track(path: Path) -> Track:
-    """What the packets of the first video track contain, without decoding; raises `Reject`.
+    """Reads the packets of the first video track without decoding; raises `Reject`.
 
-    A file breaks off where there is a demuxing error, an incomplete packet, fewer packets than an
-    mp4's index lists or nine tenths of those another header counts, or a last packet (of any
-    stream) well before the container's end.
+    A file counts as damaged on a demuxing error, an incomplete packet, fewer packets than an mp4's
+    index lists (other containers: than 90 % of the header's count), or if the last packet of all
+    streams ends well before the container's end.
     """
     with open_container(path) as container:
         stream = video_stream(container)
@@ -89,7 +89,7 @@ def load_track(path: Path) -> Track:
         expected = 0.9 * stream.frames
         if "mov" in container.format.name:  # an mp4 has an index of its packets
             listed = stream.index_entries
-            # A packet has at least one byte: an index that claims more is not counted through.
+            # A packet has at least one byte: an index with more entries is not iterated over.
             bogus = len(listed) > container.size
             expected = len(listed) if bogus else sum(entry.size > 0 for entry in listed)
         end = _read_packets(container, stream, track)
@@ -101,8 +101,8 @@ def load_track(path: Path) -> Track:
 def _read_packets(
     container: av.container.InputContainer, stream: av.VideoStream, track: Track
 ) -> float:
-    """Fills `track` and returns the seconds from the container's start to its last packet's end."""
-    ends: dict[int, int] = {}  # in each stream's own unit
+    """Fills `track`; returns the seconds from the container's start to its last packet's end."""
+    ends: dict[int, int] = {}  # in the unit of each stream
     mpeg4 = stream.codec_context.name == "mpeg4"
     try:
         for packet in demux(container):
@@ -119,7 +119,7 @@ def _read_packets(
             if time is None:
                 track.timeless = True
             else:
-                if not packet.is_discard:  # an edit list may hide a frame that is decoded
+                if not packet.is_discard:  # an edit list may hide a decoded frame
                     track.times.append(time)
                 track.where[time] = track.count
                 if packet.is_keyframe:
@@ -133,7 +133,7 @@ def _read_packets(
 
 
 def span(times: Sequence[int], tick: Fraction) -> Fraction:
-    """Seconds from the first time to one frame (the median step) after the last; 0 of one frame."""
+    """Seconds from the first time to one frame (median step) after the last; 0 for one frame."""
     steps = sorted(later - time for time, later in pairwise(times))
     return (times[-1] - times[0] + steps[len(steps) // 2]) * tick if steps else Fraction(0)
 
@@ -141,8 +141,8 @@ def span(times: Sequence[int], tick: Fraction) -> Fraction:
 class Decoding:
     """One pass through the video track of an open file.
 
-    Decoding errors are appended to `losses`, or raise `Unexpected` without such a list. With
-    `wanted` times, frames that none of those depends on may be skipped, their damage unnoticed.
+    Decoding errors are appended to `losses`, or raise `Unexpected` if it is None. With `wanted`
+    times, frames that they do not depend on may be skipped, and damage in those goes unnoticed.
     """
 
     def __init__(
@@ -160,9 +160,9 @@ class Decoding:
         self.ready: deque[tuple[int, av.VideoFrame]] = deque()
 
     def frames(self, start: int = 0) -> Iterator[tuple[int, av.VideoFrame]]:
-        """(time, frame) in the decoder's order, from the packet `start` on or from the current one.
+        """(time, frame) in decoder order, from the packet `start` or the current one if later.
 
-        A frame put back into `ready` comes again.
+        A frame that is put back into `ready` is returned again.
         """
         if start > self.read:
             while self.read < start and next(self.packets, None):
@@ -188,9 +188,9 @@ class Decoding:
             self._lose(error.strerror)
 
     def _decode(self, packet: av.Packet | None) -> None:
-        """Appends the frames of a packet to `ready`; None gives those that were held back.
+        """Appends the frames of a packet to `ready`; None flushes the decoder.
 
-        No frame outlives it here: a decoder reuses their memory, which damaged pictures show.
+        Keeps no other reference to a frame: decoders reuse the memory, as damaged frames show.
         """
         context = self.stream.codec_context
         if self.skips:

@@ -1,7 +1,7 @@
-"""Reads pickles of numpy arrays as data, in a separate process with limited memory and no numpy.
+"""Reads pickles of numpy arrays safely, in a separate process with limited memory and no numpy.
 
 `unpickle_child` writes the bytes of the arrays to one file, which is memory-mapped here, and
-everything else as a pickle with no names but its own.
+everything else as a pickle that contains no names except its own.
 """
 
 import math
@@ -18,8 +18,8 @@ import numpy as np
 from common.files import shown
 from common.options import UsageError
 
-MAX_BYTES = 1 << 30  # of a file; CMU-MOSI's largest has about 0.5 GB
-MEMORY = 1 << 30  # bytes that reading may take
+MAX_BYTES = 1 << 30  # per file; the largest of CMU-MOSI has about 0.5 GB
+MEMORY = 1 << 30  # memory limit of the child in bytes
 SECONDS = 60.0
 CHILD = Path(__file__).with_name("unpickle_child.py")
 
@@ -27,27 +27,27 @@ CHILD = Path(__file__).with_name("unpickle_child.py")
 def load(path: Path) -> Any:
     """The content of a pickle file: builtins and numpy arrays.
 
-    Arrays are read-only views of a mapped file; arrays of objects become nested lists, and numpy's
-    scalars plain numbers. Raises `UsageError` for a file that is damaged, holds anything else, or
+    Arrays are read-only views of a mapped file; object arrays become nested lists, and numpy
+    scalars plain numbers. Raises `UsageError` if a file is damaged, contains anything else, or
     needs more than 1 GiB or 60 s.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise UsageError(f"{path} has {size} bytes, more than the {MAX_BYTES} that are read")
+        raise UsageError(f"{path} has {size} bytes, more than the maximum of {MAX_BYTES}")
     with open(path, "rb") as handle:
         head = handle.read(1 << 16)
     if head.startswith(b"version https://git-lfs"):
         raise UsageError(f"{path} is a git-lfs pointer: run `git lfs pull` in its folder")
-    with tempfile.TemporaryDirectory() as folder:  # a mapped file lives on without its name
+    with tempfile.TemporaryDirectory() as folder:  # a mapped file remains readable when deleted
         why = _run_child(path, folder)
         if why and head.count(b"\n") > 2 and head.count(b"\n") == head.count(b"\r\n"):
-            why += "; its line ends were converted, as by a transfer in text mode: fetch it again"
+            why += "; its line breaks were converted, as in a text-mode transfer: download it again"
         if why:
-            raise UsageError(f"{path} is refused: {why}")
+            raise UsageError(f"{path} cannot be read: {why}")
         try:
             return read_result(Path(folder))
-        except Exception as error:  # numpy and pickle raise many for what contradicts itself
-            raise UsageError(f"{path} is refused: {error}") from None
+        except Exception as error:  # inconsistent content can make numpy and pickle raise anything
+            raise UsageError(f"{path} cannot be read: {error}") from None
 
 
 def _run_child(path: Path, folder: str) -> str:
@@ -58,16 +58,16 @@ def _run_child(path: Path, folder: str) -> str:
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"reading it takes more than {SECONDS:g} s"
+        return f"reading takes more than {SECONDS:g} s"
     if done.returncode == 0:
         return ""
     words = done.stderr.decode("utf-8", "replace").strip().splitlines()
     refused = done.returncode == 3 and words
-    return shown(words[-1]) if refused else f"its reader ended with the status {done.returncode}"
+    return shown(words[-1]) if refused else f"its reader exited with status {done.returncode}"
 
 
 class _Plain(pickle.Unpickler):
-    """Reads the child's `tree`: builtins, and the arrays whose bytes are in `data`."""
+    """Reads the child's `tree`: builtins, and arrays with their bytes in `data`."""
 
     data: Any = b""
 
@@ -84,6 +84,6 @@ class _Plain(pickle.Unpickler):
 def read_result(folder: Path) -> Any:
     with open(folder / "tree", "rb") as tree, open(folder / "data", "rb") as handle:
         reader = _Plain(tree)
-        if handle.seek(0, 2):  # what is empty cannot be mapped
+        if handle.seek(0, 2):  # an empty file cannot be mapped
             reader.data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         return reader.load()

@@ -1,8 +1,8 @@
 """The process that reads a pickle for `unpickle`. Arguments: FILE OUT MEMORY.
 
-The names that numpy writes stand for records of our own: no function of the file is called, and no
-numpy sees it. The folder OUT receives `data`, the bytes of the arrays, and `tree`, all else. Exit
-status 3 means that the file is refused; the last line on stderr says why.
+numpy's names in the pickle are mapped to our own record types: no function of the file is called,
+and numpy is not involved. Writes to the folder OUT: `data`, the bytes of the arrays, and `tree`,
+everything else. Exit status 3 means that the file was refused; the last line on stderr says why.
 """
 
 import math
@@ -13,29 +13,29 @@ import resource
 import sys
 from typing import Any, BinaryIO
 
-MAX_TREE = 8 << 20  # bytes of all that is not in arrays; CMU-MOSI has less than 1 MB
+MAX_TREE = 8 << 20  # bytes of everything outside arrays; CMU-MOSI has less than 1 MB
 CODE = re.compile(r"b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?")  # numbers, text, plain values
-PLAIN = {str, bytes, int, float, bool, type(None)}  # what an array of objects may hold
+PLAIN = {str, bytes, int, float, bool, type(None)}  # allowed in object arrays
 
 
 class Refused(Exception):
-    """The file holds more than data, or contradicts itself."""
+    """The file contains more than data, or is inconsistent."""
 
 
 class Record:
-    """What a name of the file stands for. The file cannot change it."""
+    """Replaces a name in the pickle. The file cannot change it."""
 
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        raise Refused("it gives a state to what has none")
+        raise Refused("it sets a state on an object without one")
 
     def __reduce__(self) -> Any:
-        raise Refused("it holds a bare name or dtype")
+        raise Refused("it contains a bare name or dtype")
 
 
 class Name(Record):
-    """A class or function; `call` is what a call of it does."""
+    """A class or function; calling it runs `call`."""
 
     __slots__ = ("call",)
 
@@ -53,18 +53,18 @@ class Dtype(Record):
 
     def __init__(self, code: str, *flags: Any):
         if not CODE.fullmatch(code):
-            raise Refused("numpy.dtype of neither numbers nor text")
+            raise Refused("a numpy.dtype that is neither numbers nor text")
         self.code, self.order = code, "<"
 
     def __setstate__(self, state: tuple) -> None:
         _, order, *fields = state
         if fields[:3] != [None, None, None] or order not in "<>|=":
-            raise Refused("numpy.dtype with fields or an unknown byte order")
+            raise Refused("a numpy.dtype with fields or an unknown byte order")
         self.order = "|" if self.code in ("b1", "i1", "u1") else order.replace("=", "<")
 
 
 class Array(Record):
-    """An array: `parts` are its dtype, shape and order, and where its bytes start in the data."""
+    """An array: `parts` are its dtype, shape, order, and the offset of its bytes in the data."""
 
     __slots__ = ("data", "parts")
     parts: tuple[Any, ...] | None
@@ -77,22 +77,22 @@ class Array(Record):
         self.fill(kind, shape, content, "F" if fortran else "C")
 
     def fill(self, kind: Dtype, shape: Any, content: Any, order: str, scalar: bool = False) -> Any:
-        """Checks the state and writes the content."""
+        """Validates the array and writes its content."""
         if not all(type(n) is int and 0 <= n < 1 << 40 for n in shape):
-            raise Refused("an array of an impossible shape")
+            raise Refused("an array with an impossible shape")
         count = math.prod(shape)
         if kind.code[0] == "O":
             whole = type(content) is list and len(content) == count and shape != ()
             if not whole or not {type(value) for value in content} <= PLAIN:
-                raise Refused("an array of objects that are no plain values")
+                raise Refused("an array of objects that are not plain values")
             self.parts = shape, content
             return self
-        if isinstance(content, str):  # bytes of Python 2
+        if isinstance(content, str):  # bytes from Python 2
             content = content.encode("latin-1")
         width = int(kind.code[1:]) * (4 if kind.code[0] == "U" else 1)
         if len(content) != count * width:
-            raise Refused(f"an array claims {count * width} bytes and has {len(content)}")
-        if kind.code[0] == "U":  # numpy fails on what is no character only when it is used
+            raise Refused(f"an array claims {count * width} bytes but has {len(content)}")
+        if kind.code[0] == "U":  # numpy reports an invalid character only when it is accessed
             content.decode("utf-32-be" if kind.order == ">" else "utf-32-le", "surrogatepass")
         self.data.seek(-self.data.tell() % 16, 1)
         self.parts = kind.order + kind.code, shape, order, self.data.tell(), scalar
@@ -101,7 +101,7 @@ class Array(Record):
 
     def __reduce__(self) -> Any:
         if self.parts is None:
-            raise Refused("an array that is never filled")
+            raise Refused("an array without content")
         if len(self.parts) > 2:
             return Array, self.parts
         shape, values = self.parts
@@ -111,7 +111,7 @@ class Array(Record):
 
 
 class Reader(pickle.Unpickler):
-    """The standard library's, with the names of numpy and no others."""
+    """An unpickler that accepts only the names needed for numpy arrays."""
 
     def __init__(self, handle: BinaryIO, data: BinaryIO):
         super().__init__(handle, encoding="latin-1")
@@ -129,56 +129,56 @@ class Reader(pickle.Unpickler):
             "numpy._core.multiarray._reconstruct": Name(lambda *args: Array(data)),
             "numpy._core.multiarray.scalar": Name(scalar),
             "numpy._core.numeric._frombuffer": Name(from_buffer),
-            # How Python 3 writes bytes under the protocols 0 to 2.
+            # Python 3 writes bytes this way with the protocols 0 to 2.
             "_codecs.encode": Name(encode),
             "builtins.bytes": Name(lambda: b""),
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        # numpy 1 and Python 2 had other names for the modules.
+        # numpy 1 and Python 2 used other module names.
         place = f"{module}.{name}".replace("numpy.core.", "numpy._core.")
         known = self.names.get(place.replace("__builtin__.", "builtins."))
         if known is None:
-            raise Refused(f"it asks for {module}.{name}, which is no data")
+            raise Refused(f"it refers to {module}.{name}, which is not data")
         return known
 
     def persistent_load(self, pid: Any) -> Any:
-        raise Refused("it refers to an object outside of itself")
+        raise Refused("it refers to an object outside the file")
 
 
 def encode(text: str, encoding: str) -> bytes:
-    """Stands for _codecs.encode."""
+    """Replaces _codecs.encode."""
     if encoding not in ("latin1", "latin-1"):
-        raise Refused("_codecs.encode of anything but bytes")
+        raise Refused("_codecs.encode of something other than bytes")
     return text.encode("latin-1")
 
 
 def convert(source: str, out: str) -> None:
-    """Reads the pickle `source` and leaves `data` and `tree` in the folder `out`."""
+    """Reads the pickle `source` and writes `data` and `tree` to the folder `out`."""
     with open(source, "rb") as handle, open(os.path.join(out, "data"), "wb") as data:
         content = Reader(handle, data).load()
         tree = pickle.dumps(content, protocol=4)
     if len(tree) > MAX_TREE:
-        raise Refused(f"more than {MAX_TREE} bytes of it are no arrays")
+        raise Refused(f"more than {MAX_TREE} bytes of it are not arrays")
     with open(os.path.join(out, "tree"), "wb") as handle:
         handle.write(tree)
 
 
 def refusal(source: str, out: str, memory: int) -> str:
-    """Why the file is refused, or ""; if so, it is converted."""
+    """Converts the file; returns why it is refused, or ""."""
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    most = 2 * os.path.getsize(source) + MAX_TREE  # more is a file that repeats its content
+    most = 2 * os.path.getsize(source) + MAX_TREE  # more means that the file repeats its content
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     try:
         convert(source, out)
     except Refused as error:
         return str(error)
     except MemoryError:
-        return f"reading it takes more than {memory} bytes of memory"
+        return f"reading takes more than {memory} bytes of memory"
     except RecursionError:
-        return "its content is nested too deep"
+        return "its content is nested too deeply"
     except EOFError:
-        return "it is empty or cut off"
+        return "it is empty or truncated"
     except Exception as error:
         return f"it is damaged ({type(error).__name__}: {error})"
     return ""

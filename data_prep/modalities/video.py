@@ -1,4 +1,4 @@
-"""Video: the chosen frames of a clip."""
+"""Video: selected frames of a clip."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,46 +16,46 @@ from data_prep.modalities.pictures import from_jpeg, to_jpeg
 from data_prep.modalities.views import choose_frames, clip_input
 from data_prep.reasons import Reject
 
-DARK = 16  # of 255: a frame without a higher value is black; our choice
-BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips without any frame that decodes
+DARK = 16  # of 255: a frame without higher values counts as black; our choice
+BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips without decodable frames
 
 
 @dataclass(frozen=True)
 class Video(Modality):
-    """Stored frames, RGB, picked by presentation time, each JPEG or raw uint8 [H, W, 3].
+    """Stored RGB frames, selected by presentation time, each a JPEG or raw uint8 [H, W, 3].
 
-    With `fps`, the frames shown at (k + 0.5) / fps seconds, at most `max_frames`; with `positions`,
-    the frames shown at (j + 0.5) / positions of the duration; with `first`, that many frames from
-    the start. The frame shown at a time is the latest one that is not after it.
+    `fps`: the frames shown at (k + 0.5) / fps seconds, at most `max_frames`. `positions`: the
+    frames shown at (j + 0.5) / positions of the duration. `first`: that many frames from the start.
+    The frame shown at a time is the latest one that is not after it.
 
-    The model sees `frames` of them, chosen by the rule `choice` of `views.choose_frames` and
-    augmented by `augment` of `views.augmented`.
+    The model sees `frames` of them, selected by `choice` (see `views.choose_frames`) and augmented
+    by `augment` (see `views.augmented`).
     """
 
     fps: float | None = None
     positions: int | None = None
     first: int | None = None
     max_frames: int = 10
-    min_frames: int = 1  # fewer stored ones: the last is repeated
-    min_decoded: int = 3  # fewer in the file: few_frames
-    short_side: int | None = 256  # longer frames are scaled down to it, aspect kept
-    square: int | None = None  # or: area-resized to square x square
+    min_frames: int = 1  # if fewer are stored, the last one is repeated
+    min_decoded: int = 3  # fewer frames in the file are rejected as few_frames
+    short_side: int | None = 256  # larger frames are scaled down to it, keeping the aspect ratio
+    square: int | None = None  # alternatively, area-resized to square x square
     codec: str = "jpeg"
     quality: int = 95
-    missing: str = "reject"  # or "fill": repeat what decodes, black where nothing does, and a flag
-    of_folder: int = 0  # most frames of a folder of pictures, without a set number; 0: none is read
+    missing: str = "reject"  # or "fill": repeated frames, black if none decodes, and a flag
+    of_folder: int = 0  # maximum frames from a folder of images; 0: folders are not read
     frames: int = view(3)
     augment: str = view("crop_flip")
     choice: str = view("segments")
     normalise: str | tuple[list[float], list[float]] = view("imagenet")
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
-        """The frames of the one file in `paths`; with `inline`, the [start, end] of an event.
+        """The frames of the one file in `paths`; `inline`: the [start, end] of an event, or None.
 
-        Flags: "truncated" (a part does not decode, and at least 3 s or half of the nominal duration
-        does), "repeated_frames" (the last one, up to `min_frames`), "black", "still" (all frames
-        are equal), "cut" (longer than `max_frames` cover), "no_video" (black frames replace a
-        missing track).
+        Flags: "truncated" (only a part decodes, but at least 3 s or half of the nominal duration),
+        "repeated_frames" (the last one, up to `min_frames`), "black", "still" (all frames are
+        equal), "cut" (longer than `max_frames` cover), "no_video" (black frames replace a missing
+        track).
         Raises `Reject`: "unreadable", "truncated", "no_video", "few_frames", "missing_file".
         """
         duration = 0.0
@@ -78,7 +78,7 @@ class Video(Modality):
     def _read_file(
         self, path: Path, window: Any
     ) -> tuple[list[bytes], tuple[str, ...], int, float]:
-        """The stored frames of a file, their flags, and the clip's number of frames and seconds."""
+        """The stored frames of a file, their flags, and the frame count and seconds of the clip."""
         choice = partial(choose, self, window)
         limit = float("inf") if self.positions else max(self.max_frames / (self.fps or 1), ENOUGH)
         clip = read_clip(path, choice, self, limit)
@@ -93,14 +93,14 @@ class Video(Modality):
         at_a_rate = not (self.first or self.positions or window)
         if at_a_rate and clip.duration > (self.max_frames + 0.5) / self.fps:
             flags += ("cut",)
-        size = first.shape[1::-1]  # of all frames: a stream may change its size
+        size = first.shape[1::-1]  # for all frames: a stream may change its size
         images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in images]
         return [self.pack(image) for image in images], flags, clip.found, clip.duration
 
     def pack(self, image: np.ndarray) -> bytes:
-        """The stored bytes of a frame, uint8 [H, W, 3]: a JPEG, or the values themselves.
+        """The stored bytes of a frame, uint8 [H, W, 3]: a JPEG, or the raw values.
 
-        Raw frames begin with H and W as uint32, unless all are squares.
+        Raw frames begin with H and W as uint32, unless `square` is set.
         """
         if self.codec == "jpeg":
             return to_jpeg(image, self.quality)
@@ -116,7 +116,7 @@ class Video(Modality):
         return values[8:].reshape(*values[:8].view("<u4").tolist(), 3)
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
-        """uint8 [T, 3, size, size]: the chosen frames."""
+        """uint8 [T, 3, size, size]: the selected frames."""
         chosen = choose_frames(len(stored), self.frames, draw.rng, self.choice)
         frames = [self.unpack(stored[k]) for k in chosen]
         return clip_input(frames, self.augment, draw.size, draw.rng, draw.flip)

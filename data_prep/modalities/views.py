@@ -1,16 +1,16 @@
-"""From stored images to a model's input: choice of frames, crop, rotation, flip, resizing.
+"""Transforms stored images into model input: frame selection, crop, rotation, flip, resizing.
 
-Shared by image, video and flow. Training draws from the sample's own random generator; without one
-the result is the deterministic view of evaluation.
+Shared by image, video and flow. Training uses a random generator per sample; without one, the
+result is the deterministic evaluation transform.
 """
 
 import cv2
 import numpy as np
 import PIL.Image
 
-# torchvision's RandomResizedCrop and RandomRotation, which public loaders use with these.
+# Parameters of torchvision's RandomResizedCrop and RandomRotation in public loaders.
 CROP_AREA, CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
-ROTATION = 30.0  # degrees to either side
+ROTATION = 30.0  # degrees in both directions
 
 
 def choose_frames(
@@ -18,12 +18,12 @@ def choose_frames(
 ) -> list[int]:
     """One index from each of `wanted` segments: random in training, else the middle.
 
-    "segments": equal ones over all frames. The other rules are those of the official release's
-    loaders. Their segments have max(1, stored // wanted) frames, so that frames at the end may
+    "segments": equal segments over all frames. The other rules are those of the loaders in the
+    official release. Their segments have max(1, stored // wanted) frames, so frames at the end may
     never be used: "cremad"; "kinetics", whose segments begin with frame 1 (counted from 0), which
-    takes no frame beyond 9 in training, and always frame 1 of 6 frames or fewer; "ucf101"; and
-    "ucf101_flow", which never uses the last picture. An index beyond the last frame becomes the
-    last one (the release raises an error there).
+    uses no frame after 9 in training, and always frame 1 if there are at most 6; "ucf101"; and
+    "ucf101_flow", which never uses the last image. An index beyond the last frame becomes the last
+    one (the release raises an error).
     """
     if rule == "segments":
         if rng is None:
@@ -49,7 +49,7 @@ def choose_frames(
 
 
 def crop(images: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """The same part, of random area and aspect ratio, of images of one size."""
+    """Crops images of one size to the same region of random area and aspect ratio."""
     height, width = images[0].shape[:2]
     for _ in range(10):
         area = height * width * rng.uniform(*CROP_AREA)
@@ -65,16 +65,16 @@ def crop(images: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
-    """The image turned about its centre, same size, black where nothing was."""
+    """Rotates an image about its centre, keeping its size; uncovered areas are black."""
     height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     return cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_NEAREST)
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """The image as [size, size, ...], aspect not kept: Pillow's bilinear with antialiasing.
+    """Resizes to [size, size, ...], ignoring the aspect ratio: Pillow's antialiased bilinear.
 
-    torchvision's transforms resize this way; OpenCV's filters differ by up to 8 of 255 levels.
+    torchvision's transforms do the same; OpenCV's filters differ by up to 8 of 255 levels.
     """
     if image.shape[:2] == (size, size):
         return image
@@ -83,19 +83,19 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def flipped(rng: np.random.Generator | None) -> bool:
-    """Decides whether to mirror a sample; never in evaluation."""
+    """Draws whether to mirror a sample; never in evaluation."""
     return rng is not None and bool(rng.random() < 0.5)
 
 
 def augmented(
     images: list[np.ndarray], how: str, rng: np.random.Generator | None, flip: bool
 ) -> list[np.ndarray]:
-    """The images of a sample, augmented.
+    """Augments the images of a sample.
 
-    `how`: "crop_flip" is one random resized crop for all images and the sample's flip; "flip" the
-    flip alone; "rotate_flip" a rotation by up to 30 degrees, then the flip; "none" leaves them as
-    they are. The sample's flip is shared by its modalities: flow and frames turn together.
-    "crop_flip_apart" and "flip_apart" draw for each image by itself.
+    `how`: "crop_flip" is one random crop for all images and the sample's flip; "flip" only the
+    flip; "rotate_flip" a rotation by up to 30 degrees, then the flip; "none" changes nothing. The
+    flip is shared by the modalities of a sample, so flow and frames stay consistent.
+    "crop_flip_apart" and "flip_apart" draw independently for each image.
     """
     if rng is None or how == "none":
         return images
@@ -114,7 +114,7 @@ def augmented(
 def clip_input(
     frames: list[np.ndarray], how: str, size: int, rng: np.random.Generator | None, flip: bool
 ) -> np.ndarray:
-    """uint8 [T, 3, size, size] of RGB frames [H, W, 3], augmented."""
+    """Augments and resizes RGB frames [H, W, 3] to uint8 [T, 3, size, size]."""
     out = np.empty((len(frames), 3, size, size), dtype=np.uint8)
     for k, frame in enumerate(augmented(frames, how, rng, flip)):
         out[k] = resize(np.ascontiguousarray(frame), size).transpose(2, 0, 1)

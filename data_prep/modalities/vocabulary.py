@@ -1,7 +1,7 @@
-"""The vocabulary of a text: uncased WordPiece, a vocab.txt with one token a line.
+"""Text vocabularies: uncased WordPiece, stored as a vocab.txt with one token per line.
 
-The line's number is the token's id. The file is ELECTRA's, the user's, or built from the texts of a
-dataset.
+The line number is the token id. The file comes from ELECTRA or the user, or is built from the texts
+of a dataset.
 """
 
 import functools
@@ -20,24 +20,24 @@ from tokenizers.trainers import WordPieceTrainer
 from common.files import write_text
 from common.options import UsageError
 
-os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the worker processes are the parallelism
-# Their vocab.txt is the same file; whichever is in the cache is taken.
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # parallelism comes from the worker processes
+# Both have the same vocab.txt; the first one in the cache is used.
 ELECTRA_MODELS = ("google/electra-small-discriminator", "google/electra-base-discriminator")
 ELECTRA_WORDS = 30522
-BUILD_WORDS = 4000  # our choice: some thousand short texts fill no larger one
-BUILD_ALPHABET = 1000  # characters, the most frequent; the default of tokenizers' BERT trainer
-BUILD_FREQUENCY = 2  # a piece seen once is not one; also that trainer's default
+BUILD_WORDS = 4000  # our choice: a few thousand short texts do not fill a larger one
+BUILD_ALPHABET = 1000  # most frequent characters; the default of tokenizers' BERT trainer
+BUILD_FREQUENCY = 2  # minimum frequency of a piece; also the default of that trainer
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORDS = 1 << 16  # ids are stored as uint16
 MAX_VOCABULARY_BYTES = 8 << 20  # a vocab.txt of 30,522 lines has 232 kB
-FOLD, SPLIT = BertNormalizer(lowercase=True), BertPreTokenizer()  # as of BERT's uncased models
+FOLD, SPLIT = BertNormalizer(lowercase=True), BertPreTokenizer()  # as in BERT's uncased models
 
 
 def named(setting: str) -> tuple[str, int]:
-    """(name, number of words) of the vocabulary of a setting: "electra", "build", or a folder.
+    """(name, number of words) of the vocabulary for a setting: "electra", "build", or a folder.
 
-    A folder's vocab.txt is named by the first 12 digits of its SHA-256 (with LF line ends), so that
-    its place does not matter. Raises `UsageError` where it is missing or no vocabulary.
+    The vocab.txt of a folder is named by the first 12 digits of its SHA-256 (with LF line breaks),
+    so its location does not matter. Raises `UsageError` if it is missing or invalid.
     """
     if setting in ("electra", "build"):
         return setting, {"electra": ELECTRA_WORDS, "build": BUILD_WORDS}[setting]
@@ -48,8 +48,7 @@ def named(setting: str) -> tuple[str, int]:
 def place_vocabulary(path: Path, setting: str) -> None:
     """Writes the vocabulary of `setting`, "electra" or a folder, to a prepared folder's vocab.txt.
 
-    Raises `UsageError` where the file is another vocabulary, or the one asked for is not on this
-    machine.
+    Raises `UsageError` if that file is another vocabulary, or the requested one is not available.
     """
     source = _find_electra() if setting == "electra" else Path(setting).expanduser() / "vocab.txt"
     content, lines = _read_vocabulary(source)
@@ -62,21 +61,20 @@ def place_vocabulary(path: Path, setting: str) -> None:
         write_text(path, content.decode())
     elif path.read_bytes() != content:
         raise UsageError(
-            f"{path} holds another vocabulary than --vocabulary {setting} gives now, and samples"
-            f" beside it may be made with it: remove {path.parent} and prepare again"
+            f"{path} differs from the vocabulary that --vocabulary {setting} gives now, and may"
+            f" have been used for existing samples: remove {path.parent} and prepare again"
         )
 
 
 def build_vocabulary(texts: Iterable[str], words: int) -> bytes:
-    """An uncased WordPiece vocab.txt of at most `words` lines; the same in any order of the texts.
+    """An uncased WordPiece vocab.txt of at most `words` lines, independent of the order of texts.
 
-    The trainer numbers the characters inside of words in the order of a hash table, and ties
-    between merges go by number. So every character is given to it beforehand, in sorted order, as
-    a token of its own.
+    The trainer numbers characters inside words in hash table order and breaks ties between merges
+    by number. So it gets all characters beforehand, in sorted order, as separate tokens.
     """
     lines = sorted(texts)
     counts: Counter[str] = Counter()
-    inside: set[str] = set()  # characters that occur behind the first of a word
+    inside: set[str] = set()  # characters that occur after the first of a word
     for line in lines:
         for word in split_words(line):
             counts.update(word)
@@ -98,7 +96,7 @@ def build_vocabulary(texts: Iterable[str], words: int) -> bytes:
 
 
 def _find_electra() -> Path:
-    """ELECTRA's vocab.txt in the Hugging Face cache; raises `UsageError` where it is not."""
+    """ELECTRA's vocab.txt in the Hugging Face cache; raises `UsageError` if it is not there."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     for model in ELECTRA_MODELS:
@@ -107,28 +105,28 @@ def _find_electra() -> Path:
             return Path(path)
     raise UsageError(
         f"--vocabulary electra needs vocab.txt of {' or '.join(ELECTRA_MODELS)} in the cache"
-        f" {constants.HF_HUB_CACHE}, and it is not there: fetch it with `hf download"
-        f" {ELECTRA_MODELS[0]}` where there is a network, or put the file into a folder and give"
-        " --vocabulary <folder>, or make one without any download with --vocabulary build"
+        f" {constants.HF_HUB_CACHE}, which does not contain it: fetch it with `hf download"
+        f" {ELECTRA_MODELS[0]}`, or put the file into a folder and give"
+        " --vocabulary <folder>, or build one without any download with --vocabulary build"
     )
 
 
 def _read_vocabulary(path: Path) -> tuple[bytes, list[str]]:
-    """A vocab.txt with LF at the end of every line, and its tokens; raises `UsageError`."""
+    """The content of a vocab.txt with LF line breaks, and its tokens; raises `UsageError`."""
     try:
         with open(path, "rb") as handle:
             content = handle.read(MAX_VOCABULARY_BYTES + 1)
     except OSError as error:
         raise UsageError(
-            f"--vocabulary needs {path}, which cannot be read ({error.strerror}); it takes electra,"
-            " build, or a folder that holds vocab.txt"
+            f"--vocabulary needs {path}, which cannot be read ({error.strerror}); allowed: electra,"
+            " build, or a folder with a vocab.txt"
         ) from None
     content = content.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
     try:
-        # Not splitlines(): ELECTRA's tokens hold other characters that it takes for line ends.
+        # Not splitlines(): ELECTRA has tokens with characters that it treats as line breaks.
         lines = content.decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is no vocabulary: it is not UTF-8 text") from None
+        raise UsageError(f"{path} is not a vocabulary: it is not UTF-8 text") from None
     wrong = ""
     if len(content) > MAX_VOCABULARY_BYTES or len(lines) > MAX_WORDS:
         wrong = f"more than {MAX_WORDS} lines or {MAX_VOCABULARY_BYTES} bytes"
@@ -144,12 +142,12 @@ def _read_vocabulary(path: Path) -> tuple[bytes, list[str]]:
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text, folded: every vocabulary makes one token or more of each."""
+    """The normalised words of a text; each gives at least one token in any vocabulary."""
     return [word for word, _ in SPLIT.pre_tokenize_str(FOLD.normalize_str(text))]
 
 
 def tokenizer_of(path: Path) -> Tokenizer:
-    """The tokenizer of a vocab.txt, kept until the file's time or size changes."""
+    """The tokenizer of a vocab.txt, cached until the file's mtime or size changes."""
     status = path.stat()
     return _tokenizer(path, status.st_mtime_ns, status.st_size)
 
@@ -160,7 +158,7 @@ def _tokenizer(path: Path, changed_ns: int, size: int) -> Tokenizer:
 
 
 def _uncased(vocabulary: dict[str, int] | None) -> Tokenizer:
-    """A tokenizer that splits and folds as BERT's uncased one; it knows no special tokens."""
+    """A tokenizer that normalises and splits like BERT uncased, without special tokens."""
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = FOLD, SPLIT
     return tokenizer

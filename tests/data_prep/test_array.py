@@ -81,11 +81,11 @@ BOMB = b"X\x01\0\0\0aq\0" + b"h\0\x86q\0" * 40
     *[(kind, words) for kind, (_, words) in BAD_PICKLES.items()],
     *[(f"c{module}\nfromfile\n.".encode(), f"{module}.fromfile")
       for module in ("numpy", "_codecs", "builtins", "numpy._core.multiarray")],
-    (b"\x80\x04\x8c\x04a\nb\x1b\x8c\x01c\x93.", "which is no data"),
+    (b"\x80\x04\x8c\x04a\nb\x1b\x8c\x01c\x93.", "which is not data"),
     (b"\x80\x02cnumpy\ndtype\n" + BOMB + b"\x85R.", "it is damaged"),
     (b"\x80\x02cnumpy\ndtype\nX\x02\0\0\0f4\x85R}\x86b.", "it is damaged"),
     (TEXT.replace("abcd".encode("utf-32-le"), b"\xff" * 16), "it is damaged"),
-    (LINES.replace(b"\n", b"\r\n"), "line ends were converted, as by a transfer in text"),
+    (LINES.replace(b"\n", b"\r\n"), "line breaks were converted, as in a text-mode"),
 ])  # fmt: skip
 def test_pickles_with_more_than_data_are_refused_on_one_line_and_not_run(tmp_path, content, words):
     path, marker = tmp_path / "a.pkl", tmp_path / "marker"

@@ -100,7 +100,9 @@ def test_a_clip_whose_row_cannot_be_used_is_one_line(tmp_path, row, reason):
 
 def test_lists_without_a_clip_are_refused(tmp_path):
     plant(tmp_path, lists={"trainSet.txt": "Bus&01234567890&good&0&9"})
-    with pytest.raises(UsageError, match="holds no clip of AVE.* the root must hold Annotations"):
+    with pytest.raises(
+        UsageError, match="contains no clips of AVE.* the root must contain Annotations"
+    ):
         scan("ave", tmp_path)
 
 

@@ -89,7 +89,7 @@ def test_dialects_of_the_lists(tmp_path, case):
 def test_bytes_that_are_not_utf8_lose_only_themselves_and_are_noted(tmp_path):
     found = found_in(tmp_path, b"apple_pie_0.jpg,Cr\xe8me p\xeetissi\xe8re,apple_pie\n", PIE)
     assert titles(found) == {PIE: "Cr\ufffdme p\ufffdtissi\ufffdre"}
-    assert any(warning.startswith("1 titles hold bytes") for warning in found.warnings)
+    assert any(warning.startswith("1 titles contain bytes") for warning in found.warnings)
 
 
 @pytest.mark.parametrize("shape", ["{}", '"{}"', '"{}', '{}"', "{},"])
@@ -126,7 +126,7 @@ def test_an_open_quote_ends_with_its_line_and_is_noted(tmp_path, closed_later):
 
 @pytest.mark.parametrize("content,seen", [
     ("<!DOCTYPE html>\n<html>", "DOCTYPE"), ("version https://git-lfs.github.com/spec/v1\n", "lfs"),
-    ("apple_pie_0.jpg|Pie|apple_pie\n", "Pie"), ("name,words,kind\n", "picture"),
+    ("apple_pie_0.jpg|Pie|apple_pie\n", "Pie"), ("name,words,kind\n", "has the image"),
     ("img,title\n", "label"), ("x" * 500_000 + ",y\n" + "name,text\n", "name,text"),
 ])  # fmt: skip
 def test_what_is_no_list_is_refused_in_one_line(tmp_path, content, seen):

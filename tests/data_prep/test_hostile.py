@@ -46,13 +46,13 @@ def test_stand_ins_count_towards_the_allowed_share_and_alone_are_no_dataset(tmp_
         path.write_bytes(b"")
     if every == 1:
         settings = datasets.load("twitter2015").Settings(vocabulary="build")
-        with pytest.raises(UsageError, match="none of the .* samples has a picture that can be"):
+        with pytest.raises(UsageError, match="none of the .* samples has a usable image"):
             prepare("twitter2015", root, tmp_path / "data", settings, workers=1)
         return
     words = ["--dataset", "twitter2015", "--dataset_root", root, "--data_dir", tmp_path / "data"]
     done = program("-m", "data_prep", *words, *BUILD, "--num_workers", "1")
     assert done.returncode == 3, done.stderr
-    assert re.search(r"cannot be used, .*: \d+ with a stand-in for a modality", done.stderr)
+    assert re.search(r"unusable, .*: \d+ with a placeholder for an unreadable", done.stderr)
 
 
 def test_a_folder_without_read_permission_ends_in_one_line(tmp_path, monkeypatch, capsys):

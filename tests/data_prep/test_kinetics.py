@@ -148,7 +148,7 @@ def test_kinetics_rows_of_another_form_are_noted_with_their_line(tmp_path):
     found = scan("kinetics", tmp_path)
     assert set(kept(found)) == {A, B}
     noted = {r.id: (r.reason, r.detail) for r in found.rejected if r.id.startswith("line")}
-    assert noted["line 4"] == ("bad_line", "line 4: 2 cells where the header has 5")
+    assert noted["line 4"] == ("bad_line", "line 4: 2 cells, but the header has 5")
     assert noted["line 5"][0] == "open_quote" and "line 5: it opens a quote" in noted["line 5"][1]
 
 
@@ -158,4 +158,4 @@ def test_other_classes_are_one_line_and_dead_links_and_pipes_are_no_lists(tmp_pa
     os.mkfifo(tmp_path / "pipe.csv")
     found = scan("kinetics", tmp_path)
     assert reasons(found) == {"gone.csv": "unknown_name", "pipe.csv": "unknown_name"}
-    assert any(line.startswith("3 clips of 2 classes outside") for line in found.warnings)
+    assert any(line.startswith("left out 3 clips of 2 classes outside") for line in found.warnings)

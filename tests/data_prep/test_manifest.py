@@ -102,7 +102,7 @@ def test_rows_that_cannot_be_samples_are_listed_with_their_line(pets):
         ("pets.csv, line 2", "missing_file"), ("pets.csv, line 3", "no_label"),
         ("pets.csv, line 5", "duplicate"), ("pets.csv, line 6", "bad_line"),
     }  # fmt: skip
-    assert "5 cells where the header has 4" in {r.detail for r in found.rejected}
+    assert "5 cells, but the header has 4" in {r.detail for r in found.rejected}
     assert len(found.candidates) == 2 and found.listed == 6
 
 
@@ -121,7 +121,7 @@ def test_an_open_quote_is_an_error_that_names_its_line(pets, order, last):
     path = pets(tuple(HEADER[k] for k in order), change)
     text = path.read_text().replace('"a text, 2"', '"a text, 2').replace('"a text, 5"', last)
     path.write_text(text)
-    with pytest.raises(UsageError, match=r"pets.csv, line 4: it opens a quote that nothing closes"):
+    with pytest.raises(UsageError, match=r"pets.csv, line 4: it opens a quote that is not closed"):
         scan(path)
 
 
@@ -138,7 +138,7 @@ def test_files_of_spreadsheets_and_of_pandas_are_read(pets, separator, encoding)
         writer.writerows([str(k), *row, "me; too"] for k, row in enumerate(rows[1:]))
     found = scan(path)
     assert [c.inline["text"] for c in found.candidates] == [f"a text, {k}" for k in range(6)]
-    assert found.warnings == ["pets.csv: columns passed over: one without a name, speaker"]
+    assert found.warnings == ["pets.csv: ignored columns: one without a name, speaker"]
 
 
 # Labels and splits --------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_splits_by_several_names(pets):
     parts = [c.part for c in scan(path).candidates]
     assert parts == ["train", "train", "val", "val", "test", "val"]
     path.write_text(path.read_text().replace("Train", "third", 1))
-    with pytest.raises(UsageError, match="line 2: split 'third' is none of"):
+    with pytest.raises(UsageError, match="line 2: split 'third' is not one of"):
         scan(path)
 
 
@@ -185,8 +185,8 @@ def test_the_datasets_name_comes_from_its_file_and_content(pets):
 
 @pytest.mark.parametrize(("path", "words"), [
     ("../secret.wav", "leaves the folder"), ("a/../../b.wav", "leaves the folder"),
-    ("/etc/hostname", "is not under .*: give --dataset_root a folder that holds all"),
-    ("link/hostname", "is a link that leads out of .* with --dataset_root .* anywhere"),
+    ("/etc/hostname", "is not under .*: set --dataset_root to a folder that contains all"),
+    ("link/hostname", "is a link that points outside .* give --dataset_root "),
 ])  # fmt: skip
 def test_a_path_outside_is_refused_with_the_way_out(pets, tmp_path, path, words):
     (tmp_path / "link").symlink_to("/etc")
@@ -238,7 +238,8 @@ def test_no_sample_at_all_is_explained(pets):
         scan(pets(change=change))
     message = str(error.value)
     assert (
-        "6 missing_file (pets.csv, line 2: audio: '0.WAV' is not there; there is '0.wav'" in message
+        "6 missing_file (pets.csv, line 2: audio: '0.WAV' does not exist; there is '0.wav'"
+        in message
     )
     assert "line 3" in message and "line 4" not in message
 

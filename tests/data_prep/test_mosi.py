@@ -133,7 +133,7 @@ def test_locations_of_the_file(tmp_path, place):
 
 def test_other_files_next_to_the_file_and_in_the_root(tmp_path):
     write(tmp_path, parts_of(False), "mosi_data.pkl")
-    with pytest.raises(UsageError, match="it holds is for --feature_files mult_aligned"):
+    with pytest.raises(UsageError, match="it has files for --feature_files mult_aligned"):
         scan("mosi", tmp_path)
     write(tmp_path, parts_of())
     for name in ("label.csv", ".DS_Store", "Thumbs.db"):

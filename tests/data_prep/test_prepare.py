@@ -129,7 +129,7 @@ def test_too_many_rejects_leave_the_set_unfinished_and_status_3(tmp_path):
     (lambda f: os.truncate(f / "samples-00000.arrow", 5000), "changed since it was"),
 ])  # fmt: skip
 def test_an_unfinished_or_damaged_folder_is_refused(folder, harm, words):
-    with pytest.raises(UsageError, match="holds spec .* prepare again"):
+    with pytest.raises(UsageError, match="contains spec .* prepare again"):
         Prepared(folder, "0123456789ab")
     harm(folder)
     with pytest.raises(UsageError, match=words):
@@ -141,7 +141,9 @@ def test_incomplete_pairs_are_refused(folder):
     sources, _ = Prepared(folder).pairs(*how)
     path = folder / "splits" / "paper-seed0.pairs-test.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:3]) + "\n")
-    with pytest.raises(UsageError, match="pairs-test.csv changed since it was written: it had"):
+    with pytest.raises(
+        UsageError, match="pairs-test.csv changed since it was written: its SHA-256 was"
+    ):
         Prepared(folder).pairs(*how)
     path.unlink()
     assert np.array_equal(Prepared(folder).pairs(*how)[0], sources)

@@ -94,7 +94,7 @@ def test_an_incomplete_tree_is_refused(tmp_path, dataset):
     folder = {"cremad": "AudioWAV", "kinetics": "audios", "food101": "images/test"}
     for name in (*LISTS[dataset], folder.get(dataset, "flows_v")):
         (tmp_path / name).rename(tmp_path / "elsewhere")
-        with pytest.raises(UsageError, match=f"lacks {name}: such a tree must be whole"):
+        with pytest.raises(UsageError, match=f"lacks {name}: such a tree must be complete"):
             scan(dataset, tmp_path)
         (tmp_path / "elsewhere").rename(tmp_path / name)
 
@@ -139,7 +139,7 @@ def test_a_row_that_is_not_a_sample_affects_no_others(tmp_path, dataset):
 def test_a_list_without_a_column_called_label_is_refused(tmp_path, text):
     write_release("cremad", tmp_path, 2, 2)
     (tmp_path / "val.csv").write_text(text, "latin-1")
-    with pytest.raises(UsageError, match="val.csv does not begin with a header of 2 columns"):
+    with pytest.raises(UsageError, match="val.csv must begin with a header of at least 2 columns"):
         scan("cremad", tmp_path)
 
 

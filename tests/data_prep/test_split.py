@@ -107,7 +107,7 @@ def test_sources_of_three_modalities_are_distinct_with_two_labels():
 
 
 def test_pairs_need_two_classes():
-    with pytest.raises(UsageError, match="two or more classes"):
+    with pytest.raises(UsageError, match="at least two classes"):
         misaligned_sources(np.zeros(5, dtype=int), 2)
 
 
@@ -161,5 +161,5 @@ def test_a_sample_that_the_lists_have_twice_is_where_it_was_drawn_first():
 
 
 def test_a_class_too_small_for_the_releases_draw_is_refused():
-    with pytest.raises(UsageError, match="--split_rule release cannot draw from 10 samples"):
+    with pytest.raises(UsageError, match="--split_rule release cannot split 10 samples"):
         drawn([Listed(str(k), int(k == 9)) for k in range(10)])

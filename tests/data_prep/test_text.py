@@ -167,7 +167,7 @@ def test_a_folders_vocabulary_is_copied_and_another_is_refused(shelf, tmp_path):
         place_vocabulary(target, str(tmp_path))
         assert target.read_bytes() == source.read_bytes()
     source.write_bytes(source.read_bytes() + b"more\n")
-    with pytest.raises(UsageError, match="another vocabulary"):
+    with pytest.raises(UsageError, match="differs from the vocabulary"):
         place_vocabulary(target, str(tmp_path))
 
 

@@ -163,7 +163,7 @@ def test_twitter_missing_pictures_stay_unless_dropped(tmp_path):
     lambda lines: lines[:-1], lambda lines: [*lines[:6], "good", *lines[7:]],
 ], ids=["drop", "twice", "cut", "polarity"])  # fmt: skip
 def test_twitter_txt_out_of_step_is_refused(tmp_path, harm):
-    with pytest.raises(UsageError, match="out of step"):
+    with pytest.raises(UsageError, match="misaligned"):
         scan("twitter2015", twitter_tree(tmp_path, train__txt=harm(txt(ROWS))))
 
 

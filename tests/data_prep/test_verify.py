@@ -73,23 +73,23 @@ DAMAGE = {  # what is done -> (how it is done, how each finding begins)
                    [f"{SECOND}: missing", f"{{folder}}/{SECOND} is missing"]),
     "lost manifest": (lambda f: (f / "manifest.csv").unlink(), ["manifest.csv: missing"]),
     "stranger": (lambda f: shutil.copy(f / SECOND, f / "samples-00002.arrow"),
-                 ["samples-00002.arrow: not a shard of this set"]),
+                 ["samples-00002.arrow: not a shard of this dataset"]),
     "split": lines_of(SPLIT, lambda lines: [*lines, "nobody,tst"],
-                      "{folder}/" + SPLIT + ", line 302: part 'tst' is none of"),
+                      "{folder}/" + SPLIT + ", line 302: part 'tst' is not in"),
     "its order": lines_of(SPLIT, swap, f"{SPLIT}: not what its rule draws"),
     "id twice": lines_of(SPLIT, lambda lines: [*lines, lines[1]],
                          "{folder}/" + SPLIT + " does not list each sample exactly once"),
     "no split": (lambda f: (f / "splits/paper-sed0.csv").write_text("id,part\n"),
-                 ["splits/paper-sed0.csv: no file of this set"]),
+                 ["splits/paper-sed0.csv: not a file of this dataset"]),
     "torn meta": (lambda f: (f / "meta.json").write_text("{"), ["{folder}/meta.json is damaged"]),
     "unfinished": (meta(complete=False), ["meta.json: the preparation is not finished"]),
-    "data set": (meta(dataset="cremad"), ["meta.json: the data set is 'cremad'"]),
+    "data set": (meta(dataset="cremad"), ["meta.json: the dataset is 'cremad'"]),
     "version": (meta(version=0), ["meta.json: prepared by version 0"]),
-    "no checksums": (meta(tables=None), ["meta.json: it holds no checksums"]),
-    "hash": (meta(spec_hash="0123456789ab"), ["meta.json: its settings have the hash"]),
+    "no checksums": (meta(tables=None), ["meta.json: the checksums of shards"]),
+    "hash": (meta(spec_hash="0123456789ab"), ["meta.json: the hash of its settings"]),
     "order": (meta(order=["video", "audio"]),
-              ["meta.json: its settings have", f"{FIRST}: prepared with", f"{SECOND}: prepared"]),
-    "samples": (meta(samples=299), ["{folder} holds 300 samples and its meta.json says 299"]),
+              ["meta.json: the hash of its", f"{FIRST}: prepared with", f"{SECOND}: prepared"]),
+    "samples": (meta(samples=299), ["{folder} contains 300 samples, but meta.json says 299"]),
 }  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def test_each_damage_is_a_finding_that_names_the_file(folder, damage):
         assert finding.startswith(begin.format(folder=folder)), findings
     assert len(few(findings * 99)) == MOST + 1
     if damage in ("split", "lost manifest", "unfinished"):
-        with pytest.raises(UsageError, match="not a finished prepared folder|--verify finds more"):
+        with pytest.raises(UsageError, match="not a finished prepared folder|run --verify"):
             stats(folder)
 
 
@@ -140,7 +140,7 @@ def test_the_command_reports_what_is_valid_and_writes_nothing(capsys, folder):
 
 @pytest.mark.parametrize(("words", "message"), [
     ("--verify", "no prepared demo in "), ("--stats", "no prepared demo in "),
-    ("--verify --stats", "--verify and --stats are two commands"),
+    ("--verify --stats", "--verify and --stats are separate commands"),
     ("--verify --dataset_root x", "--dataset_root does not apply to --verify"),
     ("--stats --max_bad 1", "--max_bad does not apply to --stats"),
     ("--json", "--json does not apply to a preparation"),
@@ -173,7 +173,7 @@ def test_vocabularies_and_the_folder_that_settings_select(capsys, tmp_path):
         assert finding.startswith(f"{name}: changed since it was written")
     shutil.rmtree(made[0])
     status, _, err = run(capsys, *words, "--verify")
-    assert status == 1 and any("other settings than the defaults" in line for line in err)
+    assert status == 1 and any("with non-default settings" in line for line in err)
 
 
 def test_statistics_match_the_tables_next_to_the_papers(capsys, folder):

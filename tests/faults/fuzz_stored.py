@@ -111,8 +111,8 @@ def prepared_target(name: str, weight: float = 4) -> Target:
 
 def _shard(path: Path) -> Shard:
     shard = Shard(path)
-    if shard.gaps():  # refused by a prepared folder
-        raise UsageError(f"{path} lacks values")
+    if shard.gaps():  # which a prepared folder refuses
+        raise UsageError(f"{path} has missing values")
     for name in FACTS:
         assert None not in shard.column(name)
     for name in shard.modalities:
@@ -235,7 +235,7 @@ def load_here(path: Path) -> Any:
     try:
         return unpickle.read_result(folder)
     except Exception as error:
-        raise UsageError(f"{path} is refused: {error}") from None
+        raise UsageError(f"{path} cannot be read: {error}") from None
 
 
 def _pickle_seeds(folder: Path) -> list[bytes]:

@@ -237,8 +237,8 @@ STORED = {"kind": "audio", **Audio().stored_settings()}
 META = [
     ({"label_names": 3}, "no label_names"), ({"label_names": [1]}, "no label_names"),
     ({"samples": "12"}, "no samples"), ({"split_second": None}, "no split_second"),
-    ({"shards": {"../x\0": ""}}, "no shards"), ({"order": [1]}, "stored form"),
-    ({"order": 5}, "stored form"), ({"modalities": {}}, "stored form"),
+    ({"shards": {"../x\0": ""}}, "no shards"), ({"order": [1]}, "the spec of"),
+    ({"order": 5}, "the spec of"), ({"modalities": {}}, "the spec of"),
     ({"order": ["audio"], "modalities": {"audio": STORED | {"hop": "1"}}}, "hop of audio"),
     ({"order": ["audio"], "modalities": {"audio": {"kind": "audio"}}}, "settings of audio"),
     ({"order": ["sound"], "modalities": {"sound": STORED}}, "lacks a modality"),
@@ -302,11 +302,11 @@ def test_an_invalid_checksum_cache_is_rebuilt(tmp_path, memory):
 
 @pytest.mark.parametrize("change,words", [
     (lambda t: t.drop_columns("audio"), "audio"), (lambda t: t.rename_columns({"id": "x"}), "id"),
-    (lambda t: t.set_column(8, "audio", pa.array(range(12))), "no bytes"),
+    (lambda t: t.set_column(8, "audio", pa.array(range(12))), "not contain bytes"),
     (lambda t: t.replace_schema_metadata({"spec": "[" * 9000}), "not a readable shard"),
     (lambda t: t.replace_schema_metadata({"spec": "[]"}), "not a readable shard"),
-    (lambda t: t.set_column(0, "id", pa.array(["s", *[None] * 11])), "lacks values of id"),
-    (lambda t: t.set_column(9, "image", pa.array([[b"a"], *[[None]] * 11])), "lacks values"),
+    (lambda t: t.set_column(0, "id", pa.array(["s", *[None] * 11])), "missing values in id"),
+    (lambda t: t.set_column(9, "image", pa.array([[b"a"], *[[None]] * 11])), "missing values"),
 ])  # fmt: skip
 def test_a_shard_of_other_columns_or_without_values_is_refused(tmp_path, change, words):
     folder = write_prepared(tmp_path / "p")

@@ -96,7 +96,7 @@ def test_lost_lines_of_the_log_are_restored_from_the_checkpoint(bench, case, pla
 
 @pytest.mark.parametrize(("old", "new", "words"), [
     (",train", ",test", "was started with other data: the SHA-256 of the split"),
-    (",train", ",training", "line {}: part 'training' is none of train, val, test"),
+    (",train", ",training", "line {}: part 'training' is not in train, val, test"),
     ("id,part", "id,teil", "has no column 'part'; it has id, teil"),
     (",train", ",train,", "line {}: 3 cells, but the header has 2"),
 ])  # fmt: skip

@@ -80,7 +80,7 @@ def test_changed_files_and_shards_are_refused_with_the_command_that_helps(own, t
     np.save(path.parent / "cat0.npy", np.zeros((9, 4), "f4"))
     changed = train(path, tmp_path, "--lr", "0.01", status=2)
     assert "was prepared from other files" in changed.stderr
-    obey(changed.stderr, "prepare the set again: ")
+    obey(changed.stderr, "prepare the dataset again: ")
     train(path, tmp_path, "--lr", "0.01")
 
 
