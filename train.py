@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         raise UsageError("--tensorboard needs: pip install -r requirements-tensorboard.txt")
     devices = device_names(args.devices)
     if len(devices) > 1 and not in_group():
-        return train_together(devices)
+        return train_together(devices, [__file__, *argv])
     from experiments.run.session import assemble, environment
 
     session = assemble(run, args)  # seed, device, data, model, method

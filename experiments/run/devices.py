@@ -52,8 +52,8 @@ def reported(error: Exception) -> bool:
     return lost and os.environ.get(PARENT) == str(os.getppid())
 
 
-def train_together(names: list[str]) -> int:
-    """Runs this command once for each device and returns its exit status.
+def train_together(names: list[str], command: list[str]) -> int:
+    """Runs `command` (a script and its arguments) once per device; returns its exit status.
 
     Raises `UsageError` if a process other than the first fails alone.
     """
@@ -65,8 +65,8 @@ def train_together(names: list[str]) -> int:
     processes = []
     for rank, output in enumerate(outputs):
         env = os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = [sys.executable, *sys.argv]
-        processes.append(subprocess.Popen(command, env=env, stdout=output, stderr=output))
+        words = [sys.executable, *command]
+        processes.append(subprocess.Popen(words, env=env, stdout=output, stderr=output))
     received: list[int] = []
 
     def forward(number: int, _: object) -> None:
