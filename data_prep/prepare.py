@@ -154,6 +154,16 @@ def check_source(folder: Path, dataset: str, root: Path | None, settings: Any) -
 # The preparation ----------------------------------------------------------------------------------
 
 
+def constants(layout: Any) -> dict[str, Any]:
+    """What meta.json notes of the dataset's module and of this program."""
+    return {
+        "split_second": float(layout.SPLIT_SECOND),
+        "release_cut": getattr(layout, "RELEASE_CUT", "test"),
+        "shard_size": SHARD_SIZE,
+        "tools": {"python": platform.python_version(), **{t: version(t) for t in TOOLS}},
+    }
+
+
 def prepare(
     dataset: str,
     root: Path | None,
@@ -183,18 +193,9 @@ def prepare(
     scan = scan_root(layout, public, place, settings, allow_missing_classes)
     for warning in scan.warnings:
         print(f"note: {warning}", file=sys.stderr)
-    meta = {
-        **spec_json(public, spec),
-        "spec_hash": folder.name,
-        "complete": False,
-        "label_names": list(scan.label_names),
-        "split_second": float(layout.SPLIT_SECOND),
-        "release_cut": getattr(layout, "RELEASE_CUT", "test"),
-        "shard_size": SHARD_SIZE,
-        "tools": {"python": platform.python_version(), **{t: version(t) for t in TOOLS}},
-        **source_of(scan, place),
-        "missing_classes": allow_missing_classes,
-    }
+    meta = spec_json(public, spec) | source_of(scan, place) | constants(layout)
+    meta |= {"spec_hash": folder.name, "label_names": list(scan.label_names)}
+    meta |= {"complete": False, "missing_classes": allow_missing_classes}
     command = prepare_command(dataset, root, data_dir, settings, allow_missing_classes)
     with locked(folder / ".lock", f"another process is preparing {folder}", wait=True):
         before = read_meta(folder)
