@@ -132,7 +132,8 @@ def test_a_wrong_root_is_one_clear_error(tmp_path, dataset):
 def test_missing_classes_are_refused_unless_allowed(tmp_path, dataset):
     root, truth = write(tmp_path, dataset, per_class=2, workers=1)
     settings, labels = settings_of(dataset, ""), datasets.load(dataset).LABELS
-    with pytest.raises(UsageError, match=f"class '{labels[3]}' .* more such classes.* --allow_missing"):
+    missing = f"class '{labels[3]}' .* more such classes.* --allow_missing"
+    with pytest.raises(UsageError, match=missing):
         prepare(dataset, root, tmp_path / "data", settings, workers=1)
     folder = prepare(dataset, root, tmp_path / "data", settings, **ALL)
     assert read_meta(folder)["label_names"] == list(labels[:3])
