@@ -34,6 +34,13 @@ def share(total: int, rank: int, size: int) -> slice:
     return slice(start, start + each + (rank < more))
 
 
+def summed(x: Tensor) -> Tensor:
+    """The sum of every rank's `x`."""
+    x = x.clone()
+    dist.all_reduce(x)
+    return x
+
+
 class _Gather(Function):
     """Rows of all ranks. Each rank computes the whole loss, so its rows' gradient is complete."""
 
@@ -56,9 +63,7 @@ class _Shared(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
+        return summed(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -70,9 +75,7 @@ class _Complete(Function):
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor) -> Tensor:
-        grad = grad.clone()
-        dist.all_reduce(grad)
-        return grad
+        return summed(grad)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
