@@ -144,7 +144,7 @@ def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> d
     import torch
     from tqdm import tqdm
 
-    from experiments.run.meter import Meter
+    from experiments.run.metrics import Meter
 
     method, loader = session.method, session.loaders["train"]
     # Seeded per epoch, so modules that use torch's global generator (dropout) resume identically.

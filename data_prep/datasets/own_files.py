@@ -97,9 +97,10 @@ class Files:
     """Finds files under `root`; `anywhere`: links may point outside (the user gave the root)."""
 
     def __init__(self, root: Path, anywhere: bool):
-        self.root, self.anywhere = root, anywhere
+        self.root, self.anywhere = str(root), anywhere
         self._real = os.path.realpath(root)
-        self._names = lru_cache(64)(self._list)  # cached, as files of a folder mostly come together
+        # Cached, as the files of a folder mostly come together.
+        self._names, self._folder = lru_cache(64)(self._list), lru_cache(64)(os.path.realpath)
 
     def find(self, text: str) -> tuple[str, str]:
         """(path relative to the root, reason why there is no such file or "").
@@ -118,12 +119,12 @@ class Files:
                     " contains all files"
                 )
             path = os.path.relpath(path, inside[0])
-        elif not _exists(self.root / path):
+        elif not self._exists(path):
             path = path.replace("\\", "/")
         path = os.path.normpath(path)
         if path == ".." or path.startswith("../"):
             raise UsageError(f"{text!r} leaves the folder {self.root}")
-        if not _exists(self.root / path):
+        if not self._exists(path):
             found = PurePosixPath()
             for name in PurePosixPath(path).parts:
                 names = self._names(str(found))
@@ -134,12 +135,12 @@ class Files:
                     return path, f"{path[:80]!r} does not exist{there}"
                 found /= names[key]
             path = str(found)
-        if not self.anywhere and not _is_below(os.path.realpath(self.root / path), self._real):
+        if not self.anywhere and not _is_below(self._target(path), self._real):
             raise UsageError(
                 f"{text!r} is a link that points outside {self.root}: to allow this, give"
                 f" --dataset_root {self.root}"
             )
-        return path, "" if os.path.isfile(self.root / path) else "it is not a file"
+        return path, "" if os.path.isfile(f"{self.root}/{path}") else "it is not a file"
 
     def is_there(self, text: str) -> bool:
         """Whether a cell is a path: an existing file under the root, or a path that leaves it."""
@@ -151,19 +152,21 @@ class Files:
     def _list(self, folder: str) -> dict[str, str]:
         """The names in a folder, keyed by their NFC form."""
         try:
-            names = sorted(os.listdir(self.root / folder))
+            names = sorted(os.listdir(f"{self.root}/{folder}"))
         except OSError:
             names = []
         return {unicodedata.normalize("NFC", name): name for name in names}
 
 
+    def _exists(self, path: str) -> bool:
+        return os.path.exists(f"{self.root}/{path}")
+
+    def _target(self, path: str) -> str:
+        """`os.path.realpath`; asks for a folder's own links only once."""
+        folder, name = os.path.split(f"{self.root}/{path}")
+        target = f"{self._folder(folder)}/{name}"
+        return os.path.realpath(target) if os.path.islink(target) else target
+
+
 def _is_below(path: str, folder: str) -> bool:
-    return PurePosixPath(path).is_relative_to(folder)
-
-
-def _exists(path: Path) -> bool:
-    """Whether the path exists; False if the name is invalid."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

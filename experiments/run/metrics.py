@@ -1,10 +1,10 @@
-"""The metrics (docs/metrics.md), as functions of features, labels and logits.
+"""The metrics of a split (docs/metrics.md), and the means of a training epoch.
 
-All share one encoder pass over a split: in evaluation mode, recombining features is equivalent to
-recombining inputs.
+All metrics share one encoder pass over the split: in evaluation mode, recombining features is
+equivalent to recombining inputs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from methods.base import Batch, Features, Method
 from methods.ops import label_shares, shapley, subsets
+
+SHOWN = 8  # samples named in a message
+CHECK_EVERY = 50  # steps between checks of the loss; each check synchronizes with the device
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -168,3 +171,49 @@ def probabilities(method: Method, features: Features) -> dict[str, Tensor]:
 
 def _on(device: torch.device, features: Features) -> Features:
     return {m: f.to(device) for m, f in features.items()}
+
+
+class Meter:
+    """Accumulates scalars on the device; they are read once per epoch."""
+
+    def __init__(self, epoch: int, ids: Sequence[str]) -> None:
+        self.epoch, self.steps, self.ids = epoch, 0, ids  # ids of the training split
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, Tensor] = {}
+        self.unchecked: list[tuple[int, Tensor, Tensor]] = []
+
+    def add(self, loss: Tensor, scalars: dict[str, Tensor], index: Tensor) -> None:
+        """Adds one step; raises `FloatingPointError` at most 50 steps after a non-finite loss."""
+        self.steps += 1
+        for name, value in (scalars | {"train/loss": loss.detach()}).items():
+            value = value.double()
+            self.sums[name] = self.sums.get(name, 0) + value.nan_to_num(0.0)
+            self.counts[name] = self.counts.get(name, 0) + ~value.isnan()
+        self.unchecked.append((self.steps, loss.detach(), index))
+        if len(self.unchecked) == CHECK_EVERY:
+            self.check_losses()
+
+    def check_losses(self) -> None:
+        """Raises `FloatingPointError` naming epoch, step and samples of a non-finite loss."""
+        losses = torch.stack([loss for _, loss, _ in self.unchecked])  # one synchronization
+        finite = losses.isfinite().tolist()
+        if not all(finite):
+            step, loss, index = self.unchecked[finite.index(False)]
+            names, more = [self.ids[k] for k in index.tolist()[:SHOWN]], len(index) - SHOWN
+            samples = f"{', '.join(names)}{f' and {more} more' if more > 0 else ''}"
+            raise FloatingPointError(
+                f"loss {loss.item()} at epoch {self.epoch}, step {step}, samples {samples}:"
+                " check their files, or lower --lr; the last good checkpoint is kept"
+            )
+        self.unchecked = []
+
+    def read(self) -> dict[str, float]:
+        """The epoch's means; sums for names whose last part starts with n_."""
+        if self.unchecked:
+            self.check_losses()
+        out = {}
+        for name, total in self.sums.items():
+            count = 1 if name.split("/")[-1].startswith("n_") else int(self.counts[name])
+            if count:
+                out[name] = float(total) / count
+        return out
