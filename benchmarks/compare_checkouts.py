@@ -126,7 +126,7 @@ def work(checkout: Path, raw: Path, out: Path) -> None:
     run(checkout, "make_tables.py", *names, *given, "--set", "max_epochs=2", "size=32")
     for kept in (*checkout.glob("tests/golden*.json"), checkout / "tests" / "stored" / "made"):
         copy = shutil.copytree if kept.is_dir() else shutil.copy
-        copy(kept, out / kept.name)
+        copy(kept, out / f"kept-{kept.name}")
 
 
 def main(before: str, after: str) -> int:
