@@ -82,7 +82,7 @@ class EvaluatedFigure:
             shown = "error bars" if self.figure.kind == "bars" else "bands"
             parts.append(f"Mean ± sample standard deviation ({shown}) over {seeds} seeds.")
         if any(one.label != one.series.label for one in series):
-            parts.append("In parentheses: the weak modality in the last epoch.")
+            parts.append("In parentheses: the modality whose weight rises highest.")
         if counts and self.not_drawn:
             parts.append(f"Not drawn, because no run is finished: {self.not_drawn}.")
         return " ".join(parts)
@@ -104,21 +104,22 @@ def evaluate_series(
 ) -> EvaluatedSeries:
     """The mean over the runs for each group of bars, or for each epoch in ascending order.
 
-    The label of a series of largest weights names the modality with the largest one at the end.
+    The label of a series of largest weights names the modality with the largest one of all epochs.
     """
     by_x: dict[Any, list[float]] = {}
     weak = set()
     for place, value in enumerate(series.values):
         for run in reader.finished(value.runs, figure.seeds):
+            peaks: dict[str, float] = {}
             for line in [run.best] if panel.groups else run.log:
-                numbers = [run.number(line[key], key) for key in value.keys if key in line]
-                largest = max((y for y in numbers if y is not None), default=None)
-                if largest is not None:
+                read = {key: run.number(line[key], key) for key in value.keys if key in line}
+                numbers = {key: y for key, y in read.items() if y is not None}
+                if numbers:
                     x = panel.groups[place] if panel.groups else line["epoch"]
-                    by_x.setdefault(x, []).append(largest)
-            last = {key: run.log[-1][key] for key in value.keys if key in run.log[-1]}
-            if len(set(last.values())) > 1:
-                weak.add(max(last, key=last.__getitem__).rpartition("/")[2])
+                    by_x.setdefault(x, []).append(max(numbers.values()))
+                    peaks |= {key: max(y, peaks.get(key, y)) for key, y in numbers.items()}
+            if len(set(peaks.values())) > 1:
+                weak.add(max(peaks, key=peaks.__getitem__).rpartition("/")[2])
     scale = 100.0 if panel.percent else 1.0
     places = list(by_x) if panel.groups else sorted(by_x)
     points = {x: summarise(by_x[x]).scaled(scale) for x in places}

@@ -79,6 +79,17 @@ def test_alpha_is_the_largest_and_the_legend_names_whose_it_is(full):
     assert evaluated(full, "figure4").panels[0].series[3].label == "Food-101 (image)"
 
 
+def test_a_weak_modality_is_named_even_if_its_weight_falls_back(tmp_path):
+    weights = {2: (1.0, 3.0), 4: (1.05, 1.0)}
+
+    def log(epoch):
+        return dict(zip(("alpha/audio", "alpha/video"), weights.get(epoch, (1.0, 1.0))))
+
+    fake_run(tmp_path, MIDAS, 1, log=log)
+    (panel,) = evaluated(tmp_path, "demo-figure4").panels
+    assert panel.series[0].label == "Midas (video)"
+
+
 @pytest.mark.parametrize("name", ["figure1", "figure5", "figure6", "figure7"])
 def test_figures_measure_by_their_recipe_and_say_so(full, name):
     """In these runs the release's values are half of ours."""

@@ -123,6 +123,14 @@ def test_a_cell_is_next_to_the_papers_number_and_above_its_runs(results):
     assert "Demo Kinetics: Acc 90.00 (1) ours only demo/Joint/default, test/acc: 1 of 3" in words
 
 
+def test_provenance_is_folded_unless_it_is_mixed(results):
+    fold = '<details class="small"{}><summary>Data, commit, environments, settings'
+    mixed = made(results)  # one run of KS has another number of threads
+    assert mixed.count(fold.format(" open")) == 1 and fold.format("") not in mixed
+    alike = made(results, [Table("t", "T.", TABLE.columns, TABLE.rows[1:])])
+    assert alike.count(fold.format("")) == 1 and fold.format(" open") not in alike
+
+
 def test_missing_runs_show_their_state_command_and_what_makes_them_all(results):
     words = Page(made(results)).words
     failed, damaged = (Reader(results).commands(JOINT, [seed]) for seed in (2, 3))
