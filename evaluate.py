@@ -16,7 +16,7 @@ from experiments.run.resolve import run_from_config
 from experiments.run.session import assemble
 
 FLAGS: dict[str, dict[str, Any]] = {
-    "predict": {"metavar": "CSV", "help": "new files: column id, and one of paths per modality"},
+    "predict": {"metavar": "CSV", "help": "csv of new files: id and a column for each modality"},
     "out": {"metavar": "CSV", "help": "where --predict writes (default: standard output)"},
     "data_dir": {"default": "data", "help": "prepared data (default data)"},
     "dataset_root": {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import sys
 import time
 import traceback
@@ -84,7 +85,6 @@ def train(
     session: Session, folder: RunFolder, saved: dict | None, args: Namespace, stop: Stop
 ) -> int:
     """Trains the remaining epochs after the checkpoint `saved`, then tests once."""
-    from experiments.run.metrics import collect, measure
     from experiments.run.result import write_result
 
     method = session.method
@@ -104,8 +104,7 @@ def train(
         for scheduler in schedulers if method.counts_for_decay(epoch) else ():
             scheduler.step()
 
-        features, labels = collect(method, session.loaders["val"].batches())
-        metrics = measure(method, features, labels, session.protocols["val"])
+        metrics, _, _ = evaluate(session, "val", epoch)
         record |= {f"val/{name}": value for name, value in metrics.items()}
         if metrics["acc"] > best["acc"]:  # validation accuracy only; ties go to the earlier epoch
             best = {"epoch": epoch, "acc": metrics["acc"]}
@@ -128,14 +127,27 @@ def train(
     if folder.read_log() != records:
         folder.restore_log(records)
     method.load_state_dict(session.first(lambda: load_best(folder, best)))
-    features, labels = collect(method, session.loaders["test"].batches())
-    metrics = measure(method, features, labels, session.protocols["test"])
+    metrics, features, labels = evaluate(session, "test", best["epoch"])
     if writes:
         write_result(session, folder, best, metrics, features, labels, args.keep_checkpoints)
     keys = ("acc", "f1_macro", "f1_batch64", "acc_mis")
     figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
     print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
     return 0
+
+
+def evaluate(session: Session, part: str, epoch: int) -> tuple[dict[str, float], Any, Any]:
+    """Metrics, features and labels of a part; raises `FloatingPointError` for a bad loss."""
+    from experiments.run.metrics import collect, measure, not_finite, probabilities
+
+    method = session.method
+    features, labels = collect(method, session.loaders[part].batches())
+    metrics = measure(method, features, labels, session.protocols[part])
+    if not math.isfinite(metrics["loss"]):
+        rows = probabilities(method, features)["fused"]
+        bad = [sample for sample, p in zip(session.ids[part], rows) if not p.isfinite().all()]
+        raise not_finite(metrics["loss"], f"epoch {epoch}, {part} part", bad)
+    return metrics, features, labels
 
 
 def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> dict[str, float]:

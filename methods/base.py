@@ -103,7 +103,7 @@ class Method(nn.Module):
         if start >= epochs:
             raise UsageError(
                 f"--warmup_epochs {start} leaves no epoch of --max_epochs {epochs} for {name};"
-                f" give --warmup_epochs {epochs - 1} or less, or a larger --max_epochs"
+                f" give --warmup_epochs {epochs - 1} at most, or a larger --max_epochs"
             )
         if 0 < end <= start:
             window = f"--end_epoch {end} leaves no epoch after --warmup_epochs {start} for {name}"

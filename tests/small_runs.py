@@ -1,7 +1,7 @@
 """Short training runs of a few steps on one batch of noise, the same for every method.
 
-`python tests/small_runs.py` rewrites golden_losses.json: only for a change that intentionally
-changes a method's numbers, and says so.
+`python tests/small_runs.py` rewrites golden_losses.json: only for a new method, or for a change
+that intentionally changes a method's numbers, and says so.
 """
 
 import json

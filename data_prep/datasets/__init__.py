@@ -10,8 +10,9 @@ Each module defines
 * `SPLIT_SECOND`: the share of the held-out samples that goes to the test part;
 * `SOURCE`: for error messages: the source of the download, and what the root must contain;
 * optionally `detect(root)`, which derives defaults of settings from the content of the root;
-  `SPLIT_RULE`, the default split rule of training (default "paper"); `RELEASE_CUT`, the `cut` of
-  `split.split_release` (default "test").
+  `SPLIT_RULE`, the split that preparation shows (default "paper"), which must be training's default
+  in `experiments/run/settings.py`; `RELEASE_CUT`, the `cut` of `split.split_release` (default
+  "test").
 
 A path that ends in .csv is a user's own manifest (`datasets/manifest.py`).
 """

@@ -67,11 +67,11 @@ class Manifest:
     def order(self) -> list[str]:
         """The modalities, in the order of their columns; raises `UsageError` if there is none."""
         if self._order is None:
-            columns = self._table().columns
-            self._order = [name for name in columns if name in KINDS]
-            if not set(columns) - set(PLAIN):
+            table = self._table()
+            self._order = [name for name in table.columns if name in KINDS]
+            if not self._order:
                 raise UsageError(
-                    f"{self.path} has the columns {', '.join(columns)}; it needs one or more of"
+                    f"{self.path} has the columns {table.shown}; it needs one or more of"
                     f" {', '.join(KINDS)} besides id and label"
                 )
         return self._order
@@ -117,7 +117,6 @@ class Manifest:
                 f"{self.path.name}, line {line}",
                 (not name or not label, "no_label", "no label" if name else "no id"),
                 (missing, "missing_file", missing),
-                (name in tree.candidates, "duplicate", f"id {name!r}"),
             )
         if len(numbers) < 2:
             raise UsageError(

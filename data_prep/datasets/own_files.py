@@ -46,10 +46,10 @@ class Table:
         self.columns = [name for name in self._header if name in known]
         missing = [f"no column {name}" for name in needed if name not in self._header]
         twice = [f"the column {c} twice" for c in self.columns if self.columns.count(c) > 1]
+        self.shown = shown(", ".join(self._header)) or "none"  # all columns, for messages
         if missing or twice:
-            columns = shown(", ".join(self._header)) or "none"
             raise UsageError(
-                f"{path} has {(twice + missing)[0]} (its columns: {columns}); it needs"
+                f"{path} has {(twice + missing)[0]} (its columns: {self.shown}); it needs"
                 f" {', '.join(needed)}"
             )
         others = [name or "one without a name" for name in self._header if name not in known]

@@ -102,8 +102,12 @@ class RawTree:
             raise UsageError(f"{source} and others have more than {MAX_BAD_LINES} {TOO_MANY}")
 
     def take(self, candidate: Candidate, source: str, *checks: tuple[Any, str, str]) -> None:
-        """Adds a candidate, or rejects it by the first applicable (condition, reason, detail)."""
-        for wrong, reason, detail in checks:
+        """Adds a candidate, or rejects it by the first applicable (condition, reason, detail).
+
+        After these checks, an id that occurred before is rejected as a duplicate.
+        """
+        twice = (candidate.id in self.candidates, "duplicate", f"id {candidate.id!r}")
+        for wrong, reason, detail in (*checks, twice):
             if wrong:
                 return self.reject(candidate.id, source, reason, detail)
         self.candidates[candidate.id] = candidate

@@ -23,4 +23,5 @@ KINDS = {
 def load(kind: str) -> type[Modality]:
     """The class of a modality; raises `KeyError` for an unknown kind."""
     name = KINDS[kind]
+    assert name.lower() == kind, f"KINDS: class {name} must be registered as {name.lower()!r}"
     return getattr(importlib.import_module(f"data_prep.modalities.{kind}"), name)

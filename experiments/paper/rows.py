@@ -121,7 +121,7 @@ def score_table(
 ) -> Table:
     """Accuracy and both F1 scores for each dataset; `repeats`: the paper has these numbers."""
     columns = {
-        Column(header, NAMES[d]): (d, key, metric if repeats else "")
+        Column(header, NAMES.get(d, d)): (d, key, metric if repeats else "")
         for d in datasets
         for key, (header, metric) in SCORES.items()
     }

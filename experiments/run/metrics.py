@@ -173,6 +173,15 @@ def _on(device: torch.device, features: Features) -> Features:
     return {m: f.to(device) for m, f in features.items()}
 
 
+def not_finite(loss: float, where: str, ids: Sequence[str]) -> FloatingPointError:
+    """The error for a loss that is not finite; `ids` are the samples concerned."""
+    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    return FloatingPointError(
+        f"loss {loss} at {where}, samples {', '.join(ids[:SHOWN])}{more}:"
+        " check their files, or lower --lr; the last good checkpoint is kept"
+    )
+
+
 class Meter:
     """Accumulates scalars on the device; they are read once per epoch."""
 
@@ -199,12 +208,8 @@ class Meter:
         finite = losses.isfinite().tolist()
         if not all(finite):
             step, loss, index = self.unchecked[finite.index(False)]
-            names, more = [self.ids[k] for k in index.tolist()[:SHOWN]], len(index) - SHOWN
-            samples = f"{', '.join(names)}{f' and {more} more' if more > 0 else ''}"
-            raise FloatingPointError(
-                f"loss {loss.item()} at epoch {self.epoch}, step {step}, samples {samples}:"
-                " check their files, or lower --lr; the last good checkpoint is kept"
-            )
+            where = f"epoch {self.epoch}, step {step}"
+            raise not_finite(loss.item(), where, [self.ids[k] for k in index.tolist()])
         self.unchecked = []
 
     def read(self) -> dict[str, float]:

@@ -89,6 +89,7 @@ def test_the_gradient_reaches_every_encoder(name, modalities):
 @SETS
 @pytest.mark.parametrize("name", ALL)
 def test_the_mechanism_runs_and_the_log_shows_it(name, modalities):
+    assert name in RAN, "add a line to RAN: what the log shows if the method's mechanism runs"
     # With three modalities, one rarely has half of AMCo's mass, and SMV's "size" gives few copies.
     eager = {"AMCo": {"sigma": 0.34}, "SMV": {"value": "unit"}}.get(name, {})
     records = logged(make(name, modalities, **eager), TinySet(modalities), EPOCHS + (name == "GMM"))
@@ -164,7 +165,9 @@ def test_draws_depend_only_on_seed_and_epoch(name):
 @pytest.mark.parametrize("name", ALL)
 def test_the_losses_match_the_golden_ones(name):
     """Rounding differs between machines by far less than this; a changed method by far more."""
-    assert epoch_losses(name) == pytest.approx(json.loads(GOLDEN.read_text())[name], rel=1e-3)
+    golden = json.loads(GOLDEN.read_text())
+    assert name in golden, "a new method: `python tests/small_runs.py` adds its losses"
+    assert epoch_losses(name) == pytest.approx(golden[name], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ALL)

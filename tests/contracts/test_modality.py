@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import pytest
 
 import train
 from common.files import read_object, write_table
@@ -37,6 +38,12 @@ class Depth(Modality):
 
     def values(self, batch):
         return batch / 255, (0, 1, 2, 3, 4), 1
+
+
+def test_a_modality_registered_under_another_name_is_refused(monkeypatch):
+    monkeypatch.setitem(modalities.KINDS, "range", "Depth")
+    with pytest.raises(AssertionError, match="class Depth must be registered as 'depth'"):
+        modalities.load("range")
 
 
 def test_depth_is_prepared_loaded_and_trained_on(tmp_path, monkeypatch):

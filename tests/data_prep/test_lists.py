@@ -5,7 +5,8 @@ from raw import plant
 
 from common.options import UsageError
 from data_prep.datasets.lists import MAX_LINE, read_lines, read_records
-from data_prep.datasets.tree import walk
+from data_prep.datasets.tree import RawTree, walk
+from data_prep.spec import Candidate
 
 
 def test_walk_ignores_leftovers_and_follows_links_once(tmp_path):
@@ -17,6 +18,15 @@ def test_walk_ignores_leftovers_and_follows_links_once(tmp_path):
     (root / "out").symlink_to(plant(tmp_path / "outside", "y.txt"))
     files = ["a/-y.txt", "out/y.txt", "real/x.txt", "self", "ä ö/z 1.txt"]
     assert walk(root, skip=["skipped"]) == files
+
+
+def test_a_second_sample_with_the_same_id_is_rejected(tmp_path):
+    tree = RawTree(tmp_path)
+    for label, path in enumerate(("cat/1.mp4", "dog/1.mp4")):
+        tree.take(Candidate("1", label, {"video": (path,)}), path)
+    found = tree.scan(("cat", "dog"))
+    assert [candidate.label for candidate in found.candidates] == [0]
+    assert [(r.source, r.reason) for r in found.rejected] == [("dog/1.mp4", "duplicate")]
 
 
 def test_lines_lose_their_mark_and_end_and_unreadable_bytes_are_replaced(tmp_path):

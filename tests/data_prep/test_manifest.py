@@ -85,6 +85,7 @@ def test_the_columns_decide_modalities_their_order_and_the_split(tmp_path):
     (("id", "label", "sound"), "one or more of audio, video"),
     (("id", "label", "audio", "Audio"), "the column audio twice"),
     (("id", "label"), "one or more of audio, video"),
+    (("id", "label", "Sound"), "the columns id, label, sound; it needs"),
 ])  # fmt: skip
 def test_an_invalid_header_is_refused(tmp_path, header, words):
     with pytest.raises(UsageError, match=words):

@@ -7,14 +7,19 @@ import types
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, facts, tiny_batch, tiny_model
 
 import methods
 from common.options import UsageError
-from data_prep import datasets
+from data_prep import datasets, modalities
+from data_prep.modalities.base import Draw
 from data_prep.spec import Candidate
+from experiments.run.resolve import resolve
+from models.build import Choice, Stream, build_encoder
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
@@ -47,13 +52,16 @@ def test_the_loss_in_a_custom_loop_trains_encoders_and_heads():
     assert (space["alpha"] >= 1).all()
 
 
-def test_the_method_example_is_registered_and_trains(monkeypatch):
+@pytest.fixture
+def smooth(monkeypatch):
+    """The registered method of the example."""
     module = types.ModuleType("methods.smooth")
     monkeypatch.setitem(sys.modules, "methods.smooth", module)
     exec(block("class Smooth"), module.__dict__)
     monkeypatch.setitem(methods.METHODS, "Smooth", ("methods.smooth", "Joint with label smoothing"))
-    from experiments.run.resolve import resolve
 
+
+def test_the_method_example_is_registered_and_trains(smooth):
     run, _ = resolve(["--method", "smooth", "--smoothing", "0.2"], "")
     assert run.hparams.smoothing == 0.2 and run.differing == {"smoothing": 0.2}
     method = methods.load("Smooth")(tiny_model(heads=False), run.hparams, facts())
@@ -70,9 +78,37 @@ def test_the_layout_example_finds_its_samples(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     scan = module.scan(tmp_path, module.Settings())
-    expected = Candidate("a", 0, {"audio": ("cat/a.mp4",), "video": ("cat/a.mp4",)})
+    expected = Candidate("cat/a", 0, {"audio": ("cat/a.mp4",), "video": ("cat/a.mp4",)})
     assert scan.candidates[0] == expected and len(scan.candidates) == 2
     assert module.spec(module.Settings())["audio"].shape == (257, 182)
+
+
+def test_the_modality_example_reads_a_picture_for_the_encoder_that_it_names(tmp_path, monkeypatch):
+    module = types.ModuleType("data_prep.modalities.depth")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(block("class Depth"), module.__dict__)
+    monkeypatch.setitem(modalities.KINDS, "depth", "Depth")
+    depth = modalities.load("depth")()
+    cv2.imwrite(str(tmp_path / "d.png"), np.full((9, 7), 0x4321, np.uint16))
+    stored = depth.extract([tmp_path / "d.png"], None, None).payload
+    made = depth.to_input(stored, Draw(size=16))
+    assert made.shape == (1, 1, 16, 16) and made.dtype == np.uint8 and (made == 0x43).all()
+    batch = torch.from_numpy(made[None])
+    values, axes, count = depth.values(batch)
+    assert values.mean(axes).numel() == count == 1
+    encoder = build_encoder(Stream(normalise=([0.0], [1.0]), **depth.stream()), Choice("small"))
+    assert encoder(batch).shape == (1, encoder.width)
+
+
+def test_the_table_example_names_runs_as_train_does(smooth):
+    space = {}
+    exec(block("SMOOTHING = "), space)
+    table = space["SMOOTHING"]
+    assert [row.label for row in table.rows][1:] == ["Smooth", "smoothing 0.05", "smoothing 0.2"]
+    assert [column.block for column in table.columns] == ["CREMA-D"] * 3 + ["demo"] * 3
+    for runs in table.runs():
+        run, _ = resolve(runs.arguments(1), "")
+        assert run.differing == dict(runs.overrides)
 
 
 def test_a_list_of_custom_files_is_a_dataset(tmp_path, monkeypatch):
@@ -105,7 +141,8 @@ def test_each_command_names_an_existing_file_and_each_link_leads_somewhere():
 
 def commands():
     """The words of each Python command in a code block, with seeds filled in."""
-    text = "\n".join(re.findall(r"^```\n(.*?)^```$", TEXT, re.S | re.M)).replace("\\\n", " ")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.S | re.M)
+    text = "\n".join(body for language, body in blocks if not language).replace("\\\n", " ")
     found = re.findall(r"^(?:for .*?; do )?(python .*?)(?:; done)?$", text, re.M)
     return [shlex.split(line.replace("$seed", "1"), comments=True)[1:] for line in found]
 
@@ -116,7 +153,6 @@ def test_every_documented_command_is_accepted(tmp_path, monkeypatch, capsys):
     import experiments.__main__ as experiments
     import make_tables
     import train
-    from experiments.run.resolve import resolve
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pets").mkdir()

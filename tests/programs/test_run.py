@@ -4,14 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, program
+from conftest import ROOT, TinySet, program, tiny_method
 
+import methods
 from common.files import HOST, file_digest, read_table, write_table, write_text
 from common.options import UsageError
 from experiments.run.folder import RunFolder
+from experiments.run.metrics import Protocol
+from train import evaluate
 
 TWO = ("--max_epochs", "2")
 SMALL = ("--max_epochs", "4", "--batch_size", "32", "--devices", "cpu", "--threads", "1")
@@ -107,6 +111,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(demo_data
     done = program(*words(demo_data, tmp_path / "run", "--lr", "1e30"))
     assert done.returncode == 2 and ", samples 0" in done.stderr
     assert "epoch 1, step" in done.stderr and RunFolder(tmp_path / "run").state == "failed"
+
+
+def test_a_loss_that_is_not_finite_in_validation_or_test_names_the_samples():
+    data, method = TinySet(), tiny_method(methods.load("Joint"))
+    data.data["inputs"]["audio"][[3, 7]] = torch.nan
+    places = {"ids": {"val": [f"id{k}" for k in range(40)]}, "loaders": {"val": data}}
+    session = SimpleNamespace(method=method, protocols={"val": Protocol()}, **places)
+    with pytest.raises(FloatingPointError, match="nan at epoch 2, val part, samples id3, id7:"):
+        evaluate(session, "val", 2)
 
 
 # --- evaluation and prediction --------------------------------------------------------------------
