@@ -157,7 +157,6 @@ class Files:
             names = []
         return {unicodedata.normalize("NFC", name): name for name in names}
 
-
     def _exists(self, path: str) -> bool:
         return os.path.exists(f"{self.root}/{path}")
 

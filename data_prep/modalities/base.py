@@ -47,13 +47,14 @@ class Draw(NamedTuple):
 
     `size`: side of images in pixels. `rng`: used for augmentation; None gives the deterministic
     evaluation transform. `flip`: whether this sample is mirrored. `vocabulary`: the vocab.txt for
-    texts that are stored untokenized.
+    texts that are stored untokenized. `decoded`: what `to_input` gets was `decode`d before.
     """
 
     size: int = 224
     rng: np.random.Generator | None = None
     flip: bool = False
     vocabulary: Path | None = None
+    decoded: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,10 @@ class Modality:
         """Raises `UsageError` if the samples, (id, stored form), do not fit together."""
 
     # From stored bytes to the model's input -------------------------------------------------------
+
+    def decode(self, stored: Any) -> Any:
+        """A stored form that is faster to read, for keeping in memory; by default the same."""
+        return stored
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """The input of one sample; `stored` is what `Shard.value` gives."""
