@@ -32,6 +32,7 @@ FLAGS: dict[str, dict[str, Any]] = {
 def main(argv: list[str]) -> int:
     """Prints a split's metrics, per-class F1 and confusion matrix, or predicts new files."""
     parser = Parser(prog="evaluate.py", description=__doc__)
+    parser.set_defaults(cache="off")  # a split is read once
     parser.add_argument("run", metavar="RUN", help="a finished run's folder, or its best.pt")
     parser.add_argument(
         "--part", default="test", choices=("val", "test"), help="split (default test)"

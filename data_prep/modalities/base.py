@@ -16,6 +16,7 @@ from data_prep.reasons import Reject
 if TYPE_CHECKING:  # --help must not wait for these modules
     import numpy as np
     import pyarrow as pa
+    import torch
     from torch import Tensor
 
 
@@ -139,6 +140,13 @@ class Modality:
     def decode(self, stored: Any) -> Any:
         """A stored form that is faster to read, for keeping in memory; by default the same."""
         return stored
+
+    def on_device(self, stored: Iterable, draw: Draw, device: torch.device) -> Any:
+        """Keeps all samples on `device` (see `on_device.py`).
+
+        None, the default: inputs are made on the host by `to_input`.
+        """
+        return None
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """The input of one sample; `stored` is what `Shard.value` gives."""

@@ -4,7 +4,7 @@ Shared by image, video and flow. Training uses a random generator per sample; wi
 result is the deterministic evaluation transform.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -155,6 +155,11 @@ class Visual(Modality):
 
     def decode(self, stored: Any) -> list[np.ndarray]:
         return [self.unpack(image) for image in stored]
+
+    def on_device(self, stored: Iterable, draw: Draw, device: Any) -> Any:
+        from data_prep.modalities.on_device import images
+
+        return images(self, stored, device)
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """uint8 [T, C, size, size]."""

@@ -16,10 +16,13 @@ import torch
 import methods
 from common.files import digest, file_digest
 from common.options import UsageError, number
+from common.program import cores
 from data_prep import datasets
+from data_prep.cache import choose
 from data_prep.checksums import read_local
 from data_prep.loader import Loader, train_statistics
 from data_prep.modalities import Modality
+from data_prep.modalities.base import Draw
 from data_prep.prepare import check_source, prepare, prepared_folder
 from data_prep.split import NoPairs, Split
 from data_prep.store import Prepared, read_meta
@@ -114,11 +117,13 @@ def assemble(run: Run, args: Namespace) -> Session:
         hashes["vocabulary"] = file_digest(vocabulary)
     if len(parts["train"]) < max(2, len(modalities)):
         raise UsageError(f"the training split has only {len(parts['train'])} samples: add data")
-    workers = 5 if device.type == "cuda" else 0
-    if args.num_workers:
-        workers = number("num_workers", args.num_workers, int, 0)
-    how = (spec, s.size, s.batch_size, run.seed, workers, device, s.last_batch == "keep")
-    loaders = {part: Loader(prepared, at, *how, vocabulary) for part, at in parts.items()}
+    how = (spec, s.size, s.batch_size, run.seed, worker_count(args, device), device)
+    cache = choose(args.cache, prepared, spec, Draw(s.size, vocabulary=vocabulary), device)
+    if cache != "off":
+        place = f"on {device}" if cache == "device" else "in memory"
+        print(f"note: samples are decoded once and kept {place} (--cache off)", file=sys.stderr)
+    more = (s.last_batch == "keep", vocabulary, cache)
+    loaders = {part: Loader(prepared, at, *how, *more) for part, at in parts.items()}
     ids = {part: [prepared.ids[k] for k in at] for part, at in parts.items()}
 
     def make_streams() -> dict[str, Stream]:
@@ -132,6 +137,13 @@ def assemble(run: Run, args: Namespace) -> Session:
     method = build_method(run, streams, len(prepared.label_names), len(parts["train"]), execution)
     data = (run, prepared, modalities, loaders, ids, protocols, vocabulary, hashes)
     return Session(*data, method, ranks)
+
+
+def worker_count(args: Namespace, device: torch.device) -> int:
+    """Loader workers: on a GPU up to 8, leaving it a core; on the CPU the model needs the cores."""
+    if args.num_workers:
+        return number("num_workers", args.num_workers, int, 0)
+    return min(8, max(1, cores() - 1)) if device.type == "cuda" else 0
 
 
 def protocol(
