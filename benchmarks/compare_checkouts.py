@@ -23,6 +23,7 @@ from typing import Any
 
 import matplotlib.image
 import numpy as np
+import pyarrow
 import torch
 
 # dataset -> extra flags for tests/write_tree.py, and for preparation
@@ -81,6 +82,9 @@ def content(path: Path, own: list[str]) -> Any:
             return [lasting(json.loads(line)) for line in path.read_text().splitlines() if line]
         case ".pt":
             return lasting(torch.load(path, weights_only=True, map_location="cpu"))
+        case ".arrow":  # without the rejected samples, whose messages are not data
+            table = pyarrow.ipc.open_file(path.read_bytes()).read_all()
+            return table.schema.metadata, table.to_pydict()
         case ".png":
             return lasting(matplotlib.image.imread(path))
     data = path.read_bytes()
@@ -126,7 +130,7 @@ def work(checkout: Path, raw: Path, out: Path) -> None:
     run(checkout, "make_tables.py", *names, *given, "--set", "max_epochs=2", "size=32")
     for kept in (*checkout.glob("tests/golden*.json"), checkout / "tests" / "stored" / "made"):
         copy = shutil.copytree if kept.is_dir() else shutil.copy
-        copy(kept, out / kept.name)
+        copy(kept, out / f"kept-{kept.name}")
 
 
 def main(before: str, after: str) -> int:
