@@ -59,17 +59,22 @@ class Session:
         return self.ranks.first(work) if self.ranks else work()
 
 
-def make_deterministic() -> None:
-    """Makes runs bitwise reproducible: selects kernels with a fixed order of additions.
+def choose_kernels(deterministic: bool = True, tf32: bool = False) -> None:
+    """Selects torch's kernels: with a fixed order of additions, or the fastest ones.
 
-    On the CPU this matters for the gradient of indexing rows of a large tensor (MIDAS's swapped
-    features). Operations without a deterministic GPU kernel warn.
+    With the former, a run repeats to the last bit. On the CPU this matters for the gradient of
+    indexing rows of a large tensor (MIDAS's swapped features). Operations without a deterministic
+    GPU kernel warn. `tf32`: whether a GPU may round the factors of float32 products to 10 bits;
+    torch's own choice would be to do so in convolutions only.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
     # Filling uninitialized memory takes time and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+    for products in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
+        products.fp32_precision = "tf32" if tf32 else "ieee"
 
 
 def find_data(run: Run, args: Namespace) -> Prepared:
@@ -100,12 +105,16 @@ def find_data(run: Run, args: Namespace) -> Prepared:
 
 def assemble(run: Run, args: Namespace) -> Session:
     """Loads a run's data and builds its model and method."""
-    make_deterministic()
+    s = run.settings
+    choose_kernels(s.deterministic, s.precision == "tf32")
     device, ranks = join(args.devices)
+    if s.precision == "tf32" and device.type != "cuda":
+        raise UsageError("--precision tf32 needs a GPU; use float32 or bf16")
+    if s.accumulate > 1 and ranks:
+        raise UsageError("--accumulate does not work with several devices: they share each batch")
     if args.threads:
         torch.set_num_threads(number("threads", args.threads, int, 1, MOST_THREADS))
     prepared = ranks.in_turn(lambda: find_data(run, args)) if ranks else find_data(run, args)
-    s = run.settings
     drawn = (s.split_rule, s.split_seed, s.stratify)
     modalities = methods.load(run.method).used_modalities(run.hparams, prepared.modalities)
     spec, parts = {m: run.spec[m] for m in modalities}, prepared.split(*drawn)
@@ -133,7 +142,7 @@ def assemble(run: Run, args: Namespace) -> Session:
     streams = ranks.first(make_streams) if ranks else make_streams()
     for loader in loaders.values():
         loader.ranks = ranks
-    execution = Execution(device, s.precision, s.compile, ranks)
+    execution = Execution(device, s.precision, s.compile, ranks, s.accumulate)
     method = build_method(run, streams, len(prepared.label_names), len(parts["train"]), execution)
     data = (run, prepared, modalities, loaders, ids, protocols, vocabulary, hashes)
     return Session(*data, method, ranks)
