@@ -11,9 +11,7 @@ from typing import Any
 from common.options import Parser, UsageError
 from common.program import run as run_program
 from experiments.run.folder import RunFolder
-from experiments.run.metrics import collect, confusion, measure, per_class_f1, probabilities
 from experiments.run.resolve import run_from_config
-from experiments.run.session import assemble
 
 FLAGS: dict[str, dict[str, Any]] = {
     "predict": {"metavar": "CSV", "help": "new files: column id, and one of paths per modality"},
@@ -40,6 +38,10 @@ def main(argv: list[str]) -> int:
     for flag, how in FLAGS.items():
         parser.add_argument(f"--{flag}", **how)
     args = parser.parse_args(argv)
+    # These load torch, which --help need not wait for.
+    from experiments.run.metrics import collect, confusion, measure, per_class_f1, probabilities
+    from experiments.run.session import assemble
+
     path = Path(args.run)
     folder = RunFolder(path.parent if path.is_file() else path)  # RUN may be a file in it
     config = folder.read_json("config.json")

@@ -21,15 +21,17 @@ class Decoded:
     def __init__(self, prepared: Any, positions: np.ndarray, spec: Spec):
         self.labels = prepared.labels
 
-        def decode(position: int) -> dict[str, Any]:
-            return {m: kind.decode(prepared.value(position, m)) for m, kind in spec.items()}
-
+        # Reads here: only decoding runs in threads.
+        wanted = [int(position) for position in positions]
         with ThreadPoolExecutor(cores()) as pool:
-            wanted = [int(position) for position in positions]
-            self._values = dict(zip(wanted, pool.map(decode, wanted), strict=True))
+            made = {
+                m: pool.map(kind.decode, [prepared.value(place, m) for place in wanted])
+                for m, kind in spec.items()
+            }
+            self._values = {m: dict(zip(wanted, values)) for m, values in made.items()}
 
     def value(self, position: int, modality: str) -> Any:
-        return self._values[position][modality]
+        return self._values[modality][position]
 
 
 def needed(prepared: Prepared, spec: Spec, draw: Draw, on_device: bool) -> int:

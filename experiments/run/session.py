@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -87,19 +88,20 @@ def find_data(run: Run, args: Namespace) -> Prepared:
     except UsageError:
         unchanged = False
     if read_meta(folder).get("complete"):
+        prepared = Prepared(folder, run.spec_hash)
         if root or (run.manifest and unchanged):
-            check_source(folder, source, root, run.prep)
-    elif not unchanged:
+            check_source(prepared, source, root, run.prep)
+        return prepared
+    if not unchanged:
         mend = f"restore the old file, or give the --data_dir that contains {run.dataset}"
         raise UsageError(f"{run.manifest} changed since this run: {mend}")
-    elif not root and not run.manifest and run.dataset != "demo":
+    if not root and not run.manifest and run.dataset != "demo":
         raise UsageError(
             f"no prepared {run.dataset} in {folder}: give --dataset_root <raw folder> to prepare"
             f" it, or --data_dir <folder> if it is elsewhere. {run.layout.SOURCE}"
         )
-    else:
-        max_bad = number("max_bad", args.max_bad, float, 0, 1)
-        prepare(source, root, data_dir, run.prep, max_bad=max_bad)
+    max_bad = number("max_bad", args.max_bad, float, 0, 1)
+    prepare(source, root, data_dir, run.prep, max_bad=max_bad)
     return Prepared(folder, run.spec_hash)
 
 
@@ -136,8 +138,11 @@ def assemble(run: Run, args: Namespace) -> Session:
     ids = {part: [prepared.ids[k] for k in at] for part, at in parts.items()}
 
     def make_streams() -> dict[str, Stream]:
-        train = loaders["train"]
-        return {m: stream_of(kind, normalisation(m, kind, train)) for m, kind in spec.items()}
+        known = partial(prepared.statistics, Split(*drawn))
+        return {
+            m: stream_of(kind, normalisation(m, kind, loaders["train"], known))
+            for m, kind in spec.items()
+        }
 
     streams = ranks.first(make_streams) if ranks else make_streams()
     for loader in loaders.values():
@@ -172,10 +177,16 @@ def protocol(
     return Protocol(sources, release, s.split_rule == "release")
 
 
-def normalisation(name: str, modality: Modality, train: Loader) -> tuple | str | None:
-    """(mean, std) of a modality, as its dataset declares or computed on the training split."""
+def normalisation(
+    name: str, modality: Modality, train: Loader, known: Callable
+) -> tuple | str | None:
+    """(mean, std) of a modality, as its dataset declares or measured on the training split.
+
+    `known(key, measure)` keeps what was measured; see `Prepared.statistics`.
+    """
     if modality.normalise == "train":
-        return train_statistics(train.batches, name, modality)
+        key = f"statistics-{name}-{digest([repr(modality), train.samples.draw.size])}"
+        return known(key, lambda: train_statistics(train.batches, name, modality))
     if modality.normalise == "none":
         *_, means = modality.values(next(iter(train.batches([0])))["inputs"][name])
         return [0.0] * means, [1.0] * means
