@@ -11,6 +11,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def write_table(path: Path | None, header: Sequence[str], rows: Iterable[Sequenc
         write_text(path, csv_text(header, rows))
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
+def read_columns(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """The cells of these columns, row by row, of one of our CSV files; errors as `read_table`."""
     rows = _rows(path)
     header = next(rows)
@@ -186,7 +187,9 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
         if name not in header:
             raise UsageError(f"{path} has no column {name!r}; it has {shown(', '.join(header))}")
     places = [header.index(name) for name in columns]
-    return ([row[place] for place in places] for row in rows)
+    if len(places) == 1:
+        return ((row[places[0]],) for row in rows)
+    return map(itemgetter(*places), rows)
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:

@@ -6,9 +6,10 @@ shard's candidates. It stores no timestamps or host names: equal input gives equ
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class Shard:
 
     def __init__(self, path: Path):
         self.path = path
+        self._last: tuple[int, Any] = (-1, None)
         try:
             self._open()
         except (
@@ -86,14 +88,17 @@ class Shard:
             ) from None
 
     def _open(self) -> None:
-        reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
-        pairs = map(reader.get_batch_with_custom_metadata, range(reader.num_record_batches))
-        *batches, (_, metadata) = pairs  # ValueError if there is none
+        self._inode = os.stat(self.path).st_ino
+        reader = self._reader
+        del self._reader  # opened again on use: thousands of them would take memory
+        *batches, (_, metadata) = map(
+            reader.get_batch_with_custom_metadata, range(reader.num_record_batches)
+        )  # ValueError if there is none
         for name, kind in FACTS.items():
             if reader.schema.field(name).type != kind:
                 raise ValueError(f"its column {name} is not of type {kind}")
-        for batch, _ in batches:
-            batch.validate(full=True)
+        table = pa.Table.from_batches([batch for batch, _ in batches], reader.schema)
+        table.validate(full=True)
         self.spec = json.loads(reader.schema.metadata[b"spec"])
         self.modalities = list(self.spec["order"])
         for name in self.modalities:
@@ -105,12 +110,16 @@ class Shard:
         self.rejected = [Rejection(**entry) for entry in entries]
         if not all(isinstance(text, str) for line in self.rejected for text in vars(line).values()):
             raise ValueError("its rejects are not strings")
-        table = pa.Table.from_batches([batch for batch, _ in batches], reader.schema)
         self.facts = table.select(list(FACTS)).combine_chunks()
         names = (*FACTS, *self.modalities)
         self.gaps = [name for name in names if _has_gaps(table.column(name))]
         self.starts = np.cumsum([0, *(batch.num_rows for batch, _ in batches)])
-        self._batch = lru_cache(2)(reader.get_batch)
+
+    @cached_property
+    def _reader(self) -> Any:
+        if os.stat(self.path).st_ino != self._inode:
+            raise UsageError(f"{self.path} was replaced while it was in use: start again")
+        return pa.ipc.open_file(pa.memory_map(str(self.path)))
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -122,7 +131,9 @@ class Shard:
     def value(self, row: int, name: str) -> Any:
         """One value: a buffer for binary columns, a list of buffers for lists of frames."""
         batch = int(np.searchsorted(self.starts, row, side="right")) - 1
-        scalar = self._batch(batch).column(name)[row - int(self.starts[batch])]
+        if batch != self._last[0]:  # the modalities of a sample come one after another
+            self._last = batch, self._reader.get_batch(batch)
+        scalar = self._last[1].column(name)[row - int(self.starts[batch])]
         if pa.types.is_list(scalar.type):
             return [item.as_buffer() for item in scalar]
         return scalar.as_buffer()

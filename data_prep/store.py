@@ -3,7 +3,7 @@
 Raises an error with the repair command if a folder is incomplete, damaged or of another spec.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -122,7 +122,8 @@ class Prepared:
             for name in shard.gaps:
                 refuse(f"{shard.path} has missing values in {name}: remove it")
         self.ids = self._column("id")
-        self.labels = np.asarray(self._column("label"), dtype=np.int64)
+        labels = [shard.facts.column("label").to_numpy() for shard in self.shards]
+        self.labels = np.concatenate(labels or [[]]).astype(np.int64)
         self._split = lru_cache(4)(self._drawn)
 
     def _column(self, name: str) -> list:
@@ -133,7 +134,8 @@ class Prepared:
 
     def sources(self) -> set[str]:
         """The raw files of all samples; those of one sample are joined by `SEPARATOR`."""
-        return set(self._column("sources"))
+        found = (shard.facts.column("sources").unique() for shard in self.shards)
+        return {source for sources in found for source in sources.to_pylist()}
 
     def __reduce__(self) -> tuple:
         # Each process opens its own memory maps; checksums were checked in the first one.
@@ -168,21 +170,26 @@ class Prepared:
         path = self._split_file(how, ".csv")
         if not path.exists():
             write_table(path, ("id", "part"), self.draw(how))
-        left = {sample: k for k, sample in enumerate(self.ids)}
-        found: dict[str, list[int]] = {part: [] for part in (*PARTS, "")}
+        ids, parts = [], []
         for line, (sample, part) in enumerate(read_columns(path, ("id", "part")), 2):
             if part not in PARTS and not (how.rule == "release" and part == ""):
                 raise UsageError(
                     f"{path}, line {line}: part {part[:80]!r} is not in {', '.join(PARTS)}"
                 )
-            found[part].append(left.pop(sample, -1))
-        if left or any(-1 in places for places in found.values()):
-            raise UsageError(
-                f"{path} does not list each sample exactly once, so its parts may overlap; remove"
-                " it, and it will be written again"
-            )
-        order = list if how.rule == "release" else sorted
-        return {part: np.asarray(order(found[part]), dtype=np.int64) for part in PARTS}
+            ids.append(sample)
+            parts.append(part)
+        places: Sequence[int] = range(len(ids))
+        if ids != self.ids:  # other rules than `release` keep the order of the samples
+            place = {sample: k for k, sample in enumerate(self.ids)}
+            places = [place.pop(sample, -1) for sample in ids]
+            if place or -1 in places:
+                raise UsageError(
+                    f"{path} does not list each sample exactly once, so its parts may overlap;"
+                    " remove it, and it will be written again"
+                )
+        listed, drawn = np.asarray(places, dtype=np.int64), np.asarray(parts)
+        found = {part: listed[drawn == part] for part in PARTS}
+        return found if how.rule == "release" else {p: np.sort(k) for p, k in found.items()}
 
     def draw(self, how: Split) -> list[tuple[str, str]]:
         """(id, part) of each sample."""
@@ -237,7 +244,7 @@ class Prepared:
         release, see `split.release_partners`; only for two modalities.
         """
         positions = self.split(*how)[part]
-        ids = [self.ids[position] for position in positions]
+        ids = [self.ids[position] for position in positions.tolist()]
 
         def write(path: Path) -> None:
             if release:
@@ -250,12 +257,13 @@ class Prepared:
         path = self._kept(self._split_file(how, f".{kind}-{part}.csv"), write)
         place = {sample: k for k, sample in enumerate(ids)}
         try:
-            rows = [[place[cell] for cell in row] for row in read_columns(path, modalities)]
+            cells = [place[cell] for row in read_columns(path, modalities) for cell in row]
         except KeyError as error:
             raise UsageError(
                 f"{path} names {str(error)[:80]}, which is not in the {part} part; remove it"
             ) from None
-        return np.asarray(rows, dtype=np.int64), file_digest(path)
+        sources = np.asarray(cells, dtype=np.int64).reshape(-1, len(modalities))
+        return sources, file_digest(path)
 
     def statistics(
         self, how: Split, name: str, measure: Callable[[], tuple[list, list]]
