@@ -11,9 +11,7 @@ from typing import Any
 from common.options import Parser, UsageError
 from common.program import run as run_program
 from experiments.run.folder import RunFolder
-from experiments.run.metrics import collect, confusion, measure, per_class_f1, probabilities
 from experiments.run.resolve import run_from_config
-from experiments.run.session import assemble
 
 FLAGS: dict[str, dict[str, Any]] = {
     "predict": {"metavar": "CSV", "help": "csv of new files: id and a column for each modality"},
@@ -32,6 +30,7 @@ FLAGS: dict[str, dict[str, Any]] = {
 def main(argv: list[str]) -> int:
     """Prints a split's metrics, per-class F1 and confusion matrix, or predicts new files."""
     parser = Parser(prog="evaluate.py", description=__doc__)
+    parser.set_defaults(cache="off")  # a split is read once
     parser.add_argument("run", metavar="RUN", help="a finished run's folder, or its best.pt")
     parser.add_argument(
         "--part", default="test", choices=("val", "test"), help="split (default test)"
@@ -39,6 +38,10 @@ def main(argv: list[str]) -> int:
     for flag, how in FLAGS.items():
         parser.add_argument(f"--{flag}", **how)
     args = parser.parse_args(argv)
+    # These load torch, which --help need not wait for.
+    from experiments.run.metrics import collect, confusion, measure, per_class_f1, probabilities
+    from experiments.run.session import assemble
+
     path = Path(args.run)
     folder = RunFolder(path.parent if path.is_file() else path)  # RUN may be a file in it
     config = folder.read_json("config.json")

@@ -159,6 +159,7 @@ def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> d
     from experiments.run.metrics import Meter
 
     method, loader = session.method, session.loaders["train"]
+    clip = session.run.settings.grad_clip
     # Seeded per epoch, so modules that use torch's global generator (dropout) resume identically.
     torch.manual_seed(int(np.random.SeedSequence([session.run.seed, epoch]).generate_state(1)[0]))
     meter, items = Meter(epoch, session.ids["train"]), 0
@@ -179,6 +180,8 @@ def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> d
             loss.backward()
             method.after_backward()
             for optimizer in optimizers:
+                if clip:
+                    torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), clip)
                 optimizer.step()
             meter.add(loss, scalars, batch["index"])
             items += len(batch["label"])
@@ -235,6 +238,7 @@ def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> It
                 lr=s.lr * stage.lr_scale,
                 momentum=s.momentum,
                 weight_decay=s.weight_decay,
+                fused=method.model.device.type == "cuda",
             )
             optimizers: list[Any] = method.optimizers(base)
             step_lr = torch.optim.lr_scheduler.StepLR
@@ -243,9 +247,15 @@ def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> It
                 for kind, objects in (("optimizers", optimizers), ("schedulers", schedulers)):
                     for one, state in zip(objects, saved[kind], strict=True):
                         one.load_state_dict(state)
+                for group in [group for one in optimizers for group in one.param_groups]:
+                    group["fused"] = group["fused"] and method.model.device.type == "cuda"
             for epoch in range(max(first, done + 1), last + 1):
                 yield epoch, number, optimizers, schedulers
         first = last + 1
+
+
+def parameters_of(optimizer: Any) -> list[Any]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def save(

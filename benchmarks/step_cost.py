@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch  # noqa: E402
 
 import methods  # noqa: E402
-from experiments.run.session import make_deterministic  # noqa: E402
+from experiments.run.session import choose_kernels  # noqa: E402
 from methods.base import Facts, Method  # noqa: E402
 from models.build import Choice, Stream, build_classifier  # noqa: E402
 from models.classifier import Execution  # noqa: E402
@@ -189,7 +189,7 @@ def main() -> int:
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     args = parser.parse_args()
     device = torch.device(args.device)
-    make_deterministic()  # as train.py does
+    choose_kernels()  # as train.py does
     torch.set_num_threads(args.threads)
     batch = make_batch(args.batch, args.size, device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -11,10 +11,10 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import filelock
 import psutil
 
 from common.options import UsageError
@@ -78,6 +78,8 @@ def locked(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     Forked children, such as loader workers, do not inherit it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    import filelock  # takes as long as the rest of `--help`
+
     lock = filelock.FileLock(path)
     try:
         lock.acquire(blocking=False)
@@ -177,24 +179,39 @@ def write_table(path: Path | None, header: Sequence[str], rows: Iterable[Sequenc
         write_text(path, csv_text(header, rows))
 
 
+def read_columns(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The cells of these columns, row by row, of one of our CSV files; errors as `read_table`."""
+    rows = _rows(path)
+    header = next(rows)
+    for name in columns:
+        if name not in header:
+            raise UsageError(f"{path} has no column {name!r}; it has {shown(', '.join(header))}")
+    places = [header.index(name) for name in columns]
+    if len(places) == 1:
+        return ((row[places[0]],) for row in rows)
+    return map(itemgetter(*places), rows)
+
+
 def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     """The rows of one of our CSV files as dictionaries.
 
     Raises `UsageError` with the line number for an unclosed quote or a row with the wrong number of
     cells, and if the header lacks one of `columns`. A byte order mark is skipped.
     """
-    rows = []
+    header = next(_rows(path))
+    names = dict.fromkeys((*header, *columns))
+    return [dict(zip(names, row)) for row in read_columns(path, list(names))]
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    """The header, then the rows that are not empty."""
     with open(path, encoding="utf-8-sig", newline="") as handle:
         reader = csv.reader(handle, strict=True)
         try:
-            header = next(reader, [])
+            yield (header := next(reader, []))
             for row in filter(None, reader):
                 if len(row) != len(header):
                     raise csv.Error(f"{len(row)} cells, but the header has {len(header)}")
-                rows.append(dict(zip(header, row)))
+                yield row
         except (csv.Error, UnicodeDecodeError) as error:
             raise UsageError(f"{path}, line {reader.line_num}: {error}") from None
-    for name in columns:
-        if name not in header:
-            raise UsageError(f"{path} has no column {name!r}; it has {shown(', '.join(header))}")
-    return rows

@@ -6,7 +6,7 @@ place in the epoch's list), so a run can be resumed without storing generator st
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from data_prep.cache import Decoded
 from data_prep.modalities import Modality
 from data_prep.modalities.base import Draw
 from data_prep.modalities.views import flipped
@@ -33,29 +34,56 @@ class Samples(Dataset):
     `draw` is the evaluation transform; `seed` determines the training augmentation.
     """
 
-    prepared: Prepared
+    prepared: Prepared | Decoded
     positions: np.ndarray
     spec: Spec
     seed: int
     draw: Draw
+    kept: dict[str, Any] = field(default_factory=dict)  # modality -> its samples on a device
+
+    def keep(self, where: str, device: torch.device) -> None:
+        """Decodes all samples in advance; `where`: "off", "memory" or "device"."""
+        if where == "memory":
+            self.prepared = Decoded(self.prepared, self.positions, self.spec)
+            self.draw = self.draw._replace(decoded=True)
+        for m, modality in self.spec.items() if where == "device" else ():
+            stored = (self.prepared.value(int(position), m) for position in self.positions)
+            if kept := modality.on_device(stored, self.draw, device):
+                self.kept[m] = kept
 
     def __getitems__(self, request: tuple[Sequence[Key], slice]) -> Batch:
         keys, rows = request
-        inputs: dict[str, list] = {m: [] for m in self.spec}
-        for epoch, place, index in keys[rows] or keys[:1]:  # one shows the shapes if there is none
-            rng = np.random.default_rng([self.seed, epoch, place]) if epoch >= 0 else None
-            draw = self.draw._replace(rng=rng, flip=flipped(rng))
-            for m, modality in self.spec.items():
-                stored = self.prepared.value(int(self.positions[index]), m)
-                inputs[m].append(modality.to_input(stored, draw))
-        where = torch.tensor([index for _, _, index in keys])
         count = len(keys[rows])
-        trimmed = {m: self.spec[m].trim(np.stack(v))[:count] for m, v in inputs.items()}
+        inputs = self.inputs(keys[rows] or keys[:1])  # one shows the shapes if there is none
+        where = torch.tensor([index for _, _, index in keys])
         return {
             "index": where,
             "label": torch.from_numpy(self.prepared.labels[self.positions[where.numpy()]]),
-            "inputs": {m: torch.from_numpy(values) for m, values in trimmed.items()},
+            "inputs": {m: values[:count] for m, values in inputs.items()},
             "place": torch.tensor([place for _, place, _ in keys]),
+        }
+
+    def draws(self, keys: Sequence[Key]) -> Iterator[tuple[int, Draw]]:
+        """(index, draw) of each sample."""
+        for epoch, place, index in keys:
+            rng = np.random.default_rng([self.seed, epoch, place]) if epoch >= 0 else None
+            yield index, self.draw._replace(rng=rng, flip=flipped(rng))
+
+    def inputs(self, keys: Sequence[Key]) -> dict[str, torch.Tensor]:
+        """The model input of samples, by modality."""
+        made: dict[str, list] = {m: [] for m in self.spec}
+        for index, draw in self.draws(keys):
+            for m, modality in self.spec.items():  # in this order, as they share the generator
+                if m in self.kept:
+                    made[m].append(self.kept[m].drawn(index, draw))
+                else:
+                    stored = self.prepared.value(int(self.positions[index]), m)
+                    made[m].append(modality.to_input(stored, draw))
+        return {
+            m: self.kept[m].inputs(values, self.draw.size)
+            if m in self.kept
+            else torch.from_numpy(self.spec[m].trim(np.stack(values)))
+            for m, values in made.items()
         }
 
 
@@ -78,19 +106,23 @@ class Loader:
         device: torch.device,
         keep_last: bool = True,
         vocabulary: Path | None = None,
+        cache: str = "off",
     ):
         self.samples = Samples(prepared, positions, spec, seed, Draw(size, vocabulary=vocabulary))
+        self.samples.keep(cache, device)
         self.keep_last = keep_last
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.ranks: Any = None  # if several processes train together: models.ranks.Ranks
         self.keys: list[Any] = []  # (keys, rows) of one pass's batches; updated in place
+        on_device = bool(self.samples.kept)
+        workers = 0 if on_device else workers
         self.loader = DataLoader(
             self.samples,
             batch_sampler=self.keys,
             num_workers=workers,
             collate_fn=_as_is,
             persistent_workers=workers > 0,
-            pin_memory=device.type == "cuda",
+            pin_memory=device.type == "cuda" and not on_device,
             worker_init_fn=single_threaded,
         )
 

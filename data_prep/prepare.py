@@ -27,9 +27,15 @@ from data_prep.finish import finish, report_split
 from data_prep.pool import DONE, Pool
 from data_prep.sample import make_pool, rejection
 from data_prep.shards import SHARD_SIZE, schema, shard_name, write_shard
-from data_prep.sources import check_same_candidates, prepare_command, source_of, stamp
+from data_prep.sources import (
+    check_same_candidates,
+    files_stamp,
+    prepare_command,
+    source_of,
+    stamp,
+)
 from data_prep.spec import Candidate, Rejection, Scan, Spec, spec_hash, spec_json
-from data_prep.store import read_meta
+from data_prep.store import Prepared, read_meta
 
 TOOLS = (
     "numpy", "torch", "torchaudio", "av", "opencv-contrib-python-headless", "soundfile", "pyarrow",
@@ -131,24 +137,28 @@ def source_in(dataset: str, root: Path | None, data_dir: Path, settings: Any) ->
     return source_of(scan_root(layout, dataset, place, settings, True), place)
 
 
-def check_source(folder: Path, dataset: str, root: Path | None, settings: Any) -> None:
+def check_source(prepared: Prepared, dataset: str, root: Path | None, settings: Any) -> None:
     """Raises `UsageError` if the raw data changed since a finished folder was prepared from them.
 
     The message contains the command that prepares the dataset again. The files of a manifest are
-    expected in their former root unless `root` is given.
+    expected in their former root unless `root` is given. Its rows are read again only if a file
+    changed or is missing; the manifest itself is unchanged, as its hash is in the folder's name.
     """
-    layout, meta, local = datasets.load(dataset), read_meta(folder), read_local(folder)
+    folder, meta, layout = prepared.folder, prepared.meta, datasets.load(dataset)
+    local = read_local(folder)
     if root is None and local.get("named_root"):
         root = Path(local["root"])
     missing, data_dir = bool(meta.get("missing_classes")), folder.parent.parent
     place = raw_root(dataset, layout, root, data_dir)
+    own, files = datasets.is_manifest(dataset), ""
+    if own and (files := files_stamp(place, folder, prepared.sources())) == local.get("files", "-"):
+        return
     scan = scan_root(layout, dataset, place, settings, missing)
     now = stamp(place, scan.candidates)
-    if local.get("stamp") == now:
-        return
-    command = prepare_command(dataset, root, data_dir, settings, missing)
-    check_same_candidates(folder, meta, source_of(scan, place), command)
-    note(folder, stamp=now)
+    if local.get("stamp") != now:
+        command = prepare_command(dataset, root, data_dir, settings, missing)
+        check_same_candidates(folder, meta, source_of(scan, place), command)
+    note(folder, stamp=now, **({"files": files} if files else {}))
 
 
 # The preparation ----------------------------------------------------------------------------------

@@ -11,10 +11,7 @@ from typing import Any
 from data_prep.modalities.base import Extracted
 from data_prep.pool import Pool
 from data_prep.reasons import Reject
-from data_prep.spec import Candidate, Rejection, Spec
-
-# Separates the paths of one sample, which may contain spaces.
-SEPARATOR = ";"
+from data_prep.spec import SEPARATOR, Candidate, Rejection, Spec
 
 
 def rejection(candidate: Candidate, reason: str, detail: str) -> Rejection:

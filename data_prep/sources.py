@@ -8,16 +8,16 @@ import functools
 import hashlib
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from common.files import canonical
+from common.files import canonical, read_columns
 from common.options import UsageError, format_value
 from data_prep import datasets
 from data_prep.checksums import read_local
-from data_prep.spec import Candidate, Scan
+from data_prep.spec import SEPARATOR, Candidate, Scan
 
 BLOCK = 4096  # bytes
 
@@ -25,6 +25,28 @@ BLOCK = 4096  # bytes
 def stamp(root: Path, candidates: list[Candidate]) -> str:
     """As `candidates_hash`, but from file sizes, mtimes and inodes instead of content."""
     return candidates_hash(root, candidates, lambda path: _facts(path.stat()))
+
+
+def files_stamp(root: Path, folder: Path, sources: Iterable[str]) -> str:
+    """A stamp of the files that a manifest names, without reading the manifest; "" if in doubt.
+
+    `sources`: those of the samples in `folder`, as stored. It is in doubt if a file is missing, as
+    the manifest may name others in its place.
+    """
+    text, seen = hashlib.sha256(str(root.resolve()).encode()), set(sources)
+    for source, reason in read_columns(folder / "rejected.csv", ("source", "reason")):
+        if reason == "missing_file":
+            return ""
+        if (root / source).exists():
+            seen.add(source)
+    for source in sorted(seen):
+        for path in source.split(SEPARATOR):
+            try:
+                facts = _facts(os.stat(f"{root}/{path}"))
+            except OSError:
+                return ""
+            text.update(f"{path}{facts}".encode())
+    return text.hexdigest()[:12]
 
 
 def _facts(status: os.stat_result) -> list[int]:

@@ -15,6 +15,7 @@ from common.options import UsageError
 from data_prep.modalities import Modality, load
 
 VERSION = 4  # increased whenever the same settings would produce different content
+SEPARATOR = ";"  # between the paths of one sample, which may contain spaces
 
 Spec = dict[str, Modality]
 

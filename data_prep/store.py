@@ -3,7 +3,8 @@
 Raises an error with the repair command if a folder is incomplete, damaged or of another spec.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ import numpy as np
 from common.files import (
     file_digest,
     locked,
+    read_columns,
     read_object,
     read_table,
     write_json,
@@ -117,16 +119,23 @@ class Prepared:
         for shard in self.shards:
             if not set(self.spec) <= set(shard.modalities):
                 refuse(f"{shard.path} lacks a modality of meta.json: remove it")
-            for name in shard.gaps():
+            for name in shard.gaps:
                 refuse(f"{shard.path} has missing values in {name}: remove it")
         self.ids = self._column("id")
-        self.labels = np.asarray(self._column("label"), dtype=np.int64)
+        labels = [shard.facts.column("label").to_numpy() for shard in self.shards]
+        self.labels = np.concatenate(labels or [[]]).astype(np.int64)
+        self._split = lru_cache(4)(self._drawn)
 
     def _column(self, name: str) -> list:
         return [value for shard in self.shards for value in shard.column(name)]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def sources(self) -> set[str]:
+        """The raw files of all samples; those of one sample are joined by `SEPARATOR`."""
+        found = (shard.facts.column("sources").unique() for shard in self.shards)
+        return {source for sources in found for source in sources.to_pylist()}
 
     def __reduce__(self) -> tuple:
         # Each process opens its own memory maps; checksums were checked in the first one.
@@ -155,25 +164,32 @@ class Prepared:
         Parts are in id order, for the rule `release` in the order of its draw. Only with `release`
         a sample may be in no part: if the lists lack it, or the release loses its row.
         """
-        how = Split(rule, seed, stratify)
+        return self._split(Split(rule, seed, stratify))
+
+    def _drawn(self, how: Split) -> dict[str, np.ndarray]:
         path = self._split_file(how, ".csv")
         if not path.exists():
             write_table(path, ("id", "part"), self.draw(how))
-        rows = read_table(path, ("id", "part"))
-        for line, row in enumerate(rows, 2):
-            if row["part"] not in PARTS and not (rule == "release" and row["part"] == ""):
+        ids, parts = [], []
+        for line, (sample, part) in enumerate(read_columns(path, ("id", "part")), 2):
+            if part not in PARTS and not (how.rule == "release" and part == ""):
                 raise UsageError(
-                    f"{path}, line {line}: part {row['part'][:80]!r} is not in {', '.join(PARTS)}"
+                    f"{path}, line {line}: part {part[:80]!r} is not in {', '.join(PARTS)}"
                 )
-        place = {sample: k for k, sample in enumerate(self.ids)}
-        if len(rows) != len(place) or {row["id"] for row in rows} != place.keys():
-            raise UsageError(
-                f"{path} does not list each sample exactly once, so its parts may overlap; remove"
-                " it, and it will be written again"
-            )
-        found = {part: [place[r["id"]] for r in rows if r["part"] == part] for part in PARTS}
-        order = list if rule == "release" else sorted
-        return {part: np.asarray(order(where), dtype=np.int64) for part, where in found.items()}
+            ids.append(sample)
+            parts.append(part)
+        places: Sequence[int] = range(len(ids))
+        if ids != self.ids:  # other rules than `release` keep the order of the samples
+            place = {sample: k for k, sample in enumerate(self.ids)}
+            places = [place.pop(sample, -1) for sample in ids]
+            if place or -1 in places:
+                raise UsageError(
+                    f"{path} does not list each sample exactly once, so its parts may overlap;"
+                    " remove it, and it will be written again"
+                )
+        listed, drawn = np.asarray(places, dtype=np.int64), np.asarray(parts)
+        found = {part: listed[drawn == part] for part in PARTS}
+        return found if how.rule == "release" else {p: np.sort(k) for p, k in found.items()}
 
     def draw(self, how: Split) -> list[tuple[str, str]]:
         """(id, part) of each sample."""
@@ -228,7 +244,7 @@ class Prepared:
         release, see `split.release_partners`; only for two modalities.
         """
         positions = self.split(*how)[part]
-        ids = [self.ids[position] for position in positions]
+        ids = [self.ids[position] for position in positions.tolist()]
 
         def write(path: Path) -> None:
             if release:
@@ -241,12 +257,24 @@ class Prepared:
         path = self._kept(self._split_file(how, f".{kind}-{part}.csv"), write)
         place = {sample: k for k, sample in enumerate(ids)}
         try:
-            rows = [[place[row[m]] for m in modalities] for row in read_table(path, modalities)]
+            cells = [place[cell] for row in read_columns(path, modalities) for cell in row]
         except KeyError as error:
             raise UsageError(
                 f"{path} names {str(error)[:80]}, which is not in the {part} part; remove it"
             ) from None
-        return np.asarray(rows, dtype=np.int64), file_digest(path)
+        sources = np.asarray(cells, dtype=np.int64).reshape(-1, len(modalities))
+        return sources, file_digest(path)
+
+    def statistics(
+        self, how: Split, name: str, measure: Callable[[], tuple[list, list]]
+    ) -> tuple[list, list]:
+        """The (mean, std) that `measure` returns for the training part, measured on first use."""
+
+        def write(path: Path) -> None:
+            write_json(path, dict(zip(("mean", "std"), measure(), strict=True)))
+
+        found = read_object(self._kept(self._split_file(how, f".{name}.json"), write))
+        return found["mean"], found["std"]
 
     def _split_file(self, how: Split, ending: str) -> Path:
         return self.folder / "splits" / f"{how.stem}{ending}"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.ranks import Ranks, Rows
 
@@ -23,9 +24,10 @@ class Execution:
     """Where and how the encoders run."""
 
     device: torch.device = torch.device("cpu")
-    precision: str = "float32"  # or "bf16": autocast of the encoders only
+    precision: str = "float32"  # or "tf32", or "bf16": autocast of the encoders only
     compile: bool = False
     ranks: Ranks | None = None  # if several processes train together
+    parts: int = 1  # in which a training batch is encoded, to save memory
 
 
 ON_CPU = Execution()
@@ -44,6 +46,40 @@ def seeded(seed: int, name: str) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(before)
+
+
+def encoded(encoder: Any, x: Tensor, parts: int) -> Tensor:
+    """Features [B, D]; in training, the `parts` of a batch are encoded one after another.
+
+    The backward pass then encodes each part again, so that only one part's activations are in
+    memory. A part has at least two samples, as batch norm needs them.
+    """
+    parts = min(parts, len(x) // 2)
+    if parts < 2 or not torch.is_grad_enabled():
+        return encoder(x)
+    how: dict[str, Any] = {"use_reentrant": False}
+    how["context_fn"] = lambda: (nullcontext(), Unrecorded(encoder))
+    return torch.cat([checkpoint(encoder, part, **how) for part in x.chunk(parts)])
+
+
+class Unrecorded:
+    """A context in which batch norm does not count a repeated pass in its running statistics.
+
+    It can be entered again: a second derivative (LFM) repeats the pass once more.
+    """
+
+    def __init__(self, encoder: nn.Module):
+        self.norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (momentum, count) in zip(self.norms, self.before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
 
 
 class Classifier(nn.Module):
@@ -94,7 +130,7 @@ class Classifier(nn.Module):
             for m in self.modalities:
                 x = inputs[m].to(self.device, non_blocking=True)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                    features[m] = self._run[m](x)
+                    features[m] = encoded(self._run[m], x, self.execution.parts)
         features = {m: f.float() for m, f in features.items()}
         if ranks and isinstance(inputs, Rows):
             features = {m: ranks.gather(f, inputs.total) for m, f in features.items()}

@@ -144,9 +144,9 @@ def same_draws():
 @pytest.fixture
 def deterministic():
     """As train.py; one thread, since the tiny models are too small for two."""
-    from experiments.run.session import make_deterministic
+    from experiments.run.session import choose_kernels
 
-    make_deterministic()
+    choose_kernels()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -15,7 +15,7 @@ from small_runs import EPOCHS, make, train  # noqa: E402
 
 import methods  # noqa: E402
 from experiments.run.devices import join  # noqa: E402
-from experiments.run.session import make_deterministic  # noqa: E402
+from experiments.run.session import choose_kernels  # noqa: E402
 from models.classifier import ON_CPU  # noqa: E402
 
 # Beside every method's defaults: two stages, and what reads the training part between epochs.
@@ -43,7 +43,7 @@ def main(dtype, out):
     if dtype == "float64":
         torch.set_default_dtype(torch.float64)
         torch.Tensor.float = torch.Tensor.double  # the layers that cast their inputs
-    make_deterministic()
+    choose_kernels()
     torch.set_num_threads(1)
     _, ranks = join("cpu")
     object.__setattr__(ON_CPU, "ranks", ranks)  # every model's execution here

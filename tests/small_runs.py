@@ -14,7 +14,7 @@ import torch  # noqa: E402
 from conftest import TinySet, tiny_model  # noqa: E402
 
 import methods  # noqa: E402
-from experiments.run.session import make_deterministic  # noqa: E402
+from experiments.run.session import choose_kernels  # noqa: E402
 from experiments.run.settings import build, method_defaults  # noqa: E402
 from methods.base import Facts  # noqa: E402
 
@@ -78,7 +78,7 @@ def epoch_losses(name):
 
 
 if __name__ == "__main__":
-    make_deterministic()
+    choose_kernels()
     torch.set_num_threads(1)
     names = [name for name in methods.METHODS if name != "Unimodal"]
     golden = {name: [round(value, 6) for value in epoch_losses(name)] for name in names}

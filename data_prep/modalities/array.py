@@ -102,6 +102,11 @@ class Array(Modality):
         out[: len(values)] = values
         return out
 
+    def on_device(self, stored: Iterable, draw: Draw, device: Any) -> Any:
+        from data_prep.modalities.on_device import whole
+
+        return whole(self, stored, draw, device)
+
     def trim(self, batch: np.ndarray) -> np.ndarray:
         """[B, L, D] cut to the longest sequence of the batch: attention costs O(L^2)."""
         return batch[:, : last_used((batch != 0).any((0, 2)))]

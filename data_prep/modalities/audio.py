@@ -6,8 +6,8 @@ MIDAS release, and the script that made BalanceBenchmark's Kinetics-Sounds files
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,11 +123,23 @@ class Audio(Modality):
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """float16 [1, F, T]: the full spectrogram, or `window` columns of it."""
         values = np.frombuffer(stored, dtype=np.float16).reshape(1, *self.shape)
-        if self.window is None or self.window >= values.shape[2]:
-            return values
-        spare = values.shape[2] - self.window
-        start = int(draw.rng.integers(spare + 1)) if draw.rng else spare // 2
-        return values[:, :, start : start + self.window]
+        start = self.start(draw)
+        return values[:, :, start : start + (self.window or values.shape[2])]
+
+    def start(self, draw: Draw) -> int:
+        """The first column that the model sees."""
+        spare = max(0, self.shape[1] - (self.window or self.shape[1]))
+        if not spare:
+            return 0
+        return int(draw.rng.integers(spare + 1)) if draw.rng else spare // 2
+
+    def on_device(self, stored: Iterable, draw: Draw, device: "torch.device") -> Any:
+        from data_prep.modalities.on_device import whole
+
+        kept = whole(replace(self, window=None), stored, draw, device)
+        if self.window and self.window < self.shape[1]:
+            kept.modality, kept.window = self, self.window
+        return kept
 
     def stream(self) -> dict[str, Any]:
         return {"kind": "audio", "channels": 1}

@@ -16,6 +16,7 @@ from data_prep.reasons import Reject
 if TYPE_CHECKING:  # --help must not wait for these modules
     import numpy as np
     import pyarrow as pa
+    import torch
     from torch import Tensor
 
 
@@ -47,13 +48,14 @@ class Draw(NamedTuple):
 
     `size`: side of images in pixels. `rng`: used for augmentation; None gives the deterministic
     evaluation transform. `flip`: whether this sample is mirrored. `vocabulary`: the vocab.txt for
-    texts that are stored untokenized.
+    texts that are stored untokenized. `decoded`: what `to_input` gets was `decode`d before.
     """
 
     size: int = 224
     rng: np.random.Generator | None = None
     flip: bool = False
     vocabulary: Path | None = None
+    decoded: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,17 @@ class Modality:
         """Raises `UsageError` if the samples, (id, stored form), do not fit together."""
 
     # From stored bytes to the model's input -------------------------------------------------------
+
+    def decode(self, stored: Any) -> Any:
+        """A stored form that is faster to read, for keeping in memory; by default the same."""
+        return stored
+
+    def on_device(self, stored: Iterable, draw: Draw, device: torch.device) -> Any:
+        """Keeps all samples on `device` (see `on_device.py`).
+
+        None, the default: inputs are made on the host by `to_input`.
+        """
+        return None
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """The input of one sample; `stored` is what `Shard.value` gives."""

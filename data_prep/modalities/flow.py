@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 
 from common.options import UsageError, unknown
-from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
+from data_prep.modalities.base import Extracted, the_file, view
 from data_prep.modalities.decoding import Clip, middles, read_clip, shown_at
 from data_prep.modalities.folders import read_precomputed
 from data_prep.modalities.pictures import to_jpeg
 from data_prep.modalities.video import Video
-from data_prep.modalities.views import augmented, choose_frames, resize
+from data_prep.modalities.views import Visual, choose_frames
 from data_prep.reasons import Reject
 
 Solver = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -39,7 +39,7 @@ SMALLEST = 16  # minimum side in pixels: DIS in OpenCV 5.0 crashes on frames of 
 
 
 @dataclass(frozen=True)
-class Flow(Modality):
+class Flow(Visual):
     """Stored optical flow between consecutive frames: u and v as images.
 
     At each of `positions`, shown at (j + 0.5) / positions of the duration, `stack` consecutive
@@ -116,24 +116,22 @@ class Flow(Modality):
         # in `Video`, so that a clip keeps both modalities or neither.
         return read_clip(path, choice, SCALED, float("inf"), by_number=True)
 
-    def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
-        """uint8 [T, 2 * stack, size, size]: u and v at the chosen positions, u1, v1, u2, v2, ...
+    def unpack(self, stored: Any) -> np.ndarray:
+        return cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_GRAYSCALE)
 
-        Mirroring reverses horizontal motion: u becomes 255 - u, except if images are mirrored
-        independently (as in the official release).
-        """
+    def chosen(self, stored: int, rng: np.random.Generator | None) -> list[int]:
+        """u and v at the chosen positions, u1, v1, u2, v2, ..."""
         channels = 2 * self.stack
-        chosen = choose_frames(len(stored) // channels, self.frames, draw.rng, self.choice)
-        places = [k * channels + c for k in chosen for c in range(channels)]
-        encoded = (np.frombuffer(stored[place], np.uint8) for place in places)
-        maps = [cv2.imdecode(picture, cv2.IMREAD_GRAYSCALE) for picture in encoded]
-        out = np.empty((len(maps), draw.size, draw.size), dtype=np.uint8)
-        for k, image in enumerate(augmented(maps, self.augment, draw.rng, draw.flip)):
-            out[k] = resize(np.ascontiguousarray(image), draw.size)
-        shared = self.augment != "none" and not self.augment.endswith("_apart")
-        if draw.rng is not None and draw.flip and shared:
-            out[0::2] = 255 - out[0::2]
-        return out.reshape(len(chosen), channels, draw.size, draw.size)
+        positions = choose_frames(stored // channels, self.frames, rng, self.choice)
+        return [k * channels + c for k in positions for c in range(channels)]
+
+    def negated(self, images: int, mirrored: bool) -> list[bool]:
+        """Mirroring reverses horizontal motion, which is every u.
+
+        Not if images are mirrored independently, as in the official release.
+        """
+        shared = mirrored and self.augment != "none" and not self.augment.endswith("_apart")
+        return [shared and k % 2 == 0 for k in range(images)]
 
     def stream(self) -> dict[str, Any]:
         return {"kind": "flow", "channels": 2 * self.stack}

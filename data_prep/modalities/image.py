@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
+from data_prep.modalities.base import Extracted, the_file, view
 from data_prep.modalities.pictures import from_jpeg, read_picture, shrink, to_jpeg
-from data_prep.modalities.views import clip_input
+from data_prep.modalities.views import Visual
 from data_prep.reasons import Reject
 
 GREY = (124, 116, 104)  # ImageNet's mean colour (0.485, 0.456, 0.406) times 255
@@ -17,7 +17,7 @@ GREY_SIDE = 256  # side in pixels of the placeholder for a missing image
 
 
 @dataclass(frozen=True)
-class Image(Modality):
+class Image(Visual):
     """A stored RGB image: an upright JPEG whose shorter side is at most `short_side`.
 
     Transparent areas become white; only the first frame of an animation is used.
@@ -47,6 +47,8 @@ class Image(Modality):
             image, flags = shrink(grey, self.short_side), ("missing_image",)
         return Extracted([to_jpeg(image, self.quality)], flags, 0.0, int(not flags), not flags)
 
-    def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
-        """uint8 [1, 3, size, size]."""
-        return clip_input([from_jpeg(stored[0])], self.augment, draw.size, draw.rng, draw.flip)
+    def unpack(self, stored: Any) -> np.ndarray:
+        return from_jpeg(stored)
+
+    def chosen(self, stored: int, rng: np.random.Generator | None) -> list[int]:
+        return [0]

@@ -9,7 +9,7 @@ words: only this module adds [CLS] and [SEP].
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -87,6 +87,11 @@ class Text(Modality):
         out[0, : len(ids)], out[2, : len(ids)] = ids, 1
         out[1, : len(ids)] = np.frombuffer(stored[1], dtype=np.uint8)
         return out
+
+    def on_device(self, stored: Iterable, draw: Draw, device: Any) -> Any:
+        from data_prep.modalities.on_device import whole
+
+        return whole(self, stored, draw, device)
 
     def trim(self, batch: np.ndarray) -> np.ndarray:
         """[B, 3, L] cut to the longest text of the batch: attention costs O(L^2)."""

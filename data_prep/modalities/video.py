@@ -9,11 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_prep.modalities.base import Draw, Extracted, Modality, the_file, view
+from data_prep.modalities.base import Extracted, the_file, view
 from data_prep.modalities.decoding import ENOUGH, choose, read_clip, scale
 from data_prep.modalities.folders import read_folder
 from data_prep.modalities.pictures import from_jpeg, to_jpeg
-from data_prep.modalities.views import choose_frames, clip_input
+from data_prep.modalities.views import Visual, choose_frames
 from data_prep.reasons import Reject
 
 DARK = 16  # of 255: a frame without higher values counts as black; our choice
@@ -21,7 +21,7 @@ BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips without decodable frame
 
 
 @dataclass(frozen=True)
-class Video(Modality):
+class Video(Visual):
     """Stored RGB frames, selected by presentation time, each a JPEG or raw uint8 [H, W, 3].
 
     `fps`: the frames shown at (k + 0.5) / fps seconds, at most `max_frames`. `positions`: the
@@ -29,7 +29,7 @@ class Video(Modality):
     The frame shown at a time is the latest one that is not after it.
 
     The model sees `frames` of them, selected by `choice` (see `views.choose_frames`) and augmented
-    by `augment` (see `views.augmented`).
+    by `augment` (see `views.regions`).
     """
 
     fps: float | None = None
@@ -115,8 +115,5 @@ class Video(Modality):
             return values.reshape(self.square, self.square, 3)
         return values[8:].reshape(*values[:8].view("<u4").tolist(), 3)
 
-    def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
-        """uint8 [T, 3, size, size]: the selected frames."""
-        chosen = choose_frames(len(stored), self.frames, draw.rng, self.choice)
-        frames = [self.unpack(stored[k]) for k in chosen]
-        return clip_input(frames, self.augment, draw.size, draw.rng, draw.flip)
+    def chosen(self, stored: int, rng: np.random.Generator | None) -> list[int]:
+        return choose_frames(stored, self.frames, rng, self.choice)

@@ -4,9 +4,14 @@ Shared by image, video and flow. Training uses a random generator per sample; wi
 result is the deterministic evaluation transform.
 """
 
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
 import cv2
 import numpy as np
 import PIL.Image
+
+from data_prep.modalities.base import Draw, Modality
 
 # Parameters of torchvision's RandomResizedCrop and RandomRotation in public loaders.
 CROP_AREA, CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -48,20 +53,28 @@ def choose_frames(
     return [min(j * length + place, last) for j, place in enumerate(places)]
 
 
-def crop(images: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Crops images of one size to the same region of random area and aspect ratio."""
-    height, width = images[0].shape[:2]
+class Region(NamedTuple):
+    """A part of an image, and whether it is mirrored."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    mirrored: bool = False
+
+
+def crop(size: tuple[int, int], rng: np.random.Generator) -> Region:
+    """A region of random area and aspect ratio of an image of `size` (H, W)."""
+    height, width = size
     for _ in range(10):
         area = height * width * rng.uniform(*CROP_AREA)
         ratio = float(np.exp(rng.uniform(*np.log(CROP_RATIO))))
         w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-            break
-    else:
-        w = h = min(height, width)
-        top, left = (height - h) // 2, (width - w) // 2
-    return [image[top : top + h, left : left + w] for image in images]
+            return Region(top, left, h, w)
+    side = min(height, width)
+    return Region((height - side) // 2, (width - side) // 2, side, side)
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
@@ -87,35 +100,78 @@ def flipped(rng: np.random.Generator | None) -> bool:
     return rng is not None and bool(rng.random() < 0.5)
 
 
-def augmented(
-    images: list[np.ndarray], how: str, rng: np.random.Generator | None, flip: bool
-) -> list[np.ndarray]:
-    """Augments the images of a sample.
+def regions(
+    sizes: Sequence[tuple[int, int]], how: str, rng: np.random.Generator | None, flip: bool
+) -> tuple[float, list[Region]]:
+    """Draws the augmentation of a sample's images: degrees of rotation, then a region of each.
 
     `how`: "crop_flip" is one random crop for all images and the sample's flip; "flip" only the
     flip; "rotate_flip" a rotation by up to 30 degrees, then the flip; "none" changes nothing. The
     flip is shared by the modalities of a sample, so flow and frames stay consistent.
     "crop_flip_apart" and "flip_apart" draw independently for each image.
     """
+    found = [Region(0, 0, *size) for size in sizes]
     if rng is None or how == "none":
-        return images
-    if how.endswith("_apart"):
-        if how == "crop_flip_apart":
-            images = [crop([image], rng)[0] for image in images]
-        return [image[:, ::-1] if flipped(rng) else image for image in images]
+        return 0.0, found
+    degrees = float(rng.uniform(-ROTATION, ROTATION)) if how == "rotate_flip" else 0.0
     if how == "crop_flip":
-        images = crop(images, rng)
-    elif how == "rotate_flip":
-        degrees = float(rng.uniform(-ROTATION, ROTATION))
+        found = [crop(sizes[0], rng)] * len(sizes)
+    elif how == "crop_flip_apart":
+        found = [crop(size, rng) for size in sizes]
+    apart = how.endswith("_apart")
+    return degrees, [r._replace(mirrored=flipped(rng) if apart else flip) for r in found]
+
+
+def augmented(
+    images: list[np.ndarray], how: str, rng: np.random.Generator | None, flip: bool
+) -> list[np.ndarray]:
+    """Augments the images of a sample, see `regions`."""
+    sizes: list[Any] = [image.shape[:2] for image in images]
+    degrees, found = regions(sizes, how, rng, flip)
+    if degrees:
         images = [rotate(image, degrees) for image in images]
-    return [image[:, ::-1] for image in images] if flip else images
+    return [
+        image[r.top : r.top + r.height, r.left : r.left + r.width][:, :: -1 if r.mirrored else 1]
+        for image, r in zip(images, found)
+    ]
 
 
-def clip_input(
-    frames: list[np.ndarray], how: str, size: int, rng: np.random.Generator | None, flip: bool
-) -> np.ndarray:
-    """Augments and resizes RGB frames [H, W, 3] to uint8 [T, 3, size, size]."""
-    out = np.empty((len(frames), 3, size, size), dtype=np.uint8)
-    for k, frame in enumerate(augmented(frames, how, rng, flip)):
-        out[k] = resize(np.ascontiguousarray(frame), size).transpose(2, 0, 1)
-    return out
+class Visual(Modality):
+    """A modality whose stored form is a list of images."""
+
+    augment: str  # a field of each subclass, see `regions`
+
+    def unpack(self, stored: Any) -> np.ndarray:
+        """A stored image as uint8 [H, W, 3] or [H, W]."""
+        raise NotImplementedError
+
+    def chosen(self, stored: int, rng: np.random.Generator | None) -> list[int]:
+        """The indices of the images that the model sees, of `stored` ones."""
+        raise NotImplementedError
+
+    def negated(self, images: int, mirrored: bool) -> list[bool]:
+        """Which of the chosen images become 255 minus their values if the sample is mirrored."""
+        return [False] * images
+
+    def decode(self, stored: Any) -> list[np.ndarray]:
+        return [self.unpack(image) for image in stored]
+
+    def on_device(self, stored: Iterable, draw: Draw, device: Any) -> Any:
+        from data_prep.modalities.on_device import images
+
+        return images(self, stored, device)
+
+    def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
+        """uint8 [T, C, size, size]."""
+        places = self.chosen(len(stored), draw.rng)
+        images = [stored[k] if draw.decoded else self.unpack(stored[k]) for k in places]
+        images = augmented(images, self.augment, draw.rng, draw.flip)
+        depth = 1 if images[0].ndim == 2 else images[0].shape[2]
+        out = np.empty((len(images), depth, draw.size, draw.size), dtype=np.uint8)
+        for k, image in enumerate(images):
+            small = resize(np.ascontiguousarray(image), draw.size)
+            out[k] = small if small.ndim == 2 else small.transpose(2, 0, 1)
+        for k, negated in enumerate(self.negated(len(images), draw.rng is not None and draw.flip)):
+            if negated:
+                out[k] = 255 - out[k]
+        return out.reshape(-1, self.stream()["channels"], draw.size, draw.size)

@@ -19,6 +19,7 @@ from experiments.run.folder import ANEW, run_path
 from experiments.run.settings import DECLARED, MAX_SEED, RELEASE, Settings, build, method_defaults
 
 DEFAULT_SEED = 2  # as in the official README
+CACHES = ("auto", "off", "memory", "device")
 PARTS = ("settings", "prep", "hparams")
 RUN_FLAGS = (  # flag, metavar, default, help
     ("dataset", "NAME", None,
@@ -32,7 +33,9 @@ RUN_FLAGS = (  # flag, metavar, default, help
     ("output_dir", "DIR", None, "this run's folder (default: a folder below --results_dir)"),
     ("devices", "D", "0", "CUDA device such as 0, several such as 0,1, or cpu (default 0)"),
     ("threads", "N", None, "CPU threads (default: torch's own choice)"),
-    ("num_workers", "N", None, "loader workers (default: 5 with CUDA as in the paper, else 0)"),
+    ("num_workers", "N", None, "loader workers (default: up to 8 with CUDA, else 0)"),
+    ("cache", "WHERE", "auto", "keep decoded samples: off, memory, device, or auto (default), which"
+     " uses up to 40 %% of the free memory"),
     ("max_bad", "X", "0.05", "largest share of rejected files in preparation (default 0.05)"),
 )  # fmt: skip
 SWITCHES = (
@@ -193,6 +196,7 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
         print(parser.format_help())
         return None, args
 
+    match_name("cache", args.cache, CACHES)
     settings = build(Settings, defaults, collect(args, Settings))
     if not settings.stratify and settings.split_rule != "paper":
         raise UsageError(

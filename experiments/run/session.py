@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,10 +17,13 @@ import torch
 import methods
 from common.files import digest, file_digest
 from common.options import UsageError, number
+from common.program import cores
 from data_prep import datasets
+from data_prep.cache import choose
 from data_prep.checksums import read_local
 from data_prep.loader import Loader, train_statistics
 from data_prep.modalities import Modality
+from data_prep.modalities.base import Draw
 from data_prep.prepare import check_source, prepare, prepared_folder
 from data_prep.split import NoPairs, Split
 from data_prep.store import Prepared, read_meta
@@ -56,17 +60,22 @@ class Session:
         return self.ranks.first(work) if self.ranks else work()
 
 
-def make_deterministic() -> None:
-    """Makes runs bitwise reproducible: selects kernels with a fixed order of additions.
+def choose_kernels(deterministic: bool = True, tf32: bool = False) -> None:
+    """Selects torch's kernels: with a fixed order of additions, or the fastest ones.
 
-    On the CPU this matters for the gradient of indexing rows of a large tensor (MIDAS's swapped
-    features). Operations without a deterministic GPU kernel warn.
+    With the former, a run repeats to the last bit. On the CPU this matters for the gradient of
+    indexing rows of a large tensor (MIDAS's swapped features). Operations without a deterministic
+    GPU kernel warn. `tf32`: whether a GPU may round the factors of float32 products to 10 bits;
+    torch's own choice would be to do so in convolutions only.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
     # Filling uninitialized memory takes time and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+    for products in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
+        products.fp32_precision = "tf32" if tf32 else "ieee"
 
 
 def find_data(run: Run, args: Namespace) -> Prepared:
@@ -79,30 +88,35 @@ def find_data(run: Run, args: Namespace) -> Prepared:
     except UsageError:
         unchanged = False
     if read_meta(folder).get("complete"):
+        prepared = Prepared(folder, run.spec_hash)
         if root or (run.manifest and unchanged):
-            check_source(folder, source, root, run.prep)
-    elif not unchanged:
+            check_source(prepared, source, root, run.prep)
+        return prepared
+    if not unchanged:
         mend = f"restore the old file, or give the --data_dir that contains {run.dataset}"
         raise UsageError(f"{run.manifest} changed since this run: {mend}")
-    elif not root and not run.manifest and run.dataset != "demo":
+    if not root and not run.manifest and run.dataset != "demo":
         raise UsageError(
             f"no prepared {run.dataset} in {folder}: give --dataset_root <raw folder> to prepare"
             f" it, or --data_dir <folder> if it is elsewhere. {run.layout.SOURCE}"
         )
-    else:
-        max_bad = number("max_bad", args.max_bad, float, 0, 1)
-        prepare(source, root, data_dir, run.prep, max_bad=max_bad)
+    max_bad = number("max_bad", args.max_bad, float, 0, 1)
+    prepare(source, root, data_dir, run.prep, max_bad=max_bad)
     return Prepared(folder, run.spec_hash)
 
 
 def assemble(run: Run, args: Namespace) -> Session:
     """Loads a run's data and builds its model and method."""
-    make_deterministic()
+    s = run.settings
+    choose_kernels(s.deterministic, s.precision == "tf32")
     device, ranks = join(args.devices)
+    if s.precision == "tf32" and device.type != "cuda":
+        raise UsageError("--precision tf32 needs a GPU; use float32 or bf16")
+    if s.accumulate > 1 and ranks:
+        raise UsageError("--accumulate does not work with several devices: they share each batch")
     if args.threads:
         torch.set_num_threads(number("threads", args.threads, int, 1, MOST_THREADS))
     prepared = ranks.in_turn(lambda: find_data(run, args)) if ranks else find_data(run, args)
-    s = run.settings
     drawn = (s.split_rule, s.split_seed, s.stratify)
     modalities = methods.load(run.method).used_modalities(run.hparams, prepared.modalities)
     spec, parts = {m: run.spec[m] for m in modalities}, prepared.split(*drawn)
@@ -114,24 +128,36 @@ def assemble(run: Run, args: Namespace) -> Session:
         hashes["vocabulary"] = file_digest(vocabulary)
     if len(parts["train"]) < max(2, len(modalities)):
         raise UsageError(f"the training split has only {len(parts['train'])} samples: add data")
-    workers = 5 if device.type == "cuda" else 0
-    if args.num_workers:
-        workers = number("num_workers", args.num_workers, int, 0)
-    how = (spec, s.size, s.batch_size, run.seed, workers, device, s.last_batch == "keep")
-    loaders = {part: Loader(prepared, at, *how, vocabulary) for part, at in parts.items()}
+    how = (spec, s.size, s.batch_size, run.seed, worker_count(args, device), device)
+    cache = choose(args.cache, prepared, spec, Draw(s.size, vocabulary=vocabulary), device)
+    if cache != "off":
+        place = f"on {device}" if cache == "device" else "in memory"
+        print(f"note: samples are decoded once and kept {place} (--cache off)", file=sys.stderr)
+    more = (s.last_batch == "keep", vocabulary, cache)
+    loaders = {part: Loader(prepared, at, *how, *more) for part, at in parts.items()}
     ids = {part: [prepared.ids[k] for k in at] for part, at in parts.items()}
 
     def make_streams() -> dict[str, Stream]:
-        train = loaders["train"]
-        return {m: stream_of(kind, normalisation(m, kind, train)) for m, kind in spec.items()}
+        known = partial(prepared.statistics, Split(*drawn))
+        return {
+            m: stream_of(kind, normalisation(m, kind, loaders["train"], known))
+            for m, kind in spec.items()
+        }
 
     streams = ranks.first(make_streams) if ranks else make_streams()
     for loader in loaders.values():
         loader.ranks = ranks
-    execution = Execution(device, s.precision, s.compile, ranks)
+    execution = Execution(device, s.precision, s.compile, ranks, s.accumulate)
     method = build_method(run, streams, len(prepared.label_names), len(parts["train"]), execution)
     data = (run, prepared, modalities, loaders, ids, protocols, vocabulary, hashes)
     return Session(*data, method, ranks)
+
+
+def worker_count(args: Namespace, device: torch.device) -> int:
+    """Loader workers: on a GPU up to 8, leaving it a core; on the CPU the model needs the cores."""
+    if args.num_workers:
+        return number("num_workers", args.num_workers, int, 0)
+    return min(8, max(1, cores() - 1)) if device.type == "cuda" else 0
 
 
 def protocol(
@@ -151,10 +177,16 @@ def protocol(
     return Protocol(sources, release, s.split_rule == "release")
 
 
-def normalisation(name: str, modality: Modality, train: Loader) -> tuple | str | None:
-    """(mean, std) of a modality, as its dataset declares or computed on the training split."""
+def normalisation(
+    name: str, modality: Modality, train: Loader, known: Callable
+) -> tuple | str | None:
+    """(mean, std) of a modality, as its dataset declares or measured on the training split.
+
+    `known(key, measure)` keeps what was measured; see `Prepared.statistics`.
+    """
     if modality.normalise == "train":
-        return train_statistics(train.batches, name, modality)
+        key = f"statistics-{name}-{digest([repr(modality), train.samples.draw.size])}"
+        return known(key, lambda: train_statistics(train.batches, name, modality))
     if modality.normalise == "none":
         *_, means = modality.values(next(iter(train.batches([0])))["inputs"][name])
         return [0.0] * means, [1.0] * means

@@ -67,8 +67,22 @@ class Settings:
         "spectrograms: the dataset's constants, or a z-score per clip",
         choices=("dataset", "zscore"),
     )
-    precision: str = option("float32", "precision of the encoders", choices=("float32", "bf16"))
+    precision: str = option(
+        "float32",
+        "precision of the encoders; tf32 needs a GPU",
+        choices=("float32", "tf32", "bf16"),
+    )
     compile: bool = option(False, "compile the encoders (useful on a GPU only)")
+    deterministic: bool = option(
+        True, "only kernels whose results repeat to the last bit; off is faster on a GPU"
+    )
+    accumulate: int = option(
+        1,
+        "encode each batch in this many parts, to save memory: losses still see the whole batch,"
+        " but batch norm normalises each part by itself",
+        low=1,
+    )
+    grad_clip: float = option(0.0, "largest norm of the gradient; 0: no limit", low=0)
     split_rule: str = option(
         "paper",
         "how samples are split",

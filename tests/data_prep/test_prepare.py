@@ -13,9 +13,10 @@ import pytest
 import torch
 from conftest import program
 
-from common.files import write_json
+from common.files import write_json, write_table
 from common.options import UsageError
 from data_prep import datasets
+from data_prep import prepare as preparation
 from data_prep.loader import Loader
 from data_prep.pool import CRASHED, DONE, Pool
 from data_prep.prepare import check_source, prepare
@@ -97,12 +98,35 @@ def test_files_of_the_same_names_and_sizes_are_told_apart_by_their_content(tmp_p
     clip = sorted((root / "clips").glob("*.wav"))[0]
     content, status = bytearray(clip.read_bytes()), clip.stat()
     clip.touch()
-    check_source(made, "demo", root, DEMO)  # the same content, only a different age
+    check_source(Prepared(made), "demo", root, DEMO)  # the same content, only a different age
     content[len(content) // 2] ^= 1
     clip.write_bytes(content)
     os.utime(clip, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     with pytest.raises(UsageError, match="was prepared from other files"):
-        check_source(made, "demo", root, DEMO)
+        check_source(Prepared(made), "demo", root, DEMO)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_manifest_is_read_again_only_if_a_file_changed_or_is_missing(
+    complete, tmp_path, monkeypatch
+):
+    for k in range(8):
+        np.save(tmp_path / f"{k}.npy", np.full((2, 3), k, np.float32))
+    own, rows = tmp_path / "own.csv", [(k, f"class {k % 2}", f"{k}.npy") for k in range(8)]
+    write_table(own, ("id", "label", "array"), rows + [(9, "class 0", "9.npy")] * (not complete))
+    settings = datasets.load(str(own)).Settings()
+    made = Prepared(prepare(str(own), None, tmp_path / "data", settings, workers=1, max_bad=0.5))
+    scans, scan = [], preparation.scan_root
+    monkeypatch.setattr(preparation, "scan_root", lambda *a: scans.append(1) or scan(*a))
+    for _ in range(3):
+        check_source(made, str(own), None, settings)
+    assert len(scans) == (1 if complete else 3)
+    (tmp_path / "3.npy").touch()
+    check_source(made, str(own), None, settings)
+    assert len(scans) == (2 if complete else 4)
+    np.save(tmp_path / "3.npy", np.zeros((2, 3), np.float32))
+    with pytest.raises(UsageError, match="was prepared from other files"):
+        check_source(made, str(own), None, settings)
 
 
 def test_too_many_rejects_leave_the_set_unfinished_and_status_3(tmp_path):

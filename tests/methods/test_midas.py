@@ -245,9 +245,9 @@ def test_a_batch_smaller_than_the_modalities_has_no_misaligned_part():
 
 
 def test_gradients_are_equal_to_the_last_bit_with_several_threads():
-    from experiments.run.session import make_deterministic
+    from experiments.run.session import choose_kernels
 
-    make_deterministic()  # as in train.py; without it, half of these repetitions differ
+    choose_kernels()  # as in train.py; without it, half of these repetitions differ
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     draw, y, valid = torch.Generator(), torch.arange(64) % 6, torch.ones(64, dtype=torch.bool)
