@@ -31,9 +31,15 @@ test: lint
 test-slow: lint
 	$(PY) -m pytest -n 2 -m slow --cov --cov-report=term:skip-covered
 
+# About 40 minutes on two cores, and ten more where there is a GPU.
 bench: .venv/installed
 	$(PY) benchmarks/step_cost.py
+	$(PY) benchmarks/train_throughput.py
+	$(PY) benchmarks/devices.py
 	$(PY) benchmarks/prep_throughput.py
+	$(PY) benchmarks/startup.py
+	$(PY) benchmarks/tables_scaling.py
+	if nvidia-smi > /dev/null 2>&1; then $(PY) benchmarks/gpu.py; fi
 
 # The long fault tests: 50 to 60 minutes on two cores; needs a C compiler.
 faults: .venv/installed

@@ -1,6 +1,6 @@
 """Measures what the loader and the training loop add to the work of the encoders.
 
-    python benchmarks/train_throughput.py [--dataset cremad] [--batch 16] [--size 112] [--rounds 7]
+    python benchmarks/train_throughput.py [--dataset cremad] [--batch 8] [--size 112] [--rounds 5]
 
 On a synthetic prepared dataset of the given shapes. In turn in one process, an epoch of:
 
@@ -112,7 +112,7 @@ def variants(args: argparse.Namespace, data: Path) -> tuple[dict[str, Callable[[
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="cremad", choices=synthetic.SHAPES)
-    numbers = {"batch": 16, "size": 112, "rounds": 7, "samples": 240, "workers": 2}
+    numbers = {"batch": 8, "size": 112, "rounds": 5, "samples": 90, "workers": 2}
     for flag, default in numbers.items():
         parser.add_argument(f"--{flag}", type=int, default=default)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
