@@ -111,7 +111,7 @@ def prepared_target(name: str, weight: float = 4) -> Target:
 
 def _shard(path: Path) -> Shard:
     shard = Shard(path)
-    if shard.gaps():  # which a prepared folder refuses
+    if shard.gaps:  # which a prepared folder refuses
         raise UsageError(f"{path} has missing values")
     for name in FACTS:
         assert None not in shard.column(name)
