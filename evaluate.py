@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
         parser.add_argument(f"--{flag}", **how)
     args = parser.parse_args(argv)
     # These load torch, which --help need not wait for.
-    from experiments.run.metrics import collect, confusion, measure, per_class_f1, probabilities
+    from experiments.run.metrics import confusion, measure, per_class_f1, probabilities
     from experiments.run.session import assemble
 
     path = Path(args.run)
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     folder.check_data(then, now)
     method = session.method
     method.load_state_dict(folder.load_best(result))
-    features, labels = collect(method, session.loaders[args.part].batches())
+    features, labels = session.features(args.part)
     metrics = measure(method, features, labels, session.protocols[args.part])
     width = max(map(len, metrics)) + len(args.part) + 1
     for name, value in metrics.items():

@@ -138,10 +138,10 @@ def train(
 
 def evaluate(session: Session, part: str, epoch: int) -> tuple[dict[str, float], Any, Any]:
     """Metrics, features and labels of a part; raises `FloatingPointError` for a bad loss."""
-    from experiments.run.metrics import collect, measure, not_finite, probabilities
+    from experiments.run.metrics import measure, not_finite, probabilities
 
     method = session.method
-    features, labels = collect(method, session.loaders[part].batches())
+    features, labels = session.features(part)
     metrics = measure(method, features, labels, session.protocols[part])
     if not math.isfinite(metrics["loss"]):
         rows = probabilities(method, features)["fused"]

@@ -28,10 +28,10 @@ from data_prep.prepare import check_source, prepare, prepared_folder
 from data_prep.split import NoPairs, Split
 from data_prep.store import Prepared, read_meta
 from experiments.run.devices import join
-from experiments.run.metrics import Protocol
+from experiments.run.metrics import Protocol, collect
 from experiments.run.resolve import Run
 from experiments.run.settings import Settings
-from methods.base import Facts, Method
+from methods.base import Facts, Features, Method
 from models.build import Choice, Stream, build_classifier
 from models.classifier import Execution
 from models.ranks import Ranks
@@ -58,6 +58,12 @@ class Session:
     def first(self, work: Callable[[], T]) -> T:
         """What `work` returns on the first of several processes, which alone writes files."""
         return self.ranks.first(work) if self.ranks else work()
+
+    def features(self, part: str) -> tuple[Features, torch.Tensor]:
+        """`collect` of a part; on a GPU in larger batches, as no gradients take memory."""
+        larger = 4 if self.method.model.device.type == "cuda" else 1
+        size = larger * self.run.settings.batch_size
+        return collect(self.method, self.loaders[part].batches(batch_size=size))
 
 
 def choose_kernels(deterministic: bool = True, tf32: bool = False) -> None:

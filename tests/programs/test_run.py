@@ -14,7 +14,7 @@ import methods
 from common.files import HOST, file_digest, read_table, write_table, write_text
 from common.options import UsageError
 from experiments.run.folder import RunFolder
-from experiments.run.metrics import Protocol
+from experiments.run.metrics import Protocol, collect
 from train import evaluate
 
 TWO = ("--max_epochs", "2")
@@ -116,8 +116,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(demo_data
 def test_a_loss_that_is_not_finite_in_validation_or_test_names_the_samples():
     data, method = TinySet(), tiny_method(methods.load("Joint"))
     data.data["inputs"]["audio"][[3, 7]] = torch.nan
-    places = {"ids": {"val": [f"id{k}" for k in range(40)]}, "loaders": {"val": data}}
-    session = SimpleNamespace(method=method, protocols={"val": Protocol()}, **places)
+    ids, protocols = {"val": [f"id{k}" for k in range(40)]}, {"val": Protocol()}
+    session = SimpleNamespace(method=method, protocols=protocols, ids=ids)
+    session.features = lambda part: collect(method, data.batches())
     with pytest.raises(FloatingPointError, match="nan at epoch 2, val part, samples id3, id7:"):
         evaluate(session, "val", 2)
 
