@@ -6,6 +6,7 @@ server, so they inherit no threads or file descriptors: if the parent is killed,
 and they exit.
 """
 
+import errno
 import multiprocessing
 import signal
 import threading
@@ -18,14 +19,17 @@ from typing import Any, Self
 # The result of an item whose worker died, hung or raised: (CRASHED, what happened).
 CRASHED = "crashed"
 DONE = "done"
+FULL = "full"  # (FULL, the exception): no space for temporary files, which is not the item's fault
 Result = tuple[str, Any]
 
 
 def attempt(work: Callable, item: Any) -> Result:
-    """(DONE, result), or (CRASHED, the exception and its location)."""
+    """(DONE, result), (FULL, the exception), or (CRASHED, the exception and its location)."""
     try:
         return DONE, work(item)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return FULL, error
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
         return CRASHED, f"{type(error).__name__}: {error} ({where})"
@@ -42,6 +46,13 @@ def _serve(connection: Any, work: Callable, prepare: Callable | None) -> None:
             connection.send(attempt(work, connection.recv()))
         except (EOFError, ConnectionError):  # the parent is gone
             return
+
+
+def _answer(future: Future) -> Result:
+    state, result = future.result()
+    if state == FULL:
+        raise result
+    return state, result
 
 
 class Pool:
@@ -81,14 +92,17 @@ class Pool:
             self._dismiss(connection)
 
     def map(self, items: Sequence) -> Iterator[Result]:
-        """(DONE, result) or (CRASHED, text) for each item, in order."""
+        """(DONE, result) or (CRASHED, text) for each item, in order.
+
+        Raises `OSError` if the disk is full: the items are not to blame, and can be tried again.
+        """
         pending: deque[Future] = deque()
         for item in items:
             pending.append(self.threads.submit(self.call, item))
             if len(pending) >= 8 * self.size:  # bounds the results held in memory
-                yield pending.popleft().result()
+                yield _answer(pending.popleft())
         while pending:
-            yield pending.popleft().result()
+            yield _answer(pending.popleft())
 
     def call(self, item: Any) -> Result:
         """Runs the work on one item in the worker of the calling thread."""

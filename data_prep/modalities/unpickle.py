@@ -4,8 +4,10 @@
 everything else as a pickle that contains no names except its own.
 """
 
+import errno
 import math
 import mmap
+import os
 import pickle
 import subprocess
 import sys
@@ -29,7 +31,7 @@ def load(path: Path) -> Any:
 
     Arrays are read-only views of a mapped file; object arrays become nested lists, and numpy
     scalars plain numbers. Raises `UsageError` if a file is damaged, contains anything else, or
-    needs more than 1 GiB or 60 s.
+    needs more than 1 GiB or 60 s, and `OSError` if the disk, or that of temporary files, fails.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -51,7 +53,7 @@ def load(path: Path) -> Any:
 
 
 def _run_child(path: Path, folder: str) -> str:
-    """Why the child could not read the file, or ""."""
+    """Why the child could not read the file, or "". Raises `OSError` if the disk failed."""
     command = [sys.executable, "-I", "-S", str(CHILD), str(path), folder, str(MEMORY)]
     try:
         done = subprocess.run(
@@ -62,6 +64,11 @@ def _run_child(path: Path, folder: str) -> str:
     if done.returncode == 0:
         return ""
     words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    if done.returncode == 4:
+        number = int(words[-1])
+        is_full = number in (errno.ENOSPC, errno.EDQUOT)
+        place = tempfile.gettempdir() if is_full else str(path)
+        raise OSError(number, os.strerror(number), place)
     refused = done.returncode == 3 and words
     return shown(words[-1]) if refused else f"its reader exited with status {done.returncode}"
 

@@ -3,8 +3,10 @@
 numpy's names in the pickle are mapped to our own record types: no function of the file is called,
 and numpy is not involved. Writes to the folder OUT: `data`, the bytes of the arrays, and `tree`,
 everything else. Exit status 3 means that the file was refused; the last line on stderr says why.
+Exit status 4 means that the disk failed; the last line is the error's number.
 """
 
+import errno
 import math
 import os
 import pickle
@@ -165,7 +167,7 @@ def convert(source: str, out: str) -> None:
 
 
 def refusal(source: str, out: str, memory: int) -> str:
-    """Converts the file; returns why it is refused, or ""."""
+    """Converts the file; returns why it is refused, or "". Raises `OSError` if the disk fails."""
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     most = 2 * os.path.getsize(source) + MAX_TREE  # more means that the file repeats its content
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
@@ -179,13 +181,21 @@ def refusal(source: str, out: str, memory: int) -> str:
         return "its content is nested too deeply"
     except EOFError:
         return "it is empty or truncated"
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        return f"it repeats its content: its arrays have more than {most} bytes"
     except Exception as error:
         return f"it is damaged ({type(error).__name__}: {error})"
     return ""
 
 
 if __name__ == "__main__":
-    why = refusal(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    try:
+        why = refusal(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+        status = 3 if why else 0
+    except OSError as error:
+        why, status = str(error.errno), 4
     if why:
         print(f"\n{' '.join(why.split())}", file=sys.stderr, flush=True)
-    os._exit(3 if why else 0)  # not sys.exit: freeing a deep tree takes as long as reading it
+    os._exit(status)  # not sys.exit: freeing a deep tree takes as long as reading it

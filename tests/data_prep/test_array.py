@@ -1,7 +1,9 @@
 """Feature sequences: pickles read as data, .npy files, padding, values that are not finite."""
 
+import contextlib
 import pickle
 import struct
+import tempfile
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from conftest import program
 from memory import forget_peak, peak
 
 from common.options import UsageError
+from common.program import explain
 from data_prep.modalities import array
 from data_prep.modalities.array import Array
 from data_prep.modalities.base import Draw
@@ -75,6 +78,12 @@ TEXT = pickle.dumps(np.array(["abcd"]), protocol=4)
 LINES = pickle.dumps({"a": ARRAYS["float32"], "b": [b"x\ny"]}, protocol=0)
 # Nested tuples, each containing the previous one twice: too large for any memory as text.
 BOMB = b"X\x01\0\0\0aq\0" + b"h\0\x86q\0" * 40
+# One string of 0.9 MB, made into an array a hundred times.
+COPIES = (
+    b"\x80\x03cnumpy\ndtype\nX\x07\0\0\0S900000\x85Rq\0B" + struct.pack("<I", 900_000)
+    + b"A" * 900_000 + b"q\x01cnumpy._core.multiarray\nscalar\nq\x02"
+    + b"h\x02h\0h\x01\x86R" * 100 + b"."
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("content,words", [
@@ -86,6 +95,7 @@ BOMB = b"X\x01\0\0\0aq\0" + b"h\0\x86q\0" * 40
     (b"\x80\x02cnumpy\ndtype\nX\x02\0\0\0f4\x85R}\x86b.", "it is damaged"),
     (TEXT.replace("abcd".encode("utf-32-le"), b"\xff" * 16), "it is damaged"),
     (LINES.replace(b"\n", b"\r\n"), "line breaks were converted, as in a text-mode"),
+    (COPIES, "it repeats its content"),
 ])  # fmt: skip
 def test_pickles_with_more_than_data_are_refused_on_one_line_and_not_run(tmp_path, content, words):
     path, marker = tmp_path / "a.pkl", tmp_path / "marker"
@@ -108,6 +118,19 @@ def test_the_bad_pickles_are_bad(tmp_path, kind):
     code = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb'))"
     program("-c", code, tmp_path / "a.pkl")
     assert (tmp_path / "marker").exists()
+
+
+def test_a_full_disk_is_not_blamed_on_the_pickle(tmp_path, monkeypatch):
+    path = put(tmp_path / "a.pkl", pickle.dumps(ARRAYS))
+    (tmp_path / "data").symlink_to("/dev/full")
+    folder = contextlib.nullcontext(str(tmp_path))
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", lambda: folder)
+    with pytest.raises(OSError) as error:
+        load(path)
+    assert (
+        explain(error.value)
+        == f"{tempfile.gettempdir()}: no space left on the disk: free some space"
+    )
 
 
 def test_a_large_array_stays_in_the_file(tmp_path):

@@ -3,6 +3,7 @@
 Tests for every dataset (damage, equal bytes, kills) are in tests/contracts/test_datasets.py.
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -47,6 +48,8 @@ def misbehave(item: str) -> str:
         time.sleep(60)
     if item == "raise":
         raise KeyError("a defect")
+    if item == "full disk":
+        raise OSError(errno.ENOSPC, "no space", "/tmp")
     return item.upper()
 
 
@@ -58,6 +61,12 @@ def test_a_worker_that_dies_hangs_or_raises_loses_only_its_item():
     for item, words in (("die", "exit code -11"), ("hang", "within 2 s"), ("raise", "KeyError")):
         state, text = results[item]
         assert state == CRASHED and words in text
+
+
+def test_a_full_disk_stops_a_pool_instead_of_losing_an_item():
+    with Pool(misbehave, 1) as pool, pytest.raises(OSError) as error:
+        list(pool.map(["a", "full disk", "b"]))
+    assert error.value.errno == errno.ENOSPC and error.value.filename == "/tmp"
 
 
 def test_a_pool_that_is_closed_early_does_not_wait_for_answers():
