@@ -50,8 +50,14 @@ def needed(prepared: Prepared, spec: Spec, draw: Draw, on_device: bool) -> int:
     return total * len(prepared) // len(positions)
 
 
-def choose(cache: str, prepared: Prepared, spec: Spec, draw: Draw, device: torch.device) -> str:
-    """ "off", "memory" or "device": for `auto`, the fastest place with enough free memory."""
+def choose(
+    cache: str, prepared: Prepared, spec: Spec, draw: Draw, device: torch.device, ranks: int = 1
+) -> str:
+    """ "off", "memory" or "device": for `auto`, the fastest place with enough free memory.
+
+    Runs that share a machine have a part of its cores each (`--threads`), and claim no more of its
+    memory than that part.
+    """
     if cache != "auto":
         return cache
     if device.type == "cuda":
@@ -59,4 +65,5 @@ def choose(cache: str, prepared: Prepared, spec: Spec, draw: Draw, device: torch
         if needed(prepared, spec, draw, on_device=True) < SHARE * free:
             return "device"
     size = needed(prepared, spec, draw, on_device=False)
-    return "memory" if 0 < size < SHARE * free_memory() else "off"
+    part = min(1.0, torch.get_num_threads() / cores()) / ranks
+    return "memory" if 0 < size < SHARE * part * free_memory() else "off"

@@ -49,6 +49,8 @@ class LocalPool:
         """Starts a child in a free slot, unless another process is using that run."""
         slot = min(set(range(len(self.slots))) - {child.slot for child in self.running})
         words, log = task.words(self.slots[slot], self.threads), task.log_path(self.results)
+        if self.slots[slot] != "cpu" and self.slots.count(self.slots[slot]) > 1:
+            words += ["--cache", "off"]  # together they could claim more memory than the GPU has
         process = start_child(self.script, words, Path.cwd(), task.folder(self.results), log)
         if process:
             self.running[Child(process, slot)] = task

@@ -135,7 +135,8 @@ def assemble(run: Run, args: Namespace) -> Session:
     if len(parts["train"]) < max(2, len(modalities)):
         raise UsageError(f"the training split has only {len(parts['train'])} samples: add data")
     how = (spec, s.size, s.batch_size, run.seed, worker_count(args, device), device)
-    cache = choose(args.cache, prepared, spec, Draw(s.size, vocabulary=vocabulary), device)
+    draw, share = Draw(s.size, vocabulary=vocabulary), ranks.size if ranks else 1
+    cache = choose(args.cache, prepared, spec, draw, device, share)
     if cache != "off":
         place = f"on {device}" if cache == "device" else "in memory"
         print(f"note: samples are decoded once and kept {place} (--cache off)", file=sys.stderr)

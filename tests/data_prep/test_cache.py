@@ -95,7 +95,10 @@ def test_auto_takes_the_memory_that_is_free(monkeypatch):
     assert size == frames * (1 + 3 * 4) + frames // 3 * 8
     for free, where in ((size * 3, "memory"), (size, "off")):
         monkeypatch.setattr(cache, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(cache, "cores", lambda: torch.get_num_threads())
         assert cache.choose("auto", samples, SPEC, draw, CPU) == where
+        monkeypatch.setattr(cache, "cores", lambda: 2 * torch.get_num_threads())
+        assert cache.choose("auto", samples, SPEC, draw, CPU) == "off"
     assert cache.choose("auto", samples, {"audio": Audio()}, draw, CPU) == "off"
     padded = cache.needed(samples, {"video": Video()}, draw, on_device=True)
     assert padded == 12 * 4 * 3 * 120 * 100
