@@ -40,8 +40,8 @@ def explain(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, MemoryError) or any(words in text.lower() for words in MEMORY):
         return (
-            "out of memory: use fewer --num_workers or, in training, a smaller"
-            " --batch_size or --size"
+            "out of memory: use fewer --num_workers or, in training, --cache off, a higher"
+            " --accumulate, or a smaller --batch_size or --size"
         )
     if "DataLoader worker" in text:
         return (

@@ -111,7 +111,7 @@ sys.exit(run(train.main))
     )
     assert done.returncode == 74, done.stderr[-500:]
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "out of memory: use fewer --num_workers or, in training, a smaller" in line
+    assert "out of memory: use fewer --num_workers or, in training, --cache off, a higher" in line
 
 
 @pytest.mark.parametrize("words", MEMORY)
