@@ -93,6 +93,7 @@ class Manifest:
     def scan(self, root: Path, settings: Settings) -> Scan:
         """The rows as candidates; raises `UsageError` if a path leaves the root."""
         tree, table = RawTree(root), self._table(Files(root, self.anywhere))
+        inlined = {m: load(m).inline for m in self.order}
         numbers: dict[str, int] = {}  # label -> number in order of appearance
         for line, row in table.rows(tree.rejected):
             name, label = row["id"].strip(), row["label"].strip()
@@ -105,8 +106,8 @@ class Manifest:
                         " train, val (valid, validation, dev), test"
                     )
                 numbers.setdefault(label, len(numbers))
-                for m in self.order:
-                    if load(m).inline:
+                for m, is_inline in inlined.items():
+                    if is_inline:
                         inline[m] = row[m]
                     elif not missing:
                         path, why = table.find(line, row[m])

@@ -4,7 +4,6 @@ To add a modality, add a line to `KINDS`. Modules are imported on use, so `--hel
 """
 
 import importlib
-from functools import cache
 
 from data_prep.modalities.base import Modality
 
@@ -19,7 +18,6 @@ KINDS = {
 }
 
 
-@cache
 def load(kind: str) -> type[Modality]:
     """The class of a modality; raises `KeyError` for an unknown kind."""
     name = KINDS[kind]
