@@ -25,7 +25,7 @@ lint: .venv/installed
 
 # All tests except the slow ones: a few minutes on two cores.
 test: lint
-	$(PY) -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
 
 # Kills, clusters, and every configuration used by the tables.
 test-slow: lint

@@ -84,6 +84,7 @@ def test_a_signal_stops_all_children_and_nothing_new_is_started(tmp_path, script
     assert state(tmp_path, 22) == state(tmp_path, 23) == "new"
 
 
+@pytest.mark.slow
 def test_a_launcher_killed_in_the_middle_loses_and_repeats_nothing(tmp_path, script, address):
     hold(tmp_path, 22)
     process = start_launcher(tmp_path, script, *SEEDS, address=address)
@@ -122,6 +123,7 @@ def test_an_unusable_folder_is_left_alone_and_reported(tmp_path, script, capsys)
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_child_killed_in_the_middle_affects_no_others(tmp_path, script):
     hold(tmp_path, 21)
     process = start_launcher(tmp_path, script, *SEEDS)

@@ -12,7 +12,12 @@ from experiments.run.session import choose_kernels
 from models import classifier
 from models.classifier import encoded
 
-METHODS = [name for name in methods.METHODS if name != "Unimodal"]
+QUICK = ("Midas", "LFM", "SMV")  # the plain step, second derivatives, a pass before the epoch
+METHODS = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in methods.METHODS
+    if name != "Unimodal"
+]
 
 
 @pytest.fixture

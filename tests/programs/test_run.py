@@ -95,6 +95,7 @@ def test_kills_change_no_bit(demo_data, tmp_path, method, workers):
         assert {k: v for k, v in a.items() if b[k] != v and not k.startswith("time/")} == {}
 
 
+@pytest.mark.slow
 def test_sigterm_stops_cleanly_and_a_second_process_is_refused(demo_data, tmp_path):
     command = words(demo_data, tmp_path / "run", "--max_epochs", "60")
     process = start(command)
