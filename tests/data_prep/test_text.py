@@ -61,9 +61,6 @@ def stored(text, spec, folder):
     return np.frombuffer(ids, np.uint16).tolist(), list(segments), found
 
 
-# --- cleaning -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("raw,cleaned", [
     ("Mac &amp; Cheese &#39;n&#x27; more", "Mac & Cheese 'n' more"),
     ("  two\t words \n\u00a0here\u2003", "two words here"),
@@ -103,9 +100,6 @@ def test_the_releases_texts(variant, given, expect):
 def test_well_formed_joins_pairs_and_replaces_lone_surrogates():
     assert well_formed("a\ud83d\ude00b café") == "a😀b café"
     assert well_formed("a\ud800b\udfffc") == "a\ufffdb\ufffdc"
-
-
-# --- the vocabulary -------------------------------------------------------------------------------
 
 
 def test_spec_of_each_setting(shelf, tmp_path):
@@ -190,9 +184,6 @@ def test_electras_vocabulary_comes_from_the_cache(tmp_path, monkeypatch, lines, 
     with pytest.raises(UsageError) as error:
         place_vocabulary(target, "electra")
     assert all(word in str(error.value) for word in words) and not target.exists()
-
-
-# --- tokens of a sample ---------------------------------------------------------------------------
 
 
 HARD = "Don't stop-it!|naïve ÉCLAIR|我们 a我b|tabs\tand\nlines|😀😀|##a [x]".split("|") + [
