@@ -94,15 +94,16 @@ class Shard:
         *batches, (_, metadata) = map(
             reader.get_batch_with_custom_metadata, range(reader.num_record_batches)
         )  # ValueError if there is none
+        columns = reader.schema  # made anew each time it is asked for
         for name, kind in FACTS.items():
-            if reader.schema.field(name).type != kind:
+            if columns.field(name).type != kind:
                 raise ValueError(f"its column {name} is not of type {kind}")
-        table = pa.Table.from_batches([batch for batch, _ in batches], reader.schema)
+        table = pa.Table.from_batches([batch for batch, _ in batches], columns)
         table.validate(full=True)
-        self.spec = json.loads(reader.schema.metadata[b"spec"])
+        self.spec = json.loads(columns.metadata[b"spec"])
         self.modalities = list(self.spec["order"])
         for name in self.modalities:
-            kind = reader.schema.field(name).type
+            kind = columns.field(name).type
             frames = pa.types.is_list(kind) and pa.types.is_binary(kind.value_type)
             if not (frames or pa.types.is_fixed_size_binary(kind)):
                 raise ValueError(f"its column {name} does not contain bytes")
