@@ -3,8 +3,9 @@
     python benchmarks/startup.py [--rows 1000000] [--runs 1000]
 
 Prints the median of some starts of each program, the time of `experiments status` with that many
-runs, and the time and memory to open a manifest of that many rows for training: the check of its
-files, the samples, the split and the misaligned pairs. Preparing it takes a minute or two.
+runs, and the time and memory (on Linux) to open a manifest of that many rows for training: the
+check of its files, the samples, the split and the misaligned pairs. Preparing it takes a minute or
+two.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from data_prep.datasets.manifest import Settings  # noqa: E402
 from data_prep.pool import DONE  # noqa: E402
 
 OPEN = """
-import resource, sys, time
+import re, sys, time
 sys.path.insert(0, {root!r})
 begun = time.perf_counter()
 from experiments.run.resolve import resolve
@@ -42,7 +43,8 @@ prepared = find_data(run, args)
 parts, hashes = prepared.split("paper", 0), {{}}
 for part in ("val", "test"):
     protocol(prepared, run.settings, part, prepared.modalities, hashes)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+# Not getrusage: its maximum includes the parent's memory at the time of the fork.
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1e6
 print(time.perf_counter() - ready, ready - begun, peak)
 """
 
