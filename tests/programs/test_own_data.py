@@ -84,10 +84,8 @@ def test_changed_files_and_shards_are_refused_with_the_command_that_helps(own, t
     train(path, tmp_path, "--lr", "0.01")
 
 
-@pytest.mark.parametrize(
-    "flag",
-    ["--data_dir", "--output_dir", pytest.param("--results_dir", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("flag", ["--results_dir", "--output_dir", "--data_dir"])
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_is_one_line(own, tmp_path, flag):
     (tmp_path / "file").write_text("")
     done = train(own({"cat": 12, "dog": 12}), tmp_path, flag, tmp_path / "file" / "x", status=74)
