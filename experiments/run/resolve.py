@@ -196,7 +196,7 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
         print(parser.format_help())
         return None, args
 
-    match_name("cache", args.cache, CACHES)
+    args.cache = match_name("cache", args.cache, CACHES)
     settings = build(Settings, defaults, collect(args, Settings))
     if not settings.stratify and settings.split_rule != "paper":
         raise UsageError(
