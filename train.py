@@ -174,16 +174,16 @@ def train_epoch(session: Session, epoch: int, optimizers: list, stop: Stop) -> d
             waited += time.perf_counter() - asked
             if batch is None:
                 break
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            loss, scalars = method(batch)
-            loss.backward()
-            method.after_backward()
-            for optimizer in optimizers:
-                if clip:
-                    torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), clip)
-                optimizer.step()
-            meter.add(loss, scalars, batch["index"])
+            for loss, scalars in method.losses(batch):  # most methods have a single one
+                for optimizer in optimizers:
+                    optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                method.after_backward()
+                for optimizer in optimizers:
+                    if clip:
+                        torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), clip)
+                    optimizer.step()
+                meter.add(loss, scalars, batch["index"])
             items += len(batch["label"])
             bar.update()
             stop.check()

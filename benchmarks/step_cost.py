@@ -116,19 +116,21 @@ def make_batch(size: int, side: int, device: torch.device) -> dict:
 
 def step(method: Method, optimizers: list, batch: dict) -> None:
     """One training step, as in train.py; without optimizers, only the method's part of it."""
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    method(batch)[0].backward()
-    method.after_backward()
-    for optimizer in optimizers:
-        optimizer.step()
+    for loss, _ in method.losses(batch):
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        method.after_backward()
+        for optimizer in optimizers:
+            optimizer.step()
 
 
 def head_step(method: Method, batch: dict) -> None:
     """A step without the encoders: forward and backward on stored features."""
     features = {m: f.clone().requires_grad_() for m, f in batch["inputs"].items()}
     with mock.patch.object(method.model, "encode", lambda _: features):
-        method(batch)[0].backward()
+        for loss, _ in method.losses(batch):
+            loss.backward()
 
 
 def head_batch(method: Method, size: int, columns: dict, device: torch.device) -> dict:

@@ -131,31 +131,41 @@ class Loader:
 
     def steps(self, plan: Any = None) -> int:
         """The number of batches that `epoch` yields."""
-        return len(self._starts(len(self) if plan is None else len(plan.indices)))
+        return len(self._cut(0, plan))
 
-    def _starts(self, count: int) -> list[int]:
-        """The start of each training batch in a list of `count` samples.
+    def _cut(self, epoch: int, plan: Any) -> list[np.ndarray]:
+        """The places of each training batch in the epoch's list, in random order."""
+        rng = np.random.default_rng([self.seed, epoch])
+        places = rng.permutation(len(self) if plan is None else len(plan.indices))
+        if plan is None or plan.batch_key is None:
+            return self._pieces(places)
+        key = plan.batch_key.cpu().numpy()[places]
+        groups = [places[key == value] for value in np.unique(key)]
+        batches = [piece for group in groups if len(group) > 1 for piece in self._pieces(group)]
+        return [batches[k] for k in rng.permutation(len(batches))]
+
+    def _pieces(self, places: np.ndarray) -> list[np.ndarray]:
+        """`places` cut into batches; the last may be smaller or is dropped.
 
         A final single sample is added to the previous batch: batch norm cannot train on one value.
         """
-        size = min(self.batch_size, count)
-        rest = count % size
-        starts = list(range(0, count, size))
-        return starts[:-1] if rest and (not self.keep_last or rest == 1) else starts
+        size = min(self.batch_size, len(places))
+        pieces = [places[start : start + size] for start in range(0, len(places), size)]
+        rest = len(places) % size
+        if rest and not self.keep_last:
+            return pieces[:-1]
+        return [*pieces[:-2], np.concatenate(pieces[-2:])] if rest == 1 else pieces
 
     def epoch(self, epoch: int, plan: Any = None) -> Iterator[Batch]:
         """Training batches of an epoch in random order; the last may be smaller or is dropped.
 
         If there are fewer samples than a batch, they form one smaller batch. A `plan` of a method
-        (`indices` [K] into the part and `columns` of length K) replaces the epoch's sample list.
+        (`methods.base.EpochPlan`) replaces the epoch's sample list; samples whose `batch_key` no
+        other has are left out.
         """
         indices = np.arange(len(self)) if plan is None else plan.indices.cpu().numpy()
-        places = np.random.default_rng([self.seed, epoch]).permutation(len(indices))
-        starts = self._starts(len(places))
-        end = len(places) if self.keep_last else len(places) // self.batch_size * self.batch_size
         batches = [
-            [(epoch, int(p), int(indices[p])) for p in places[first:last]]
-            for first, last in zip(starts, [*starts[1:], end or len(places)])
+            [(epoch, int(p), int(indices[p])) for p in places] for places in self._cut(epoch, plan)
         ]
         columns = {} if plan is None else {name: v.cpu() for name, v in plan.columns.items()}
         for batch in self._run(batches):

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, Features, Logs, Method, choice, warmup
-from methods.ops import accuracy
+from methods.ops import accuracy, scale_encoders_
 
 CODE = "public code"
 
@@ -112,9 +112,6 @@ class ARL(Method):
         # The code scales the gradient at an encoder's last feature map. Backward is linear in it,
         # so scaling the gradients of the encoder's parameters is equivalent.
         if self.active and self.hparams.mode != "off":
-            for m, factor in zip(self.model.modalities, self.factors):
-                for p in self.model.encoder_parameters(m):
-                    if p.grad is not None:
-                        p.grad.mul_(factor)
+            scale_encoders_(self.model, self.factors)
         if self.hparams.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters(), self.hparams.clip)

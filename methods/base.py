@@ -46,6 +46,7 @@ class EpochPlan:
 
     indices: Tensor  # [K] int64, positions in the training set; repeats allowed
     columns: dict[str, Tensor] = field(default_factory=dict)  # [K, ...], added to the batches
+    batch_key: Tensor | None = None  # [K] int64: each batch has a single one of these values
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class TrainingSet(Protocol):
 
 
 class Method(nn.Module):
-    """Base class of all methods; a subclass must define `forward`, and may override the hooks."""
+    """Base class of all methods; a subclass defines `forward` (or `losses`), and may add hooks."""
 
     HParams: type = dataclass(frozen=True)(type("HParams", (), {}))
     needs_unimodal_heads = False
@@ -129,6 +130,13 @@ class Method(nn.Module):
         """
         raise NotImplementedError(type(self).__name__)
 
+    def losses(self, batch: Batch) -> Iterator[tuple[Tensor, Logs]]:
+        """One or more results as `forward` gives; each is stepped before the next is computed.
+
+        A step leaves parameters alone that its loss does not depend on.
+        """
+        yield self(batch)
+
     def start_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
         """Called before each epoch; epochs count from 1 across all stages."""
         return None
@@ -161,6 +169,16 @@ class Method(nn.Module):
         self.epoch = epoch
         self._generator = None
         return self.start_epoch(epoch, train)
+
+    def set_aside(self, count: int) -> tuple[Tensor, Tensor]:
+        """(held out [count], the rest) int64: positions in the training set; the same in all calls.
+
+        For methods that need samples which they do not train on: the validation part is not theirs.
+        """
+        # Drawn on the CPU: the same on every device.
+        draw = torch.Generator().manual_seed(self.facts.seed)
+        order = torch.randperm(self.facts.train_size, generator=draw).to(self.model.device)
+        return order[:count], order[count:].sort().values
 
     def train_logs(self, **values: Tensor) -> Logs:
         """Log entries: "train/<name>" for scalars, "train/<name>/<modality>" for values [M]."""

@@ -137,10 +137,8 @@ class LFM(Method):
             raise UsageError(f"--held_out {hparams.held_out} leaves too few of {size}; give fewer")
         self.register_buffer("alpha_lr", torch.tensor(hparams.lr_alpha, **scalar))
         # From the training set, as in the official code (which uses 8 of its 16); BalanceBenchmark
-        # takes a quarter of a validation batch. Drawn on the CPU: the same on every device.
-        draw = torch.Generator().manual_seed(facts.seed)
-        order = torch.randperm(facts.train_size, generator=draw)
-        self.register_buffer("held_out", order[: hparams.held_out].to(model.device))
+        # takes a quarter of a validation batch.
+        self.register_buffer("held_out", self.set_aside(hparams.held_out)[0])
 
     @classmethod
     def has_unimodal_heads(cls, hparams: HParams) -> bool:
@@ -180,14 +178,13 @@ class LFM(Method):
         ):
             held_out = self.held_out.tolist()
             (batch,) = train.batches(held_out, batch_size=len(held_out))
-            _, l_cls, l_match = self.losses(batch)
+            _, l_cls, l_match = self.terms(batch)
             g = hessian_vector_mean(l_cls, l_match, self.alpha_match, parameters)
         self.alpha_grad = g
         self.alpha_match.sub_(self.alpha_lr * g).clamp_(*BOUNDS)
-        rest = torch.ones(len(train), dtype=torch.bool, device=self.held_out.device)
-        return EpochPlan(rest.index_fill(0, self.held_out, False).nonzero().squeeze(1))
+        return EpochPlan(self.set_aside(self.hparams.held_out)[1])
 
-    def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def terms(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """(o [B, C], L_cls, L_match) of a batch."""
         f = self.model.encode(batch["inputs"])
         official = self.hparams.variant == "official"
@@ -202,7 +199,7 @@ class LFM(Method):
         return torch.stack(list(self.model.unimodal(features).values())).mean(0)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        o, l_cls, l_match = self.losses(batch)
+        o, l_cls, l_match = self.terms(batch)
         loss = self.hparams.factor * mixed(l_cls, l_match, self.alpha_match)
         acc = accuracy(o, batch["label"])
         return loss, self.train_logs(acc=acc, L_align=l_cls, L_match=l_match)

@@ -101,6 +101,15 @@ def gradient_factor(ratio: Tensor, alpha: float) -> Tensor:
 
 
 @torch.no_grad()
+def scale_encoders_(model: Classifier, factors: Tensor) -> None:
+    """Multiplies the gradients of each modality's encoder by its factor, [M]."""
+    for m, factor in zip(model.modalities, factors):
+        for p in model.encoder_parameters(m):
+            if p.grad is not None:
+                p.grad.mul_(factor)
+
+
+@torch.no_grad()
 def modulate_encoders_(model: Classifier, k: Tensor, generator: torch.Generator | None) -> None:
     """OGM-GE: grad <- k^m grad + e, e ~ N(0, std(grad)^2), of the encoders; k [M].
 

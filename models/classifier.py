@@ -4,6 +4,7 @@ Only `encode` deals with moving and casting inputs, autocast, memory format and 
 returns float32 features of the whole batch; fusion, heads and losses then run in float32.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -116,8 +117,23 @@ class Classifier(nn.Module):
         if execution.ranks:
             execution.ranks.prepare(self.encoders)
         self.draws = any(isinstance(m, nn.Dropout) for m in self.encoders.modules())
-        compiled = torch.compile if execution.compile else lambda encoder: encoder
+        self._compile()
+
+    def _compile(self) -> None:
+        compiled = torch.compile if self.execution.compile else lambda encoder: encoder
         self._run = {m: compiled(encoder) for m, encoder in self.encoders.items()}
+
+    def frozen_copy(self) -> "Classifier":
+        """A copy that does not train and stays in evaluation mode: a teacher, or earlier weights.
+
+        As a method's submodule it is part of the checkpoint.
+        """
+        self._run = {}
+        twin = copy.deepcopy(self, {id(self.execution): self.execution})
+        twin.__class__ = _Frozen
+        for one in (self, twin):
+            one._compile()
+        return twin.requires_grad_(False).eval()
 
     def encode(self, inputs: dict[str, Tensor]) -> Features:
         """{m: [B, D_m]} float32: pooled features before fusion.
@@ -155,3 +171,10 @@ class Classifier(nn.Module):
 
     def encoder_parameters(self, modality: str) -> Iterator[nn.Parameter]:
         return self.encoders[modality].parameters()
+
+
+class _Frozen(Classifier):
+    """See `frozen_copy`."""
+
+    def train(self, mode: bool = True) -> "_Frozen":
+        return super().train(False)

@@ -73,12 +73,17 @@ class TinySet:
         for part in wanted.split(batch_size or self.batch):
             yield self.take(part)
 
+    def cut(self, places):
+        size = min(self.batch, len(places))
+        end = len(places) if self.keep_last else len(places) // size * size
+        return places[:end].split(size)
+
     def epoch(self, epoch, plan=None):
         indices = torch.arange(len(self)) if plan is None else plan.indices
         places = torch.randperm(len(indices), generator=torch.Generator().manual_seed(epoch))
-        size = min(self.batch, len(places))
-        end = len(places) if self.keep_last else len(places) // size * size
-        for part in places[:end].split(size):
+        key = torch.zeros(1) if plan is None or plan.batch_key is None else plan.batch_key[places]
+        groups = [places[(key == value).expand(len(places))] for value in key.unique()]
+        for part in (part for group in groups for part in self.cut(group)):
             columns = {} if plan is None else {k: v[part] for k, v in plan.columns.items()}
             yield self.take(indices[part]) | columns
 

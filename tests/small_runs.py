@@ -39,10 +39,11 @@ def base(parameters):
     return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4)
 
 
-def train(method, data, first, last, optimizers=None):
+def train(method, data, first, last, optimizers=None, log=None):
     """Trains like train.py in epochs `first` to `last`, with the first stage's optimizers.
 
-    Returns them, the names of the parameters that ever got a gradient, and the losses.
+    Returns them, the names of the parameters that ever got a gradient, and the losses; the last
+    value of each logged name goes to `log`.
     """
     optimizers, touched, losses = optimizers or method.optimizers(base), set(), []
     for epoch in range(first, last + 1):
@@ -50,20 +51,25 @@ def train(method, data, first, last, optimizers=None):
         plan = method.begin_epoch(epoch, data)
         method.train()
         for batch in data.epoch(epoch, plan):
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            loss, logs = method(batch)
-            assert loss.isfinite() and all(not v.requires_grad for v in logs.values())
-            loss.backward()
-            method.after_backward()
-            for name, p in method.named_parameters():
-                if p.grad is not None and p.grad.abs().sum() > 0:
-                    assert p.grad.isfinite().all(), name
-                    touched.add(name)
-            for optimizer in optimizers:
-                optimizer.step()
-            losses.append(loss.item())
-        assert all(isinstance(float(value), float) for value in method.end_epoch().values())
+            for loss, logs in method.losses(batch):
+                assert loss.isfinite() and loss.ndim == 0
+                assert all(v.ndim == 0 and not v.requires_grad for v in logs.values())
+                for optimizer in optimizers:
+                    optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                method.after_backward()
+                for name, p in method.named_parameters():
+                    if p.grad is not None and p.grad.abs().sum() > 0:
+                        assert p.grad.isfinite().all(), name
+                        touched.add(name)
+                for optimizer in optimizers:
+                    optimizer.step()
+                losses.append(loss.item())
+                if log is not None:
+                    log.update({k: float(v) for k, v in logs.items() if not v.isnan()})
+        ended = {k: float(v) for k, v in method.end_epoch().items()}
+        if log is not None:
+            log.update(ended)
     return optimizers, touched, losses
 
 

@@ -253,6 +253,18 @@ def test_a_plan_replaces_the_list_and_its_columns_follow(demo_data):
         assert (batch["keep"] == batch["index"] * 10).all() and batch["index"].max() == 4
 
 
+def test_batches_of_a_plan_hold_one_key_each_and_come_in_random_order(demo_data):
+    loader = make_loader(demo_data)
+    key = torch.tensor([0] * 129 + [1] * 70 + [2])
+    plan = EpochPlan(torch.arange(200) % 7, {"kind": key}, key)
+    batches = list(loader.epoch(1, plan))
+    kinds = [batch["kind"].unique().tolist() for batch in batches]
+    assert sorted(kinds) == [[0], [0], [1], [1]] and loader.steps(plan) == 4  # a single 2: left out
+    assert sorted(len(batch["index"]) for batch in batches) == [6, 64, 64, 65]
+    orders = {tuple(b["kind"][0].item() for b in loader.epoch(e, plan)) for e in range(1, 7)}
+    assert len(orders) > 1
+
+
 def test_augmentation_depends_only_on_seed_epoch_and_position(tmp_path):
     root = tmp_path / "raw"
     write_cremad(root, 3, truth_path=tmp_path / "truth.csv")

@@ -60,6 +60,19 @@ def test_equal_seeds_give_every_method_equal_encoders():
     assert not torch.equal(both.fusion.weight, tiny_model(seed=6).fusion.weight)
 
 
+def test_a_frozen_copy_keeps_features_and_running_statistics():
+    model, inputs = tiny_model(), tiny_batch()["inputs"]
+    twin = model.frozen_copy()
+    before = twin.encode(inputs)
+    assert all(torch.equal(f, model.eval().encode(inputs)[m]) for m, f in before.items())
+    model.train().encode(inputs)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+    after = twin.train().encode(inputs)
+    assert all(torch.equal(f, before[m]) and not f.requires_grad for m, f in after.items())
+
+
 def test_joint_uni_is_joint_plus_the_heads():
     model, batch = tiny_model(), tiny_batch()
     model.eval()
