@@ -11,7 +11,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import torch  # noqa: E402
 from conftest import TinySet  # noqa: E402
-from small_runs import EPOCHS, make, train  # noqa: E402
+from small_runs import all_epochs, make, train  # noqa: E402
 
 import methods  # noqa: E402
 from experiments.run.devices import join  # noqa: E402
@@ -50,8 +50,7 @@ def main(dtype, out):
     found = []
     for name, values in CASES:
         method = make(name, size=43, **values)
-        last = EPOCHS + (name == "GMM")
-        losses = train(method, PartOfSet(ranks), 1, last)[2]
+        losses = train(method, PartOfSet(ranks), 1, all_epochs(method))[2]
         state = {k: v for k, v in method.state_dict().items() if torch.is_tensor(v)}
         found.append({"losses": losses, "state": state})
     if os.environ.get("RANK", "0") == "0":

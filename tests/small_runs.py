@@ -35,6 +35,11 @@ def make(name, modalities=("audio", "video"), size=40, seed=0, **values):
     return cls(model, hp, Facts(seed, EPOCHS, size, 4))
 
 
+def all_epochs(method):
+    """The epochs of all stages."""
+    return sum(stage.epochs for stage in method.stages(EPOCHS))
+
+
 def base(parameters):
     return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4)
 
