@@ -3,8 +3,9 @@ PYTHON ?= python3
 PY := .venv/bin/python
 DATA ?= data
 RESULTS ?= results
+RAW ?= raw/avmnist
 
-.PHONY: demo test test-slow lint bench faults clean
+.PHONY: demo real test test-slow lint bench faults clean
 
 .venv/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -17,6 +18,12 @@ demo: .venv/installed
 	$(PY) -m experiments run demo-short --data_dir $(DATA) --results_dir $(RESULTS) --devices cpu
 	$(PY) make_tables.py demo-short --results_dir $(RESULTS) --out $(RESULTS)
 	$(PY) benchmarks/demo_claims.py --data_dir $(DATA) --results_dir $(RESULTS)
+
+# Real recordings: RAW is a clone of the Free Spoken Digit Dataset with MNIST's t10k files in it.
+real: .venv/installed
+	$(PY) -m data_prep --dataset avmnist --dataset_root $(RAW) --data_dir $(DATA)
+	$(PY) -m experiments run avmnist --data_dir $(DATA) --results_dir $(RESULTS) --devices cpu
+	$(PY) make_tables.py avmnist --results_dir $(RESULTS) --out $(RESULTS)
 
 lint: .venv/installed
 	$(PY) -m ruff check .

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from data_prep.modalities.base import Extracted, the_file, view
+from data_prep.modalities.idx import read_idx
 from data_prep.modalities.pictures import from_jpeg, read_picture, shrink, to_jpeg
 from data_prep.modalities.views import Visual
 from data_prep.reasons import Reject
@@ -31,12 +33,14 @@ class Image(Visual):
     normalise: str | tuple[list[float], list[float]] = view("imagenet")
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
-        """The JPEG of the one file in `paths`.
+        """The JPEG of the one file in `paths`; of an idx file, the PNG of the picture `inline`.
 
         Flags: "missing_image" for the grey placeholder that `missing="fill"` gives for a missing or
         undecodable file. Raises what `read_picture` raises.
         """
         flags: tuple[str, ...] = ()
+        if inline is not None:
+            return Extracted([from_idx(the_file(paths, "missing_file"), inline)], (), 0.0, 1, True)
         try:
             path = the_file(paths, "missing_file")
             image = read_picture(path, self.short_side, self.max_pixels)
@@ -52,3 +56,13 @@ class Image(Visual):
 
     def chosen(self, stored: int, rng: np.random.Generator | None) -> list[int]:
         return [0]
+
+
+def from_idx(path: Path, row: int) -> bytes:
+    """A picture of an idx file as PNG: JPEG would blur the few pixels. Raises as `read_idx`."""
+    pictures = read_idx(path, 3)
+    if row >= len(pictures) or not pictures[row].size:
+        raise Reject("bad_image", f"{path.name} has no picture {row}")
+    done, data = cv2.imencode(".png", pictures[row])
+    assert done
+    return data.tobytes()

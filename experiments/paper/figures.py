@@ -12,6 +12,7 @@ LETTERS = {
     "ucf101": {"flow": "OF", "video": "RF"},
     "food101": {"text": "T", "image": "I"},
     "demo": {"audio": "A", "video": "V"},
+    "avmnist": {"audio": "A", "image": "I"},
 }
 PAIRS = "Misaligned pairs of the validation split"
 # Captions shared by several datasets.
@@ -27,7 +28,8 @@ WEIGHTS = (
     "Training split. The weight alpha of the weak modality (the largest alpha of all modalities) at"
     " the end of each epoch; 1 during the warm-up."
 )
-CONFIDENCES = f"{PAIRS}. Mean probability of each modality's own label; A audio, V video"
+OWN_LABELS = f"{PAIRS}. Mean probability of each modality's own label"
+CONFIDENCES = f"{OWN_LABELS}; A audio, V video"
 
 
 def joint_and_midas(dataset: str) -> dict[str, RunSet]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from experiments.paper import figures
-from experiments.paper.kinds import Cell, Column, Figure, Panel, Row, RunSet, Table
-from experiments.paper.rows import METHODS, NO_PAPER_READ, OURS, TAKEN_BACK, TOP_TWO
+from experiments.paper.kinds import Figure, Panel, RunSet, Table
+from experiments.paper.rows import ALL_METHODS, NO_PAPER_READ, TAKEN_BACK, TOP_TWO, plain_table
 
 JOINT, JOINT_UNI, MIDAS = THREE = [RunSet("demo", m) for m in ("Joint", "JointUni", "Midas")]
 COLUMNS = {
@@ -33,13 +33,9 @@ def demo_table(
     lower: bool | None = False,
     first: str = "method",
 ) -> Table:
-    """A table with a row per entry of `runs` and a column with one decimal per key."""
-    columns = tuple(Column(header, digits=1, lower=lower) for header in keys)
-    rows = tuple(
-        Row(label, tuple(Cell(one, key) for key in keys.values()), one.method in OURS)
-        for label, one in runs.items()
-    )
-    return Table(name, f"Demo dataset, test split{caption}", columns, rows, notes, first)
+    """A table with a row per entry of `runs` and a column per key."""
+    text = f"Demo dataset, test split{caption}"
+    return plain_table(name, text, runs, keys, *notes, lower=lower, first=first)
 
 
 def demo_figure(number: int, caption: str, kind: str, *panels: Panel) -> Figure:
@@ -89,6 +85,14 @@ DEMO_RECIPE = demo_table(
     lower=None,
     first="recipe",
 )
+DEMO_METHODS = demo_table(
+    "demo-methods",
+    ": all methods with their defaults and one recipe. Columns as in the demo table.",
+    {NO_PAPER_READ.get(m, m): RunSet("demo", m) for m in ALL_METHODS},
+    "The demo dataset is an illustration, not evidence for or against a method. PowMix is a"
+    " reconstruction from its abstract, GMM our formulation of its paper's abstract; AMCo"
+    " follows public code, since we could not read its full paper.",
+)
 ARTIFACTS = (
     *SHORT,
     demo_table(
@@ -97,13 +101,6 @@ ARTIFACTS = (
         ALONE,
         keys={"accuracy %": "test/acc", "F1 %": "test/f1_macro"},
     ),
-    demo_table(
-        "demo-methods",
-        ": all methods with their defaults and one recipe. Columns as in the demo table.",
-        {NO_PAPER_READ.get(m, m): RunSet("demo", m) for m in METHODS},
-        "The demo dataset is an illustration, not evidence for or against a method. PowMix is a"
-        " reconstruction from its abstract, GMM our formulation of its paper's abstract; AMCo"
-        " follows public code, since we could not read its full paper.",
-    ),
+    DEMO_METHODS,
     DEMO_RECIPE,
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from common.options import match_name
-from experiments.paper import extras, figures, illustration, tables
+from experiments.paper import extras, figures, illustration, real, tables
 from experiments.paper.kinds import Artifact, RunSet
 
 # Names for several artifacts.
@@ -12,8 +12,12 @@ GROUPS: dict[str, tuple[Artifact, ...]] = {
     "extra": extras.ARTIFACTS,
     "demo": (figures.FIGURE_2, *illustration.ARTIFACTS),
     "demo-short": (figures.FIGURE_2, *illustration.SHORT),
+    "avmnist": real.ARTIFACTS,
+    "methods-all": (illustration.DEMO_METHODS, *real.ARTIFACTS),
 }
-ARTIFACTS: list[Artifact] = [*GROUPS["paper"], *GROUPS["extra"], *illustration.ARTIFACTS]
+ARTIFACTS: list[Artifact] = [
+    *GROUPS["paper"], *GROUPS["extra"], *illustration.ARTIFACTS, *real.ARTIFACTS,
+]  # fmt: skip
 
 
 def select(names: Iterable[str]) -> list[Artifact]:

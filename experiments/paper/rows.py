@@ -44,6 +44,7 @@ METHODS = (
     "Joint", "JointUni", "SMV", "OPM", "OGM", "AMCo", "LFM", "MCR", "Mixup", "PowMix", "LeMDA",
     "ARL", "GMM", "Midas",
 )  # fmt: skip
+ALL_METHODS = METHODS
 OURS = ("JointUni", "OGM", "ARL", "GMM")  # methods that are not in the paper
 # The release's switches, reverted one at a time: name -> (switch, other value). The value is the
 # paper's, except for lr_from, which the paper does not mention.
@@ -108,6 +109,24 @@ def grid(
                 cells.append(None)
         made.append(Row(row.label, tuple(cells), row.ours))
     return Table(name, caption, tuple(columns), tuple(made), notes, first)
+
+
+def plain_table(
+    name: str,
+    caption: str,
+    runs: Mapping[str, RunSet],
+    keys: Mapping[str, str],
+    *notes: str,
+    lower: bool | None = False,
+    first: str = "method",
+) -> Table:
+    """A table that is not in the paper: a row per entry of `runs`, one decimal per key."""
+    columns = tuple(Column(header, digits=1, lower=lower) for header in keys)
+    rows = tuple(
+        Row(label, tuple(Cell(one, key) for key in keys.values()), one.method in OURS)
+        for label, one in runs.items()
+    )
+    return Table(name, caption, columns, rows, notes, first)
 
 
 def score_table(
