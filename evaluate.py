@@ -1,6 +1,7 @@
 """Evaluates a finished run with the paper's metrics, or predicts new files.
 
 python evaluate.py results/runs/demo/Midas/default/seed1
+python evaluate.py RUN --probe                   also a linear probe of each encoder
 python evaluate.py RUN --predict manifest.csv --out predictions.csv     predict new files
 """
 
@@ -35,11 +36,22 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--part", default="test", choices=("val", "test"), help="split (default test)"
     )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="add acc_probe: new linear classifiers on the frozen features of each modality",
+    )
     for flag, how in FLAGS.items():
         parser.add_argument(f"--{flag}", **how)
     args = parser.parse_args(argv)
     # These load torch, which --help need not wait for.
-    from experiments.run.metrics import confusion, measure, per_class_f1, probabilities
+    from experiments.run.metrics import (
+        confusion,
+        linear_probes,
+        measure,
+        per_class_f1,
+        probabilities,
+    )
     from experiments.run.session import assemble
 
     path = Path(args.run)
@@ -63,6 +75,8 @@ def main(argv: list[str]) -> int:
     method.load_state_dict(folder.load_best(result))
     features, labels = session.features(args.part)
     metrics = measure(method, features, labels, session.protocols[args.part])
+    if args.probe:
+        metrics |= linear_probes(session.features("train"), (features, labels))
     width = max(map(len, metrics)) + len(args.part) + 1
     for name, value in metrics.items():
         print(f"{args.part + '/' + name:{width}}  {value:.4f}")

@@ -169,6 +169,28 @@ def probabilities(method: Method, features: Features) -> dict[str, Tensor]:
     return {name: F.softmax(z.float(), 1).cpu() for name, z in (out | alone).items()}
 
 
+def linear_probes(
+    train: tuple[Features, Tensor], tested: tuple[Features, Tensor]
+) -> dict[str, float]:
+    """`acc_probe/<m>`: accuracy of a new linear classifier on each modality's frozen features.
+
+    Logistic regression on the standardised features of the training part, without augmentation,
+    with scikit-learn's default penalty (our choice: it has one optimum, so nothing is drawn; papers
+    train the classifier by SGD). Both arguments are (features, labels) as from `collect`.
+    """
+    from sklearn.linear_model import LogisticRegression  # takes a second
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    (features, labels), (others, true) = train, tested
+    out = {}
+    for m, f in features.items():
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        model.fit(f.double().numpy(), labels.numpy())
+        out[f"acc_probe/{m}"] = float(model.score(others[m].double().numpy(), true.numpy()))
+    return out
+
+
 def _on(device: torch.device, features: Features) -> Features:
     return {m: f.to(device) for m, f in features.items()}
 

@@ -12,6 +12,7 @@ from common.options import UsageError
 from experiments.run.metrics import (
     f1_batch,
     f1_macro,
+    linear_probes,
     misaligned_metrics,
 )
 from methods.joint import Joint, JointUni, Unimodal
@@ -137,6 +138,20 @@ def test_spectrograms_are_normalised_then_pooled():
     alone, _ = SpectrogramInput(zscore=True)(x * 5 + 3)
     assert alone.mean((1, 2, 3)).abs().max() < 1e-3
     assert torch.allclose(alone.std((1, 2, 3), correction=0), torch.ones(3), atol=1e-3)
+
+
+def test_a_linear_probe_finds_what_is_linear_in_each_modality_and_learns_from_the_training_part():
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 3
+    centres = torch.tensor([[9.0, 0.0], [0.0, 9.0], [-9.0, -9.0]])
+    clear = 1000 * (centres[labels] + torch.randn(120, 2, generator=draw))  # any scale
+    features = {"audio": clear, "video": torch.randn(120, 2, generator=draw)}
+    train, test = torch.arange(0, 60), torch.arange(60, 120)
+    parts = [({m: f[rows] for m, f in features.items()}, labels[rows]) for rows in (train, test)]
+    found = linear_probes(*parts)
+    assert found["acc_probe/audio"] == 1 and found["acc_probe/video"] < 0.6
+    wrong = (parts[0][0], (parts[0][1] + 1) % 3)  # what it is fitted on decides
+    assert linear_probes(wrong, parts[1])["acc_probe/audio"] == 0
 
 
 def test_batch_f1_by_hand_in_its_fixed_order(monkeypatch):

@@ -128,10 +128,13 @@ def test_a_loss_that_is_not_finite_in_validation_or_test_names_the_samples():
 
 
 def test_evaluate_repeats_the_result_to_the_last_digit(demo_data, finished):
-    done = program("evaluate.py", finished, "--data_dir", demo_data[1], "--devices", "cpu")
+    words = ("--data_dir", demo_data[1], "--devices", "cpu", "--probe")
+    done = program("evaluate.py", finished, *words)
     assert done.returncode == 0, done.stderr
     result = RunFolder(finished).read_json("result.json")
     shown = dict(line.split() for line in done.stdout.splitlines() if line.startswith("test/"))
+    probes = {m: float(shown.pop(f"test/acc_probe/{m}")) for m in ("audio", "video")}
+    assert all(0.1 < value <= 1 for value in probes.values())
     for name, value in shown.items():
         assert float(value) == pytest.approx(result[name], abs=6e-5)
     assert len(shown) > 12 and "confusion" in done.stdout
