@@ -30,6 +30,7 @@ METHODS = {
     "ARL": ("methods.arl", "asymmetric learning by reliance and variance (ICCV 2025)"),
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
     "UMT": ("methods.umt", "distils encoders that were first trained alone (ICML 2023)"),
+    "ReLearning": ("methods.relearning", "moves overfitted encoders back to start (ECCV 2024)"),
 }
 
 

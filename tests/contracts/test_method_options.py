@@ -49,6 +49,7 @@ VARIANTS = {
     "GMM": [{"warmup_epochs": 2}, {"lam_gap": 2.0}, {"lam_align": 9.0}, {"lam_pen": 5.0}],
     # The teachers' epochs come before the four that are trained here.
     "UMT": [{"lam": 0.0}, {"teacher_epochs": 1}, {"teacher_epochs": 1, "lam": 99.0}],
+    "ReLearning": [{"lam": 1.0}, {"every": 2}, {"times": 1}, {"held_out": 0.4}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -113,6 +114,8 @@ CLOSED = [
     ("PowMix", {"w": 0.0, "rows": 2.0}),
     ("ARL", {"gamma": 0.0, "mode": "off", "clip": 0.0, "warmup_epochs": 0}),
     ("UMT", {"lam": 0.0}),
+    ("ReLearning", {"lam": 0.0}),
+    ("ReLearning", {"times": 0}),
 ]
 
 
@@ -181,6 +184,7 @@ def test_a_warmup_that_leaves_no_epoch_is_refused(name):
             PAIR,
             "last_act relu does nothing without --network mlp_vae",
         ),
+        ("ReLearning", {"every": 6}, PAIR, "every 6 leaves no epoch of --max_epochs 6"),
     ],
 )
 def test_impossible_settings_are_refused_and_their_neighbours_are_not(
