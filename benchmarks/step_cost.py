@@ -57,6 +57,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "GMM": ("GMM", {}),
     "UMT": ("UMT", {"teacher_epochs": 10}),  # a step of the second stage
     "ReLearning": ("ReLearning", {"every": 59}),  # epoch 60 begins with a diagnosis
+    "InfoReg": ("InfoReg", {}),
 }
 
 

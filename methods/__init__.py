@@ -31,6 +31,7 @@ METHODS = {
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
     "UMT": ("methods.umt", "distils encoders that were first trained alone (ICML 2023)"),
     "ReLearning": ("methods.relearning", "moves overfitted encoders back to start (ECCV 2024)"),
+    "InfoReg": ("methods.inforeg", "slows the leader in the prime learning window (CVPR 2025)"),
 }
 
 

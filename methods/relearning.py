@@ -64,6 +64,7 @@ class ReLearning(Method):
 
     min_modalities = 2
     held_out: Tensor
+    found: Logs
 
     @dataclass(frozen=True)
     class HParams:
@@ -82,7 +83,7 @@ class ReLearning(Method):
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
-        self.found: Logs = {}  # of this epoch's diagnosis
+        self.found = {}  # logs of this epoch's diagnosis
         self.initial = None
         if not hparams.lam or not hparams.times:
             return

@@ -50,6 +50,8 @@ VARIANTS = {
     # The teachers' epochs come before the four that are trained here.
     "UMT": [{"lam": 0.0}, {"teacher_epochs": 1}, {"teacher_epochs": 1, "lam": 99.0}],
     "ReLearning": [{"lam": 1.0}, {"every": 2}, {"times": 1}, {"held_out": 0.4}],
+    "InfoReg": [{"beta": 9.0}, {"w_uni": 0.2}, {"beta": 9.0, "window": 3},
+                {"beta": 9.0, "threshold": -9.0}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -116,6 +118,7 @@ CLOSED = [
     ("UMT", {"lam": 0.0}),
     ("ReLearning", {"lam": 0.0}),
     ("ReLearning", {"times": 0}),
+    ("InfoReg", {"beta": 0.0, "w_uni": 0.0}),
 ]
 
 
