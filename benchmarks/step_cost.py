@@ -28,7 +28,7 @@ import methods  # noqa: E402
 from experiments.run.session import choose_kernels  # noqa: E402
 from methods.base import Facts, Method  # noqa: E402
 from models.build import Choice, Stream, build_classifier  # noqa: E402
-from models.classifier import Execution  # noqa: E402
+from models.classifier import Classifier, Execution  # noqa: E402
 
 CLASSES = 6
 SAMPLES = 64  # in the training set that methods read before an epoch
@@ -55,6 +55,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "LeMDA": ("LeMDA", {}),
     "ARL": ("ARL", {}),
     "GMM": ("GMM", {}),
+    "UMT": ("UMT", {"teacher_epochs": 10}),  # a step of the second stage
+    "ReLearning": ("ReLearning", {"every": 59}),  # epoch 60 begins with a diagnosis
+    "InfoReg": ("InfoReg", {}),
 }
 
 
@@ -128,7 +131,8 @@ def step(method: Method, optimizers: list, batch: dict) -> None:
 def head_step(method: Method, batch: dict) -> None:
     """A step without the encoders: forward and backward on stored features."""
     features = {m: f.clone().requires_grad_() for m, f in batch["inputs"].items()}
-    with mock.patch.object(method.model, "encode", lambda _: features):
+    # Of every model: a method may also encode with a frozen copy.
+    with mock.patch.object(Classifier, "encode", lambda *_: features):
         for loss, _ in method.losses(batch):
             loss.backward()
 

@@ -29,6 +29,9 @@ METHODS = {
     "LeMDA": ("methods.lemda", "learns to perturb the fused features (ICLR 2023)"),
     "ARL": ("methods.arl", "asymmetric learning by reliance and variance (ICCV 2025)"),
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
+    "UMT": ("methods.umt", "distils encoders that were first trained alone (ICML 2023)"),
+    "ReLearning": ("methods.relearning", "moves overfitted encoders back to start (ECCV 2024)"),
+    "InfoReg": ("methods.inforeg", "slows the leader in the prime learning window (CVPR 2025)"),
 }
 
 

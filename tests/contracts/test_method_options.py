@@ -47,6 +47,11 @@ VARIANTS = {
     "ARL": [{"gamma": 1.0}, {"temperature": 0.0}, {"warmup_epochs": 2}, {"floor": 1.0},
             {"clip": 0.5}, {"mode": "constant_half"}, {"mode": "off"}],
     "GMM": [{"warmup_epochs": 2}, {"lam_gap": 2.0}, {"lam_align": 9.0}, {"lam_pen": 5.0}],
+    # The teachers' epochs come before the four that are trained here.
+    "UMT": [{"lam": 0.0}, {"teacher_epochs": 1}, {"teacher_epochs": 1, "lam": 99.0}],
+    "ReLearning": [{"lam": 1.0}, {"every": 2}, {"times": 1}, {"held_out": 0.4}],
+    "InfoReg": [{"beta": 9.0}, {"w_uni": 0.2}, {"beta": 9.0, "window": 3},
+                {"beta": 9.0, "threshold": -9.0}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -110,6 +115,10 @@ CLOSED = [
     ("PowMix", {"w": 0.0}),
     ("PowMix", {"w": 0.0, "rows": 2.0}),
     ("ARL", {"gamma": 0.0, "mode": "off", "clip": 0.0, "warmup_epochs": 0}),
+    ("UMT", {"lam": 0.0}),
+    ("ReLearning", {"lam": 0.0}),
+    ("ReLearning", {"times": 0}),
+    ("InfoReg", {"beta": 0.0, "w_uni": 0.0}),
 ]
 
 
@@ -178,6 +187,7 @@ def test_a_warmup_that_leaves_no_epoch_is_refused(name):
             PAIR,
             "last_act relu does nothing without --network mlp_vae",
         ),
+        ("ReLearning", {"every": 6}, PAIR, "every 6 leaves no epoch of --max_epochs 6"),
     ],
 )
 def test_impossible_settings_are_refused_and_their_neighbours_are_not(

@@ -51,6 +51,9 @@ RAN = {
     "LeMDA": lambda r, of: r["train/noise"] > 0,
     "ARL": lambda r, of: sum(of("train/k")) == pytest.approx(1) and r["train/L_uni"] > 0,
     "GMM": lambda r, of: r["train/gap"] > 0 and r["train/n_kept"] > 0,
+    "UMT": lambda r, of: min(of("train/L_distill")) > 0 and r["train/L_align"] > 0,
+    "ReLearning": lambda r, of: max(of("train/moved_back")) > 0,
+    "InfoReg": lambda r, of: max(of("train/beta")) > 0 and max(of("train/window_open")) > 0,
 }
 
 
