@@ -47,6 +47,8 @@ VARIANTS = {
     "ARL": [{"gamma": 1.0}, {"temperature": 0.0}, {"warmup_epochs": 2}, {"floor": 1.0},
             {"clip": 0.5}, {"mode": "constant_half"}, {"mode": "off"}],
     "GMM": [{"warmup_epochs": 2}, {"lam_gap": 2.0}, {"lam_align": 9.0}, {"lam_pen": 5.0}],
+    "ReconBoost": [{"w_label": 2.0}, {"w_rest": 0.0}, {"alpha": 0.0}, {"reconcile": "kl"},
+                   {"stage_epochs": 2, "alpha": 5.0}, {"stage_epochs": 2}, {"rectify_epochs": 2}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -178,6 +180,7 @@ def test_a_warmup_that_leaves_no_epoch_is_refused(name):
             PAIR,
             "last_act relu does nothing without --network mlp_vae",
         ),
+        ("ReconBoost", {"w_rest": 6.0}, PAIR, "w_rest 6 makes .* count negatively"),
     ],
 )
 def test_impossible_settings_are_refused_and_their_neighbours_are_not(
