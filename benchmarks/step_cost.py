@@ -56,6 +56,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ARL": ("ARL", {}),
     "GMM": ("GMM", {}),
     "ReconBoost": ("ReconBoost", {}),
+    "GBlending": ("GBlending", {"super_epoch": 1}),  # the estimate's share of each epoch
 }
 
 

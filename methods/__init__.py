@@ -30,6 +30,7 @@ METHODS = {
     "ARL": ("methods.arl", "asymmetric learning by reliance and variance (ICCV 2025)"),
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
     "ReconBoost": ("methods.reconboost", "modalities as boosted learners, in turns (ICML 2024)"),
+    "GBlending": ("methods.gblending", "weights by generalisation and overfitting (CVPR 2020)"),
 }
 
 

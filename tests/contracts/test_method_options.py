@@ -49,6 +49,7 @@ VARIANTS = {
     "GMM": [{"warmup_epochs": 2}, {"lam_gap": 2.0}, {"lam_align": 9.0}, {"lam_pen": 5.0}],
     "ReconBoost": [{"w_label": 2.0}, {"w_rest": 0.0}, {"alpha": 0.0}, {"reconcile": "kl"},
                    {"stage_epochs": 2, "alpha": 5.0}, {"stage_epochs": 2}, {"rectify_epochs": 2}],
+    "GBlending": [{"super_epoch": 2}, {"held_out": 0.3}, {"negative": "abs"}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]

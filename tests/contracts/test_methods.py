@@ -52,6 +52,7 @@ RAN = {
     "ARL": lambda r, of: sum(of("train/k")) == pytest.approx(1) and r["train/L_uni"] > 0,
     "GMM": lambda r, of: r["train/gap"] > 0 and r["train/n_kept"] > 0,
     "ReconBoost": lambda r, of: r["train/L_boost"] > 0 and r["train/L_agree"] > 0,
+    "GBlending": lambda r, of: r["train/weight/fused"] > 0 and len(set(of("train/weight"))) > 1,
 }
 
 
@@ -116,7 +117,8 @@ def test_a_last_batch_of_two_samples_trains(name, modalities):
 
 STATEFUL = [("AMCo", {"linear_star": True}), ("MCR", {"lib": 1.0, "pretrain_epochs": 2}),
             ("LeMDA", {"network": "trans_vae"}), ("Midas", {"alpha_rule": "ratio"}),
-            ("LFM", {"lr_alpha": 5.0}), ("GMM", {"warmup_epochs": 2})]  # fmt: skip
+            ("LFM", {"lr_alpha": 5.0}), ("GMM", {"warmup_epochs": 2}),
+            ("GBlending", {"super_epoch": 5})]  # fmt: skip
 
 
 @SETS
