@@ -58,6 +58,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "UMT": ("UMT", {"teacher_epochs": 10}),  # a step of the second stage
     "ReLearning": ("ReLearning", {"every": 59}),  # epoch 60 begins with a diagnosis
     "InfoReg": ("InfoReg", {}),
+    "ReconBoost": ("ReconBoost", {}),
+    "GBlending": ("GBlending", {"super_epoch": 1}),  # the estimate's share of each epoch
 }
 
 

@@ -32,6 +32,8 @@ METHODS = {
     "UMT": ("methods.umt", "distils encoders that were first trained alone (ICML 2023)"),
     "ReLearning": ("methods.relearning", "moves overfitted encoders back to start (ECCV 2024)"),
     "InfoReg": ("methods.inforeg", "slows the leader in the prime learning window (CVPR 2025)"),
+    "ReconBoost": ("methods.reconboost", "modalities as boosted learners, in turns (ICML 2024)"),
+    "GBlending": ("methods.gblending", "weights by generalisation and overfitting (CVPR 2020)"),
 }
 
 

@@ -52,6 +52,9 @@ VARIANTS = {
     "ReLearning": [{"lam": 1.0}, {"every": 2}, {"times": 1}, {"held_out": 0.4}],
     "InfoReg": [{"beta": 9.0}, {"w_uni": 0.2}, {"beta": 9.0, "window": 3},
                 {"beta": 9.0, "threshold": -9.0}],
+    "ReconBoost": [{"w_label": 2.0}, {"w_rest": 0.0}, {"alpha": 0.0}, {"reconcile": "kl"},
+                   {"stage_epochs": 2, "alpha": 5.0}, {"stage_epochs": 2}, {"rectify_epochs": 2}],
+    "GBlending": [{"super_epoch": 2}, {"held_out": 0.3}, {"negative": "abs"}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -188,6 +191,7 @@ def test_a_warmup_that_leaves_no_epoch_is_refused(name):
             "last_act relu does nothing without --network mlp_vae",
         ),
         ("ReLearning", {"every": 6}, PAIR, "every 6 leaves no epoch of --max_epochs 6"),
+        ("ReconBoost", {"w_rest": 6.0}, PAIR, "w_rest 6 makes .* count negatively"),
     ],
 )
 def test_impossible_settings_are_refused_and_their_neighbours_are_not(

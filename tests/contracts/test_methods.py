@@ -30,7 +30,7 @@ ALL = [name for name in methods.METHODS if name != "Unimodal"]
 DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA")
 
 # Methods whose prediction is not that of the fusion layer.
-OWN_LOGITS: tuple[str, ...] = ()
+OWN_LOGITS: tuple[str, ...] = ("ReconBoost",)
 
 # What the log of a run must show: not only that a loss was finite, but that the method's mechanism
 # was active. Keys of a record of the main stage; {m} stands for each modality.
@@ -54,6 +54,8 @@ RAN = {
     "UMT": lambda r, of: min(of("train/L_distill")) > 0 and r["train/L_align"] > 0,
     "ReLearning": lambda r, of: max(of("train/moved_back")) > 0,
     "InfoReg": lambda r, of: max(of("train/beta")) > 0 and max(of("train/window_open")) > 0,
+    "ReconBoost": lambda r, of: r["train/L_boost"] > 0 and r["train/L_agree"] > 0,
+    "GBlending": lambda r, of: r["train/weight/fused"] > 0 and len(set(of("train/weight"))) > 1,
 }
 
 
@@ -118,7 +120,8 @@ def test_a_last_batch_of_two_samples_trains(name, modalities):
 
 STATEFUL = [("AMCo", {"linear_star": True}), ("MCR", {"lib": 1.0, "pretrain_epochs": 2}),
             ("LeMDA", {"network": "trans_vae"}), ("Midas", {"alpha_rule": "ratio"}),
-            ("LFM", {"lr_alpha": 5.0}), ("GMM", {"warmup_epochs": 2})]  # fmt: skip
+            ("LFM", {"lr_alpha": 5.0}), ("GMM", {"warmup_epochs": 2}),
+            ("GBlending", {"super_epoch": 5})]  # fmt: skip
 
 
 @SETS
