@@ -47,6 +47,7 @@ VARIANTS = {
     "ARL": [{"gamma": 1.0}, {"temperature": 0.0}, {"warmup_epochs": 2}, {"floor": 1.0},
             {"clip": 0.5}, {"mode": "constant_half"}, {"mode": "off"}],
     "GMM": [{"warmup_epochs": 2}, {"lam_gap": 2.0}, {"lam_align": 9.0}, {"lam_pen": 5.0}],
+    "Remix": [{"w_warm": 2.0}, {"gamma": 3.0}, {"reassemble": False}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -110,6 +111,7 @@ CLOSED = [
     ("PowMix", {"w": 0.0}),
     ("PowMix", {"w": 0.0, "rows": 2.0}),
     ("ARL", {"gamma": 0.0, "mode": "off", "clip": 0.0, "warmup_epochs": 0}),
+    ("Remix", {"warmup_epochs": 5, "w_warm": 0.0}),
 ]
 
 
