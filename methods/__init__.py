@@ -30,6 +30,7 @@ METHODS = {
     "ARL": ("methods.arl", "asymmetric learning by reliance and variance (ICCV 2025)"),
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
     "Remix": ("methods.remix", "single-modality batches of samples it is unsure of (ICML 2025)"),
+    "MLA": ("methods.mla", "alternates modalities through one projected head (CVPR 2024)"),
 }
 
 
