@@ -31,6 +31,7 @@ METHODS = {
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
     "Remix": ("methods.remix", "single-modality batches of samples it is unsure of (ICML 2025)"),
     "MLA": ("methods.mla", "alternates modalities through one projected head (CVPR 2024)"),
+    "AUG": ("methods.aug", "gives the weak modality more heads, by boosting (NeurIPS 2025)"),
 }
 
 

@@ -50,6 +50,8 @@ VARIANTS = {
     "Remix": [{"w_warm": 2.0}, {"gamma": 3.0}, {"reassemble": False}],
     "MLA": [{"projection": "off"}, {"projection": "current"}, {"alpha": 0.5},
             {"normalise": False}],
+    "AUG": [{"lam": 0.0}, {"margin": 0.0, "every": 3}, {"margin": 1.0}, {"max_heads": 1},
+            {"hidden": 16}, {"heads": "frozen"}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]

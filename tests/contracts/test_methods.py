@@ -30,7 +30,7 @@ ALL = [name for name in methods.METHODS if name != "Unimodal"]
 DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA")
 
 # Methods whose prediction is not that of the fusion layer.
-OWN_LOGITS: tuple[str, ...] = ("MLA",)
+OWN_LOGITS: tuple[str, ...] = ("MLA", "AUG")
 
 # What the log of a run must show: not only that a loss was finite, but that the method's mechanism
 # was active. Keys of a record of the main stage; {m} stands for each modality.
@@ -55,6 +55,7 @@ RAN = {
         sum(of("train/share")) == pytest.approx(1) and min(of("train/certainty")) > 0
     ),
     "MLA": lambda r, of: min(of("train/L_uni")) > 0 and 0 < max(of("train/kept")) < 1,
+    "AUG": lambda r, of: max(of("train/heads")) > 0 and min(of("train/score")) > 0,
 }
 
 
