@@ -60,6 +60,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "InfoReg": ("InfoReg", {}),
     "ReconBoost": ("ReconBoost", {}),
     "GBlending": ("GBlending", {"super_epoch": 1}),  # the estimate's share of each epoch
+    "Remix": ("Remix", {}),
+    "MLA": ("MLA", {}),
+    "AUG": ("AUG", {}),
 }
 
 

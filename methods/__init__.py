@@ -34,6 +34,9 @@ METHODS = {
     "InfoReg": ("methods.inforeg", "slows the leader in the prime learning window (CVPR 2025)"),
     "ReconBoost": ("methods.reconboost", "modalities as boosted learners, in turns (ICML 2024)"),
     "GBlending": ("methods.gblending", "weights by generalisation and overfitting (CVPR 2020)"),
+    "Remix": ("methods.remix", "single-modality batches of samples it is unsure of (ICML 2025)"),
+    "MLA": ("methods.mla", "alternates modalities through one projected head (CVPR 2024)"),
+    "AUG": ("methods.aug", "gives the weak modality more heads, by boosting (NeurIPS 2025)"),
 }
 
 

@@ -77,6 +77,14 @@ def shapley(worth: Callable[[tuple[str, ...]], Value], players: Sequence[str]) -
     return total
 
 
+def keep_only(features: Features, keep: Tensor) -> Features:
+    """Features {m: [B, D_m]} with zero vectors where keep [B] names another modality."""
+    return {
+        m: torch.where(((keep == 0) | (keep == k))[:, None], f, 0.0)
+        for k, (m, f) in enumerate(features.items(), start=1)
+    }
+
+
 # OPM and OGM --------------------------------------------------------------------------------------
 
 

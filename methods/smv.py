@@ -30,7 +30,7 @@ from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet, choice, warmup
-from methods.ops import accuracy, shapley, subsets
+from methods.ops import accuracy, keep_only, shapley, subsets
 
 CODE = "the authors' code"
 Hits = dict[tuple[str, ...], Tensor]
@@ -106,15 +106,6 @@ def modality_plan(
     return torch.cat([whole, extra]), keep
 
 
-def keep_only(features: Features, keep: Tensor) -> Features:
-    """Features {m: [B, D_m]} with zero vectors where keep [B] names another modality."""
-    # As in the authors' code, hidden modalities are encoded and count in the batch statistics.
-    return {
-        m: torch.where(((keep == 0) | (keep == k))[:, None], f, 0.0)
-        for k, (m, f) in enumerate(features.items(), start=1)
-    }
-
-
 class SMV(Method):
     """Joint training; after the warm-up, each epoch uses the sample list from its valuation."""
 
@@ -184,6 +175,7 @@ class SMV(Method):
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """`train/acc` counts only whole samples, since copies are harder; NaN if there are none."""
         y, keep = batch["label"], batch.get("keep")  # no such column during warm-up
+        # As in the authors' code, hidden modalities are encoded and count in the batch statistics.
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f if keep is None else keep_only(f, keep))
         loss = F.cross_entropy(z, y)

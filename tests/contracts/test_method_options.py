@@ -55,6 +55,11 @@ VARIANTS = {
     "ReconBoost": [{"w_label": 2.0}, {"w_rest": 0.0}, {"alpha": 0.0}, {"reconcile": "kl"},
                    {"stage_epochs": 2, "alpha": 5.0}, {"stage_epochs": 2}, {"rectify_epochs": 2}],
     "GBlending": [{"super_epoch": 2}, {"held_out": 0.3}, {"negative": "abs"}],
+    "Remix": [{"w_warm": 2.0}, {"gamma": 3.0}, {"reassemble": False}],
+    "MLA": [{"projection": "off"}, {"projection": "current"}, {"alpha": 0.5},
+            {"normalise": False}],
+    "AUG": [{"lam": 0.0}, {"margin": 0.0, "every": 3}, {"margin": 1.0}, {"max_heads": 1},
+            {"hidden": 16}, {"heads": "frozen"}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -79,8 +84,8 @@ def test_no_option_is_left_out_of_the_variants():
     for name in ALL:
         fields = set(methods.load(name).HParams.__dataclass_fields__)
         tried = {key for values in VARIANTS.get(name, ()) for key in values}
-        # Windows are tested below; the others act outside these four epochs.
-        later = {"lr_from", "alpha_reset", "finetune_epochs"}
+        # Windows are tested below; the others act outside these four epochs; fusion at test time.
+        later = {"lr_from", "alpha_reset", "finetune_epochs", "fusion"}
         left = fields - tried - {"warmup_epochs", "end_epoch"} - later
         assert not left, f"add to VARIANTS[{name!r}] other values of: {', '.join(sorted(left))}"
 
@@ -122,6 +127,7 @@ CLOSED = [
     ("ReLearning", {"lam": 0.0}),
     ("ReLearning", {"times": 0}),
     ("InfoReg", {"beta": 0.0, "w_uni": 0.0}),
+    ("Remix", {"warmup_epochs": 5, "w_warm": 0.0}),
 ]
 
 
@@ -184,6 +190,8 @@ def test_a_warmup_that_leaves_no_epoch_is_refused(name):
         ("LFM", {"alpha_match": -0.5}, PAIR, "takes 0 to 1, or -1"),
         ("LFM", {"alpha_match": 0.5, "variant": "official"}, PAIR, "does nothing with .* fitted"),
         ("LFM", {"alpha_match": 0.5, "alpha_mode": "heuristic"}, PAIR, "does nothing with .* heur"),
+        ("MLA", {"alpha": 0.5, "projection": "off"}, PAIR, "alpha 0.5 does nothing with --proj"),
+        ("MLA", {"normalise": False, "projection": "off"}, PAIR, "normalise off does nothing with"),
         (
             "LeMDA",
             {"network": "trans_vae", "last_act": "relu"},

@@ -31,6 +31,7 @@ DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA")
 
 # Methods whose prediction is not that of the fusion layer.
 OWN_LOGITS: tuple[str, ...] = ("ReconBoost",)
+OWN_LOGITS: tuple[str, ...] = ("MLA", "AUG")
 
 # What the log of a run must show: not only that a loss was finite, but that the method's mechanism
 # was active. Keys of a record of the main stage; {m} stands for each modality.
@@ -56,6 +57,11 @@ RAN = {
     "InfoReg": lambda r, of: max(of("train/beta")) > 0 and max(of("train/window_open")) > 0,
     "ReconBoost": lambda r, of: r["train/L_boost"] > 0 and r["train/L_agree"] > 0,
     "GBlending": lambda r, of: r["train/weight/fused"] > 0 and len(set(of("train/weight"))) > 1,
+    "Remix": lambda r, of: (
+        sum(of("train/share")) == pytest.approx(1) and min(of("train/certainty")) > 0
+    ),
+    "MLA": lambda r, of: min(of("train/L_uni")) > 0 and 0 < max(of("train/kept")) < 1,
+    "AUG": lambda r, of: max(of("train/heads")) > 0 and min(of("train/score")) > 0,
 }
 
 

@@ -6,12 +6,11 @@ import pytest
 import torch
 from conftest import PAIR, TRIO, TinySet, tiny_batch, tiny_method
 
-from methods.ops import subsets
+from methods.ops import keep_only, subsets
 from methods.smv import (
     SMV,
     contributions,
     copies,
-    keep_only,
     modality_gap,
     modality_plan,
     sample_plan,
