@@ -29,6 +29,7 @@ METHODS = {
     "LeMDA": ("methods.lemda", "learns to perturb the fused features (ICLR 2023)"),
     "ARL": ("methods.arl", "asymmetric learning by reliance and variance (ICCV 2025)"),
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
+    "PMR": ("methods.pmr", "pulls the slower modality towards class prototypes (CVPR 2023)"),
 }
 
 

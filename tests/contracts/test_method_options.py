@@ -47,6 +47,8 @@ VARIANTS = {
     "ARL": [{"gamma": 1.0}, {"temperature": 0.0}, {"warmup_epochs": 2}, {"floor": 1.0},
             {"clip": 0.5}, {"mode": "constant_half"}, {"mode": "off"}],
     "GMM": [{"warmup_epochs": 2}, {"lam_gap": 2.0}, {"lam_align": 9.0}, {"lam_pen": 5.0}],
+    "PMR": [{"alpha": 0.3}, {"coefficient": "clip"}, {"proto_momentum": 0.9}, {"share": 0.5},
+            {"end_epoch": 2}, {"entropy": 0.5}, {"entropy": 0.5, "entropy_epochs": 3}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -110,6 +112,7 @@ CLOSED = [
     ("PowMix", {"w": 0.0}),
     ("PowMix", {"w": 0.0, "rows": 2.0}),
     ("ARL", {"gamma": 0.0, "mode": "off", "clip": 0.0, "warmup_epochs": 0}),
+    ("PMR", {"alpha": 0.0}),
 ]
 
 

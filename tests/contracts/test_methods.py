@@ -27,7 +27,7 @@ SETS = pytest.mark.parametrize("modalities", [PAIR, TRIO], ids=["pair", "trio"])
 ALL = [name for name in methods.METHODS if name != "Unimodal"]
 
 # Methods whose draws must depend only on seed and epoch; the others draw nothing.
-DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA")
+DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA", "PMR")
 
 # Methods whose prediction is not that of the fusion layer.
 OWN_LOGITS: tuple[str, ...] = ()
@@ -51,6 +51,7 @@ RAN = {
     "LeMDA": lambda r, of: r["train/noise"] > 0,
     "ARL": lambda r, of: sum(of("train/k")) == pytest.approx(1) and r["train/L_uni"] > 0,
     "GMM": lambda r, of: r["train/gap"] > 0 and r["train/n_kept"] > 0,
+    "PMR": lambda r, of: max(of("train/slow")) > 0 and min(of("train/L_proto")) > 0,
 }
 
 
@@ -148,7 +149,7 @@ def test_draws_depend_only_on_seed_and_epoch(name):
         method = make(name, seed=seed, **more.get(name, {}))
         for p in [*method.model.fusion.parameters(), *method.parameters()]:
             torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(p.numel()))
-        method.begin_epoch(epoch, None)
+        method.begin_epoch(epoch, TinySet())
         torch.manual_seed(7)  # dropout draws from the global generator
         for step in range(3):
             for loss, _ in method.losses(tiny_batch(seed=step)):
