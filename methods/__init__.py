@@ -30,6 +30,7 @@ METHODS = {
     "ARL": ("methods.arl", "asymmetric learning by reliance and variance (ICCV 2025)"),
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
     "PMR": ("methods.pmr", "pulls the slower modality towards class prototypes (CVPR 2023)"),
+    "MLB": ("methods.mlb", "unimodal losses, gradients scaled down and up (BMVC 2024)"),
 }
 
 

@@ -52,6 +52,7 @@ RAN = {
     "ARL": lambda r, of: sum(of("train/k")) == pytest.approx(1) and r["train/L_uni"] > 0,
     "GMM": lambda r, of: r["train/gap"] > 0 and r["train/n_kept"] > 0,
     "PMR": lambda r, of: max(of("train/slow")) > 0 and min(of("train/L_proto")) > 0,
+    "MLB": lambda r, of: min(of("train/k")) < 1 < max(of("train/k")) and r["train/L_uni"] > 0,
 }
 
 
