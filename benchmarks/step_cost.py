@@ -57,6 +57,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "GMM": ("GMM", {}),
     "PMR": ("PMR", {"end_epoch": 0}),
     "MLB": ("MLB", {}),
+    "MBSD": ("MBSD", {}),
 }
 
 

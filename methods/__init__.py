@@ -31,6 +31,7 @@ METHODS = {
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
     "PMR": ("methods.pmr", "pulls the slower modality towards class prototypes (CVPR 2023)"),
     "MLB": ("methods.mlb", "unimodal losses, gradients scaled down and up (BMVC 2024)"),
+    "MBSD": ("methods.mbsd", "the surer modality teaches the other, our formulation (WSDM 2023)"),
 }
 
 

@@ -50,6 +50,8 @@ VARIANTS = {
     "PMR": [{"alpha": 0.3}, {"coefficient": "clip"}, {"proto_momentum": 0.9}, {"share": 0.5},
             {"end_epoch": 2}, {"entropy": 0.5}, {"entropy": 0.5, "entropy_epochs": 3}],
     "MLB": [{"alpha": 3.0}, {"beta": 1.2}, {"w_uni": 0.3}],
+    "MBSD": [{"w_uni": 0.3}, {"w_rs": 0.0}, {"w_kl": 0.0}, {"learner": "both"},
+             {"space": "probabilities"}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -115,6 +117,7 @@ CLOSED = [
     ("ARL", {"gamma": 0.0, "mode": "off", "clip": 0.0, "warmup_epochs": 0}),
     ("PMR", {"alpha": 0.0}),
     ("MLB", {"alpha": 0.0, "w_uni": 0.0}),
+    ("MBSD", {"w_uni": 0.0, "w_rs": 0.0, "w_kl": 0.0}),
 ]
 
 

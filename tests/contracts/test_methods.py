@@ -53,6 +53,7 @@ RAN = {
     "GMM": lambda r, of: r["train/gap"] > 0 and r["train/n_kept"] > 0,
     "PMR": lambda r, of: max(of("train/slow")) > 0 and min(of("train/L_proto")) > 0,
     "MLB": lambda r, of: min(of("train/k")) < 1 < max(of("train/k")) and r["train/L_uni"] > 0,
+    "MBSD": lambda r, of: min(r[f"train/{key}"] for key in ("L_RS", "L_KL", "weight")) > 0,
 }
 
 
