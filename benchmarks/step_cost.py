@@ -63,6 +63,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "Remix": ("Remix", {}),
     "MLA": ("MLA", {}),
     "AUG": ("AUG", {}),
+    "PMR": ("PMR", {"end_epoch": 0}),
+    "MLB": ("MLB", {}),
+    "MBSD": ("MBSD", {}),
 }
 
 

@@ -37,6 +37,9 @@ METHODS = {
     "Remix": ("methods.remix", "single-modality batches of samples it is unsure of (ICML 2025)"),
     "MLA": ("methods.mla", "alternates modalities through one projected head (CVPR 2024)"),
     "AUG": ("methods.aug", "gives the weak modality more heads, by boosting (NeurIPS 2025)"),
+    "PMR": ("methods.pmr", "pulls the slower modality towards class prototypes (CVPR 2023)"),
+    "MLB": ("methods.mlb", "unimodal losses, gradients scaled down and up (BMVC 2024)"),
+    "MBSD": ("methods.mbsd", "the surer modality teaches the other, our formulation (WSDM 2023)"),
 }
 
 

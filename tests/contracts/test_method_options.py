@@ -60,6 +60,11 @@ VARIANTS = {
             {"normalise": False}],
     "AUG": [{"lam": 0.0}, {"margin": 0.0, "every": 3}, {"margin": 1.0}, {"max_heads": 1},
             {"hidden": 16}, {"heads": "frozen"}],
+    "PMR": [{"alpha": 0.3}, {"coefficient": "clip"}, {"proto_momentum": 0.9}, {"share": 0.5},
+            {"end_epoch": 2}, {"entropy": 0.5}, {"entropy": 0.5, "entropy_epochs": 3}],
+    "MLB": [{"alpha": 3.0}, {"beta": 1.2}, {"w_uni": 0.3}],
+    "MBSD": [{"w_uni": 0.3}, {"w_rs": 0.0}, {"w_kl": 0.0}, {"learner": "both"},
+             {"space": "probabilities"}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -128,6 +133,9 @@ CLOSED = [
     ("ReLearning", {"times": 0}),
     ("InfoReg", {"beta": 0.0, "w_uni": 0.0}),
     ("Remix", {"warmup_epochs": 5, "w_warm": 0.0}),
+    ("PMR", {"alpha": 0.0}),
+    ("MLB", {"alpha": 0.0, "w_uni": 0.0}),
+    ("MBSD", {"w_uni": 0.0, "w_rs": 0.0, "w_kl": 0.0}),
 ]
 
 

@@ -27,7 +27,7 @@ SETS = pytest.mark.parametrize("modalities", [PAIR, TRIO], ids=["pair", "trio"])
 ALL = [name for name in methods.METHODS if name != "Unimodal"]
 
 # Methods whose draws must depend only on seed and epoch; the others draw nothing.
-DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA")
+DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA", "PMR")
 
 # Methods whose prediction is not that of the fusion layer.
 OWN_LOGITS: tuple[str, ...] = ("ReconBoost",)
@@ -62,6 +62,9 @@ RAN = {
     ),
     "MLA": lambda r, of: min(of("train/L_uni")) > 0 and 0 < max(of("train/kept")) < 1,
     "AUG": lambda r, of: max(of("train/heads")) > 0 and min(of("train/score")) > 0,
+    "PMR": lambda r, of: max(of("train/slow")) > 0 and min(of("train/L_proto")) > 0,
+    "MLB": lambda r, of: min(of("train/k")) < 1 < max(of("train/k")) and r["train/L_uni"] > 0,
+    "MBSD": lambda r, of: min(r[f"train/{key}"] for key in ("L_RS", "L_KL", "weight")) > 0,
 }
 
 
@@ -160,7 +163,7 @@ def test_draws_depend_only_on_seed_and_epoch(name):
         method = make(name, seed=seed, **more.get(name, {}))
         for p in [*method.model.fusion.parameters(), *method.parameters()]:
             torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(p.numel()))
-        method.begin_epoch(epoch, None)
+        method.begin_epoch(epoch, TinySet())
         torch.manual_seed(7)  # dropout draws from the global generator
         for step in range(3):
             for loss, _ in method.losses(tiny_batch(seed=step)):
