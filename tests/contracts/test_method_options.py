@@ -47,6 +47,8 @@ VARIANTS = {
     "ARL": [{"gamma": 1.0}, {"temperature": 0.0}, {"warmup_epochs": 2}, {"floor": 1.0},
             {"clip": 0.5}, {"mode": "constant_half"}, {"mode": "off"}],
     "GMM": [{"warmup_epochs": 2}, {"lam_gap": 2.0}, {"lam_align": 9.0}, {"lam_pen": 5.0}],
+    "DGL": [{"alpha": 1.0}, {"clip": 0.5}, {"heads": "own"}, {"joint_to_encoders": True},
+            {"uni_to_fusion": True}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -110,6 +112,7 @@ CLOSED = [
     ("PowMix", {"w": 0.0}),
     ("PowMix", {"w": 0.0, "rows": 2.0}),
     ("ARL", {"gamma": 0.0, "mode": "off", "clip": 0.0, "warmup_epochs": 0}),
+    ("DGL", {"alpha": 0.0, "joint_to_encoders": True, "clip": 0.0}),
 ]
 
 
@@ -124,12 +127,22 @@ def test_an_idle_method_trains_joints_weights_to_the_last_bit(name, values, moda
     assert equal_states(kept, joint.model.state_dict())
 
 
+# Settings that leave Joint plus the losses of unimodal heads.
+JOINT_UNI = [
+    ("GMM", {"warmup_epochs": 5}),
+    ("DGL", {"alpha": 1.0, "heads": "own", "joint_to_encoders": True, "clip": 0.0}),
+]
+
+
 @SETS
-def test_gmm_in_its_warm_up_is_joint_with_unimodal_losses_to_the_last_bit(modalities):
-    control, gmm = make("JointUni", modalities), make("GMM", modalities, warmup_epochs=5)
-    for method in (control, gmm):
+@pytest.mark.parametrize(("name", "values"), JOINT_UNI)
+def test_an_idle_method_with_heads_trains_jointunis_weights_to_the_last_bit(
+    name, values, modalities
+):
+    control, idle = make("JointUni", modalities), make(name, modalities, **values)
+    for method in (control, idle):
         train(method, TinySet(modalities), 1, 3)
-    assert equal_states(control.model.state_dict(), gmm.model.state_dict())
+    assert equal_states(control.model.state_dict(), idle.model.state_dict())
 
 
 # Refusals -----------------------------------------------------------------------------------------
@@ -172,6 +185,13 @@ def test_a_warmup_that_leaves_no_epoch_is_refused(name):
         ("LFM", {"alpha_match": -0.5}, PAIR, "takes 0 to 1, or -1"),
         ("LFM", {"alpha_match": 0.5, "variant": "official"}, PAIR, "does nothing with .* fitted"),
         ("LFM", {"alpha_match": 0.5, "alpha_mode": "heuristic"}, PAIR, "does nothing with .* heur"),
+        ("DGL", {"alpha": 0.0}, PAIR, "leaves the encoders without a gradient"),
+        (
+            "DGL",
+            {"uni_to_fusion": True, "heads": "own"},
+            PAIR,
+            "uni_to_fusion on does nothing without --heads shared",
+        ),
         (
             "LeMDA",
             {"network": "trans_vae", "last_act": "relu"},
