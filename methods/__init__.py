@@ -30,6 +30,7 @@ METHODS = {
     "ARL": ("methods.arl", "asymmetric learning by reliance and variance (ICCV 2025)"),
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
     "DGL": ("methods.dgl", "unimodal losses for encoders, joint loss for fusion (ICCV 2025)"),
+    "MMCosine": ("methods.mmcosine", "sums the modalities' cosines as logits (ICASSP 2023)"),
 }
 
 

@@ -24,7 +24,8 @@ def zero_padded_logits(model: Classifier, features: Features, frozen: bool = Fal
 
     If `frozen`, W and b get no gradient.
     """
-    weight, bias = model.fusion.weight, model.fusion.bias
+    weight: Tensor = model.fusion.weight
+    bias: Tensor = model.fusion.bias
     if frozen:
         weight, bias = weight.detach(), bias.detach()
     slices = model.modality_slices

@@ -49,6 +49,7 @@ VARIANTS = {
     "GMM": [{"warmup_epochs": 2}, {"lam_gap": 2.0}, {"lam_align": 9.0}, {"lam_pen": 5.0}],
     "DGL": [{"alpha": 1.0}, {"clip": 0.5}, {"heads": "own"}, {"joint_to_encoders": True},
             {"uni_to_fusion": True}],
+    "MMCosine": [{"scale": 15.0}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]

@@ -30,7 +30,7 @@ ALL = [name for name in methods.METHODS if name != "Unimodal"]
 DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA")
 
 # Methods whose prediction is not that of the fusion layer.
-OWN_LOGITS: tuple[str, ...] = ()
+OWN_LOGITS = ("MMCosine",)
 
 # What the log of a run must show: not only that a loss was finite, but that the method's mechanism
 # was active. Keys of a record of the main stage; {m} stands for each modality.
@@ -52,6 +52,7 @@ RAN = {
     "ARL": lambda r, of: sum(of("train/k")) == pytest.approx(1) and r["train/L_uni"] > 0,
     "GMM": lambda r, of: r["train/gap"] > 0 and r["train/n_kept"] > 0,
     "DGL": lambda r, of: min(of("train/L_uni")) > 0 and max(of("train/acc_uni")) > 0.3,
+    "MMCosine": lambda r, of: all(0.01 < c < 1 for c in of("train/cos_true")),
 }
 
 
