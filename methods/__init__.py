@@ -31,6 +31,7 @@ METHODS = {
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
     "DGL": ("methods.dgl", "unimodal losses for encoders, joint loss for fusion (ICCV 2025)"),
     "MMCosine": ("methods.mmcosine", "sums the modalities' cosines as logits (ICASSP 2023)"),
+    "CML": ("methods.cml", "no gain in confidence when a modality is removed (ICML 2023)"),
 }
 
 

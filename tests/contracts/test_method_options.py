@@ -50,6 +50,8 @@ VARIANTS = {
     "DGL": [{"alpha": 1.0}, {"clip": 0.5}, {"heads": "own"}, {"joint_to_encoders": True},
             {"uni_to_fusion": True}],
     "MMCosine": [{"scale": 15.0}],
+    "CML": [{"lam": 1.0}, {"reduce": "mean"}, {"hinge": "batch"}, {"order": "epoch"},
+            {"exempt": True}, {"ce": "full"}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -114,6 +116,7 @@ CLOSED = [
     ("PowMix", {"w": 0.0, "rows": 2.0}),
     ("ARL", {"gamma": 0.0, "mode": "off", "clip": 0.0, "warmup_epochs": 0}),
     ("DGL", {"alpha": 0.0, "joint_to_encoders": True, "clip": 0.0}),
+    ("CML", {"lam": 0.0, "ce": "full"}),
 ]
 
 

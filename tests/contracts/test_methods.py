@@ -27,7 +27,7 @@ SETS = pytest.mark.parametrize("modalities", [PAIR, TRIO], ids=["pair", "trio"])
 ALL = [name for name in methods.METHODS if name != "Unimodal"]
 
 # Methods whose draws must depend only on seed and epoch; the others draw nothing.
-DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA")
+DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA", "CML")
 
 # Methods whose prediction is not that of the fusion layer.
 OWN_LOGITS = ("MMCosine",)
@@ -53,6 +53,7 @@ RAN = {
     "GMM": lambda r, of: r["train/gap"] > 0 and r["train/n_kept"] > 0,
     "DGL": lambda r, of: min(of("train/L_uni")) > 0 and max(of("train/acc_uni")) > 0.3,
     "MMCosine": lambda r, of: all(0.01 < c < 1 for c in of("train/cos_true")),
+    "CML": lambda r, of: r["train/L_reg"] > 0 and 0 < r["train/vrr"] < 1,
 }
 
 
