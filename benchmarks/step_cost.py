@@ -58,6 +58,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "DGL": ("DGL", {}),
     "MMCosine": ("MMCosine", {}),
     "CML": ("CML", {}),
+    "MNL": ("MNL", {}),
 }
 
 

@@ -32,6 +32,7 @@ METHODS = {
     "DGL": ("methods.dgl", "unimodal losses for encoders, joint loss for fusion (ICCV 2025)"),
     "MMCosine": ("methods.mmcosine", "sums the modalities' cosines as logits (ICASSP 2023)"),
     "CML": ("methods.cml", "no gain in confidence when a modality is removed (ICML 2023)"),
+    "MNL": ("methods.mnl", "the surer modality teaches which classes it is not (NeurIPS 2025)"),
 }
 
 

@@ -52,6 +52,7 @@ VARIANTS = {
     "MMCosine": [{"scale": 15.0}],
     "CML": [{"lam": 1.0}, {"reduce": "mean"}, {"hinge": "batch"}, {"order": "epoch"},
             {"exempt": True}, {"ce": "full"}],
+    "MNL": [{"lam": 5.0}, {"reduce": "mean"}, {"positive": True}, {"fusion": "concat"}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -135,6 +136,8 @@ def test_an_idle_method_trains_joints_weights_to_the_last_bit(name, values, moda
 JOINT_UNI = [
     ("GMM", {"warmup_epochs": 5}),
     ("DGL", {"alpha": 1.0, "heads": "own", "joint_to_encoders": True, "clip": 0.0}),
+    ("MNL", {"fusion": "concat", "warmup_epochs": 5}),
+    ("MNL", {"fusion": "concat", "warmup_epochs": 0, "lam": 0.0}),
 ]
 
 

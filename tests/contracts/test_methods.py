@@ -30,7 +30,7 @@ ALL = [name for name in methods.METHODS if name != "Unimodal"]
 DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA", "CML")
 
 # Methods whose prediction is not that of the fusion layer.
-OWN_LOGITS = ("MMCosine",)
+OWN_LOGITS = ("MMCosine", "MNL")
 
 # What the log of a run must show: not only that a loss was finite, but that the method's mechanism
 # was active. Keys of a record of the main stage; {m} stands for each modality.
@@ -54,6 +54,7 @@ RAN = {
     "DGL": lambda r, of: min(of("train/L_uni")) > 0 and max(of("train/acc_uni")) > 0.3,
     "MMCosine": lambda r, of: all(0.01 < c < 1 for c in of("train/cos_true")),
     "CML": lambda r, of: r["train/L_reg"] > 0 and 0 < r["train/vrr"] < 1,
+    "MNL": lambda r, of: r["train/L_mnl"] > 0 and 0 < max(of("train/guided")) <= 1,
 }
 
 
