@@ -66,6 +66,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "PMR": ("PMR", {"end_epoch": 0}),
     "MLB": ("MLB", {}),
     "MBSD": ("MBSD", {}),
+    "DGL": ("DGL", {}),
+    "MMCosine": ("MMCosine", {}),
+    "CML": ("CML", {}),
+    "MNL": ("MNL", {}),
 }
 
 

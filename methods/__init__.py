@@ -40,6 +40,10 @@ METHODS = {
     "PMR": ("methods.pmr", "pulls the slower modality towards class prototypes (CVPR 2023)"),
     "MLB": ("methods.mlb", "unimodal losses, gradients scaled down and up (BMVC 2024)"),
     "MBSD": ("methods.mbsd", "the surer modality teaches the other, our formulation (WSDM 2023)"),
+    "DGL": ("methods.dgl", "unimodal losses for encoders, joint loss for fusion (ICCV 2025)"),
+    "MMCosine": ("methods.mmcosine", "sums the modalities' cosines as logits (ICASSP 2023)"),
+    "CML": ("methods.cml", "no gain in confidence when a modality is removed (ICML 2023)"),
+    "MNL": ("methods.mnl", "the surer modality teaches which classes it is not (NeurIPS 2025)"),
 }
 
 

@@ -6,7 +6,7 @@ proportional to that modality's variance. ARL measures how much the fused output
 modality and how uncertain each is, and scales up the gradients of encoders that are relied on too
 little. Cross-entropies of unimodal logits, from the fusion layer itself, reduce each one's bias.
 
-    logits                s^m = W_m f^m + b: the fused output with the other features set to zero
+    `zero_padded_logits`  s^m = W_m f^m + b: the fused output with the other features set to zero
     `reliance`            d_m = sum_c mean_i |s^m_ic|
     `entropy`             H_m = mean_i entropy(softmax s^m_i), used in place of the variance
     `target`              q_m = 1 / max(H_m / sum_j H_j, floor), divided by its sum
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, Features, Logs, Method, choice, warmup
-from methods.ops import accuracy, scale_encoders_
+from methods.ops import accuracy, scale_encoders_, zero_padded_logits
 
 CODE = "public code"
 
@@ -88,11 +88,10 @@ class ARL(Method):
         )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        y, hp, fusion = batch["label"], self.hparams, self.model.fusion
+        y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
-        slices = self.model.modality_slices
-        s = {m: F.linear(f[m], fusion.weight[:, slices[m]], fusion.bias) for m in f}
+        s = zero_padded_logits(self.model, f)
         l_align = F.cross_entropy(z, y)
         losses = torch.stack([F.cross_entropy(s_m, y) for s_m in s.values()])
         d_share, h = shares(reliance(s)), entropy(s)

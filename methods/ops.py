@@ -19,6 +19,19 @@ def unimodal_losses(logits: Features, labels: Tensor) -> Tensor:
     return torch.stack([F.cross_entropy(z, labels) for z in logits.values()]).sum()
 
 
+def zero_padded_logits(model: Classifier, features: Features, frozen: bool = False) -> Features:
+    """{m: W_m f^m + b}, [B, C] each: the fused output with all other features set to zero.
+
+    If `frozen`, W and b get no gradient.
+    """
+    weight: Tensor = model.fusion.weight
+    bias: Tensor = model.fusion.bias
+    if frozen:
+        weight, bias = weight.detach(), bias.detach()
+    slices = model.modality_slices
+    return {m: F.linear(f, weight[:, slices[m]], bias) for m, f in features.items()}
+
+
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Share of rows of [B, C] whose argmax is the label; a scalar tensor, without a host read."""
     return (logits.detach().argmax(1) == labels).float().mean()

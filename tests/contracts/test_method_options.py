@@ -65,6 +65,12 @@ VARIANTS = {
     "MLB": [{"alpha": 3.0}, {"beta": 1.2}, {"w_uni": 0.3}],
     "MBSD": [{"w_uni": 0.3}, {"w_rs": 0.0}, {"w_kl": 0.0}, {"learner": "both"},
              {"space": "probabilities"}],
+    "DGL": [{"alpha": 1.0}, {"clip": 0.5}, {"heads": "own"}, {"joint_to_encoders": True},
+            {"uni_to_fusion": True}],
+    "MMCosine": [{"scale": 15.0}],
+    "CML": [{"lam": 1.0}, {"reduce": "mean"}, {"hinge": "batch"}, {"order": "epoch"},
+            {"exempt": True}, {"ce": "full"}],
+    "MNL": [{"lam": 5.0}, {"reduce": "mean"}, {"positive": True}, {"fusion": "concat"}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -136,6 +142,8 @@ CLOSED = [
     ("PMR", {"alpha": 0.0}),
     ("MLB", {"alpha": 0.0, "w_uni": 0.0}),
     ("MBSD", {"w_uni": 0.0, "w_rs": 0.0, "w_kl": 0.0}),
+    ("DGL", {"alpha": 0.0, "joint_to_encoders": True, "clip": 0.0}),
+    ("CML", {"lam": 0.0, "ce": "full"}),
 ]
 
 
@@ -150,12 +158,24 @@ def test_an_idle_method_trains_joints_weights_to_the_last_bit(name, values, moda
     assert equal_states(kept, joint.model.state_dict())
 
 
+# Settings that leave Joint plus the losses of unimodal heads.
+JOINT_UNI = [
+    ("GMM", {"warmup_epochs": 5}),
+    ("DGL", {"alpha": 1.0, "heads": "own", "joint_to_encoders": True, "clip": 0.0}),
+    ("MNL", {"fusion": "concat", "warmup_epochs": 5}),
+    ("MNL", {"fusion": "concat", "warmup_epochs": 0, "lam": 0.0}),
+]
+
+
 @SETS
-def test_gmm_in_its_warm_up_is_joint_with_unimodal_losses_to_the_last_bit(modalities):
-    control, gmm = make("JointUni", modalities), make("GMM", modalities, warmup_epochs=5)
-    for method in (control, gmm):
+@pytest.mark.parametrize(("name", "values"), JOINT_UNI)
+def test_an_idle_method_with_heads_trains_jointunis_weights_to_the_last_bit(
+    name, values, modalities
+):
+    control, idle = make("JointUni", modalities), make(name, modalities, **values)
+    for method in (control, idle):
         train(method, TinySet(modalities), 1, 3)
-    assert equal_states(control.model.state_dict(), gmm.model.state_dict())
+    assert equal_states(control.model.state_dict(), idle.model.state_dict())
 
 
 # Refusals -----------------------------------------------------------------------------------------
@@ -200,6 +220,13 @@ def test_a_warmup_that_leaves_no_epoch_is_refused(name):
         ("LFM", {"alpha_match": 0.5, "alpha_mode": "heuristic"}, PAIR, "does nothing with .* heur"),
         ("MLA", {"alpha": 0.5, "projection": "off"}, PAIR, "alpha 0.5 does nothing with --proj"),
         ("MLA", {"normalise": False, "projection": "off"}, PAIR, "normalise off does nothing with"),
+        ("DGL", {"alpha": 0.0}, PAIR, "leaves the encoders without a gradient"),
+        (
+            "DGL",
+            {"uni_to_fusion": True, "heads": "own"},
+            PAIR,
+            "uni_to_fusion on does nothing without --heads shared",
+        ),
         (
             "LeMDA",
             {"network": "trans_vae", "last_act": "relu"},

@@ -32,6 +32,10 @@ DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA", "PMR"
 # Methods whose prediction is not that of the fusion layer.
 OWN_LOGITS: tuple[str, ...] = ("ReconBoost",)
 OWN_LOGITS: tuple[str, ...] = ("MLA", "AUG")
+DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA", "CML")
+
+# Methods whose prediction is not that of the fusion layer.
+OWN_LOGITS = ("MMCosine", "MNL")
 
 # What the log of a run must show: not only that a loss was finite, but that the method's mechanism
 # was active. Keys of a record of the main stage; {m} stands for each modality.
@@ -65,6 +69,10 @@ RAN = {
     "PMR": lambda r, of: max(of("train/slow")) > 0 and min(of("train/L_proto")) > 0,
     "MLB": lambda r, of: min(of("train/k")) < 1 < max(of("train/k")) and r["train/L_uni"] > 0,
     "MBSD": lambda r, of: min(r[f"train/{key}"] for key in ("L_RS", "L_KL", "weight")) > 0,
+    "DGL": lambda r, of: min(of("train/L_uni")) > 0 and max(of("train/acc_uni")) > 0.3,
+    "MMCosine": lambda r, of: all(0.01 < c < 1 for c in of("train/cos_true")),
+    "CML": lambda r, of: r["train/L_reg"] > 0 and 0 < r["train/vrr"] < 1,
+    "MNL": lambda r, of: r["train/L_mnl"] > 0 and 0 < max(of("train/guided")) <= 1,
 }
 
 
