@@ -55,6 +55,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "LeMDA": ("LeMDA", {}),
     "ARL": ("ARL", {}),
     "GMM": ("GMM", {}),
+    "MMPareto": ("MMPareto", {}),
 }
 
 

@@ -29,6 +29,7 @@ METHODS = {
     "LeMDA": ("methods.lemda", "learns to perturb the fused features (ICLR 2023)"),
     "ARL": ("methods.arl", "asymmetric learning by reliance and variance (ICCV 2025)"),
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
+    "MMPareto": ("methods.mmpareto", "common direction of joint and unimodal losses (ICML 2024)"),
 }
 
 

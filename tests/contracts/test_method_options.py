@@ -47,6 +47,7 @@ VARIANTS = {
     "ARL": [{"gamma": 1.0}, {"temperature": 0.0}, {"warmup_epochs": 2}, {"floor": 1.0},
             {"clip": 0.5}, {"mode": "constant_half"}, {"mode": "off"}],
     "GMM": [{"warmup_epochs": 2}, {"lam_gap": 2.0}, {"lam_align": 9.0}, {"lam_pen": 5.0}],
+    "MMPareto": [{"gamma": 1.0}, {"length": "encoder"}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]

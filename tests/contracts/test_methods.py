@@ -51,6 +51,9 @@ RAN = {
     "LeMDA": lambda r, of: r["train/noise"] > 0,
     "ARL": lambda r, of: sum(of("train/k")) == pytest.approx(1) and r["train/L_uni"] > 0,
     "GMM": lambda r, of: r["train/gap"] > 0 and r["train/n_kept"] > 0,
+    "MMPareto": lambda r, of: (
+        max(of("train/conflict")) > 0 and max(of("train/weight_multimodal")) > 0.5
+    ),
 }
 
 
