@@ -56,6 +56,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ARL": ("ARL", {}),
     "GMM": ("GMM", {}),
     "MMPareto": ("MMPareto", {}),
+    "AGM": ("AGM", {}),
 }
 
 

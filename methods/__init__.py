@@ -30,6 +30,7 @@ METHODS = {
     "ARL": ("methods.arl", "asymmetric learning by reliance and variance (ICCV 2025)"),
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
     "MMPareto": ("methods.mmpareto", "common direction of joint and unimodal losses (ICML 2024)"),
+    "AGM": ("methods.agm", "gradients follow each modality's Shapley share (ICCV 2023)"),
 }
 
 

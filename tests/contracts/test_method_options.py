@@ -48,6 +48,7 @@ VARIANTS = {
             {"clip": 0.5}, {"mode": "constant_half"}, {"mode": "off"}],
     "GMM": [{"warmup_epochs": 2}, {"lam_gap": 2.0}, {"lam_align": 9.0}, {"lam_pen": 5.0}],
     "MMPareto": [{"gamma": 1.0}, {"length": "encoder"}],
+    "AGM": [{"alpha": 3.0}, {"alpha": 3.0, "cap": 0.01}, {"clip": 0.1}, {"scope": "encoders"}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -111,6 +112,8 @@ CLOSED = [
     ("PowMix", {"w": 0.0}),
     ("PowMix", {"w": 0.0, "rows": 2.0}),
     ("ARL", {"gamma": 0.0, "mode": "off", "clip": 0.0, "warmup_epochs": 0}),
+    ("AGM", {"alpha": 0.0, "clip": 0.0}),
+    ("AGM", {"warmup_epochs": 5, "clip": 0.0}),
 ]
 
 

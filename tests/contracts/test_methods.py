@@ -54,6 +54,7 @@ RAN = {
     "MMPareto": lambda r, of: (
         max(of("train/conflict")) > 0 and max(of("train/weight_multimodal")) > 0.5
     ),
+    "AGM": lambda r, of: min(of("train/k")) < 1 < max(of("train/k")),
 }
 
 
