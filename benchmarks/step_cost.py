@@ -57,6 +57,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "GMM": ("GMM", {}),
     "MMPareto": ("MMPareto", {}),
     "AGM": ("AGM", {}),
+    "IPRM": ("IPRM", {}),
 }
 
 

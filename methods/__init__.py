@@ -31,6 +31,7 @@ METHODS = {
     "GMM": ("methods.gmm", "adaptive loss by a mixture of modality gaps, our formulation"),
     "MMPareto": ("methods.mmpareto", "common direction of joint and unimodal losses (ICML 2024)"),
     "AGM": ("methods.agm", "gradients follow each modality's Shapley share (ICCV 2023)"),
+    "IPRM": ("methods.iprm", "geodesic fusion, re-weighted by a probe in each step (IJCAI 2025)"),
 }
 
 

@@ -49,6 +49,7 @@ VARIANTS = {
     "GMM": [{"warmup_epochs": 2}, {"lam_gap": 2.0}, {"lam_align": 9.0}, {"lam_pen": 5.0}],
     "MMPareto": [{"gamma": 1.0}, {"length": "encoder"}],
     "AGM": [{"alpha": 3.0}, {"alpha": 3.0, "cap": 0.01}, {"clip": 0.1}, {"scope": "encoders"}],
+    "IPRM": [{"alpha": 0.0}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]

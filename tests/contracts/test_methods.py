@@ -30,7 +30,7 @@ ALL = [name for name in methods.METHODS if name != "Unimodal"]
 DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA")
 
 # Methods whose prediction is not that of the fusion layer.
-OWN_LOGITS: tuple[str, ...] = ()
+OWN_LOGITS: tuple[str, ...] = ("IPRM",)
 
 # What the log of a run must show: not only that a loss was finite, but that the method's mechanism
 # was active. Keys of a record of the main stage; {m} stands for each modality.
@@ -55,6 +55,7 @@ RAN = {
         max(of("train/conflict")) > 0 and max(of("train/weight_multimodal")) > 0.5
     ),
     "AGM": lambda r, of: min(of("train/k")) < 1 < max(of("train/k")),
+    "IPRM": lambda r, of: min(of("train/KL")) > 0 and max(of("train/weight")) > 0.51,
 }
 
 
