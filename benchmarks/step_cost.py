@@ -70,6 +70,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "MMCosine": ("MMCosine", {}),
     "CML": ("CML", {}),
     "MNL": ("MNL", {}),
+    "MMPareto": ("MMPareto", {}),
+    "AGM": ("AGM", {}),
+    "IPRM": ("IPRM", {}),
 }
 
 

@@ -44,6 +44,9 @@ METHODS = {
     "MMCosine": ("methods.mmcosine", "sums the modalities' cosines as logits (ICASSP 2023)"),
     "CML": ("methods.cml", "no gain in confidence when a modality is removed (ICML 2023)"),
     "MNL": ("methods.mnl", "the surer modality teaches which classes it is not (NeurIPS 2025)"),
+    "MMPareto": ("methods.mmpareto", "common direction of joint and unimodal losses (ICML 2024)"),
+    "AGM": ("methods.agm", "gradients follow each modality's Shapley share (ICCV 2023)"),
+    "IPRM": ("methods.iprm", "geodesic fusion, re-weighted by a probe in each step (IJCAI 2025)"),
 }
 
 

@@ -71,6 +71,9 @@ VARIANTS = {
     "CML": [{"lam": 1.0}, {"reduce": "mean"}, {"hinge": "batch"}, {"order": "epoch"},
             {"exempt": True}, {"ce": "full"}],
     "MNL": [{"lam": 5.0}, {"reduce": "mean"}, {"positive": True}, {"fusion": "concat"}],
+    "MMPareto": [{"gamma": 1.0}, {"length": "encoder"}],
+    "AGM": [{"alpha": 3.0}, {"alpha": 3.0, "cap": 0.01}, {"clip": 0.1}, {"scope": "encoders"}],
+    "IPRM": [{"alpha": 0.0}],
 }  # fmt: skip
 EACH = [(name, values) for name, variants in VARIANTS.items() for values in variants]
 NAMES = [f"{name}-{'-'.join(f'{k}={v}' for k, v in values.items())}" for name, values in EACH]
@@ -144,6 +147,8 @@ CLOSED = [
     ("MBSD", {"w_uni": 0.0, "w_rs": 0.0, "w_kl": 0.0}),
     ("DGL", {"alpha": 0.0, "joint_to_encoders": True, "clip": 0.0}),
     ("CML", {"lam": 0.0, "ce": "full"}),
+    ("AGM", {"alpha": 0.0, "clip": 0.0}),
+    ("AGM", {"warmup_epochs": 5, "clip": 0.0}),
 ]
 
 

@@ -36,6 +36,7 @@ DRAWS = ("Midas", "OPM", "OGM", "AMCo", "MCR", "Mixup", "PowMix", "LeMDA", "CML"
 
 # Methods whose prediction is not that of the fusion layer.
 OWN_LOGITS = ("MMCosine", "MNL")
+OWN_LOGITS: tuple[str, ...] = ("IPRM",)
 
 # What the log of a run must show: not only that a loss was finite, but that the method's mechanism
 # was active. Keys of a record of the main stage; {m} stands for each modality.
@@ -73,6 +74,11 @@ RAN = {
     "MMCosine": lambda r, of: all(0.01 < c < 1 for c in of("train/cos_true")),
     "CML": lambda r, of: r["train/L_reg"] > 0 and 0 < r["train/vrr"] < 1,
     "MNL": lambda r, of: r["train/L_mnl"] > 0 and 0 < max(of("train/guided")) <= 1,
+    "MMPareto": lambda r, of: (
+        max(of("train/conflict")) > 0 and max(of("train/weight_multimodal")) > 0.5
+    ),
+    "AGM": lambda r, of: min(of("train/k")) < 1 < max(of("train/k")),
+    "IPRM": lambda r, of: min(of("train/KL")) > 0 and max(of("train/weight")) > 0.51,
 }
 
 
