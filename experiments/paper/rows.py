@@ -44,7 +44,21 @@ METHODS = (
     "Joint", "JointUni", "SMV", "OPM", "OGM", "AMCo", "LFM", "MCR", "Mixup", "PowMix", "LeMDA",
     "ARL", "GMM", "Midas",
 )  # fmt: skip
-ALL_METHODS = METHODS
+ALL_METHODS = (
+    *METHODS[:-1], "GBlending", "MMCosine", "PMR", "MBSD", "AGM", "UMT", "CML", "MLA", "MMPareto",
+    "ReconBoost", "MLB", "ReLearning", "InfoReg", "Remix", "DGL", "IPRM", "MNL", "AUG", "Midas",
+)  # fmt: skip
+# Methods whose equations we could not read in the paper, and what they follow instead.
+AFTER_THEIR_CODE = (
+    "SMV", "OPM", "OGM", "LFM", "LeMDA", "ARL", "MMCosine", "PMR", "AGM", "CML", "MLA", "MMPareto",
+    "ReconBoost", "MLB", "ReLearning", "InfoReg", "Remix", "DGL", "IPRM", "MNL", "AUG",
+)  # fmt: skip
+AFTER_OTHERS_CODE = ("AMCo", "GBlending", "UMT", "MBSD")
+AFTER_NOTE = (
+    "†: the paper's equations could not be read; the method follows its authors' code. ‡: it"
+    " follows other people's code. PowMix(R) is a reconstruction from its abstract, GMM our"
+    " formulation of its paper's abstract: their rows say nothing about those papers."
+)
 OURS = ("JointUni", "OGM", "ARL", "GMM")  # methods that are not in the paper
 # The release's switches, reverted one at a time: name -> (switch, other value). The value is the
 # paper's, except for lr_from, which the paper does not mention.
@@ -55,6 +69,11 @@ TAKEN_BACK = {
     "decay counted from the start": ("lr_from", "start"),
 }
 NO_PAPER_READ = {"PowMix": "PowMix(R)", "GMM": "GMM (our formulation)"}
+MARKED = (
+    {m: f"{m} †" for m in AFTER_THEIR_CODE}
+    | {m: f"{m} ‡" for m in AFTER_OTHERS_CODE}
+    | NO_PAPER_READ
+)
 LABELS = NO_PAPER_READ | {"Joint": "Joint training", "Midas": "MIDAS"}
 # Defaults of MIDAS unless METHOD_DEFAULTS overrides them.
 MIDAS = {"lam": 1.0, "level": "feature", "similarity": "cosine", "warmup_epochs": 10}

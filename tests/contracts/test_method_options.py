@@ -1,5 +1,7 @@
 """Every option of every method has an effect, can be switched off, and refuses invalid values."""
 
+from dataclasses import fields
+
 import pytest
 from conftest import PAIR, TRIO, TinySet, equal_states, host_reads
 from small_runs import EPOCHS, hparams, make, train
@@ -7,6 +9,8 @@ from small_runs import EPOCHS, hparams, make, train
 import methods
 from common import options
 from common.options import UsageError
+from experiments.run.resolve import RUN_FLAGS, SWITCHES
+from experiments.run.settings import Settings
 
 SETS = pytest.mark.parametrize("modalities", [PAIR, TRIO], ids=["pair", "trio"])
 ALL = [name for name in methods.METHODS if name != "Unimodal"]
@@ -181,6 +185,13 @@ def test_an_idle_method_with_heads_trains_jointunis_weights_to_the_last_bit(
     for method in (control, idle):
         train(method, TinySet(modalities), 1, 3)
     assert equal_states(control.model.state_dict(), idle.model.state_dict())
+
+
+def test_no_option_of_a_method_is_a_flag_that_every_run_has():
+    taken = {field.name for field in fields(Settings)} | {name for name, *_ in RUN_FLAGS + SWITCHES}
+    for name in methods.METHODS:
+        both = set(methods.load(name).HParams.__dataclass_fields__) & taken
+        assert not both, (name, both)
 
 
 # Refusals -----------------------------------------------------------------------------------------
