@@ -101,7 +101,8 @@ def test_a_step_is_the_functions_with_the_logged_probabilities_as_constants():
     expected = F.cross_entropy(again.model.fuse(f), batch["label"])
     expected.backward()
     assert torch.equal(loss, expected)
-    assert all(torch.equal(p.grad, grads[n]) for n, p in again.model.named_parameters())
+    for n, p in again.model.named_parameters():  # not to the bit on every processor
+        assert torch.allclose(p.grad, grads[n], rtol=1e-5, atol=1e-7), n
 
 
 def test_the_ratio_uses_unmasked_features_even_if_all_are_dropped():
