@@ -30,7 +30,7 @@ lint: .venv/installed
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-# All tests except the slow ones: a few minutes on two cores.
+# All tests except the slow ones: about ten minutes on two cores.
 test: lint
 	$(PY) -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
 

@@ -14,6 +14,7 @@ SMALL_TREES = {
     "cremad": (24, CLIPS),
     "ucf101": (36, Look(48, 36, 10, (0.7, 0.7))),
     "food101": (48, PICTURES),
+    "avmnist": (36, Look(28, 28, seconds=(0.3, 0.5))),
     "mosi": (100, None),
     "sarcasm": (80, PICTURES),
     "twitter2015": (60, PICTURES),

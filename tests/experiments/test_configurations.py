@@ -16,14 +16,14 @@ from common.files import read_table
 from common.program import run as run_program
 from data_prep import datasets
 from data_prep.prepare import prepare
-from experiments.paper import extras, figures, tables
+from experiments.paper import extras, figures, real, tables
 from experiments.paper.adapt import adapted
 from experiments.paper.kinds import Table, suffix_of
 from experiments.paper.registry import needed
 from experiments.run.recipe import SHARED
 
 CHOSEN = [*tables.ARTIFACTS, *figures.ARTIFACTS]
-CHOSEN += [extras.CONTROLS, extras.EXTRA_SPLITS, extras.COST, extras.RECIPE]
+CHOSEN += [extras.CONTROLS, extras.EXTRA_SPLITS, extras.COST, extras.RECIPE, *real.ARTIFACTS]
 SHORTEST = {  # one epoch would leave none after warm-up
     "max_epochs": "2", "lr": "0.03", "batch_size": "16", "weights": "none", "text_model": "tiny",
     "size": "16", "encoder": "small", "spec_pool": "8", "audio_norm": "zscore",
