@@ -14,6 +14,7 @@ COLUMNS = {
     "audio alone %": "test/acc_zero/audio",
     "image alone %": "test/acc_zero/image",
 }
+COLUMNS_OF_BOTH = {"test/acc_mis", "test/acc_zero/audio", "test/acc_zero/image"}
 NOTES = (
     "Each seed has its own split, so ± includes the variation between test sets. The last two"
     " columns are differences in accuracy on the same split: to Joint, and to the image alone. All"
@@ -34,12 +35,19 @@ def methods_table(name: str, caption: str, split: tuple[tuple[str, str], ...]) -
     table = plain_table(name, text, runs, COLUMNS, *NOTES)
     # With a split for each seed, differences within a seed say more than two means.
     rivals = {"minus Joint": runs["Joint"], "minus image": runs["image alone"]}
-    rows = tuple(
-        replace(row, cells=row.cells + tuple(minus(runs[row.label], r) for r in rivals.values()))
-        for row in table.rows
-    )
+    rows = []
+    for row in table.rows:
+        own = [None if lacks(cell) else cell for cell in row.cells]
+        apart = [minus(runs[row.label], rival) for rival in rivals.values()]
+        rows.append(replace(row, cells=(*own, *apart)))
     columns = (*table.columns, *(Column(header, digits=1) for header in rivals))
-    return replace(table, columns=columns, rows=rows)
+    return replace(table, columns=columns, rows=tuple(rows))
+
+
+def lacks(cell: Cell) -> bool:
+    """Whether runs of a single modality have no such number."""
+    alone = dict(cell.runs.overrides).get("modality")
+    return bool(alone) and cell.key in COLUMNS_OF_BOTH - {f"test/acc_zero/{alone}"}
 
 
 def minus(runs: RunSet, rival: RunSet) -> Cell | None:
