@@ -37,7 +37,7 @@ def methods_table(name: str, caption: str, split: tuple[tuple[str, str], ...]) -
     rivals = {"minus Joint": runs["Joint"], "minus image": runs["image alone"]}
     rows = []
     for row in table.rows:
-        own = [None if lacks(cell) else cell for cell in row.cells]
+        own = [None if isinstance(cell, Cell) and lacks(cell) else cell for cell in row.cells]
         apart = [minus(runs[row.label], rival) for rival in rivals.values()]
         rows.append(replace(row, cells=(*own, *apart)))
     columns = (*table.columns, *(Column(header, digits=1) for header in rivals))
