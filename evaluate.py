@@ -2,6 +2,7 @@
 
 python evaluate.py results/runs/demo/Midas/default/seed1
 python evaluate.py RUN --probe                   also a linear probe of each encoder
+python evaluate.py RUN --embeddings features.npz --plots pictures
 python evaluate.py RUN --predict manifest.csv --out predictions.csv     predict new files
 """
 
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common.files import atomic
 from common.options import Parser, UsageError
 from common.program import run as run_program
 from experiments.run.folder import RunFolder
@@ -40,6 +42,10 @@ def main(argv: list[str]) -> int:
         "--probe",
         action="store_true",
         help="add acc_probe: new linear classifiers on the frozen features of each modality",
+    )
+    parser.add_argument("--embeddings", metavar="NPZ", help="write features, ids and labels")
+    parser.add_argument(
+        "--plots", metavar="DIR", help="write confusion matrix, reliability diagram and t-SNE"
     )
     for flag, how in FLAGS.items():
         parser.add_argument(f"--{flag}", **how)
@@ -85,10 +91,32 @@ def main(argv: list[str]) -> int:
     guess = probabilities(method, features)["fused"].argmax(1)
     counts = confusion(guess, labels, len(names))
     wide = max(map(len, names))
+    if args.embeddings:
+        write_embeddings(Path(args.embeddings), session, args.part, features, labels)
+    if args.plots:
+        from experiments.report.plots import write_plots
+
+        p = probabilities(method, features)["fused"]
+        for path in write_plots(
+            Path(args.plots), p, labels, session.prepared.label_names, features
+        ):
+            print(path)
     print("\nF1 per class, and confusion matrix (rows true, columns predicted)")
     for name, f1, row in zip(names, per_class_f1(counts).tolist(), counts.tolist()):
         print(f"{name:{wide}}  {f1:.4f}  " + " ".join(f"{n:4d}" for n in row))
     return 0
+
+
+def write_embeddings(path: Path, session: Any, part: str, features: Any, labels: Any) -> None:
+    """One array [N, D_m] for each modality, and id, label [N], label_names [C]."""
+    import numpy as np
+
+    arrays = {m: f.numpy() for m, f in features.items()}
+    arrays |= {"id": np.array(session.ids[part]), "label": labels.numpy()}
+    arrays["label_names"] = np.array(session.prepared.label_names)
+    with atomic(path) as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, **arrays)
+    print(f"embeddings: {path}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     python make_tables.py                     everything, and report.html
     python make_tables.py table1 figure5      only these, and report-table1-figure5.html
     python make_tables.py table1 --missing    the commands of the missing runs
+    python make_tables.py results/runs/pets-1a2b3c4d    own runs: all that are finished there
 
 Writes <out>/tables/<id>.md, .csv, .tex and the comparison with the paper, .paper.csv;
 <out>/figures/<id>.png, .pdf, .csv and, with the caption, .md and .tex. Missing runs are listed with
@@ -15,13 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.files import digest
-from common.options import Parser
+from common.options import Parser, UsageError
 from common.program import run as run_program
 from experiments.paper.adapt import adapted, read_settings
 from experiments.paper.kinds import Figure, Table, suffix_of
 from experiments.paper.registry import ARTIFACTS, select
 from experiments.report.evaluate import evaluate
 from experiments.report.figures import evaluate_figure
+from experiments.report.own import TUNED, own_artifacts, results_of, tuned_artifacts
 from experiments.report.reader import Reader
 from experiments.report.write import write_figure, write_report, write_table
 from experiments.run.folder import find_runs
@@ -34,15 +36,25 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="make_tables.py", description=__doc__)
     known = ", ".join(artifact.id for artifact in ARTIFACTS)
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help=f"{known}, or a group (default all)")
+    words = f"{known}, {TUNED}, a group, or a folder of own runs (default all)"
+    add("names", nargs="*", metavar="NAME", help=words)
     add("--results_dir", default="results", metavar="DIR", help="folder of all runs")
     add("--out", default="results", metavar="DIR", help="where tables/ and figures/ go")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="use runs with these settings")
     add("--missing", action="store_true", help="only print the commands of missing runs")
     args = parser.parse_strictly(list(argv))
     given = read_settings(args.set)
-    artifacts = adapted(select(args.names), given)
-    reader, out = Reader(Path(args.results_dir)), Path(args.out)
+    folders = [Path(name) for name in args.names if Path(name).is_dir()]
+    if folders and (len(folders) < len(args.names) or given):
+        raise UsageError("folders of own runs go without names of tables and without --set")
+    results = results_of(folders) if folders else Path(args.results_dir)
+    reader, out = Reader(results), Path(args.out)
+    if folders:
+        artifacts = own_artifacts(folders, reader)
+    elif args.names == [TUNED]:
+        artifacts = tuned_artifacts(reader)
+    else:
+        artifacts = adapted(select(args.names), given)
     commands = [command for command, _ in reader.to_fill(artifacts)]
     if args.missing:
         for command in commands:
@@ -56,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     figures = [evaluate_figure(a, reader) for a in artifacts if isinstance(a, Figure)]
     lines = {table.table.id: write_table(table, out) for table in tables}
     lines |= {figure.figure.id: write_figure(figure, out) for figure in figures}
-    name = "-".join(["report", *args.names])
+    name = "-".join(["report", *(Path(name).name for name in args.names)])
     if len(name) > 120:
         name = f"{name[:100]}~{digest(args.names)}"
     for artifact in artifacts:

@@ -3,13 +3,12 @@
 
 python train.py                                                  the embedded demo, MIDAS
 python train.py --dataset cremad --dataset_root RAW --method Midas --devices 0
+python train.py --dataset cremad --method Joint --seeds 1 2 3    three runs, one after another
 python train.py --method Midas --help                            help, with the flags of MIDAS
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import math
 import sys
 import time
@@ -26,7 +25,9 @@ from common.program import run as run_program
 from common.stop import Stop, follow_launcher
 from experiments.run.devices import LOST, device_names, in_group, reported, train_together
 from experiments.run.folder import ReadOnlyFolder, RunFolder
+from experiments.run.given import each_seed
 from experiments.run.resolve import Run, resolve
+from experiments.run.track import open_trackers, tracker_names
 
 if TYPE_CHECKING:  # import torch only when needed
     from experiments.run.session import Session
@@ -35,7 +36,10 @@ if TYPE_CHECKING:  # import torch only when needed
 def main(argv: list[str]) -> int:
     """Resolves the run and trains it unless it is done."""
     follow_launcher()
-    run, args = resolve(argv, __doc__)
+    commands = each_seed(argv)
+    if len(commands) > 1:
+        return next(filter(None, map(main, commands)), 0)  # ends with the first that fails
+    run, args = resolve(commands[0], __doc__)
     if run is None:
         return 0
     if args.print_config:
@@ -49,12 +53,12 @@ def main(argv: list[str]) -> int:
             check_root(run, args, folder)
         print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite retrains it)")
         return 0
-    if args.tensorboard and not importlib.util.find_spec("tensorboard"):
-        raise UsageError("--tensorboard needs: pip install -r requirements-tensorboard.txt")
+    tracker_names(args.track)
     devices = device_names(args.devices)
     if len(devices) > 1 and not in_group():
-        return train_together(devices, [__file__, *argv])
+        return train_together(devices, [__file__, *commands[0]])
     from experiments.run.session import assemble, environment
+    from experiments.run.start import continued
 
     session = assemble(run, args)  # seed, device, data, model, method
     if session.ranks and session.ranks.rank:
@@ -62,7 +66,7 @@ def main(argv: list[str]) -> int:
     stop = Stop()
     with folder.lock():
         folder.claim(run.config(), args.overwrite)
-        saved = session.first(folder.load_last)
+        saved = session.first(folder.load_last) or continued(session, folder, args.extend)
         if saved:
             folder.check_data(saved["hashes"], session.hashes)
         folder.note_start(environment(session))
@@ -89,12 +93,9 @@ def train(
 
     method = session.method
     records, best = resume(session, folder, saved)
-    board = None
     writes = not isinstance(folder, ReadOnlyFolder)  # of several processes, the first
-    if args.tensorboard and writes:
-        from torch.utils.tensorboard import SummaryWriter
-
-        board = SummaryWriter(str(folder.file("tensorboard")))
+    names = tracker_names(args.track) if writes else []
+    trackers = open_trackers(names, session.run, folder, Path(args.results_dir))
     total = sum(stage.epochs for stage in method.stages(session.run.settings.max_epochs))
     first, begun = len(records), time.perf_counter()
 
@@ -111,8 +112,8 @@ def train(
 
         records.append(record)
         folder.append_log(record)
-        for name, value in record.items() if board else ():
-            board.add_scalar(name, value, epoch)
+        for tracker in trackers:
+            tracker.log(record, epoch)
         left = (total - epoch) * (time.perf_counter() - begun) / (epoch - first)
         print(epoch_line(record, total, session.modalities, left), flush=True)
 
@@ -122,18 +123,34 @@ def train(
             folder.save("best.pt", {"method": method.state_dict(), "epoch": epoch})
         stop.check()
 
-    if board:
-        board.close()
     if folder.read_log() != records:
         folder.restore_log(records)
     method.load_state_dict(session.first(lambda: load_best(folder, best)))
     metrics, features, labels = evaluate(session, "test", best["epoch"])
     if writes:
+        if trackers:
+            finish(trackers, session, folder, metrics, features, labels)
         write_result(session, folder, best, metrics, features, labels, args.keep_checkpoints)
     keys = ("acc", "f1_macro", "f1_batch64", "acc_mis")
     figures = "  ".join(f"test/{k} {metrics[k]:.4f}" for k in keys if k in metrics)
     print(f"done: {folder.path}  best epoch {best['epoch']}  {figures}")
     return 0
+
+
+def finish(
+    trackers: list, session: Session, folder: RunFolder, metrics: dict, features: Any, labels: Any
+) -> None:
+    """Hands the test metrics and pictures of the predictions to the trackers."""
+    from experiments.report.plots import write_plots
+    from experiments.run.metrics import probabilities
+
+    p, names = probabilities(session.method, features)["fused"], session.prepared.label_names
+    paths = write_plots(folder.file("plots"), p, labels, names, features)
+    for tracker in trackers:
+        values = {f"test/{name}": value for name, value in metrics.items()}
+        tracker.log(values, session.run.settings.max_epochs)
+        tracker.pictures(paths)
+        tracker.close()
 
 
 def evaluate(session: Session, part: str, epoch: int) -> tuple[dict[str, float], Any, Any]:
@@ -223,7 +240,7 @@ def resume(session: Session, folder: RunFolder, saved: dict | None) -> tuple[lis
 
 def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> Iterator[tuple]:
     """(epoch, stage number, optimizers, schedulers) of each remaining epoch."""
-    import torch
+    from experiments.run.optim import base_optimizer, make_schedulers
 
     method, s = session.method, session.run.settings
     done, first = saved["epoch"] if saved else 0, 1
@@ -233,16 +250,10 @@ def epochs_to_run(session: Session, folder: RunFolder, saved: dict | None) -> It
             if stage.start == "best" and done < first:
                 expected = saved["best"] if saved and done == first - 1 else None
                 method.load_state_dict(session.first(lambda: load_best(folder, expected)))  # noqa: B023
-            base = functools.partial(
-                torch.optim.SGD,
-                lr=s.lr * stage.lr_scale,
-                momentum=s.momentum,
-                weight_decay=s.weight_decay,
-                fused=method.model.device.type == "cuda",
-            )
+            base = base_optimizer(s, stage.lr_scale, method.model.device.type == "cuda")
             optimizers: list[Any] = method.optimizers(base)
-            step_lr = torch.optim.lr_scheduler.StepLR
-            schedulers: list[Any] = [step_lr(o, s.lr_step, s.lr_gamma) for o in optimizers]
+            counted = sum(map(method.counts_for_decay, range(first, last + 1)))
+            schedulers = make_schedulers(optimizers, s, counted)
             if done >= first:
                 for kind, objects in (("optimizers", optimizers), ("schedulers", schedulers)):
                     for one, state in zip(objects, saved[kind], strict=True):

@@ -33,14 +33,17 @@ def option(
     above: float | None = None,
     kind: type | None = None,
     per_epochs: bool = False,
+    search: tuple | None = None,
 ) -> Any:
     """A dataclass field that is also a flag.
 
     `low` and `high` are inclusive bounds, `above` is exclusive. `kind` is needed only if `default`
     is None. `per_epochs` marks a number of epochs whose default is for the paper's training length
-    and is scaled with `--max_epochs`.
+    and is scaled with `--max_epochs`. `search` is what tuning tries: (low, high), or with a third
+    entry "log", or ("of", values...).
     """
     metadata = {"help": help, "source": source, "choices": choices, "per_epochs": per_epochs}
+    metadata |= {"search": search}
     metadata |= {"low": low, "high": high, "above": above, "kind": kind or type(default)}
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -6,13 +6,15 @@
     python -m experiments run demo --devices cpu  make all runs that are not done
     python -m experiments run demo --dry_run      print their commands as a shell script
     python -m experiments recipe                  print docs/recipe.md: paper and release compared
+    python -m experiments tune demo Midas --trials 20    search hyperparameters with Optuna
 
-NAME is a table, a figure, or a group of them.
+NAME is a table, a figure, or a group of them; for tune, a dataset and a method.
 """
 
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from experiments.paper.adapt import adapted, read_settings
 from experiments.paper.kinds import Artifact
 from experiments.paper.registry import ARTIFACTS, needed, select
 from experiments.report.reader import Reader
+from methods import METHODS
 
 
 def selected(args: Any) -> list[Artifact]:
@@ -33,11 +36,16 @@ def selected(args: Any) -> list[Artifact]:
     return adapted(select([args.name] if args.name else []), read_settings(args.set or []))
 
 
-def tasks_of(artifacts: Sequence[Artifact], args: Any) -> list[Task]:
-    """The runs that the artifacts need, without duplicates; --seeds overrides their seeds."""
+def folder_flags(args: Any) -> tuple[str, ...]:
+    """The flags of train.py for folders other than the default ones."""
     places = (("data_dir", "data"), ("results_dir", "results"))
     changed = [flag for flag, default in places if getattr(args, flag) != default]
-    flags = tuple(word for flag in changed for word in (f"--{flag}", getattr(args, flag)))
+    return tuple(word for flag in changed for word in (f"--{flag}", getattr(args, flag)))
+
+
+def tasks_of(artifacts: Sequence[Artifact], args: Any) -> list[Task]:
+    """The runs that the artifacts need, without duplicates; --seeds overrides their seeds."""
+    flags = folder_flags(args)
     seeds = None if args.seeds is None else [number("seeds", k, int, 0) for k in args.seeds]
     return [Task(runs, seed, flags) for runs, seed in needed(artifacts, seeds)]
 
@@ -124,6 +132,24 @@ def make_runs(args: Any) -> int:
     return local.launch(reader, tasks, slots)
 
 
+def tune_method(args: Any) -> int:
+    """Searches the hyperparameters of one method on one dataset."""
+    from experiments.launch.tune import tune
+
+    if not args.method:
+        raise UsageError("tune needs a dataset and a method: `tune demo Midas --trials 20`")
+    reader, trials = Reader(Path(args.results_dir)), number("trials", args.trials or "", int, 1)
+    jobs = None if args.jobs is None else number("jobs", args.jobs, int, 1)
+    dataset, method = args.name, match_name("method", args.method, METHODS)
+    how = (dataset, method, trials, read_settings(args.set or []), folder_flags(args))
+    if args.ray:
+        cpu = args.devices == "cpu"
+        work = partial(on_ray.launch, reader, address=args.ray, cpu=cpu, jobs=jobs)
+        return tune(reader, *how, launch=work, width=jobs or 1)
+    slots = local.pick_slots(args.devices or local.cuda_devices(), jobs)
+    return tune(reader, *how, launch=partial(local.launch, reader, slots=slots), width=len(slots))
+
+
 def print_script(tasks: list[Task], reader: Reader, slots: list[str]) -> int:
     """Prints a shell script of the unfinished runs; runs that differ only in seed share a line."""
     groups: dict[tuple, list[int]] = {}
@@ -149,12 +175,14 @@ def show_recipe(_: Any) -> int:
 
 # verb -> (function, whether it takes a NAME, its optional flags)
 RUN_ONLY = ("jobs", "devices", "dry_run", "ray")
+TUNE_ONLY = ("trials", "method")
 VERBS = {
     "list": (list_artifacts, "no", ()),
     "status": (print_status, "may", ("set",)),
     "show": (show_runs, "must", ("set",)),
     "run": (make_runs, "must", ("set", *RUN_ONLY)),
     "recipe": (show_recipe, "no", ()),
+    "tune": (tune_method, "must", ("set", "jobs", "devices", "ray", *TUNE_ONLY)),
 }
 
 
@@ -162,7 +190,9 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="python -m experiments", description=__doc__)
     parser.add_argument("verb", metavar="VERB", help=", ".join(VERBS))
     parser.add_argument("name", nargs="?", metavar="NAME", help="a table, a figure or a group")
+    parser.add_argument("method", nargs="?", metavar="METHOD", help="for tune")
     add = parser.add_argument
+    add("--trials", metavar="N", help="for tune: finished trials in all")
     add("--results_dir", default="results", metavar="DIR", help="folder of all runs")
     add("--data_dir", default="data", metavar="DIR", help="prepared data")
     add("--seeds", nargs="+", metavar="K", help="override the seeds of the tables and figures")
@@ -179,7 +209,7 @@ def main(argv: list[str]) -> int:
     if (args.name and takes_name == "no") or (not args.name and takes_name == "must"):
         what = "takes no NAME" if takes_name == "no" else "needs a NAME: `list` prints them"
         raise UsageError(f"python -m experiments {verb} {what}")
-    for flag in ("set", *RUN_ONLY):
+    for flag in ("set", *RUN_ONLY, *TUNE_ONLY):
         if getattr(args, flag) and flag not in takes:
             takers = ", ".join(f"`{name}`" for name, entry in VERBS.items() if flag in entry[2])
             raise UsageError(f"--{flag} can be used with {takers}, not with `{verb}`")

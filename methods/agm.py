@@ -22,7 +22,6 @@ model/CREMAD_net.py), kkontras/MLB (Bias_Infusion.py) and GeWu-Lab/BalanceBenchm
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
@@ -77,13 +76,18 @@ class AGM(Method):
     """Joint training in which each modality's gradients follow its lead over the others."""
 
     min_modalities = 2
+    needs_linear_fusion = True
     running: Tensor
     steps: Tensor
 
     @dataclass(frozen=True)
     class HParams:
         alpha: float = option(
-            1.0, "modulation strength", low=0, source=f"{CODE}'s default; AV-MNIST 2.5"
+            1.0,
+            "modulation strength",
+            low=0,
+            source=f"{CODE}'s default; AV-MNIST 2.5",
+            search=(0.1, 3.0, "log"),
         )
         cap: float = option(
             10.0, "largest r* - r", above=0, source=f"{CODE}: 10 CREMA-D and AVE, 7 UR-Funny"
@@ -109,7 +113,7 @@ class AGM(Method):
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
-        loss = F.cross_entropy(z, y)
+        loss = self.cross_entropy(z, y)
         s = scores(self.model.split_logits(f), y)
         self.k = factors(s, self.running, hp.alpha, hp.cap)  # read by `after_backward`
         logs = self.train_logs(acc=accuracy(z, y), L_align=loss, score=s, ratio=ratios(s))

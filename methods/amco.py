@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from common.options import UsageError, option
 from methods.base import Batch, Features, Logs, Method, choice, last_epoch, warmup
-from methods.ops import accuracy, unimodal_losses
+from methods.ops import accuracy
 
 CODE = "GeWu-Lab/BalanceBenchmark"
 
@@ -72,6 +72,7 @@ class AMCo(Method):
     """Outside its window of epochs, the method is joint training."""
 
     min_modalities = 2
+    needs_linear_fusion = True
     needs = {"linear_star": ("variant", "logit")}
     dependent: Tensor
 
@@ -81,7 +82,9 @@ class AMCo(Method):
         sigma: float = option(
             0.5, "mass above which a modality is dependent", above=0, high=1, source=CODE
         )
-        epsilon: float = option(0.3, "where the mask ratio's ramp ends", above=0, source=CODE)
+        epsilon: float = option(
+            0.3, "where the mask ratio's ramp ends", above=0, source=CODE, search=(0.01, 0.5, "log")
+        )
         linear_star: bool = option(
             False,
             "extra linear layer on the summed logits (variant logit only)",
@@ -129,13 +132,13 @@ class AMCo(Method):
             masked = mask(self.model.split_logits(f), places, self.dependent)
             total = torch.stack(list(masked.values())).sum(0)
         out = self.output(total)
-        l_align = F.cross_entropy(out, y)
+        l_align = self.cross_entropy(out, y)
         logs = self.train_logs(acc=accuracy(out, y), L_align=l_align)
         if self.linear_star is not None:
             logs["train/acc_sum"] = accuracy(total, y)
         if not self.active:
             return l_align, logs
-        l_uni, masses = unimodal_losses(masked, y), modality_masses(masked)
+        l_uni, masses = self.unimodal_losses(masked, y).sum(), modality_masses(masked)
         ratio, dependent = torch.full((), p, device=out.device), self.dependent.float()
         logs |= self.train_logs(L_uni=l_uni, mask_ratio=ratio, mass=masses, dependent=dependent)
         # In the public code, `feature` keeps a modality masked until the epoch ends. We decide

@@ -27,7 +27,12 @@ from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, Features, Logs, Method, choice, warmup
-from methods.ops import accuracy, scale_encoders_, zero_padded_logits
+from methods.ops import (
+    accuracy,
+    scale_encoders_,
+    unimodal_accuracies,
+    zero_padded_logits,
+)
 
 CODE = "public code"
 
@@ -64,6 +69,7 @@ class ARL(Method):
     """Warm-up on fused plus unimodal losses, then scaled encoder gradients."""
 
     min_modalities = 2
+    needs_linear_fusion = True
 
     @dataclass(frozen=True)
     class HParams:
@@ -72,9 +78,14 @@ class ARL(Method):
             "weight of the unimodal losses after warm-up",
             low=0,
             source="paper, second-hand; public scripts: 4 CREMA-D, 5 AVE, 3 Kinetics-Sounds",
+            search=(0.5, 8.0, "log"),
         )
         temperature: float = option(
-            4.0, "T of the coefficients", low=0, source="paper, second-hand; 8 for CREMA-D"
+            4.0,
+            "T of the coefficients",
+            low=0,
+            source="paper, second-hand; 8 for CREMA-D",
+            search=(1.0, 10.0),
         )
         # The code also waits until its unimodal test accuracies are above 0; we never read the
         # test set.
@@ -92,8 +103,8 @@ class ARL(Method):
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
         s = zero_padded_logits(self.model, f)
-        l_align = F.cross_entropy(z, y)
-        losses = torch.stack([F.cross_entropy(s_m, y) for s_m in s.values()])
+        l_align = self.cross_entropy(z, y)
+        losses = self.unimodal_losses(s, y)
         d_share, h = shares(reliance(s)), entropy(s)
         q = target(h, hp.floor)
         k = coefficients(d_share, q, hp.temperature)
@@ -101,7 +112,7 @@ class ARL(Method):
         self.factors = torch.ones_like(k)
         if self.active and hp.mode != "off":
             self.factors += k if hp.mode == "paper" else 0.5
-        acc_uni = torch.stack([accuracy(s_m, y) for s_m in s.values()])
+        acc_uni = unimodal_accuracies(s, y)
         logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_uni=losses, acc_uni=acc_uni)
         logs |= self.train_logs(reliance=d_share, entropy=h, target=q, k=k)
         logs |= self.train_logs(L_uni=losses.sum(), grad_factor=self.factors)

@@ -20,7 +20,7 @@ model/AudioVideo.py), not the paper's equations. **The added heads of the code n
 its optimizer does not know them; ours do. More in docs/methods.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,15 +34,17 @@ from methods.ops import accuracy, true_probability
 CODE = "public code"
 
 
-def boosting_loss(outputs: list[Tensor], labels: Tensor, lam: float) -> Tensor:
+def boosting_loss(
+    outputs: list[Tensor], labels: Tensor, lam: float, ce: Callable = F.cross_entropy
+) -> Tensor:
     """The loss of one modality with outputs z_k [B, C] of its heads, in the order of addition."""
     if len(outputs) == 1:
-        return F.cross_entropy(outputs[0], labels)
+        return ce(outputs[0], labels)
     old, new = torch.stack(outputs[:-1]).sum(0), outputs[-1]
     # The code's soft label y (1 - lam p) has one non-zero entry: a weight of the sample.
     residual = 1 - lam * true_probability(old.detach(), labels)
-    l_new = (residual * F.cross_entropy(new, labels, reduction="none")).mean()
-    return F.cross_entropy(old + new, labels) + F.cross_entropy(old, labels) + l_new
+    l_new = (residual * ce(new, labels, reduction="none")).mean()
+    return ce(old + new, labels) + ce(old, labels) + l_new
 
 
 def weakest(score: Tensor, margin: float) -> int | None:
@@ -64,7 +66,12 @@ class AUG(Method):
     @dataclass(frozen=True)
     class HParams:
         lam: float = option(
-            0.5, "share of the label that earlier heads explain", low=0, high=1, source=CODE
+            0.5,
+            "share of the label that earlier heads explain",
+            low=0,
+            high=1,
+            source=CODE,
+            search=(0.1, 0.9),
         )
         every: int = option(
             7, "epochs between additions", low=1, per_epochs=True, source=f"{CODE}: a tenth of all"
@@ -120,7 +127,7 @@ class AUG(Method):
         for k, m in enumerate(f):
             outputs = self.outputs({m: f[m]}, self.used[k : k + 1])[m]
             total.append(torch.stack(outputs).sum(0))
-            loss = boosting_loss(outputs, y, self.hparams.lam)
+            loss = boosting_loss(outputs, y, self.hparams.lam, self.cross_entropy)
             self.score[k] += true_probability(total[k].detach(), y).sum()
             logs = {f"train/L_uni/{m}": loss.detach(), f"train/acc_uni/{m}": accuracy(total[k], y)}
             if k == len(f) - 1:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.options import UsageError, format_value, option
@@ -38,6 +39,8 @@ class Facts:
     epochs: int
     train_size: int
     num_classes: int
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None  # [C]
 
 
 @dataclass
@@ -75,6 +78,7 @@ class Method(nn.Module):
     HParams: type = dataclass(frozen=True)(type("HParams", (), {}))
     needs_unimodal_heads = False
     min_modalities = 1
+    needs_linear_fusion = False  # uses the logits of each modality's slice of the fusion layer
     needs: dict[str, tuple[str, Any]] = {}  # option -> (other option, value) it requires
 
     def __init__(self, model: Classifier, hparams: Any, facts: Facts):
@@ -163,6 +167,16 @@ class Method(nn.Module):
     def logits(self, features: Features) -> Tensor:
         """Logits [B, C] for evaluation."""
         return self.model.fuse(features)
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """Cross-entropy of [B, C] logits, with the run's --label_smoothing and --class_weights."""
+        facts = self.facts
+        how: dict[str, Any] = {"reduction": reduction, "label_smoothing": facts.label_smoothing}
+        return F.cross_entropy(logits, labels, facts.class_weights, **how)
+
+    def unimodal_losses(self, logits: Features, labels: Tensor) -> Tensor:
+        """[M]: the cross-entropy of each modality's logits [B, C] (paper Eq. 9: their sum)."""
+        return torch.stack([self.cross_entropy(z, labels) for z in logits.values()])
 
     def begin_epoch(self, epoch: int, train: TrainingSet) -> EpochPlan | None:
         """Called by the training loop: resets the random generator, then calls `start_epoch`."""

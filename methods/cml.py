@@ -65,7 +65,11 @@ class CML(Method):
     @dataclass(frozen=True)
     class HParams:
         lam: float = option(
-            0.1, "weight of the penalty", low=0, source=f"{BENCH}, and an example of the {CODE}"
+            0.1,
+            "weight of the penalty",
+            low=0,
+            source=f"{BENCH}, and an example of the {CODE}",
+            search=(0.01, 1.0, "log"),
         )
         reduce: str = choice(
             "sum mean", "the penalty is summed over the batch, or averaged", f"{CODE}; mean: ours"
@@ -106,7 +110,7 @@ class CML(Method):
         if hp.exempt:
             rise = rise * ~(right[1:] & ~right[:-1])
         l_reg = penalty(rise, hp.hinge) / (len(y) if hp.reduce == "mean" else 1)
-        losses = torch.stack([F.cross_entropy(z_n, y) for z_n in z])
+        losses = torch.stack([self.cross_entropy(z_n, y) for z_n in z])
         l_cls = losses.mean() if hp.ce == "chain" else losses[0]
         logs = self.train_logs(acc=accuracy(z[0], y), L_align=losses[0], L_last=losses[-1])
         logs |= self.train_logs(L_reg=l_reg, conf=conf[0].mean(), conf_last=conf[-1].mean())

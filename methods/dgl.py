@@ -23,12 +23,11 @@ docs/methods.md.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import UsageError, option
 from methods.base import Batch, Logs, Method, choice
-from methods.ops import accuracy, zero_padded_logits
+from methods.ops import accuracy, unimodal_accuracies, zero_padded_logits
 
 CODE = "public code"
 
@@ -37,6 +36,7 @@ class DGL(Method):
     """The joint loss trains the fusion layer, the unimodal losses train the encoders."""
 
     min_modalities = 2
+    needs_linear_fusion = True
     needs = {"uni_to_fusion": ("heads", "shared")}
 
     @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class DGL(Method):
             "weight of the unimodal losses",
             low=0,
             source=f"{CODE}; its scripts: 4 and 5 for CREMA-D, 2 and 3 for Kinetics-Sounds",
+            search=(0.5, 8.0, "log"),
         )
         clip: float = option(40.0, "gradient clipping norm; 0: off", low=0, source=CODE)
         heads: str = choice(
@@ -81,9 +82,9 @@ class DGL(Method):
             s = self.model.unimodal(f)
         else:
             s = zero_padded_logits(self.model, f, frozen=not hp.uni_to_fusion)
-        l_align = F.cross_entropy(z, y)
-        losses = torch.stack([F.cross_entropy(s_m, y) for s_m in s.values()])
-        acc_uni = torch.stack([accuracy(s_m, y) for s_m in s.values()])
+        l_align = self.cross_entropy(z, y)
+        losses = self.unimodal_losses(s, y)
+        acc_uni = unimodal_accuracies(s, y)
         logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_uni=losses, acc_uni=acc_uni)
         # One backward pass of the sum gives the gradients of the code's two passes, which deletes
         # those of the fusion layer between them.

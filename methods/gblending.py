@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
@@ -163,7 +162,7 @@ class GBlending(Method):
     def each(self, features: Features, labels: Tensor) -> Tensor:
         """[K]: the loss of each modality's head, then that of the fused logits."""
         logits = [*self.model.unimodal(features).values(), self.model.fuse(features)]
-        return torch.stack([F.cross_entropy(z, labels) for z in logits])
+        return torch.stack([self.cross_entropy(z, labels) for z in logits])
 
     def named(self, name: str, values: Tensor) -> Logs:
         """Log entries of [K] values by modality, and "fused"."""

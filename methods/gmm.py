@@ -29,7 +29,7 @@ from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, EpochPlan, Logs, Method, Stage, TrainingSet, warmup
-from methods.ops import accuracy, true_probability, unimodal_losses
+from methods.ops import accuracy, true_probability
 
 VARIANCE_FLOOR, WEIGHT_FLOOR = 1e-4, 1e-3
 TAU = 0.5  # fine-tuning keeps samples with at least this probability of being balanced
@@ -103,9 +103,13 @@ class GMM(Method):
     @dataclass(frozen=True)
     class HParams:
         warmup_epochs: int = warmup(10, help="epochs before the adaptive loss")
-        lam_gap: float = option(0.1, "weight of the mean gap (aim a)", low=0)
+        lam_gap: float = option(
+            0.1, "weight of the mean gap (aim a)", low=0, search=(0.01, 1.0, "log")
+        )
         lam_align: float = option(0.5, "weight of the shift to the balanced mean (aim b)", low=0)
-        lam_pen: float = option(0.5, "weight of the gap of imbalanced samples (aim c)", low=0)
+        lam_pen: float = option(
+            0.5, "weight of the gap of imbalanced samples (aim c)", low=0, search=(0.05, 5.0, "log")
+        )
         finetune_epochs: int = option(10, "epochs of fine-tuning; 0: none", low=0, per_epochs=True)
 
     def __init__(self, model, hparams, facts):
@@ -147,7 +151,7 @@ class GMM(Method):
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         z, z_uni = self.model.fuse(f), self.model.unimodal(f)
-        l_align, l_uni = F.cross_entropy(z, y), unimodal_losses(z_uni, y)
+        l_align, l_uni = self.cross_entropy(z, y), self.unimodal_losses(z_uni, y).sum()
         p = torch.stack([true_probability(z_m, y) for z_m in z_uni.values()], dim=1)
         delta = modality_gap(p)
         logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_uni=l_uni)
@@ -156,7 +160,7 @@ class GMM(Method):
             return l_align + l_uni, logs
         r = imbalance(delta, self.mixture)
         w = (2 - r) / (2 - r).mean()
-        l_fusion = (w * F.cross_entropy(z, y, reduction="none")).mean()
+        l_fusion = (w * self.cross_entropy(z, y, reduction="none")).mean()
         mean_gap = (r * delta).sum() / (r.sum() + 1e-8)  # of the imbalanced samples
         l_shift = F.relu(mean_gap - self.mixture[1, 0]).square()
         l_pen = (r * delta).mean()

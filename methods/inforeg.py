@@ -24,12 +24,11 @@ We read the abstract of the paper, a public summary and the authors' code
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet
-from methods.ops import accuracy, compare_modalities, unimodal_losses
+from methods.ops import accuracy, compare_modalities
 
 CODE = "the authors' code"
 
@@ -56,12 +55,17 @@ class InfoReg(Method):
     """Joint and unimodal losses, with a pull on the encoders that are ahead."""
 
     min_modalities = 2
+    needs_linear_fusion = True
     traces: Tensor
 
     @dataclass(frozen=True)
     class HParams:
         beta: float = option(
-            0.95, "weight of the pull", low=0, source=f"{CODE}: audio; for video it has 0.1"
+            0.95,
+            "weight of the pull",
+            low=0,
+            source=f"{CODE}: audio; for video it has 0.1",
+            search=(0.1, 2.0, "log"),
         )
         w_uni: float = option(1.0, "weight of the unimodal losses", low=0, source=CODE)
         window: int = option(
@@ -93,9 +97,9 @@ class InfoReg(Method):
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         z, z_uni = self.model.fuse(f), self.model.split_logits(f)
-        loss = l_align = F.cross_entropy(z, y)
+        loss = l_align = self.cross_entropy(z, y)
         if hp.w_uni:
-            l_uni = unimodal_losses(z_uni, y)
+            l_uni = self.unimodal_losses(z_uni, y).sum()
             loss = loss + hp.w_uni * l_uni
         score, _ = compare_modalities(z_uni, y)
         self.beta = regulation(lead(score), self.open, hp.beta)  # read by `after_backward`

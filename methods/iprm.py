@@ -67,7 +67,9 @@ class IPRM(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        alpha: float = option(0.8, "inertia of lam", low=0, high=1, source=f"{CODE}'s example")
+        alpha: float = option(
+            0.8, "inertia of lam", low=0, high=1, source=f"{CODE}'s example", search=(0.5, 0.95)
+        )
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
@@ -114,8 +116,8 @@ class IPRM(Method):
         z_uni = self.model.unimodal(f)
         kl, w = self.probe(f, z_uni)
         z_mixed = self.fusions(f, w)
-        l_align = torch.stack([F.cross_entropy(z, y) for z in z_mixed]).sum()
-        l_uni = torch.stack([F.cross_entropy(z, y) for z in z_uni.values()])
+        l_align = torch.stack([self.cross_entropy(z, y) for z in z_mixed]).sum()
+        l_uni = self.unimodal_losses(z_uni, y)
         logs = self.train_logs(acc=accuracy(self.combine(z_uni, z_mixed), y), L_align=l_align)
         logs |= self.train_logs(L_uni=l_uni)
         logs |= self.train_logs(KL=self.by_modality(kl[:, 0], kl[:, 1]))

@@ -12,12 +12,11 @@ Unimodal: Joint on a single modality, with the same encoder and recipe.
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import UsageError, option, unknown
 from methods.base import Batch, Logs, Method
-from methods.ops import accuracy, unimodal_losses
+from methods.ops import accuracy
 
 
 class Joint(Method):
@@ -26,7 +25,7 @@ class Joint(Method):
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         y = batch["label"]
         z = self.model.fuse(self.model.encode(batch["inputs"]))
-        loss = F.cross_entropy(z, y)
+        loss = self.cross_entropy(z, y)
         return loss, self.train_logs(acc=accuracy(z, y), L_align=loss)
 
 
@@ -39,12 +38,17 @@ class JointUni(Method):
         y = batch["label"]
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
-        l_align, l_uni = F.cross_entropy(z, y), unimodal_losses(self.model.unimodal(f), y)
+        l_align, l_uni = (
+            self.cross_entropy(z, y),
+            self.unimodal_losses(self.model.unimodal(f), y).sum(),
+        )
         return l_align + l_uni, self.train_logs(acc=accuracy(z, y), L_align=l_align, L_uni=l_uni)
 
 
 class Unimodal(Joint):
     """CE(Linear(f^m), y) for one modality m."""
+
+    needs_linear_fusion = True
 
     @dataclass(frozen=True)
     class HParams:

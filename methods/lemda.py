@@ -151,8 +151,12 @@ class LeMDA(Method):
         )
         latent: int = option(8, "width of the latent", low=1, source=CODE)
         n_layer: int = option(4, "layers of G's encoder", low=1, source=CODE)
-        adv: float = option(1e-4, "weight of maximising CE(z_aug)", low=0, source=CODE)
-        w_consist: float = option(0.01, "weight of the consistency loss", low=0, source=CODE)
+        adv: float = option(
+            1e-4, "weight of maximising CE(z_aug)", low=0, source=CODE, search=(0.0001, 0.1, "log")
+        )
+        w_consist: float = option(
+            0.01, "weight of the consistency loss", low=0, source=CODE, search=(0.01, 1.0, "log")
+        )
         w_reg: float = option(0.1, "weight of (G(x) - x)^2", low=0, source=CODE)
         w_kld: float = option(0.1, "weight of the latent's KL", low=0, source=CODE)
         threshold: float = option(0.5, "confidence for consistency", low=0, high=1, source=CODE)
@@ -190,10 +194,10 @@ class LeMDA(Method):
         # [B, d]. Detached, as in the code; in the paper, CE(z_aug) trains the encoders too.
         x = torch.cat(list(f.values()), dim=1).detach()
         x_aug, mu, logvar = self.augmenter(x, self.generator)
-        l_align = F.cross_entropy(z, y)
+        l_align = self.cross_entropy(z, y)
         # The fusion layer minimises this loss; G maximises it, with weight `adv`.
         flipped = x_aug.detach() - hp.adv * (x_aug - x_aug.detach())
-        l_aug = F.cross_entropy(fuse(flipped), y)
+        l_aug = self.cross_entropy(fuse(flipped), y)
         l_task = l_align + l_aug if hp.task_sum else (l_align + l_aug) / 2
         # z is the target: the fusion layer has no dropout, so a second pass would be the same.
         if hp.consist_train_head:

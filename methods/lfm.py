@@ -98,6 +98,7 @@ class LFM(Method):
     """L_cls and L_match, with weights that change from epoch to epoch."""
 
     min_modalities = 2
+    needs_linear_fusion = True
     alpha_match: Tensor
     alpha_lr: Tensor
     held_out: Tensor
@@ -111,7 +112,12 @@ class LFM(Method):
             "public codes; heuristic: the paper, second-hand; fixed: our choice",
         )
         alpha_match: float = option(
-            -1.0, "initial weight of L_match (-1: the variant's)", low=-1, high=1, source=CODE
+            -1.0,
+            "initial weight of L_match (-1: the variant's)",
+            low=-1,
+            high=1,
+            source=CODE,
+            search=(0.05, 0.95),
         )
         lr_alpha: float = option(1e-4, "step size of alpha (hvp)", above=0, source=CODE)
         match: str = choice("kl_code js", "L_match", f"{CODE}; js: what it names")
@@ -190,7 +196,7 @@ class LFM(Method):
         official = self.hparams.variant == "official"
         z = self.model.unimodal(f) if official else self.model.split_logits(f)
         o = self.logits(f)
-        return o, F.cross_entropy(o, batch["label"]), matching_loss(z, self.hparams.match)
+        return o, self.cross_entropy(o, batch["label"]), matching_loss(z, self.hparams.match)
 
     def logits(self, features: Features) -> Tensor:
         """[B, C] from the fusion layer, or in the official variant the mean over the heads."""

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, Logs, Method, choice
-from methods.ops import accuracy, true_probability, unimodal_losses
+from methods.ops import accuracy, true_probability
 
 PORT = "BalanceBenchmark"
 
@@ -64,12 +64,13 @@ class MBSD(Method):
     """Joint and unimodal losses, and distillation between the modalities."""
 
     min_modalities = 2
+    needs_linear_fusion = True
 
     @dataclass(frozen=True)
     class HParams:
         w_uni: float = option(1.0, "weight of the unimodal losses", low=0, source=PORT)
-        w_rs: float = option(1.0, "weight of L_RS", low=0, source=PORT)
-        w_kl: float = option(1.0, "weight of L_KL", low=0, source=PORT)
+        w_rs: float = option(1.0, "weight of L_RS", low=0, source=PORT, search=(0.1, 3.0, "log"))
+        w_kl: float = option(1.0, "weight of L_KL", low=0, source=PORT, search=(0.1, 3.0, "log"))
         learner: str = choice(
             "weaker both",
             "who learns from L_RS and L_KL: the weaker modality, or both, also through the weight",
@@ -85,7 +86,7 @@ class MBSD(Method):
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         z, split = self.model.fuse(f), self.model.split_logits(f)
-        l_align, l_uni = F.cross_entropy(z, y), unimodal_losses(split, y)
+        l_align, l_uni = self.cross_entropy(z, y), self.unimodal_losses(split, y).sum()
         pairs = itertools.combinations(split.values(), 2)
         terms = [torch.stack(distillation(*pair, y, hp.learner, hp.space)) for pair in pairs]
         l_rs, l_kl, weight = torch.stack(terms).mean(0)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from common.options import option
 from methods.base import Batch, Features, Logs, Method, Stage, choice
-from methods.ops import CommonWidth, accuracy, jensen_shannon, unimodal_losses
+from methods.ops import CommonWidth, accuracy, jensen_shannon
 
 SCRIPT, CODE = "kkontras/MCR: run.sh, CREMA-D", "kkontras/MCR"
 
@@ -103,11 +103,16 @@ class MCR(Method):
 
     needs_unimodal_heads = True
     min_modalities = 2
+    needs_linear_fusion = True
 
     @dataclass(frozen=True)
     class HParams:
-        lam: float = option(0.1, "weight lambda of the game", low=0, source=SCRIPT)
-        w_uni: float = option(0.01, "weight of the unimodal losses", low=0, source=SCRIPT)
+        lam: float = option(
+            0.1, "weight lambda of the game", low=0, source=SCRIPT, search=(0.001, 1.0, "log")
+        )
+        w_uni: float = option(
+            0.01, "weight of the unimodal losses", low=0, source=SCRIPT, search=(0.0, 1.0)
+        )
         contr: float = option(1.0, "weight of L_Con", low=0, source=SCRIPT)
         lib: float = option(0.0, "weight of L_CEB; 0: no h", low=0, source=SCRIPT)
         strategy: str = choice(
@@ -151,10 +156,10 @@ class MCR(Method):
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         if 1 <= self.epoch <= hp.pretrain_epochs:
-            l_uni = unimodal_losses(self.model.unimodal(f), y)
+            l_uni = self.unimodal_losses(self.model.unimodal(f), y).sum()
             return l_uni, self.train_logs(L_uni=l_uni)
         z = self.model.fuse(f)
-        loss = l_align = F.cross_entropy(z, y)
+        loss = l_align = self.cross_entropy(z, y)
         with torch.set_grad_enabled(torch.is_grad_enabled() and hp.lam > 0):
             r, importance = self.play(batch, f, z)
         terms = {"L_align": l_align, "R": hp.lam * r}
@@ -162,7 +167,7 @@ class MCR(Method):
             loss = loss + terms["R"]
         if hp.w_uni:
             read = {m: x.detach() for m, x in f.items()} if hp.detach_uni else f
-            terms["L_uni"] = unimodal_losses(self.model.unimodal(read), y)
+            terms["L_uni"] = self.unimodal_losses(self.model.unimodal(read), y).sum()
             loss = loss + hp.w_uni * terms["L_uni"]
         if hp.contr:
             of = y if hp.contr_type == "label" else torch.arange(len(y), device=y.device)

@@ -28,7 +28,7 @@ from torch import Tensor
 from common.options import UsageError, option
 from methods.base import Batch, Features, Logs, Method, TrainingSet, choice, warmup
 from methods.midas_release import carry_alpha, ratio, update_alpha_by_ratio
-from methods.ops import accuracy, label_shares, true_probability, unimodal_losses
+from methods.ops import accuracy, label_shares, true_probability
 
 RELEASE = "official release"
 
@@ -182,8 +182,16 @@ class Midas(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        lam: float = option(1.0, "weight lambda of L_mis", low=0, source="Sec. A.3; 5 for kinetics")
-        eta: float = option(0.05, "step size of alpha", above=0, source="Sec. A.3")
+        lam: float = option(
+            1.0,
+            "weight lambda of L_mis",
+            low=0,
+            source="Sec. A.3; 5 for kinetics",
+            search=(0.3, 10.0, "log"),
+        )
+        eta: float = option(
+            0.05, "step size of alpha", above=0, source="Sec. A.3", search=(0.01, 0.3, "log")
+        )
         warmup_epochs: int = warmup(
             10,
             help="epochs on L_uni alone",
@@ -250,14 +258,14 @@ class Midas(Method):
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         z_uni = self.model.unimodal(f)
-        l_uni = unimodal_losses(z_uni, y)
+        l_uni = self.unimodal_losses(z_uni, y).sum()
         if hp.uni_reduce == "mean":  # release, 115-117: half the sum of two
             l_uni = l_uni / len(f)
         logs = self.train_logs(L_uni=l_uni)
         if not self.active:
             return l_uni, logs
         z = self.model.fuse(f)
-        l_align = F.cross_entropy(z, y)
+        l_align = self.cross_entropy(z, y)
         logs |= self.train_logs(acc=accuracy(z, y), L_align=l_align)
         if len(y) < len(f):  # fewer samples than modalities: no M distinct sources
             return l_align + l_uni, logs

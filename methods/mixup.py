@@ -13,6 +13,7 @@ The paper states neither a nor whether lam is shared, and its code has no Mixup.
 the partner, so that the label's weight is lam, as in mixup. More in docs/methods.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,9 +31,11 @@ def mix_features(features: Features, j: Tensor, lam: Tensor) -> Features:
     return {m: w * f + (1 - w) * f[j] for (m, f), w in zip(features.items(), weights)}
 
 
-def pair_loss(z: Tensor, y: Tensor, y_partner: Tensor, weight: Tensor) -> Tensor:
+def pair_loss(
+    z: Tensor, y: Tensor, y_partner: Tensor, weight: Tensor, ce: Callable = F.cross_entropy
+) -> Tensor:
     """mean_i [ w CE(z_i, y_i) + (1 - w) CE(z_i, y_partner_i) ] of logits z [B, C], weight w []."""
-    return weight * F.cross_entropy(z, y) + (1 - weight) * F.cross_entropy(z, y_partner)
+    return weight * ce(z, y) + (1 - weight) * ce(z, y_partner)
 
 
 class Mixup(Method):
@@ -47,6 +50,7 @@ class Mixup(Method):
             "a of lam ~ Beta(a, a); 0.4 and 1.0 are other usual values",
             above=0,
             source="DomainBed; the paper gives no value",
+            search=(0.1, 2.0, "log"),
         )
         lam_mode: str = choice(
             "shared per_modality",
@@ -61,9 +65,9 @@ class Mixup(Method):
         lam = dirichlet(hp.concentration, (columns, 2), self.generator)[:, 0]
         j = torch.randperm(len(y), generator=self.generator, device=y.device)
         z_mix = self.model.fuse(mix_features(f, j, lam))
-        l_mix = pair_loss(z_mix, y, y[j], lam.mean())
+        l_mix = pair_loss(z_mix, y, y[j], lam.mean(), self.cross_entropy)
         with torch.no_grad():  # the clean batch is only for the log
             z = self.model.fuse(f)
-            l_align = F.cross_entropy(z, y)
+            l_align = self.cross_entropy(z, y)
         logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_mix=l_mix, lam=lam.mean())
         return l_mix, logs

@@ -107,7 +107,7 @@ class MLA(Method):
         for m, h in features.items():
             self.now, self.r = m, h.detach().mean(0)  # read by `after_backward`
             z.append(self.head(h))
-            loss = F.cross_entropy(z[-1], y)
+            loss = self.cross_entropy(z[-1], y)
             logs = {f"train/L_uni/{m}": loss.detach(), f"train/acc_uni/{m}": accuracy(z[-1], y)}
             if len(z) == len(features):
                 # Of logits from before each modality's step, as the losses are.

@@ -20,12 +20,16 @@ docs/methods.md.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, Logs, Method
-from methods.ops import accuracy, scale_encoders_, true_probability
+from methods.ops import (
+    accuracy,
+    scale_encoders_,
+    true_probability,
+    unimodal_accuracies,
+)
 
 CODE = "official code"
 
@@ -47,10 +51,17 @@ class MLB(Method):
 
     needs_unimodal_heads = True
     min_modalities = 2
+    needs_linear_fusion = True
 
     @dataclass(frozen=True)
     class HParams:
-        alpha: float = option(0.8, "modulation strength", low=0, source=f"{CODE}; UCF-101: 1")
+        alpha: float = option(
+            0.8,
+            "modulation strength",
+            low=0,
+            source=f"{CODE}; UCF-101: 1",
+            search=(0.2, 2.0, "log"),
+        )
         beta: float = option(
             2.0, "upper bound of a factor; 1: only slow down", low=1, source=f"{CODE}'s configs"
         )
@@ -59,13 +70,13 @@ class MLB(Method):
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
-        z, z_uni = self.model.fuse(f), list(self.model.unimodal(f).values())
-        l_align = F.cross_entropy(z, y)
-        l_uni = torch.stack([F.cross_entropy(z_m, y) for z_m in z_uni])
-        score = torch.stack([true_probability(z_m.detach(), y).mean() for z_m in z_uni])
+        z, z_uni = self.model.fuse(f), self.model.unimodal(f)
+        l_align = self.cross_entropy(z, y)
+        l_uni = self.unimodal_losses(z_uni, y)
+        score = torch.stack([true_probability(z_m.detach(), y).mean() for z_m in z_uni.values()])
         ratio = others_ratio(score)
         self.k = balancing_factor(ratio, hp.alpha, hp.beta)  # read by `after_backward`
-        acc_uni = torch.stack([accuracy(z_m, y) for z_m in z_uni])
+        acc_uni = unimodal_accuracies(z_uni, y)
         logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_uni=l_uni, acc_uni=acc_uni)
         logs |= self.train_logs(score=score, ratio=ratio, k=self.k)
         return l_align + hp.w_uni * l_uni.sum(), logs | self.train_logs(L_uni=l_uni.sum())

@@ -19,12 +19,11 @@ in docs/methods.md.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, Features, Logs, Method
-from methods.ops import accuracy
+from methods.ops import accuracy, unimodal_accuracies
 
 SMALLEST = 1e-12  # norms up to this count as zero; the code divides by at least this
 
@@ -48,6 +47,7 @@ class MMCosine(Method):
     """Joint training with the sum of the modalities' cosines as logits."""
 
     min_modalities = 2
+    needs_linear_fusion = True
 
     @dataclass(frozen=True)
     class HParams:
@@ -56,6 +56,7 @@ class MMCosine(Method):
             "s, the factor of the cosines",
             above=0,
             source="public code and its CREMA-D command, and MLB; BalanceBenchmark: 15",
+            search=(3.0, 30.0, "log"),
         )
 
     def cosines(self, features: Features) -> Features:
@@ -74,8 +75,8 @@ class MMCosine(Method):
         y = batch["label"]
         cos = self.cosines(self.model.encode(batch["inputs"]))
         z = self.fused(cos)
-        loss = F.cross_entropy(z, y)
+        loss = self.cross_entropy(z, y)
         own = torch.stack([c.gather(1, y[:, None]).mean() for c in cos.values()])
-        acc_uni = torch.stack([accuracy(c, y) for c in cos.values()])
+        acc_uni = unimodal_accuracies(cos, y)
         logs = self.train_logs(acc=accuracy(z, y), L_align=loss, cos_true=own, acc_uni=acc_uni)
         return loss, logs

@@ -23,12 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, EpochPlan, Logs, Method, TrainingSet, choice
-from methods.ops import accuracy
+from methods.ops import accuracy, unimodal_accuracies
 
 CODE = "the authors' code"
 
@@ -70,7 +69,9 @@ class MMPareto(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        gamma: float = option(1.5, "factor on encoder gradients", above=0, source=CODE)
+        gamma: float = option(
+            1.5, "factor on encoder gradients", above=0, source=CODE, search=(1.0, 2.0)
+        )
         length: str = choice(
             "tensor encoder",
             "compare lengths for each weight tensor, or over an encoder",
@@ -87,8 +88,8 @@ class MMPareto(Method):
         with torch.compiler.set_stance("force_eager"):
             f = self.model.encode(batch["inputs"])
         z, z_uni = self.model.fuse(f), self.model.unimodal(f)
-        l_align = F.cross_entropy(z, y)
-        l_uni = torch.stack([F.cross_entropy(z_m, y) for z_m in z_uni.values()])
+        l_align = self.cross_entropy(z, y)
+        l_uni = self.unimodal_losses(z_uni, y)
         self.trained = {
             m: [p for p in self.model.encoder_parameters(m) if p.requires_grad] for m in modalities
         }
@@ -98,7 +99,7 @@ class MMPareto(Method):
             l_uni.sum(), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         self.uni = dict(zip(parameters, found, strict=True))  # read by `after_backward`
-        acc_uni = torch.stack([accuracy(z_m, y) for z_m in z_uni.values()])
+        acc_uni = unimodal_accuracies(z_uni, y)
         logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_uni=l_uni, acc_uni=acc_uni)
         return l_align + l_uni.sum(), logs
 

@@ -62,7 +62,9 @@ class MNL(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        lam: float = option(0.7, "weight of the guidance", low=0, source=CODE)
+        lam: float = option(
+            0.7, "weight of the guidance", low=0, source=CODE, search=(0.1, 3.0, "log")
+        )
         warmup_epochs: int = warmup(
             10, help="epochs without guidance", source=f"a warm-up: {PAPER}; 10: ours; 0: {CODE}"
         )
@@ -92,8 +94,8 @@ class MNL(Method):
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         y, hp = batch["label"], self.hparams
         z, o = self.outputs(self.model.encode(batch["inputs"]))
-        l_align = F.cross_entropy(o, y)
-        losses = torch.stack([F.cross_entropy(z_m, y) for z_m in z])
+        l_align = self.cross_entropy(o, y)
+        losses = torch.stack([self.cross_entropy(z_m, y) for z_m in z])
         acc_uni = torch.stack([accuracy(z_m, y) for z_m in z])
         logs = self.train_logs(acc=accuracy(o, y), L_align=l_align, L_uni=losses, acc_uni=acc_uni)
         logs |= self.train_logs(L_uni=losses.sum())
@@ -102,7 +104,7 @@ class MNL(Method):
         d, guided = guidance(z, y, rival(o, y))
         taught = hp.lam * negative(z, y, d)
         if hp.positive:
-            taught = taught + torch.stack([F.cross_entropy(m, y, reduction="none") for m in z])
+            taught = taught + torch.stack([self.cross_entropy(m, y, reduction="none") for m in z])
         classes = self.model.num_classes if hp.reduce == "mean" else 1
         l_mnl = (guided * taught).sum(0).mean() / classes
         logs |= self.train_logs(L_mnl=l_mnl, guided=guided.float().mean(1))

@@ -16,7 +16,6 @@ GeWu-Lab/BalanceBenchmark (balancemm/trainer/OGM_trainer.py). More in docs/metho
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
@@ -30,10 +29,11 @@ class OGM(Method):
     """Joint training in which the leading modality's encoder learns more slowly."""
 
     min_modalities = 2
+    needs_linear_fusion = True
 
     @dataclass(frozen=True)
     class HParams:
-        alpha: float = option(0.3, "modulation strength", low=0, source=BENCH)
+        alpha: float = option(0.3, "modulation strength", low=0, source=BENCH, search=(0.05, 1.0))
         noise: bool = option(True, "Gaussian noise (GE)", source="official code's default")
         warmup_epochs: int = warmup(10, source=BENCH)
         end_epoch: int = last_epoch(source=f"{BENCH}: 80")
@@ -42,7 +42,7 @@ class OGM(Method):
         y = batch["label"]
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
-        loss = F.cross_entropy(z, y)
+        loss = self.cross_entropy(z, y)
         score, ratio = compare_modalities(self.model.split_logits(f), y)
         self.k = gradient_factor(ratio, self.hparams.alpha)  # read by `after_backward`
         logs = self.train_logs(acc=accuracy(z, y), L_align=loss, score=score / len(y), ratio=ratio)

@@ -22,7 +22,6 @@ GeWu-Lab/BML_TPAMI2024 (code/main.py, code/models/Classifier.py), GeWu-Lab/Balan
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
@@ -68,12 +67,17 @@ class OPM(Method):
     """Joint training with randomly dropped features of the leading modality."""
 
     min_modalities = 2
+    needs_linear_fusion = True
     needs = {"alpha": ("ogm", True), "noise": ("ogm", True)}
 
     @dataclass(frozen=True)
     class HParams:
-        q_base: float = option(0.5, "drop rate just above ratio 1", low=0, high=1, source=SCRIPT)
-        lam: float = option(0.5, "lambda: growth of the drop rate", low=0, source=SCRIPT)
+        q_base: float = option(
+            0.5, "drop rate just above ratio 1", low=0, high=1, source=SCRIPT, search=(0.2, 0.8)
+        )
+        lam: float = option(
+            0.5, "lambda: growth of the drop rate", low=0, source=SCRIPT, search=(0.1, 1.0)
+        )
         p_exe: float = option(0.7, "share of modulated batches", low=0, high=1, source=SCRIPT)
         warmup_epochs: int = warmup(6, source=CODE)
         end_epoch: int = last_epoch(source=CODE)
@@ -101,7 +105,7 @@ class OPM(Method):
                 self.k = gradient_factor(ratio, hp.alpha)  # read by `after_backward`
                 logs |= self.train_logs(k=self.k)
         z = self.model.fuse(f)
-        loss = F.cross_entropy(z, y)
+        loss = self.cross_entropy(z, y)
         return loss, logs | self.train_logs(acc=accuracy(z, y), L_align=loss)
 
     def after_backward(self) -> None:

@@ -14,9 +14,9 @@ from models.classifier import Classifier, Features
 Value = TypeVar("Value", float, Tensor)
 
 
-def unimodal_losses(logits: Features, labels: Tensor) -> Tensor:
-    """Sum over modalities of the mean cross-entropy of [B, C] logits (paper Eq. 9, second half)."""
-    return torch.stack([F.cross_entropy(z, labels) for z in logits.values()]).sum()
+def unimodal_accuracies(logits: Features, labels: Tensor) -> Tensor:
+    """[M]: `accuracy` of each modality's logits [B, C]."""
+    return torch.stack([accuracy(z, labels) for z in logits.values()])
 
 
 def zero_padded_logits(model: Classifier, features: Features, frozen: bool = False) -> Features:

@@ -63,6 +63,7 @@ class PMR(Method):
             "weight of the prototype loss",
             low=0,
             source=f"{CODE}; its scripts mostly 2, BalanceBenchmark 0.6",
+            search=(0.2, 3.0, "log"),
         )
         coefficient: str = choice(
             "step clip",
@@ -128,7 +129,7 @@ class PMR(Method):
         y, hp = batch["label"], self.hparams
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f)
-        l_align = F.cross_entropy(z, y)
+        l_align = self.cross_entropy(z, y)
         logs = self.train_logs(acc=accuracy(z, y), L_align=l_align)
         if not self.active:
             return l_align, logs
@@ -136,7 +137,7 @@ class PMR(Method):
         s = {m: similarity(f[m], self.prototypes[:, columns]) for m, columns in slices.items()}
         score, ratio = compare_modalities(s, y)
         slow = lag(ratio, hp.coefficient)
-        l_proto = torch.stack([F.cross_entropy(s_m, y) for s_m in s.values()])
+        l_proto = self.unimodal_losses(s, y)
         loss = l_align + hp.alpha * (slow * l_proto).sum()
         logs |= self.train_logs(L_proto=l_proto, score=score / len(y), ratio=ratio, slow=slow)
         if hp.entropy and self.epoch <= hp.entropy_epochs:

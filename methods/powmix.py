@@ -83,9 +83,11 @@ class PowMix(Method):
             above=0,
             source="named in PowMix's abstract, form inferred",
         )
-        concentration: float = option(1.0, "a of Dirichlet(a, ..., a); small: sparse", above=0)
+        concentration: float = option(
+            1.0, "a of Dirichlet(a, ..., a); small: sparse", above=0, search=(0.1, 2.0, "log")
+        )
         p_mix: float = option(0.5, "probability that a modality is mixed", low=0.01, high=1)
-        w: float = option(1.0, "weight of the mixed term", low=0)
+        w: float = option(1.0, "weight of the mixed term", low=0, search=(0.1, 2.0, "log"))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         """L_align + w L_mix; the factors and targets carry no gradient."""
@@ -106,7 +108,7 @@ class PowMix(Method):
         targets = stacked.mean(0) @ onehot(y, self.model.num_classes)
         # A second call of g_f: a single call for all rows would change the last bits of z.
         z_mix = self.model.fuse({m: gammas[m] @ f[m] for m in f})
-        l_align, l_mix = F.cross_entropy(z, y), F.cross_entropy(z_mix, targets)
+        l_align, l_mix = self.cross_entropy(z, y), self.cross_entropy(z_mix, targets)
         entropy = torch.special.entr(targets).sum(1).mean()
         logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_mix=l_mix)
         logs |= self.train_logs(target_entropy=entropy, mixed=mixed.float().mean(0))

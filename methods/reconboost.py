@@ -28,7 +28,7 @@ from torch import Tensor
 
 from common.options import UsageError, option
 from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet, choice
-from methods.ops import accuracy
+from methods.ops import accuracy, unimodal_accuracies
 
 CODE = "public code"
 
@@ -68,7 +68,11 @@ class ReconBoost(Method):
     @dataclass(frozen=True)
     class HParams:
         w_label: float = option(
-            5.0, "weight of the label", above=0, source="official script; 4 for AVE, ModelNet40"
+            5.0,
+            "weight of the label",
+            above=0,
+            source="official script; 4 for AVE, ModelNet40",
+            search=(2.0, 8.0),
         )
         w_rest: float = option(
             1.0, "weight of what the other modalities predict", low=0, source="official scripts"
@@ -123,8 +127,8 @@ class ReconBoost(Method):
         y, hp = batch["label"], self.hparams
         phi = self.model.unimodal(self.model.encode(batch["inputs"]))
         joint = torch.stack(list(phi.values())).sum(0)
-        l_align = F.cross_entropy(joint, y)
-        acc_uni = torch.stack([accuracy(z, y) for z in phi.values()])
+        l_align = self.cross_entropy(joint, y)
+        acc_uni = unimodal_accuracies(phi, y)
         logs = self.train_logs(acc=accuracy(joint, y), L_align=l_align, acc_uni=acc_uni)
         if self.learner is None:
             return l_align, logs

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.preprocessing import minmax_scale
@@ -68,7 +67,9 @@ class ReLearning(Method):
 
     @dataclass(frozen=True)
     class HParams:
-        lam: float = option(3.0, "lambda of the strength; 0: Joint", low=0, source=CODE)
+        lam: float = option(
+            3.0, "lambda of the strength; 0: Joint", low=0, source=CODE, search=(1.0, 6.0)
+        )
         every: int = option(
             16, "epochs between diagnoses", low=1, per_epochs=True, source=f"{CODE}: 20 of 90"
         )
@@ -139,7 +140,7 @@ class ReLearning(Method):
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         y = batch["label"]
         z = self.model.fuse(self.model.encode(batch["inputs"]))
-        loss = F.cross_entropy(z, y)
+        loss = self.cross_entropy(z, y)
         return loss, self.train_logs(acc=accuracy(z, y), L_align=loss)
 
     def end_epoch(self) -> Logs:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, EpochPlan, Features, Logs, Method, TrainingSet, warmup
-from methods.ops import accuracy, keep_only, unimodal_losses
+from methods.ops import accuracy, keep_only
 
 CODE = "public code"
 
@@ -56,7 +56,13 @@ class Remix(Method):
             12, help="initial epochs on whole samples", source=f"{CODE}: 10 of 60"
         )
         w_warm: float = option(0.5, "weight of the unimodal losses in warm-up", low=0, source=CODE)
-        gamma: float = option(1.0, "weight of the unimodal loss after warm-up", low=0, source=CODE)
+        gamma: float = option(
+            1.0,
+            "weight of the unimodal loss after warm-up",
+            low=0,
+            source=CODE,
+            search=(0.3, 3.0, "log"),
+        )
         reassemble: bool = option(
             True, "batches of one modality; off: decoupled samples in any batch", source=CODE
         )
@@ -98,15 +104,18 @@ class Remix(Method):
         # As in the code, hidden modalities are encoded and count in the batch statistics.
         z = self.model.fuse(keep_only(f, modality + 1))
         heads = self.model.unimodal(f).values()
-        each = torch.stack([F.cross_entropy(z_m, y, reduction="none") for z_m in heads], dim=1)
-        l_align, l_uni = F.cross_entropy(z, y), each.gather(1, modality[:, None]).mean()
+        each = torch.stack([self.cross_entropy(z_m, y, reduction="none") for z_m in heads], dim=1)
+        l_align, l_uni = self.cross_entropy(z, y), each.gather(1, modality[:, None]).mean()
         logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_uni=l_uni)
         return l_align + self.hparams.gamma * l_uni, logs
 
     def warm_up(self, f: Features, y: Tensor) -> tuple[Tensor, Logs]:
         """Loss and logs of whole samples: features {m: [B, D_m]}, labels [B]."""
         z = self.model.fuse(f)
-        l_align, l_uni = F.cross_entropy(z, y), unimodal_losses(self.model.unimodal(f), y)
+        l_align, l_uni = (
+            self.cross_entropy(z, y),
+            self.unimodal_losses(self.model.unimodal(f), y).sum(),
+        )
         logs = self.train_logs(acc=accuracy(z, y), L_align=l_align, L_uni=l_uni)
         return l_align + self.hparams.w_warm * l_uni, logs
 

@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.options import option
@@ -178,7 +177,7 @@ class SMV(Method):
         # As in the authors' code, hidden modalities are encoded and count in the batch statistics.
         f = self.model.encode(batch["inputs"])
         z = self.model.fuse(f if keep is None else keep_only(f, keep))
-        loss = F.cross_entropy(z, y)
+        loss = self.cross_entropy(z, y)
         if keep is None:
             return loss, self.train_logs(acc=accuracy(z, y), L_align=loss)
         whole = keep == 0

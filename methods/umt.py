@@ -27,7 +27,7 @@ from torch import Tensor
 
 from common.options import option
 from methods.base import Batch, EpochPlan, Features, Logs, Method, Stage, TrainingSet
-from methods.ops import accuracy
+from methods.ops import accuracy, unimodal_accuracies
 
 BENCH = "BalanceBenchmark"
 
@@ -46,7 +46,11 @@ class UMT(Method):
     @dataclass(frozen=True)
     class HParams:
         lam: float = option(
-            10.0, "weight lambda of the distillation; 0: no teachers, Joint", low=0, source=BENCH
+            10.0,
+            "weight lambda of the distillation; 0: no teachers, Joint",
+            low=0,
+            source=BENCH,
+            search=(1.0, 100.0, "log"),
         )
         teacher_epochs: int = option(
             70,
@@ -88,13 +92,13 @@ class UMT(Method):
         y = batch["label"]
         f = self.model.encode(batch["inputs"])
         z_uni = self.model.unimodal(f)
-        acc_uni = torch.stack([accuracy(z, y) for z in z_uni.values()])
+        acc_uni = unimodal_accuracies(z_uni, y)
         logs = self.train_logs(acc_uni=acc_uni)
         if self.teacher is not None and not self.distils:
-            losses = torch.stack([F.cross_entropy(z, y) for z in z_uni.values()])
+            losses = self.unimodal_losses(z_uni, y)
             return losses.sum(), logs | self.train_logs(L_uni=losses)
         z = self.model.fuse(f)
-        loss = l_align = F.cross_entropy(z, y)
+        loss = l_align = self.cross_entropy(z, y)
         logs |= self.train_logs(acc=accuracy(z, y), L_align=l_align)
         if self.teacher is None:
             return loss, logs

@@ -1,16 +1,18 @@
 """Builds the classifier of a run from plain values."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from common.options import UsageError
+from common.options import UsageError, unknown
 from models import encoders
 from models.classifier import ON_CPU, Classifier, Execution, seeded
 from models.sequences import SequenceEncoder, TextEncoder
-from models.weights import resnet18_state, text_body
+from models.weights import RESNETS, resnet_state, text_body
+from models.zoo import HubTrunk, TimmTrunk
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,50 @@ class Choice:
     audio_norm: str = "dataset"
     weights: str = "none"  # "none", "pretrained" (from the usual caches), or a folder
     text_model: str = "tiny"
+    fusion: str = "concat"
     image_width: int = 0  # output width of a linear layer on image features; 0: none
+
+
+def encoders_of(text: str, modalities: Iterable[str]) -> dict[str, str]:
+    """The name of each modality's encoder, from --encoder.
+
+    "resnet18" is for all, "small,video=timm:convnext_tiny" has another one for the video. Raises
+    `UsageError` if a name is unknown.
+    """
+    known = ("small", *RESNETS)
+    named: dict[str, str] = {}
+    for item in text.split(","):
+        m, _, name = item.rpartition("=")
+        if not name.startswith(("timm:", "hf:")) and name not in known:
+            raise unknown("encoder", name, (*known, "timm:<name>", "hf:<name>"))
+        named[m] = name
+    missing = named.keys() - {"", *modalities}
+    if missing:
+        raise unknown("modality", sorted(missing)[0], modalities)
+    return {m: named.get(m, named.get("", "")) for m in modalities}
+
+
+def build_trunk(stream: Stream, choice: Choice) -> Any:
+    """The trunk of a convolutional encoder; frames and pictures get pretrained weights if wanted.
+
+    Models of transformers get them for spectrograms, too.
+    """
+    name, pictures = choice.encoder, stream.kind in ("image", "video")
+    pretrained = choice.weights != "none"
+    folder = None if choice.weights in ("none", "pretrained") else Path(choice.weights)
+    if name.startswith("timm:"):
+        wanted = pretrained and pictures
+        return TimmTrunk(name.removeprefix("timm:"), stream.channels, wanted, folder)
+    if name.startswith("hf:"):
+        return HubTrunk(name.removeprefix("hf:"), stream.channels, pretrained)
+    if not name:
+        raise UsageError(f"--encoder names none for {stream.kind}: add one without a modality")
+    trunk = encoders.ResNet(stream.channels, name) if name in RESNETS else None
+    if pretrained and pictures:
+        if trunk is None:
+            raise UsageError(f"--weights {choice.weights} does not work with --encoder {name}")
+        trunk.load_imagenet(resnet_state(name, folder))
+    return trunk or encoders.SmallCNN(stream.channels)
 
 
 def build_encoder(stream: Stream, choice: Choice) -> nn.Module:
@@ -52,12 +97,7 @@ def build_encoder(stream: Stream, choice: Choice) -> nn.Module:
         inputs = encoders.SpectrogramInput(mean, std, choice.spec_pool, zscore)
     else:
         inputs = encoders.FramesInput(mean, std)
-    trunk = encoders.TRUNKS[choice.encoder](stream.channels)
-    if pretrained and stream.kind in ("image", "video"):
-        if not isinstance(trunk, encoders.ResNet18):
-            raise UsageError(f"--weights {choice.weights} works only with --encoder resnet18")
-        folder = None if choice.weights == "pretrained" else Path(choice.weights)
-        trunk.load_imagenet(resnet18_state(folder))
+    trunk = build_trunk(stream, choice)
     project = choice.image_width if stream.kind == "image" else 0
     return encoders.PooledEncoder(inputs, trunk, project)
 
@@ -72,8 +112,8 @@ def build_classifier(
     execution: Execution = ON_CPU,
 ) -> Classifier:
     """The model of all modalities, in the order of `streams`."""
-    built = {}
+    built, names = {}, encoders_of(choice.encoder, streams)
     for m, stream in streams.items():
         with seeded(seed, f"encoder {m}"):
-            built[m] = build_encoder(stream, choice)
-    return Classifier(built, num_classes, heads, seed, execution)
+            built[m] = build_encoder(stream, replace(choice, encoder=names[m]))
+    return Classifier(built, num_classes, heads, seed, execution, choice.fusion)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.fusion import FUSIONS, LINEAR
 from models.ranks import Ranks, Rows
 
 Features = dict[str, Tensor]
@@ -84,9 +85,11 @@ class Unrecorded:
 
 
 class Classifier(nn.Module):
-    """Encoders, one linear layer on the concatenated features (g_f), optional unimodal heads (g_m).
+    """Encoders, a fusion of their features (g_f), and optional unimodal heads (g_m).
 
-    `encoders` maps each modality, in the dataset's order, to a module with an attribute `width`.
+    `encoders` maps each modality, in the dataset's order, to a module with an attribute `width`;
+    `fusion` is a name in `models.fusion`. `linear`: whether the fused logits are a sum over the
+    modalities, so that `split_logits`, `modality_slices` and `fusion.weight` have a meaning.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Classifier(nn.Module):
         heads: bool,
         seed: int,
         execution: Execution = ON_CPU,
+        fusion: str = "concat",
     ):
         super().__init__()
         self.modalities, self.num_classes, self.execution = list(encoders), num_classes, execution
@@ -108,7 +112,8 @@ class Classifier(nn.Module):
             self.modality_slices[m] = slice(end, end + width)
             end += width
         with seeded(seed, "fusion"):
-            self.fusion = nn.Linear(end, num_classes)
+            self.fusion: Any = FUSIONS[fusion](list(self.widths.values()), num_classes)
+        self.linear = fusion in LINEAR
         self.heads = nn.ModuleDict()
         for m, width in self.widths.items() if heads else ():
             with seeded(seed, f"head {m}"):
@@ -153,7 +158,7 @@ class Classifier(nn.Module):
         return features
 
     def fuse(self, features: Features) -> Tensor:
-        """z = W [f^1; ...; f^M] + b, [B, C]."""
+        """z = W [f^1; ...; f^M] + b, [B, C], or that of another `fusion`."""
         return self.fusion(torch.cat([features[m] for m in self.modalities], dim=1))
 
     def fuse_subset(self, features: Features, keep: Sequence[str]) -> Tensor:
@@ -161,7 +166,7 @@ class Classifier(nn.Module):
         return self.fuse({m: f if m in keep else torch.zeros_like(f) for m, f in features.items()})
 
     def split_logits(self, features: Features) -> Features:
-        """{m: W_m f^m + b / M}: they sum to `fuse(features)`."""
+        """{m: W_m f^m + b / M}: they sum to `fuse(features)`, which must be `linear`."""
         weight, bias = self.fusion.weight, self.fusion.bias / len(self.modalities)
         return {m: features[m] @ weight[:, s].T + bias for m, s in self.modality_slices.items()}
 

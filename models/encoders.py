@@ -68,16 +68,15 @@ class SmallCNN(nn.Sequential):
         self.width = widths[-1]
 
 
-class ResNet18(nn.Module):
-    """torchvision's ResNet-18 up to its last stage, initialised as in the official release."""
+class ResNet(nn.Module):
+    """torchvision's ResNet up to its last stage, initialised as in the official release."""
 
-    width = 512
-
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, name: str):
         super().__init__()
-        from torchvision.models import resnet18  # takes 1.5 s: imported only on use
+        from torchvision.models import get_model  # takes 1.5 s: imported only on use
 
-        net = resnet18(weights=None)
+        net: Any = get_model(name, weights=None)
+        self.width = net.fc.in_features
         net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         self.stages = nn.Sequential(stem, net.layer1, net.layer2, net.layer3, net.layer4)
@@ -103,9 +102,6 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.stages(x)
-
-
-TRUNKS = {"resnet18": ResNet18, "small": SmallCNN}
 
 
 class PooledEncoder(nn.Module):

@@ -9,8 +9,13 @@ from torch import nn
 
 from common.options import UsageError
 
-RESNET_FILE = "resnet18-f37072fd.pth"  # torchvision's IMAGENET1K_V1; the name ends in its SHA-256
-RESNET_URL = f"https://download.pytorch.org/models/{RESNET_FILE}"
+# torchvision's IMAGENET1K_V1; the names end in their SHA-256.
+RESNETS = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+}
+RESNET_URL = "https://download.pytorch.org/models/"
 TEXT_FILES = "config.json, model.safetensors or pytorch_model.bin, vocab.txt"
 # The text encoder that needs no download: ELECTRA's architecture; `readout` is ours, see
 # `models.sequences.TextEncoder`.
@@ -24,17 +29,17 @@ TINY: dict[str, Any] = {
 }
 
 
-def resnet18_state(folder: Path | None) -> dict[str, torch.Tensor]:
-    """ImageNet weights of ResNet-18 from `folder`, or from torch's cache if it is None."""
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    path = (folder or cache) / RESNET_FILE
+def resnet_state(name: str, folder: Path | None) -> dict[str, torch.Tensor]:
+    """ImageNet weights of a ResNet from `folder`, or from torch's cache if it is None."""
+    file, cache = RESNETS[name], Path(torch.hub.get_dir()) / "checkpoints"
+    path = (folder or cache) / file
     if not path.is_file():
         raise UsageError(
-            f"--weights needs {path}, which does not exist: download it from {RESNET_URL} on a"
-            " machine with a network, give --weights <folder with the file>, or --weights none"
+            f"--weights needs {path}, which does not exist: download it from {RESNET_URL}{file}"
+            " on a machine with a network, give --weights <folder with the file>, or --weights none"
         )
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    wanted = RESNET_FILE.rsplit("-", 1)[1].removesuffix(".pth")
+    wanted = file.rsplit("-", 1)[1].removesuffix(".pth")
     if not found.startswith(wanted):
         raise UsageError(f"{path} is damaged or not that file: its SHA-256 starts with {found[:8]}")
     return torch.load(path, map_location="cpu", weights_only=True)

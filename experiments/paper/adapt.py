@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Any
 
-from common.options import UsageError
+from common.options import UsageError, format_value
 from experiments.paper.kinds import Artifact, Cell, RunSet, Table, Value, suffix_of
 from experiments.run.recipe import SHARED
 
@@ -38,6 +38,18 @@ def read_settings(words: Sequence[str]) -> dict[str, str]:
     return given
 
 
+def resolved(dataset: str, method: str, settings: Mapping[str, Any]) -> RunSet:
+    """The runs with these settings, as `train.py` names them; raises what it would raise."""
+    from experiments.run.resolve import resolve  # imports the methods, and thus torch
+
+    words = ["--dataset", dataset, "--method", method, "--seed", "1"]
+    for name, value in settings.items():
+        words += [f"--{name}", value if isinstance(value, str) else format_value(value)]
+    run, _ = resolve(words, "")
+    assert run is not None
+    return RunSet(dataset, method, tuple(sorted(run.differing.items())))
+
+
 def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Artifact]:
     """The artifacts with the settings `given` in every run that has them.
 
@@ -46,8 +58,7 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
     """
     if not given:
         return list(artifacts)
-    # Imports the methods, and thus torch.
-    from experiments.run.resolve import resolve, setting_names
+    from experiments.run.resolve import setting_names  # imports the methods, and thus torch
 
     used: set[str] = set()
     official = given.get("recipe") == "official"
@@ -61,9 +72,7 @@ def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Art
         for key in sorted(own.keys() & dict(runs.overrides).keys()):
             raise VariesItself(f"--set {key}: this table or figure varies it ({runs.name})")
         used.update(own)
-        flags = [word for key, value in own.items() for word in (f"--{key}", value)]
-        run, _ = resolve([*runs.arguments(1), *flags], "")
-        return RunSet(runs.dataset, runs.method, tuple(sorted(run.differing.items())))
+        return resolved(runs.dataset, runs.method, dict(runs.overrides) | own)
 
     changed = []
     for artifact in artifacts:

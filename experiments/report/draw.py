@@ -7,6 +7,7 @@ and files contain no dates or versions.
 """
 
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ PANEL = (4.7, 4.0)  # inches
 WARMUP = "warm-up ends"
 # method -> colour and hatch
 LOOKS = {"Joint": ("#0072B2", ""), "Midas": ("#D55E00", "///"), "JointUni": ("#009E73", "...")}
+OTHERS = ("#E69F00", "#56B4E9", "#CC79A7", "#000000", "#999999", "#7F5539")  # in own figures
 DASHES = ("-", "--", "-.", ":")
 SHADES = (0.0, 0.5, -0.45, -0.8)  # towards white; negative: towards black
 STYLE = {
@@ -151,4 +153,6 @@ def paint_curves(axes: Axes, evaluated: EvaluatedPanel) -> dict[str, Any]:
 def colour(series: Series) -> tuple[float, ...]:
     """The method's colour in the shade of the series."""
     shade, target = SHADES[series.shade], 1.0 if SHADES[series.shade] > 0 else 0.0
-    return tuple(c + abs(shade) * (target - c) for c in to_rgb(LOOKS[series.method][0]))
+    other = OTHERS[zlib.crc32(series.method.encode()) % len(OTHERS)]
+    base = to_rgb(LOOKS[series.method][0] if series.method in LOOKS else other)
+    return tuple(c + abs(shade) * (target - c) for c in base)

@@ -94,7 +94,11 @@ class Reader:
         run, _ = self.run(runs, seed)
         if run is None:
             return None
-        return run.number((run.best if key.startswith("val/") else run.result).get(key), key)
+        found = run.best if key.startswith("val/") else run.result
+        group, _, name = key.rpartition("/")
+        if isinstance(found.get(group), dict):  # test/f1_per_class/<class>
+            found, key = {key: found[group].get(name)}, key
+        return run.number(found.get(key), key)
 
     def missing(self, artifacts: Iterable[Artifact]) -> list[tuple[RunSet, int]]:
         """The (runs, seed) pairs of the artifacts that are not done."""

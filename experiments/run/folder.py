@@ -6,7 +6,7 @@
         last.pt, prev.pt of the last two epochs   vocab.txt        if texts are tokenized
         predictions.csv  on the test split        result.json      written last: the run is done
         error.txt        why the run failed (removed on resume)
-        tensorboard/     with --tensorboard       .lock            held while a process uses it
+        tensorboard/     with --track             .lock            held while a process uses it
 
 Reading needs neither torch nor the data, except for checkpoints.
 """

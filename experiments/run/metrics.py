@@ -152,7 +152,9 @@ def measure(
     out |= {f"shapley/{m}": value for m, value in worth.items()}
     on_device = _on(model.device, features)
     kinds = {"acc_head": model.unimodal(on_device)}
-    if torch.equal(z, model.fuse(on_device).float().cpu()):  # else its slices predict nothing
+    if model.linear and torch.equal(
+        z, model.fuse(on_device).float().cpu()
+    ):  # else its slices predict nothing
         kinds["acc_split"] = model.split_logits(on_device)
     for kind, by_modality in kinds.items():
         out |= {f"{kind}/{m}": accuracy(values) for m, values in by_modality.items()}

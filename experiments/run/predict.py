@@ -28,7 +28,7 @@ from experiments.run.folder import RunFolder
 from experiments.run.metrics import probabilities
 from experiments.run.resolve import Run, run_from_config
 from experiments.run.session import build_method, stream_of
-from methods.base import Method
+from methods.base import Facts, Method
 from models.classifier import Execution
 
 
@@ -81,8 +81,9 @@ def restore(
         widths[m] = 1 if mean is None else mean.numel()
         streams[m] = stream_of(modality, ([0.0] * widths[m], [1.0] * widths[m]))
     run = replace(run, settings=replace(run.settings, weights="none"))  # loaded below
-    classes = len(result["label_names"])
-    method = build_method(run, streams, classes, result["count/n_train"], Execution(device))
+    known = (run.seed, run.settings.max_epochs, result["count/n_train"])
+    facts = Facts(*known, len(result["label_names"]))
+    method = build_method(run, streams, facts, Execution(device))
     method.load_state_dict(state)
     return method.eval(), widths
 

@@ -16,7 +16,16 @@ from data_prep import datasets
 from data_prep.spec import fits, spec_from_json, spec_hash, spec_json
 from experiments.run import recipe as recipes
 from experiments.run.folder import ANEW, run_path
-from experiments.run.settings import DECLARED, MAX_SEED, RELEASE, Settings, build, method_defaults
+from experiments.run.given import with_config
+from experiments.run.settings import (
+    DECLARED,
+    MAX_SEED,
+    RELEASE,
+    Settings,
+    build,
+    check_recipe,
+    method_defaults,
+)
 
 DEFAULT_SEED = 2  # as in the official README
 CACHES = ("auto", "off", "memory", "device")
@@ -26,6 +35,9 @@ RUN_FLAGS = (  # flag, metavar, default, help
      "dataset (default demo: embedded, no download), or the path to your own manifest.csv"),
     ("method", "NAME", None, "training method (default Midas)"),
     ("seed", "K", str(DEFAULT_SEED), "seed (default 2, as in the official README)"),
+    ("seeds", "K ...", None, "several seeds: one run after another"),
+    ("extend", "RUN", None, "go on with a finished run of --keep_checkpoints up to --max_epochs"),
+    ("config", "FILE", None, "take settings from a run's config.json or a part of one; flags win"),
     ("dataset_root", "DIR", None, "raw data, prepared first if needed; for your own manifest, the"
      " folder of its files, below which absolute paths and links must stay"),
     ("data_dir", "DIR", "data", "prepared data (default data)"),
@@ -36,12 +48,12 @@ RUN_FLAGS = (  # flag, metavar, default, help
     ("num_workers", "N", None, "loader workers (default: up to 8 with CUDA, else 0)"),
     ("cache", "WHERE", "auto", "keep decoded samples: off, memory, device, or auto (default), which"
      " uses up to 40 %% of the free memory"),
+    ("track", "NAMES", None, "trackers, such as tensorboard or wandb,mlflow"),
     ("max_bad", "X", "0.05", "largest share of rejected files in preparation (default 0.05)"),
 )  # fmt: skip
 SWITCHES = (
     ("overwrite", "start over, replacing a finished or stopped run"),
     ("keep_checkpoints", "keep the optimizer state of the finished run"),
-    ("tensorboard", "write TensorBoard files to the run folder"),
     ("print_config", "print the resolved run and exit"),
     ("list", "list methods and datasets and exit"),
 )
@@ -170,8 +182,18 @@ def shared_defaults(
     return defaults, sources
 
 
+def check_fusion(fusion: str, method: str) -> None:
+    """Raises `UsageError` if the method cannot work with this fusion."""
+    if fusion in ("film", "gated") and methods.load(method).needs_linear_fusion:
+        why = "has one modality" if method == "Unimodal" else "splits the fused logits by modality"
+        raise UsageError(
+            f"--fusion {fusion} does not work with {method}, which {why}: use concat or sum"
+        )
+
+
 def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Namespace]:
     """The run and arguments of a command line; the run is None after `--help` or `--list`."""
+    argv = with_config(argv)
     early = early_flags(argv)
     source, method, layout = early.source, early.method, datasets.load(early.source)
     dataset = datasets.public_name(source)
@@ -197,7 +219,10 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
         return None, args
 
     args.cache = match_name("cache", args.cache, CACHES)
-    settings = build(Settings, defaults, collect(args, Settings))
+    given = collect(args, Settings)
+    settings = build(Settings, defaults, given)
+    check_recipe(settings, given)
+    check_fusion(settings.fusion, method)
     if not settings.stratify and settings.split_rule != "paper":
         raise UsageError(
             f"--stratify off works with --split_rule paper only, not {settings.split_rule}"

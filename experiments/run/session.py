@@ -31,6 +31,7 @@ from experiments.run.devices import join
 from experiments.run.metrics import Protocol, collect
 from experiments.run.resolve import Run
 from experiments.run.settings import Settings
+from experiments.run.start import load_initial
 from methods.base import Facts, Features, Method
 from models.build import Choice, Stream, build_classifier
 from models.classifier import Execution
@@ -155,7 +156,8 @@ def assemble(run: Run, args: Namespace) -> Session:
     for loader in loaders.values():
         loader.ranks = ranks
     execution = Execution(device, s.precision, s.compile, ranks, s.accumulate)
-    method = build_method(run, streams, len(prepared.label_names), len(parts["train"]), execution)
+    facts = facts_of(run, prepared.labels[parts["train"]], len(prepared.label_names), device)
+    method = build_method(run, streams, facts, execution)
     data = (run, prepared, modalities, loaders, ids, protocols, vocabulary, hashes)
     return Session(*data, method, ranks)
 
@@ -205,21 +207,33 @@ def stream_of(modality: Modality, constants: tuple | str | None) -> Stream:
     return Stream(normalise=constants, **modality.stream())
 
 
+def facts_of(run: Run, labels: np.ndarray, classes: int, device: torch.device) -> Facts:
+    """What the method gets to know; `labels` are those of the training part."""
+    s, weights = run.settings, None
+    if s.class_weights == "balanced":  # mean 1 over the samples; every class has some
+        counts = np.bincount(labels, minlength=classes)
+        weights = torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=device)
+    return Facts(run.seed, s.max_epochs, len(labels), classes, s.label_smoothing, weights)
+
+
 def build_method(
-    run: Run, streams: dict[str, Stream], classes: int, train_size: int, execution: Execution
+    run: Run, streams: dict[str, Stream], facts: Facts, execution: Execution
 ) -> Method:
     """The run's method and model; initial weights depend on the run's seed only."""
     cls, s = methods.load(run.method), run.settings
     model = build_classifier(
         streams,
-        classes,
-        Choice(s.encoder, s.spec_pool, s.audio_norm, s.weights, s.text_model, s.image_width),
+        facts.num_classes,
+        Choice(
+            s.encoder, s.spec_pool, s.audio_norm, s.weights, s.text_model, s.fusion, s.image_width
+        ),
         heads=cls.has_unimodal_heads(run.hparams),
         seed=run.seed,
         execution=execution,
     )
+    if s.init_from:
+        load_initial(model, s.init_from)
     torch.manual_seed(run.seed)
-    facts = Facts(run.seed, s.max_epochs, train_size, classes)
     return cls(model, run.hparams, facts).to(execution.device)
 
 

@@ -6,10 +6,11 @@ the help texts; docs/recipe.md lists the exceptions. `--recipe official` follows
 these as well, and where it contradicts the paper.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from common.options import check, option
+from common.options import UsageError, check, option
 
 PAPER = "paper Sec. A.3"
 RELEASE = "official release"
@@ -31,21 +32,44 @@ class Settings:
         "keep", "the last, smaller batch of an epoch", choices=("keep", "drop"), source=RELEASE
     )
     max_epochs: int = option(70, "epochs", low=1, source=PAPER)
-    lr: float = option(1e-3, "learning rate of SGD", above=0, source=PAPER)
+    optimizer: str = option("sgd", "optimizer", choices=("sgd", "adam", "adamw"), source=PAPER)
+    lr: float = option(1e-3, "learning rate", above=0, source=PAPER)
     momentum: float = option(0.9, "momentum of SGD", low=0, high=1, source=PAPER)
     weight_decay: float = option(1e-4, "weight decay", low=0, source=PAPER)
+    schedule: str = option(
+        "step",
+        "learning rate by epochs: decays in steps, falls to 0 as half a cosine, or stays",
+        choices=("step", "cosine", "constant"),
+        source=PAPER,
+    )
+    lr_warmup: int = option(0, "initial epochs in which the learning rate rises linearly", low=0)
     lr_step: int = option(50, "epochs between learning-rate decays", low=1, source=PAPER)
     lr_gamma: float = option(
         0.1, "factor of each decay", above=0, high=1, source=f"{RELEASE}; Sec. A.3 for CMU-MOSI"
     )
     encoder: str = option(
-        "resnet18", "convolutional backbone", choices=("resnet18", "small"), source="paper Sec. 4.1"
+        "resnet18",
+        "encoder of pictures, frames, flow and spectrograms: small, resnet18, resnet34, resnet50,"
+        " timm:<name> or hf:<name or folder>; for one modality: small,video=resnet50",
+        source="paper Sec. 4.1",
+    )
+    fusion: str = option(
+        "concat",
+        "how features become logits; methods that need a part for each modality refuse film and"
+        " gated",
+        choices=("concat", "sum", "film", "gated"),
+        source="paper Sec. 4.1",
     )
     weights: str = option(
         "none",
         "initial weights of image, frame and text encoders: none, pretrained (the default caches),"
         " or a folder with weights",
         source="paper Sec. 4.1: pretrained for Food-101 only",
+    )
+    init_from: str = option(
+        "",
+        "a finished run's folder, whose encoders and fusion are the initial weights as far as they"
+        " fit",
     )
     text_model: str = option(
         "google/electra-small-discriminator",
@@ -81,6 +105,14 @@ class Settings:
         "encode each batch in this many parts, to save memory: losses still see the whole batch,"
         " but batch norm normalises each part by itself",
         low=1,
+    )
+    label_smoothing: float = option(
+        0.0, "of cross-entropies: mass spread over all classes", low=0, high=1
+    )
+    class_weights: str = option(
+        "none",
+        "of cross-entropies: balanced weighs classes by the inverse of their training samples",
+        choices=("none", "balanced"),
     )
     grad_clip: float = option(0.0, "largest norm of the gradient; 0: no limit", low=0)
     split_rule: str = option(
@@ -216,3 +248,24 @@ def method_defaults(
             of = own.get(dataset, COMMON_EPOCHS)
             values[field.name] = scaled_epochs(values[field.name], of, max_epochs)
     return values
+
+
+# Settings that act only with one value of another.
+NEEDS = {
+    "momentum": ("optimizer", "sgd"),
+    "lr_step": ("schedule", "step"),
+    "lr_gamma": ("schedule", "step"),
+}
+
+
+def check_recipe(s: Settings, given: Iterable[str]) -> None:
+    """Raises `UsageError` for settings in `given` that contradict others."""
+    for name in given:
+        other, wanted = NEEDS.get(name, ("", ""))
+        if other and getattr(s, other) != wanted:
+            raise UsageError(f"--{name} does nothing without --{other} {wanted}")
+    if s.lr_warmup >= s.max_epochs:
+        raise UsageError(
+            f"--lr_warmup {s.lr_warmup} leaves no epoch of --max_epochs {s.max_epochs} with the"
+            " full learning rate"
+        )
