@@ -71,24 +71,31 @@ def test_all_files_are_written_twice_the_same_without_torch(tmp_path):
     assert files_of(tmp_path / "again") == files
 
 
+def cpu_of(work):
+    """CPU seconds of the programs that `work` runs, and what it returns."""
+    before = cpu_of_children()
+    result = work()
+    return cpu_of_children() - before, result
+
+
 @pytest.mark.slow
-def test_a_thousand_runs_take_seconds_and_a_part_of_a_gigabyte(tmp_path):
-    """CPU time, which depends less on other programs than wall time: 7 s when measured."""
+def test_a_thousand_runs_take_about_the_time_of_half_as_many_and_a_part_of_a_gigabyte(tmp_path):
+    """CPU times against each other, since machines differ: about 1.0 and 0.1 when measured."""
     fill(tmp_path, registry.ARTIFACTS)
     add_every_key(tmp_path, registry.ARTIFACTS)
+    few, _ = cpu_of(lambda: make_tables(tmp_path))
     one = next(iter((tmp_path / "runs").glob("*/*/*/seed1")))
     total = len(list((tmp_path / "runs").glob("*/*/*/seed*")))
     for seed in range(10, 10 + 1000 - total):
         shutil.copytree(one, one.with_name(f"seed{seed}"))
-    before = cpu_of_children()
-    made = make_tables(tmp_path, code=CODE + MEMORY + END)
-    after = cpu_of_children()
+    many, made = cpu_of(lambda: make_tables(tmp_path, code=CODE + MEMORY + END))
     assert made.returncode == 0 and "missing" not in made.stdout
-    assert after - before < 15
+    assert many < 1.5 * few
     assert float(made.stderr.split()[-1]) < 1024  # MiB
-    status = program("-m", "experiments", "status", "--results_dir", tmp_path)
+    words = ("-m", "experiments", "status", "--results_dir", tmp_path)
+    seconds, status = cpu_of(lambda: program(*words))
     assert status.stdout.splitlines()[-1].startswith("537 done"), status.stdout[-300:]
-    assert cpu_of_children() - after < 2
+    assert seconds < 0.5 * many
     table = (tmp_path / "out/tables/table1.md").read_text(encoding="utf-8")
     assert "Compared with the paper, cell by cell: " in table and "| --" not in table
     assert (tmp_path / "out/tables/table1.paper.csv").read_text().count("\n") == 57
