@@ -107,11 +107,14 @@ class Settings:
         low=1,
     )
     label_smoothing: float = option(
-        0.0, "of cross-entropies: mass spread over all classes", low=0, high=1
+        0.0,
+        "mass that cross-entropies with labels spread over all classes",
+        low=0,
+        high=1,
     )
     class_weights: str = option(
         "none",
-        "of cross-entropies: balanced weighs classes by the inverse of their training samples",
+        "in cross-entropies with labels; balanced: the inverse of a class's training samples",
         choices=("none", "balanced"),
     )
     grad_clip: float = option(0.0, "largest norm of the gradient; 0: no limit", low=0)
