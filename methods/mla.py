@@ -68,7 +68,7 @@ class MLA(Method):
             0.1, "a: a smaller one removes seen features more fully", above=0, high=1, source=CODE
         )
         normalise: bool = option(True, "divide P by its norm in each step", source=CODE)
-        fusion: str = choice(
+        combine: str = choice(
             "entropy mean", "weights at test time: by certainty, or equal", f"{CODE}; mean: ours"
         )
 
@@ -143,7 +143,7 @@ class MLA(Method):
 
     def fused(self, z: Tensor) -> Tensor:
         """[B, C] from unimodal logits [M, B, C]."""
-        if self.hparams.fusion == "mean":
+        if self.hparams.combine == "mean":
             return z.mean(0)
         return (certainty_weights(z)[:, :, None] * z).sum(0)
 

@@ -76,7 +76,7 @@ class MNL(Method):
             "guided modalities also get their label's cross-entropy once more, reduced likewise",
             source=CODE,
         )
-        fusion: str = choice(
+        combine: str = choice(
             "late concat",
             "fused output: mean of the heads, or the shared layer on concatenated features",
             f"paper and {CODE}; concat: our choice",
@@ -89,7 +89,7 @@ class MNL(Method):
     def outputs(self, features: Features) -> tuple[Tensor, Tensor]:
         """(z [M, B, C], o [B, C])."""
         z = torch.stack(list(self.model.unimodal(features).values()))
-        return z, z.mean(0) if self.hparams.fusion == "late" else self.model.fuse(features)
+        return z, z.mean(0) if self.hparams.combine == "late" else self.model.fuse(features)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         y, hp = batch["label"], self.hparams

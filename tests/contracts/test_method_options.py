@@ -74,7 +74,7 @@ VARIANTS = {
     "MMCosine": [{"scale": 15.0}],
     "CML": [{"lam": 1.0}, {"reduce": "mean"}, {"hinge": "batch"}, {"order": "epoch"},
             {"exempt": True}, {"ce": "full"}],
-    "MNL": [{"lam": 5.0}, {"reduce": "mean"}, {"positive": True}, {"fusion": "concat"}],
+    "MNL": [{"lam": 5.0}, {"reduce": "mean"}, {"positive": True}, {"combine": "concat"}],
     "MMPareto": [{"gamma": 1.0}, {"length": "encoder"}],
     "AGM": [{"alpha": 3.0}, {"alpha": 3.0, "cap": 0.01}, {"clip": 0.1}, {"scope": "encoders"}],
     "IPRM": [{"alpha": 0.0}],
@@ -171,8 +171,8 @@ def test_an_idle_method_trains_joints_weights_to_the_last_bit(name, values, moda
 JOINT_UNI = [
     ("GMM", {"warmup_epochs": 5}),
     ("DGL", {"alpha": 1.0, "heads": "own", "joint_to_encoders": True, "clip": 0.0}),
-    ("MNL", {"fusion": "concat", "warmup_epochs": 5}),
-    ("MNL", {"fusion": "concat", "warmup_epochs": 0, "lam": 0.0}),
+    ("MNL", {"combine": "concat", "warmup_epochs": 5}),
+    ("MNL", {"combine": "concat", "warmup_epochs": 0, "lam": 0.0}),
 ]
 
 

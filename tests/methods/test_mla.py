@@ -173,7 +173,7 @@ def test_predictions_are_weighted_by_certainty_of_each_sample(modalities):
             raw.append(math.exp(sum(q * math.log(q) for q in p)))
         expected = sum(r / sum(raw) * z[m][i] for r, m in zip(raw, modalities))
         assert torch.allclose(method.logits(f)[i], expected, rtol=0, atol=1e-9)
-    mean = tiny_method(MLA, modalities, 1, fusion="mean").double()
+    mean = tiny_method(MLA, modalities, 1, combine="mean").double()
     mean.load_state_dict(method.state_dict())
     assert torch.allclose(mean.logits(f), sum(z.values()) / len(z))
 

@@ -70,7 +70,7 @@ def test_the_guidance_by_hand():
 @pytest.mark.parametrize("release", [False, True])
 def test_the_loss_against_a_slow_loop(modalities, fusion, release):
     values = {"reduce": "mean", "positive": True} if release else {}
-    method, f, y = in_double(modalities, fusion=fusion, lam=0.9, **values)
+    method, f, y = in_double(modalities, combine=fusion, lam=0.9, **values)
     loss, logs = method({"inputs": {}, "label": y})
     heads = {m: z.tolist() for m, z in method.model.unimodal(f).items()}
     total, count = 0.0, dict.fromkeys(f, 0)
@@ -123,5 +123,5 @@ def test_late_fusion_is_the_mean_of_the_heads_and_leaves_the_fusion_layer_alone(
     assert torch.allclose(late.logits(f), sum(late.model.unimodal(f).values()) / len(modalities))
     late({"inputs": {}, "label": y})[0].backward()
     assert late.model.fusion.weight.grad is None
-    concat, f, _ = in_double(modalities, fusion="concat")
+    concat, f, _ = in_double(modalities, combine="concat")
     assert torch.equal(concat.logits(f), concat.model.fuse(f))
