@@ -45,6 +45,7 @@ def main(argv: list[str]) -> int:
     if args.print_config:
         print(to_json(run.config()), end="")
         return 0
+    tracker_names(args.track)
     folder = RunFolder(args.output_dir or run.default_folder(Path(args.results_dir)))
     folder.check(None if args.overwrite else run.config())
     if folder.state == "done" and not args.overwrite:
@@ -53,7 +54,6 @@ def main(argv: list[str]) -> int:
             check_root(run, args, folder)
         print(f"done: {folder.path}  test/acc {result['test/acc']:.4f}  (--overwrite retrains it)")
         return 0
-    tracker_names(args.track)
     devices = device_names(args.devices)
     if len(devices) > 1 and not in_group():
         return train_together(devices, [__file__, *commands[0]])

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
+MOST_LISTED = 60  # names in an error message
 TAKES = {bool: "on or off", int: "a whole number", float: "a number"}
 
 
@@ -49,11 +50,12 @@ def option(
 
 
 def unknown(what: str, seen: str, allowed: Iterable[str]) -> UsageError:
-    """The error for an unknown name, suggesting the closest allowed one."""
+    """The error for an unknown name, suggesting the closest one; lists all unless they are many."""
     folded = {name.casefold(): name for name in allowed}
     close = difflib.get_close_matches(seen.casefold(), folded, n=1, cutoff=0.5)
     hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
-    return UsageError(f"unknown {what} {seen!r}.{hint} Allowed: {', '.join(folded.values())}")
+    listed = f" Allowed: {', '.join(folded.values())}" if len(folded) <= MOST_LISTED else ""
+    return UsageError(f"unknown {what} {seen!r}.{hint}{listed}")
 
 
 def match_name(what: str, seen: str, allowed: Iterable[str]) -> str:

@@ -85,7 +85,8 @@ def extended(folder: Path, argv: list[str]) -> list[str]:
     }
     values = flags_of(config) | scaled
     words = {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
-    for name in sorted(words & ({"max_epochs", *OWN} | values.keys()) - {"max_epochs"}):
+    kept = set(OWN).union(*(config[part] for part in PARTS)) - {"max_epochs"}
+    for name in sorted(words & kept):
         raise UsageError(f"--{name} does not work with --extend, which keeps the run's settings")
     if "max_epochs" not in words:
         raise UsageError("--extend needs --max_epochs, the new number of epochs in all")

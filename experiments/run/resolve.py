@@ -5,6 +5,7 @@ torch, so `--help` shows them only with an explicit `--method`.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -182,8 +183,11 @@ def shared_defaults(
     return defaults, sources
 
 
-def check_fusion(fusion: str, method: str) -> None:
-    """Raises `UsageError` if the method cannot work with this fusion."""
+def check_model(encoder: str, fusion: str, method: str, modalities: Sequence[str]) -> None:
+    """Raises `UsageError` for unknown encoders, and for a fusion that the method cannot use."""
+    from models.build import encoders_of  # imports torch
+
+    encoders_of(encoder, modalities)
     if fusion in ("film", "gated") and methods.load(method).needs_linear_fusion:
         why = "has one modality" if method == "Unimodal" else "splits the fused logits by modality"
         raise UsageError(
@@ -222,7 +226,6 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
     given = collect(args, Settings)
     settings = build(Settings, defaults, given)
     check_recipe(settings, given)
-    check_fusion(settings.fusion, method)
     if not settings.stratify and settings.split_rule != "paper":
         raise UsageError(
             f"--stratify off works with --split_rule paper only, not {settings.split_rule}"
@@ -235,7 +238,9 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
         special = {name: value for name, value in special.items() if name != "alpha_cap"}
     defaults |= method_defaults(cls.HParams, dataset, method, epochs, special)
     hparams = build(cls.HParams, defaults, given)
-    cls.check(hparams, epochs, cls.used_modalities(hparams, list(layout.spec(prep))))
+    modalities = list(layout.spec(prep))
+    check_model(settings.encoder, settings.fusion, method, modalities)
+    cls.check(hparams, epochs, cls.used_modalities(hparams, modalities))
     chosen = asdict(settings) | asdict(prep) | asdict(hparams)
     differing = {name: value for name, value in chosen.items() if value != defaults[name]}
     seed = number("seed", args.seed, int, 0, MAX_SEED)

@@ -28,6 +28,7 @@ from data_prep.prepare import check_source, prepare, prepared_folder
 from data_prep.split import NoPairs, Split
 from data_prep.store import Prepared, read_meta
 from experiments.run.devices import join
+from experiments.run.folder import RunFolder
 from experiments.run.metrics import Protocol, collect
 from experiments.run.resolve import Run
 from experiments.run.settings import Settings
@@ -123,6 +124,8 @@ def assemble(run: Run, args: Namespace) -> Session:
         raise UsageError("--accumulate does not work with several devices: they share each batch")
     if args.threads:
         torch.set_num_threads(number("threads", args.threads, int, 1, MOST_THREADS))
+    if s.init_from:
+        RunFolder(s.init_from).read_json("result.json")  # an error now, not after preparation
     prepared = ranks.in_turn(lambda: find_data(run, args)) if ranks else find_data(run, args)
     drawn = (s.split_rule, s.split_seed, s.stratify)
     modalities = methods.load(run.method).used_modalities(run.hparams, prepared.modalities)

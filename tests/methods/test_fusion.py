@@ -8,7 +8,7 @@ from small_runs import train
 
 import methods
 from common.options import UsageError
-from experiments.run.resolve import check_fusion
+from experiments.run.resolve import check_model
 from methods.base import Facts
 from models.build import Choice, Stream, build_classifier
 from models.fusion import FUSIONS, LINEAR
@@ -63,9 +63,9 @@ def test_sum_is_linear_with_the_initial_weights_of_separate_layers():
 def test_a_method_trains_with_a_fusion_or_refuses_it(name, fusion):
     if methods.load(name).needs_linear_fusion:
         with pytest.raises(UsageError, match=f"{fusion} does not work with {name}, which splits"):
-            check_fusion(fusion, name)
+            check_model("small", fusion, name, PAIR)
         return
-    check_fusion(fusion, name)
+    check_model("small", fusion, name, PAIR)
     method = method_of(name, fusion)
     _, touched, losses = train(method, TinySet(), 1, 6)
     assert losses and any("encoders.audio" in p for p in touched)
@@ -76,4 +76,4 @@ def test_a_method_trains_with_a_fusion_or_refuses_it(name, fusion):
 
 def test_a_fusion_of_one_modality_is_refused():
     with pytest.raises(UsageError, match="does not work with Unimodal, which has one modality"):
-        check_fusion("gated", "Unimodal")
+        check_model("small", "gated", "Unimodal", PAIR)
