@@ -27,12 +27,15 @@ from experiments.launch.tasks import Task
 from experiments.paper.adapt import adapted, read_settings
 from experiments.paper.kinds import Artifact
 from experiments.paper.registry import ARTIFACTS, needed, select
+from experiments.report.own import TUNED, tuned_artifacts
 from experiments.report.reader import Reader
 from methods import METHODS
 
 
 def selected(args: Any) -> list[Artifact]:
     """The tables and figures named on the command line, with the settings of --set."""
+    if args.name == TUNED and not args.set:
+        return tuned_artifacts(Reader(Path(args.results_dir)))
     return adapted(select([args.name] if args.name else []), read_settings(args.set or []))
 
 
@@ -132,22 +135,31 @@ def make_runs(args: Any) -> int:
     return local.launch(reader, tasks, slots)
 
 
-def tune_method(args: Any) -> int:
-    """Searches the hyperparameters of one method on one dataset."""
-    from experiments.launch.tune import tune
+def tune_methods(args: Any) -> int:
+    """Searches the hyperparameters of one method, or of all, on one dataset."""
+    from experiments.launch.tune import FOLDER, Search, tune
 
     if not args.method:
         raise UsageError("tune needs a dataset and a method: `tune demo Midas --trials 20`")
-    reader, trials = Reader(Path(args.results_dir)), number("trials", args.trials or "", int, 1)
+    names = [name for name in METHODS if name != "Unimodal"]
+    if args.method != "all":
+        names = [match_name("method", args.method, METHODS)]
+    trials = number("trials", args.trials or "", int, 1)
+    args.results_dir = str(Path(args.results_dir) / FOLDER)
+    reader, flags = Reader(Path(args.results_dir)), folder_flags(args)
     jobs = None if args.jobs is None else number("jobs", args.jobs, int, 1)
-    dataset, method = args.name, match_name("method", args.method, METHODS)
-    how = (dataset, method, trials, read_settings(args.set or []), folder_flags(args))
     if args.ray:
-        cpu = args.devices == "cpu"
-        work = partial(on_ray.launch, reader, address=args.ray, cpu=cpu, jobs=jobs)
-        return tune(reader, *how, launch=work, width=jobs or 1)
-    slots = local.pick_slots(args.devices or local.cuda_devices(), jobs)
-    return tune(reader, *how, launch=partial(local.launch, reader, slots=slots), width=len(slots))
+        how = {"address": args.ray, "cpu": args.devices == "cpu", "jobs": jobs}
+        launch, width = partial(on_ray.launch, reader, **how), jobs or 1
+    else:
+        slots = local.pick_slots(args.devices or local.cuda_devices(), jobs)
+        launch, width = partial(local.launch, reader, slots=slots), len(slots)
+    for name in names:
+        print(f"tune {args.name} {name}", flush=True)
+        search = Search(args.name, name, trials, read_settings(args.set or []), flags)
+        if status := tune(search, reader, launch, width):
+            return status
+    return 0
 
 
 def print_script(tasks: list[Task], reader: Reader, slots: list[str]) -> int:
@@ -182,7 +194,7 @@ VERBS = {
     "show": (show_runs, "must", ("set",)),
     "run": (make_runs, "must", ("set", *RUN_ONLY)),
     "recipe": (show_recipe, "no", ()),
-    "tune": (tune_method, "must", ("set", "jobs", "devices", "ray", *TUNE_ONLY)),
+    "tune": (tune_methods, "must", ("set", "jobs", "devices", "ray", *TUNE_ONLY)),
 }
 
 

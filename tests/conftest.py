@@ -134,6 +134,12 @@ def program(*words, timeout=240, **env):
     )
 
 
+def start(command):
+    """A Python program of the project, started with pipes for what it prints."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *command], cwd=ROOT, **streams)
+
+
 def cpu_of_children():
     """CPU seconds used so far by all finished children of this process."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

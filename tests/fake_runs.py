@@ -45,6 +45,7 @@ def fake_run(
         "prep": {},
         "hparams": hparams | differing,
         "differing": differing,
+        "manifest": "",
     }
     folder.claim(config, overwrite=False)
     folder.note_start(START | start)

@@ -1,101 +1,125 @@
 """Searches hyperparameters with Optuna: `python -m experiments tune DATASET METHOD --trials 50`.
 
-A trial is an ordinary run with seed 0, chosen by validation accuracy alone. Trials are kept in
-<results>/tune/<dataset>-<method>.db; a search that was stopped goes on with its unfinished trials
-first. What is searched is declared beside each setting (`option(..., search=...)`): the learning
-rate, and the method's own hyperparameters.
+A trial is an ordinary run with seed 0, chosen by validation accuracy alone. Trials and their
+database are in <results>/tune; a search that was stopped goes on with its unfinished trials first.
+What is searched is declared beside each setting (`option(..., search=...)`): the learning rate, and
+the method's own hyperparameters.
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import methods
 from common.files import write_json
-from common.options import UsageError, format_value
+from common.options import UsageError
 from data_prep import datasets
 from experiments.launch.tasks import Task
 from experiments.paper.adapt import resolved
+from experiments.paper.kinds import SEEDS, RunSet, suffix_of
 from experiments.report.reader import Reader
 from experiments.run.settings import DATASET_DEFAULTS, Settings
+
+Launch = Callable[[Sequence[Task]], int]
 
 SEED = 0  # tables have other ones
 FOLDER = "tune"
 LR_RANGE = 10.0  # the learning rate is searched between a tenth and ten times its default
 
 
-def space(dataset: str, method: str) -> dict[str, tuple]:
+def space(source: str, method: str) -> dict[str, tuple]:
     """Setting -> (low, high), (low, high, "log"), or ("of", values...)."""
     found: dict[str, tuple] = {}
     hparams: Any = methods.load(method).HParams
     for field in fields(hparams):
         if search := field.metadata["search"]:
             found[field.name] = search
-    default = DATASET_DEFAULTS.get(dataset, {}).get("lr", Settings().lr)
+    default = DATASET_DEFAULTS.get(datasets.public_name(source), {}).get("lr", Settings().lr)
     return {"lr": (default / LR_RANGE, default * LR_RANGE, "log"), **found}
 
 
 def suggest(trial: Any, searched: Mapping[str, tuple]) -> dict[str, Any]:
-    """The values of a trial, rounded to four digits, so that folder names stay short."""
-    values: dict[str, Any] = {}
+    """The values of a new trial."""
     for name, (low, *rest) in searched.items():
         if low == "of":
-            values[name] = trial.suggest_categorical(name, rest)
+            trial.suggest_categorical(name, rest)
         else:
-            high, log = rest[0], rest[-1] == "log"
-            values[name] = float(f"{trial.suggest_float(name, low, high, log=log):.4g}")
-    return values
+            trial.suggest_float(name, low, rest[0], log=rest[-1] == "log")
+    return rounded(trial.params)
 
 
-def open_study(results: Path, dataset: str, method: str) -> Any:
-    """The study of a dataset and a method; raises `UsageError` without Optuna."""
+def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers with four digits, so that folder names stay short."""
+    return {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in values.items()}
+
+
+def open_study(folder: Path, name: str) -> Any:
+    """The study of that name; raises `UsageError` without Optuna."""
     try:
         import optuna
     except ImportError:
         raise UsageError("tune needs: pip install -r requirements-tune.txt") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = results / FOLDER / f"{dataset}-{method}.db"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return optuna.create_study(
-        storage=f"sqlite:///{path.resolve()}",
-        study_name=f"{dataset}-{method}",
+        storage=f"sqlite:///{(folder / name).resolve()}.db",
+        study_name=name,
         direction="maximize",
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(seed=SEED),
     )
 
 
-def tune(
-    reader: Reader,
-    dataset: str,
-    method: str,
-    trials: int,
-    fixed: dict[str, str],
-    task_flags: tuple,
-    launch: Callable[[Sequence[Task]], int],
-    width: int,
-) -> int:
-    """Makes trials until `trials` are finished, `width` at a time; returns `launch`'s status."""
+@dataclass(frozen=True)
+class Search:
+    """One method on one dataset; `fixed` settings are the same in all trials."""
+
+    source: str  # a dataset's name or the path of a manifest
+    method: str
+    trials: int
+    fixed: Mapping[str, str]
+    flags: tuple[str, ...] = ()  # of train.py, for folders
+
+    @property
+    def name(self) -> str:
+        return f"{datasets.public_name(self.source)}-{self.method}{suffix_of(self.fixed)}"
+
+    def runs(self, values: Mapping[str, Any]) -> RunSet:
+        return resolved(self.source, self.method, {**self.fixed, **values})
+
+    def task(self, values: Mapping[str, Any]) -> Task:
+        return Task(self.runs(values), SEED, self.flags)
+
+
+def tune(search: Search, reader: Reader, launch: Launch, width: int) -> int:
+    """Makes trials until enough are finished, `width` at a time; returns `launch`'s status.
+
+    `reader` reads the folder of all trials.
+    """
     from optuna.trial import TrialState
 
-    dataset = datasets.public_name(dataset)
-    study, searched = open_study(reader.results, dataset, method), space(dataset, method)
+    study = open_study(reader.results, search.name)
+    searched = space(search.source, search.method)
+    searched = {name: how for name, how in searched.items() if name not in search.fixed}
+    if not searched:
+        raise UsageError(f"nothing to search for {search.method}: --set fixes all of it")
     while True:
-        states = [trial.state for trial in study.trials]
-        done = states.count(TrialState.COMPLETE)
-        waiting = [t for t in study.trials if t.state == TrialState.RUNNING]
-        if done >= trials:
-            break
-        batch = {t.number: dict(t.params) for t in waiting}
-        while len(batch) < min(width, trials - done):
-            trial = study.ask()
-            batch[trial.number] = suggest(trial, searched)
-        tasks = {
-            number: Task(resolved(dataset, method, fixed | rounded(values)), SEED, task_flags)
-            for number, values in batch.items()
-        }
+        trials = study.get_trials(deepcopy=False)
+        missing = search.trials - sum(trial.state == TrialState.COMPLETE for trial in trials)
+        if missing <= 0:
+            return report(search, study, reader.results)
+        batch = {}
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                if trial.params.keys() == searched.keys():
+                    batch[trial.number] = rounded(trial.params)
+                else:  # killed while its values were drawn
+                    study.tell(trial.number, state=TrialState.FAIL)
+        while len(batch) < min(width, missing):
+            asked = study.ask()
+            batch[asked.number] = suggest(asked, searched)
+        tasks = {number: search.task(values) for number, values in batch.items()}
         status = launch(list(dict.fromkeys(tasks.values())))
         for number, task in tasks.items():
             folder = task.folder(reader.results)
@@ -105,24 +129,24 @@ def tune(
                 study.tell(number, state=TrialState.FAIL)
         if status:
             return status
-    return report(reader.results, dataset, method, study, fixed)
 
 
-def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As `suggest` rounds them."""
-    return {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in values.items()}
-
-
-def report(results: Path, dataset: str, method: str, study: Any, fixed: Mapping[str, str]) -> int:
+def report(search: Search, study: Any, folder: Path) -> int:
     """Writes and prints the best trial, and the command that trains it with other seeds."""
     best = rounded(study.best_params)
-    done = [t for t in study.trials if t.value is not None]
-    about = {"dataset": dataset, "method": method, "trials": len(done), "val/acc": study.best_value}
-    about |= {"settings": best, "fixed": dict(fixed)}
-    write_json(results / FOLDER / f"{dataset}-{method}.json", about)
-    flags = " ".join(f"--{k} {format_value(v)}" for k, v in best.items())
-    more = " ".join(f"--{k} {v}" for k, v in fixed.items())
-    print(f"best of {len(done)} trials: val/acc {study.best_value:.4f}")
-    print(f"python train.py --dataset {dataset} --method {method} --seeds 1 2 3 {more} {flags}")
-    sys.stdout.flush()
+    runs, done = search.runs(best), sum(trial.value is not None for trial in study.trials)
+    about: dict[str, Any] = {
+        "dataset": runs.dataset,
+        "method": runs.method,
+        "settings": dict(runs.overrides),
+    }
+    about |= {
+        "source": runs.source,
+        "trials": done,
+        "fixed": dict(search.fixed),
+        "val/acc": study.best_value,
+    }
+    write_json(folder / f"{search.name}.json", about)
+    print(f"best of {done} trials: val/acc {study.best_value:.4f}")
+    print(runs.commands(SEEDS), flush=True)
     return 0

@@ -38,16 +38,19 @@ def read_settings(words: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def resolved(dataset: str, method: str, settings: Mapping[str, Any]) -> RunSet:
-    """The runs with these settings, as `train.py` names them; raises what it would raise."""
+def resolved(source: str, method: str, settings: Mapping[str, Any]) -> RunSet:
+    """The runs with these settings, as `train.py` names them; raises what it would raise.
+
+    `source` is a dataset's name or the path of a manifest.
+    """
     from experiments.run.resolve import resolve  # imports the methods, and thus torch
 
-    words = ["--dataset", dataset, "--method", method, "--seed", "1"]
+    words = ["--dataset", source, "--method", method, "--seed", "1"]
     for name, value in settings.items():
         words += [f"--{name}", value if isinstance(value, str) else format_value(value)]
     run, _ = resolve(words, "")
     assert run is not None
-    return RunSet(dataset, method, tuple(sorted(run.differing.items())))
+    return RunSet(run.dataset, method, tuple(sorted(run.differing.items())), run.manifest)
 
 
 def adapted(artifacts: Sequence[Artifact], given: Mapping[str, str]) -> list[Artifact]:

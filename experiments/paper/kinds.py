@@ -31,6 +31,7 @@ class RunSet:
     dataset: str
     method: str
     overrides: tuple[tuple[str, Any], ...] = ()
+    source: str = field(default="", compare=False)  # the manifest of a dataset of one's own
 
     @property
     def name(self) -> str:
@@ -43,7 +44,14 @@ class RunSet:
 
     def arguments(self, seed: int) -> list[str]:
         """The `train.py` flags that select the run."""
-        flags = ["--dataset", self.dataset, "--method", self.method, "--seed", str(seed)]
+        flags = [
+            "--dataset",
+            self.source or self.dataset,
+            "--method",
+            self.method,
+            "--seed",
+            str(seed),
+        ]
         for key, value in self.overrides:
             flags += [f"--{key}", format_value(value)]
         return flags

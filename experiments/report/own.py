@@ -11,7 +11,6 @@ from pathlib import Path
 
 from common.files import read_object
 from common.options import UsageError, format_value
-from experiments.paper.adapt import resolved
 from experiments.paper.kinds import (
     SEEDS,
     Artifact,
@@ -31,6 +30,10 @@ from experiments.run.folder import RunFolder
 
 SCORES = {"test/acc": "accuracy %", "test/f1_macro": "F1 %", "test/acc_mis": "misaligned %"}
 TUNED = "extra-tuned"
+TUNED_ABOUT = (
+    "Tuned methods on {}, test split: the settings with the best validation accuracy of so many"
+    " trials with another seed. Methods are compared fairly if their numbers of trials are equal."
+)
 PER_CLASS = "test/f1_per_class/"
 MOST_CURVES = 8  # that can be told apart
 TESTS = (
@@ -63,7 +66,8 @@ def runs_below(folders: Sequence[Path]) -> dict[RunSet, list[int]]:
                 continue
             config = run.read_json("config.json")
             differing = tuple(sorted(config["differing"].items()))
-            runs = RunSet(config["dataset"], config["method"], differing)
+            source = config["manifest"]
+            runs = RunSet(config["dataset"], config["method"], differing, source)
             if config["seed"] not in found.setdefault(runs, []):
                 found[runs].append(config["seed"])
     if not found:
@@ -139,22 +143,15 @@ def tuned_artifacts(reader: Reader) -> list[Artifact]:
     found: dict[str, dict[str, RunSet]] = {}
     for path in sorted((reader.results / "tune").glob("*.json")):
         about = read_object(path)
-        names = (about["dataset"], about["method"])
-        runs = resolved(*names, about["fixed"] | about["settings"])
-        found.setdefault(names[0], {})[f"{names[1]} ({about['trials']} trials)"] = runs
+        settings = tuple(sorted(about["settings"].items()))
+        runs = RunSet(about["dataset"], about["method"], settings, about["source"])
+        fixed = "".join(f", {key} {value}" for key, value in sorted(about["fixed"].items()))
+        label = f"{runs.method}{fixed} ({about['trials']} trials)"
+        found.setdefault(runs.dataset, {})[label] = runs
     if not found:
         raise UsageError("no finished search: `python -m experiments tune DATASET METHOD`")
     return [
-        scores(
-            f"{TUNED}-{dataset}",
-            f"Tuned methods on {dataset}, test split: the settings with the best validation"
-            " accuracy of so many trials with another seed. A comparison is fair if the numbers of"
-            " trials are equal.",
-            runs,
-            SCORES,
-            reader,
-            SEEDS,
-        )
+        scores(f"{TUNED}-{dataset}", TUNED_ABOUT.format(dataset), runs, SCORES, reader, SEEDS)
         for dataset, runs in found.items()
     ]
 

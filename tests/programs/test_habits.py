@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import program
-from test_run import SMALL, start, words
+from conftest import program, start
+from test_run import SMALL, words
 
 from common.options import UsageError
 from experiments.run.folder import RunFolder

@@ -2,13 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, TinySet, program, tiny_method
+from conftest import TinySet, program, start, tiny_method
 
 import methods
 from common.files import HOST, file_digest, read_table, write_table, write_text
@@ -31,11 +29,6 @@ def train(demo_data, folder, *more, method="Midas"):
     done = program(*words(demo_data, folder, *more, method=method))
     assert done.returncode == 0, done.stderr
     return RunFolder(folder)
-
-
-def start(command):
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *command], cwd=ROOT, **streams)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """Trackers: what a run that was killed once leaves in TensorBoard, W&B (offline) and MLflow."""
 
 import pytest
-from conftest import program
-from test_run import start, words
+from conftest import program, start
+from test_run import words
 
 EPOCHS = [1, 2, 3, 4]
 PICTURES = {"confusion", "reliability", "tsne-audio", "tsne-video"}
