@@ -7,6 +7,7 @@ python evaluate.py RUN --predict manifest.csv --out predictions.csv     predict 
 """
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ from experiments.run.folder import RunFolder
 from experiments.run.resolve import run_from_config
 
 FLAGS: dict[str, dict[str, Any]] = {
+    "part": {"default": "test", "choices": ("val", "test"), "help": "split (default test)"},
+    "probe": {
+        "action": "store_true",
+        "help": "add acc_probe: new linear classifiers on the frozen features of each modality",
+    },
+    "embeddings": {"metavar": "NPZ", "help": "write features, ids and labels"},
+    "plots": {
+        "metavar": "DIR",
+        "help": "write confusion matrix, reliability diagram and t-SNE of each modality",
+    },
     "predict": {"metavar": "CSV", "help": "csv of new files: id and a column for each modality"},
     "out": {"metavar": "CSV", "help": "where --predict writes (default: standard output)"},
     "data_dir": {"default": "data", "help": "prepared data (default data)"},
@@ -35,31 +46,9 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="evaluate.py", description=__doc__)
     parser.set_defaults(cache="off")  # a split is read once
     parser.add_argument("run", metavar="RUN", help="a finished run's folder, or its best.pt")
-    parser.add_argument(
-        "--part", default="test", choices=("val", "test"), help="split (default test)"
-    )
-    parser.add_argument(
-        "--probe",
-        action="store_true",
-        help="add acc_probe: new linear classifiers on the frozen features of each modality",
-    )
-    parser.add_argument("--embeddings", metavar="NPZ", help="write features, ids and labels")
-    parser.add_argument(
-        "--plots", metavar="DIR", help="write confusion matrix, reliability diagram and t-SNE"
-    )
     for flag, how in FLAGS.items():
         parser.add_argument(f"--{flag}", **how)
     args = parser.parse_args(argv)
-    # These load torch, which --help need not wait for.
-    from experiments.run.metrics import (
-        confusion,
-        linear_probes,
-        measure,
-        per_class_f1,
-        probabilities,
-    )
-    from experiments.run.session import assemble
-
     path = Path(args.run)
     folder = RunFolder(path.parent if path.is_file() else path)  # RUN may be a file in it
     config = folder.read_json("config.json")
@@ -71,6 +60,15 @@ def main(argv: list[str]) -> int:
         from experiments.run.predict import predict_files
 
         return predict_files(folder, config, Path(args.predict), args)
+    return evaluate(folder, config, args)
+
+
+def evaluate(folder: RunFolder, config: dict[str, Any], args: Namespace) -> int:
+    """Evaluates the run at its best epoch, and writes what `args` ask for."""
+    # These load torch, which --help need not wait for.
+    from experiments.run.metrics import linear_probes, measure, probabilities
+    from experiments.run.session import assemble
+
     result, session = folder.read_json("result.json"), assemble(run_from_config(config), args)
     then, now = result["hashes"], dict(session.hashes)
     if now.pop("data") != then.get("data"):
@@ -86,34 +84,38 @@ def main(argv: list[str]) -> int:
     width = max(map(len, metrics)) + len(args.part) + 1
     for name, value in metrics.items():
         print(f"{args.part + '/' + name:{width}}  {value:.4f}")
-
-    names = [name[:18] for name in session.prepared.label_names]
-    guess = probabilities(method, features)["fused"].argmax(1)
-    counts = confusion(guess, labels, len(names))
-    wide = max(map(len, names))
+    p, names = probabilities(method, features)["fused"], session.prepared.label_names
+    print_classes(p, labels, names)
     if args.embeddings:
-        write_embeddings(Path(args.embeddings), session, args.part, features, labels)
+        write_embeddings(Path(args.embeddings), features, session.ids[args.part], labels, names)
     if args.plots:
         from experiments.report.plots import write_plots
 
-        p = probabilities(method, features)["fused"]
-        for path in write_plots(
-            Path(args.plots), p, labels, session.prepared.label_names, features
-        ):
-            print(path)
-    print("\nF1 per class, and confusion matrix (rows true, columns predicted)")
-    for name, f1, row in zip(names, per_class_f1(counts).tolist(), counts.tolist()):
-        print(f"{name:{wide}}  {f1:.4f}  " + " ".join(f"{n:4d}" for n in row))
+        for path in write_plots(Path(args.plots), p, labels, names, features):
+            print(f"plot: {path}")
     return 0
 
 
-def write_embeddings(path: Path, session: Any, part: str, features: Any, labels: Any) -> None:
-    """One array [N, D_m] for each modality, and id, label [N], label_names [C]."""
+def print_classes(p: Any, labels: Any, names: list[str]) -> None:
+    """Prints F1 per class and the confusion matrix of probabilities p [N, C] and labels [N]."""
+    from experiments.run.metrics import confusion, per_class_f1
+
+    counts = confusion(p.argmax(1), labels, len(names))
+    names = [name[:18] for name in names]
+    wide = max(map(len, names))
+    print("\nF1 per class, and confusion matrix (rows true, columns predicted)")
+    for name, f1, row in zip(names, per_class_f1(counts).tolist(), counts.tolist()):
+        print(f"{name:{wide}}  {f1:.4f}  " + " ".join(f"{n:4d}" for n in row))
+
+
+def write_embeddings(
+    path: Path, features: dict[str, Any], ids: list[str], labels: Any, names: list[str]
+) -> None:
+    """Writes features [N, D_m] under each modality's name, id [N], label [N], label_names [C]."""
     import numpy as np
 
     arrays = {m: f.numpy() for m, f in features.items()}
-    arrays |= {"id": np.array(session.ids[part]), "label": labels.numpy()}
-    arrays["label_names"] = np.array(session.prepared.label_names)
+    arrays |= {"id": np.array(ids), "label": labels.numpy(), "label_names": np.array(names)}
     with atomic(path) as temporary, open(temporary, "wb") as handle:
         np.savez(handle, **arrays)
     print(f"embeddings: {path}")

@@ -139,3 +139,37 @@ def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path)
         for name in "0123456789":
             expected = float(tested[row["id"]][f"p/{name}"])
             assert abs(float(row[f"fused/p/{name}"]) - expected) < 1e-5
+
+
+@pytest.mark.slow
+def test_runs_of_two_methods_on_an_own_csv_end_in_one_table_by_one_command(own, tmp_path):
+    path, out = own({"cat": 20, "dog": 20, "a, b": 20}), tmp_path / "out"
+    for method in ("Joint", "Midas"):
+        said = train(path, tmp_path, "--seeds", "1", "2", "3", method=method).stdout
+        assert [line[:6] for line in said.splitlines()].count("done: ") == 3
+    (runs,) = (tmp_path / "results" / "runs").iterdir()
+    done = program("make_tables.py", runs, "--out", out)
+    assert (done.returncode, done.stderr) == (0, "") and "missing" not in done.stdout
+    text = {kind: (out / f"tables/own-{runs.name}{kind}.md").read_text() for kind in
+            ("", "-tests", "-classes")}  # fmt: skip
+    accuracies = [r["test/acc"] for r in results(tmp_path)]
+    assert len(accuracies) == 6
+    for method, own_acc in (("Joint", accuracies[:3]), ("Midas", accuracies[3:])):
+        shown = f"{100 * np.mean(own_acc):.1f} ± {100 * np.std(own_acc, ddof=1):.1f} (3)"
+        (row,) = [line for line in text[""].splitlines() if line.startswith(f"| {method}, ")]
+        assert row.split(" | ")[1] == shown
+    assert "array alone %" in text[""] and text["-tests"].count("| Midas, ") == 1
+    assert "a, b" in text["-classes"] and "(p = " in text["-tests"]
+    assert (out / f"figures/own-{runs.name}-curves.png").exists()
+    assert (out / f"report-{runs.name}.html").exists()
+
+    shutil.rmtree(next(runs.glob("Midas/*/seed3")))
+    done = program("make_tables.py", runs, "--out", out, "--missing")
+    assert f"--dataset {path} --method Midas --seed 3" in done.stdout
+    for words, message in (
+        ([tmp_path], "is not inside the folder runs of a results folder"),
+        ([runs, "table1"], "go without names of tables"),
+        ([runs, "--set", "lr=1"], "go without names of tables and without --set"),
+    ):
+        refused = program("make_tables.py", *words, "--out", out)
+        assert refused.returncode == 2 and message in refused.stderr
