@@ -7,7 +7,7 @@ RAW ?= raw/avmnist
 
 .PHONY: demo real test test-slow lint bench faults clean
 
-.venv/installed: requirements.txt requirements-dev.txt
+.venv/installed: $(wildcard requirements*.txt)
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	touch $@
