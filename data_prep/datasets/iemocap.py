@@ -19,7 +19,7 @@ from data_prep.spec import Scan, Spec
 LABELS = ("neutral", "happy", "sad", "angry")
 SPLIT_SECOND = 2 / 3
 SPLIT_RULE = "official"
-# MulT's aligned sequences are reported to have 20 rows; CMU's folder of them is named seq_length_50.
+# Readers of MulT's aligned file report 20 rows, but CMU's folder of it is named seq_length_50.
 FILES = FeatureFiles(
     "iemocap",
     "IEMOCAP",

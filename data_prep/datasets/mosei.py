@@ -29,6 +29,6 @@ SOURCE = FILES.source
 detect = FILES.detect
 
 
-def scan(root: Path, settings: Settings) -> Scan:
+def scan(root: Path, settings: mosi.Settings) -> Scan:
     """As for CMU-MOSI."""
     return mosi.scan(root, settings, FILES)

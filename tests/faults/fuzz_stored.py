@@ -233,7 +233,7 @@ def load_here(path: Path) -> Any:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         raise child.Refused("".join(c if c.isprintable() else "?" for c in line)[:300]) from None
     try:
-        return unpickle.read_result(folder)
+        return unpickle.read_result(folder, path)
     except Exception as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
 
