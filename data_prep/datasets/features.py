@@ -161,12 +161,12 @@ def spec(rows: int, origin: str, standardise: bool) -> Spec:
 def _clips(fields: dict[str, Any], part: str) -> list[tuple[str, str, str]]:
     """(id, video, id with times) of each row of a part."""
     if "id" in fields:
-        return [_clip(value) for value in fields["id"]]
+        return [clip(value) for value in fields["id"]]
     rows = range(len(fields["text"]))
     return [(f"{part}/{row}", "", f"{part}/{row}") for row in rows]
 
 
-def _clip(value: Any) -> tuple[str, str, str]:
+def clip(value: Any) -> tuple[str, str, str]:
     """(id, video, id with times) of an entry under "id"; empty strings if it has none."""
     whole = isinstance(value, (str, bytes))
     try:

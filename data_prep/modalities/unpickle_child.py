@@ -173,6 +173,7 @@ class Reader(pickle._Unpickler):
             # Python 3 writes bytes this way with the protocols 0 to 2.
             "_codecs.encode": Name(encode),
             "builtins.bytes": Name(lambda: b""),
+            "builtins.set": Name(set),  # protocols 0 to 3
         }
 
     def load_frame(self) -> None:

@@ -36,6 +36,7 @@ PLAIN = {
     "list": [1, 2**40, -0.0, None, True],
     "tuples": [(), (1, 2)],
     "ä": b"\xff\n",
+    "set": {"v"},
     b"k": {1: ""},
 }
 SCALARS = [np.float32(3.5), np.float64(0.1), np.int64(-3), np.str_("hé"), np.bytes_(b"q\xff")]
@@ -270,11 +271,15 @@ def test_a_row_is_found_by_keys_and_number_and_its_file_opened_once(tmp_path, mo
     path = put(tmp_path / "a.pkl", pickle.dumps({"train": {"text": values}}))
     for k in range(3):
         assert np.array_equal(values_of(path, row=f"train/text/{k}"), values[k])
-    for row in ("train/text/3", "train/audio/0", "test/text/0", "train/0"):
+    for row in ("train/text/3", "train/audio/0", "test/text/0", "train/0", "train/text/x"):
         assert refused(Array(), path, inline=row) == "unreadable"
     assert len(seen) == 1
     put(path, pickle.dumps({"x": np.full((9, 3, 2), 2.0)}))  # it has changed
     assert values_of(path, row="x/0").tolist() == [[2, 2]] * 3
+    put(path, pickle.dumps(({}, {"a_1": [np.ones(2), np.zeros(2), 0.5]})))  # lists in a tuple
+    assert values_of(path, row="1/a_1/0").tolist() == [[1, 1]]
+    for row in ("1/a_1/2", "1/a_1/3", "2/a_1/0", "a/a_1/0"):
+        assert refused(Array(), path, inline=row) == "unreadable"
     assert refused(Array(), tmp_path / "b.pkl", inline=row) == "missing_file"
     assert refused(Array(), tmp_path / "b.npy") == "missing_file"
     write_bad_pickle(tmp_path / "c.pkl", "system_4", tmp_path / "marker")
