@@ -174,7 +174,7 @@ def clip(value: Any) -> tuple[str, str, str]:
         name = str(name, "utf-8") if isinstance(name, bytes) else name
         name = str(name).strip() if isinstance(name, str) else ""
         name.encode()  # a lone surrogate is not valid text
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, LookupError):
         name = ""
     if not name:
         return "", "", ""

@@ -101,11 +101,13 @@ def _check_dialogues(content: Any, path: Path) -> None:
             f" training and the test dialogues. {FILES.source}"
         )
     parts = [*content[7], *content[8]]
-    if len(set(parts)) != len(parts) or any(set(parts) != fields.keys() for fields in content[:7]):
+    named = all(isinstance(name, str) and name == features.clip(name)[0] for name in parts)
+    once = named and len(set(parts)) == len(parts)
+    if not once or any(fields.keys() != set(parts) for fields in content[:7]):
         raise UsageError(f"{path}: the dialogues of train and test are not those of the lists")
     for dialogue in parts:
         counts = [_count(content[place][dialogue]) for place in (0, 2, *PLACES.values())]
-        if not isinstance(dialogue, str) or len(set(counts)) != 1:
+        if counts[0] < 0 or len(set(counts)) != 1:
             raise UsageError(f"{path}: dialogue {dialogue!r} has {counts} ids, labels and vectors")
 
 

@@ -156,10 +156,12 @@ def changed(place, value, dialogue="Ses05F_impro01"):
     (dialogues()[:8], "not a file of dialogues"), (changed(3, [], ""), "not a file of dialogues"),
     (changed(7, ["Ses01F_impro00"], ""), "dialogues of train and test"),
     (changed(8, ["Ses01F_impro00"], ""), "dialogues of train and test"),
+    (changed(8, [["Ses05F_impro01"], None], ""), "dialogues of train and test"),
     (changed(4, [], "other"), "dialogues of train and test"),
     (changed(2, [0, 1]), "'Ses05F_impro01' has"), (changed(5, np.ones((2, 4))), "has .3, 3, 3, 3"),
     (changed(3, None), "'Ses05F_impro01' has"),
-], ids=range(10))  # fmt: skip
+    ([{"a": None}] * 7 + [["a"], []], "'a' has .-1, -1"),
+], ids=range(12))  # fmt: skip
 def test_a_pickle_of_something_else_is_refused(tmp_path, content, words):
     with pytest.raises(UsageError, match=words) as error:
         scan("iemocap", put_dialogues(tmp_path, content), feature_files="dialogues")

@@ -69,7 +69,7 @@ FLAWS = [
     *(({"regression_labels": ratings}, ("vid-a$_$1", "no_label"))
       for ratings in (["a", 1.0], [None, 1.0], [np.ones(2), 1.0])),
     *((part(["a", "b"]) | {"id": [bad, "b$_$1"]}, ("train/0", "unknown_name"))
-      for bad in ("  ", b"\xff", None, ())),
+      for bad in ("  ", b"\xff", None, (), {})),
 ]  # fmt: skip
 
 
