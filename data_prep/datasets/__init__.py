@@ -34,6 +34,8 @@ DATASETS = {
     "ucf101": ("UCF-101: actions, optical flow + video, 101 classes", 13085),
     "food101": ("UPMC Food-101: web pages of dishes, title + image, 101 classes", 90688),
     "mosi": ("CMU-MOSI: sentiment, text + audio + video features, 2 classes", 2199),
+    "mosei": ("CMU-MOSEI: sentiment, text + audio + video features, 2 classes", None),
+    "iemocap": ("IEMOCAP: emotions, text + audio + video features, 4 or 6 classes", None),
     "avmnist": ("AV-MNIST: spoken + handwritten digits, audio + image, 10 classes", None),
     "ave": ("AVE: audible and visible events, audio + video, 28 classes", None),
     "sarcasm": ("Sarcasm in tweets with an image (Cai et al.), image + text, 2 classes", 24715),

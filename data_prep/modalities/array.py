@@ -41,7 +41,7 @@ class Array(Modality):
         """The stored form of a sequence: [int32 (L, D), float32 values], as bytes.
 
         `paths` contains one file: without `inline` a .npy file of [L, D] or [D] (one vector), else
-        a pickle, in which "train/audio/7" means row 7 of the array at ["train"]["audio"].
+        a pickle, in which "train/audio/7" means row 7 of the array or list at ["train"]["audio"].
 
         Flags: "cut" (longer than `max_length`), "empty" (all padding), "cleaned" (NaN or infinite
         values became 0). Raises `Reject`: "missing_file", "unreadable", or "bad_values" for
@@ -164,7 +164,7 @@ def open_npy(path: Path) -> np.ndarray:
 
 
 def read_row(path: Path, row: str) -> np.ndarray:
-    """One row of an array in a pickle, given as "key/.../row number"."""
+    """One row of an array, or array of a list, in a pickle, given as "key/.../row number"."""
     try:
         status = path.stat()
         value = opened(path, status.st_size, status.st_mtime_ns)
@@ -175,10 +175,10 @@ def read_row(path: Path, row: str) -> np.ndarray:
     *keys, number = row.split("/")
     try:
         for key in keys:
-            value = value[key]
-        if isinstance(value, np.ndarray):
-            return value[int(number)]
-    except (KeyError, IndexError, TypeError):
+            value = value[int(key) if isinstance(value, (list, tuple)) else key]
+        if isinstance(found := value[int(number)], np.ndarray):
+            return found
+    except (KeyError, IndexError, TypeError, ValueError):
         pass  # the file changed since it was scanned
     raise Reject("unreadable", f"{path.name} has no row {row}")
 

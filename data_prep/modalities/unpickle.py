@@ -1,7 +1,8 @@
 """Reads pickles of numpy arrays safely, in a separate process with limited memory and no numpy.
 
-`unpickle_child` writes the bytes of the arrays to one file, which is memory-mapped here, and
-everything else as a pickle that contains no names except its own.
+`unpickle_child` writes the bytes of small arrays to one file and everything else as a pickle that
+contains no names except its own. That file, and the original with the bytes of large arrays, are
+memory-mapped here.
 """
 
 import errno
@@ -20,7 +21,6 @@ import numpy as np
 from common.files import shown
 from common.options import UsageError
 
-MAX_BYTES = 1 << 30  # per file; the largest of CMU-MOSI has about 0.5 GB
 MEMORY = 1 << 30  # memory limit of the child in bytes
 SECONDS = 60.0
 CHILD = Path(__file__).with_name("unpickle_child.py")
@@ -29,13 +29,12 @@ CHILD = Path(__file__).with_name("unpickle_child.py")
 def load(path: Path) -> Any:
     """The content of a pickle file: builtins and numpy arrays.
 
-    Arrays are read-only views of a mapped file; object arrays become nested lists, and numpy
-    scalars plain numbers. Raises `UsageError` if a file is damaged, contains anything else, or
-    needs more than 1 GiB or 60 s, and `OSError` if the disk, or that of temporary files, fails.
+    Arrays are read-only views of mapped files, large ones of the file itself, which must not change
+    while they are in use; object arrays become nested lists, and numpy scalars plain numbers.
+    Raises `UsageError` if a file is damaged, contains anything else, or needs more than 1 GiB of
+    memory or 60 s, and `OSError` if the disk, or that of temporary files, fails. Large arrays need
+    no memory, except those that Python 3 wrote with a protocol below 3: they are text in the file.
     """
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise UsageError(f"{path} has {size} bytes, more than the maximum of {MAX_BYTES}")
     with open(path, "rb") as handle:
         head = handle.read(1 << 16)
     if head.startswith(b"version https://git-lfs"):
@@ -47,7 +46,7 @@ def load(path: Path) -> Any:
         if why:
             raise UsageError(f"{path} cannot be read: {why}")
         try:
-            return read_result(Path(folder))
+            return read_result(Path(folder), path)
         except Exception as error:  # inconsistent content can make numpy and pickle raise anything
             raise UsageError(f"{path} cannot be read: {error}") from None
 
@@ -74,23 +73,33 @@ def _run_child(path: Path, folder: str) -> str:
 
 
 class _Plain(pickle.Unpickler):
-    """Reads the child's `tree`: builtins, and arrays with their bytes in `data`."""
+    """Reads the child's `tree`: builtins, and arrays with their bytes in `data` or the `file`."""
 
     data: Any = b""
+    file: Any = b""
 
     def find_class(self, module: str, name: str) -> Any:
         return {"Array": self._array, "list": list}[name]
 
-    def _array(self, code: str, shape: tuple, order: Any, start: int, scalar: bool) -> Any:
-        count = math.prod(shape)
-        values = np.frombuffer(self.data, code, count, start) if count else np.zeros(0, code)
+    def _array(
+        self, code: str, shape: tuple, order: Any, in_file: bool, start: int, scalar: bool
+    ) -> Any:
+        count, source = math.prod(shape), self.file if in_file else self.data
+        values = np.frombuffer(source, code, count, start) if count else np.zeros(0, code)
         values = values.reshape(shape, order=order)
         return values.item() if scalar else values
 
 
-def read_result(folder: Path) -> Any:
-    with open(folder / "tree", "rb") as tree, open(folder / "data", "rb") as handle:
+def read_result(folder: Path, path: Path) -> Any:
+    """What the child has written to the folder about the file `path`."""
+    with open(folder / "tree", "rb") as tree:
         reader = _Plain(tree)
-        if handle.seek(0, 2):  # an empty file cannot be mapped
-            reader.data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        reader.data, reader.file = _mapped(folder / "data"), _mapped(path)
         return reader.load()
+
+
+def _mapped(path: Path) -> Any:
+    with open(path, "rb") as handle:
+        if not handle.seek(0, 2):  # an empty file cannot be mapped
+            return b""
+        return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)

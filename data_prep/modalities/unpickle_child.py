@@ -2,8 +2,9 @@
 
 numpy's names in the pickle are mapped to our own record types: no function of the file is called,
 and numpy is not involved. Writes to the folder OUT: `data`, the bytes of the arrays, and `tree`,
-everything else. Exit status 3 means that the file was refused; the last line on stderr says why.
-Exit status 4 means that the disk failed; the last line is the error's number.
+everything else. Large arrays are not copied: `tree` says where in FILE their bytes are. Exit
+status 3 means that the file was refused; the last line on stderr says why. Exit status 4 means that
+the disk failed; the last line is the error's number.
 """
 
 import errno
@@ -15,7 +16,8 @@ import resource
 import sys
 from typing import Any, BinaryIO
 
-MAX_TREE = 8 << 20  # bytes of everything outside arrays; CMU-MOSI has less than 1 MB
+MAX_TREE = 32 << 20  # bytes of everything outside arrays; CMU-MOSI has less than 1 MB
+TOO_MUCH = f"more than {MAX_TREE} bytes of it are not arrays"
 CODE = re.compile(r"b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?")  # numbers, text, plain values
 PLAIN = {str, bytes, int, float, bool, type(None)}  # allowed in object arrays
 
@@ -65,8 +67,23 @@ class Dtype(Record):
         self.order = "|" if self.code in ("b1", "i1", "u1") else order.replace("=", "<")
 
 
+class Extent(Record):
+    """Bytes that stay in the file: content of an array, since they are too many for `tree`."""
+
+    __slots__ = ("start", "size")
+
+    def __init__(self, start: int, size: int):
+        self.start, self.size = start, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __reduce__(self) -> Any:
+        raise Refused(TOO_MUCH)
+
+
 class Array(Record):
-    """An array: `parts` are its dtype, shape, order, and the offset of its bytes in the data."""
+    """An array: `parts` are its dtype, shape, order, and where its bytes are."""
 
     __slots__ = ("data", "parts")
     parts: tuple[Any, ...] | None
@@ -94,11 +111,17 @@ class Array(Record):
         width = int(kind.code[1:]) * (4 if kind.code[0] == "U" else 1)
         if len(content) != count * width:
             raise Refused(f"an array claims {count * width} bytes but has {len(content)}")
+        in_file = isinstance(content, Extent)
         if kind.code[0] == "U":  # numpy reports an invalid character only when it is accessed
+            if in_file:
+                raise Refused(f"a text array of more than {MAX_TREE} bytes")
             content.decode("utf-32-be" if kind.order == ">" else "utf-32-le", "surrogatepass")
-        self.data.seek(-self.data.tell() % 16, 1)
-        self.parts = kind.order + kind.code, shape, order, self.data.tell(), scalar
-        self.data.write(content)
+        if not in_file:
+            self.data.seek(-self.data.tell() % 16, 1)
+        start = content.start if in_file else self.data.tell()
+        self.parts = kind.order + kind.code, shape, order, in_file, start, scalar
+        if not in_file:
+            self.data.write(content)
         return self
 
     def __reduce__(self) -> Any:
@@ -112,11 +135,27 @@ class Array(Record):
         return list, (values,)
 
 
-class Reader(pickle.Unpickler):
-    """An unpickler that accepts only the names needed for numpy arrays."""
+class Opcodes(dict):
+    """The methods of a reader by opcode."""
+
+    def __missing__(self, key: int) -> Any:
+        raise pickle.UnpicklingError(f"invalid load key, {chr(key)!r}")
+
+
+class Reader(pickle._Unpickler):
+    """An unpickler that accepts only the names needed for numpy arrays.
+
+    The unpickler written in C would read the content of all arrays, 12 GB for CMU-MOSEI, into
+    memory, and keep it until the end.
+    """
+
+    dispatch = Opcodes(pickle._Unpickler.dispatch)
+    read: Any
+    append: Any
 
     def __init__(self, handle: BinaryIO, data: BinaryIO):
         super().__init__(handle, encoding="latin-1")
+        self.handle, self.size = handle, os.fstat(handle.fileno()).st_size
 
         def scalar(kind: Dtype, content: Any) -> Array:
             return Array(data).fill(kind, (), content, "C", True)
@@ -134,7 +173,37 @@ class Reader(pickle.Unpickler):
             # Python 3 writes bytes this way with the protocols 0 to 2.
             "_codecs.encode": Name(encode),
             "builtins.bytes": Name(lambda: b""),
+            "builtins.set": Name(set),  # protocols 0 to 3
         }
+
+    def load_frame(self) -> None:
+        self.read(8)  # the size of a frame, which only says how much to read at once
+
+    def content(self, width: int) -> Any:
+        """The bytes after a size in `width` bytes, or their extent."""
+        size = int.from_bytes(self.read(width), "little")
+        if size <= MAX_TREE:
+            return self.read(size)
+        start = self.handle.tell()
+        if size > self.size - start:
+            raise EOFError
+        self.handle.seek(size, 1)
+        return Extent(start, size)
+
+    def load_binbytes(self) -> None:
+        self.append(self.content(4))
+
+    def load_binbytes8(self) -> None:
+        self.append(self.content(8))
+
+    def load_binstring(self) -> None:
+        content = self.content(4)
+        self.append(content if isinstance(content, Extent) else content.decode("latin-1"))
+
+    dispatch[pickle.FRAME[0]] = load_frame
+    dispatch[pickle.BINBYTES[0]] = load_binbytes
+    dispatch[pickle.BINBYTES8[0]] = dispatch[pickle.BYTEARRAY8[0]] = load_binbytes8
+    dispatch[pickle.BINSTRING[0]] = load_binstring
 
     def find_class(self, module: str, name: str) -> Any:
         # numpy 1 and Python 2 used other module names.
@@ -161,7 +230,7 @@ def convert(source: str, out: str) -> None:
         content = Reader(handle, data).load()
         tree = pickle.dumps(content, protocol=4)
     if len(tree) > MAX_TREE:
-        raise Refused(f"more than {MAX_TREE} bytes of it are not arrays")
+        raise Refused(TOO_MUCH)
     with open(os.path.join(out, "tree"), "wb") as handle:
         handle.write(tree)
 

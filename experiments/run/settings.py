@@ -142,6 +142,7 @@ class Settings:
 _OWN_SPLIT = {"split_seed": (None, RELEASE)}
 _INFERRED_SPLIT = {"split_seed": (None, "an inference: as the official release on its datasets")}
 _INFERRED = "an inference, the paper has no recipe for it"
+_AS_MOSI = "an inference: as for CMU-MOSI, the paper does not use this dataset"
 _DEMO = "our choice for the demo set"
 _REAL = "our choice for AV-MNIST: nothing was tuned for any method"
 # Food-101's recipe and encoders: its modalities are of the same kinds.
@@ -167,6 +168,8 @@ DECLARED: dict[str, dict[str, tuple[Any, str]]] = {
     "sarcasm": {**_TWEETS},
     "twitter2015": {**_TWEETS},
     "ave": {"split_rule": ("official", _INFERRED)},  # the split used in the literature
+    "mosei": {"lr": (1e-2, _AS_MOSI), "split_rule": ("official", _AS_MOSI)},
+    "iemocap": {"lr": (1e-2, _AS_MOSI), "split_rule": ("official", _AS_MOSI)},
     "avmnist": {
         "max_epochs": (15, _REAL),
         "lr": (0.03, _REAL),

@@ -43,6 +43,11 @@ SPECS = [
                   "text.clean": False, "text.normalise": "none", "audio.normalise": "train"}),
     ("mosi", {"feature_files": "mult_unaligned", "standardise": False},
      {"text.max_length": 50, "video.max_length": 500, "video.normalise": "none"}),
+    ("mosei", {"feature_files": "mult_aligned"},
+     {"video.max_length": 50, "audio.clean": True, "audio.origin": "mult_aligned neg_nonneg"}),
+    ("iemocap", {"feature_files": "mult_unaligned", "standardise": False},
+     {"text.max_length": 50, "audio.max_length": 500, "audio.normalise": "none"}),
+    ("iemocap", {"feature_files": "dialogues"}, {"audio.max_length": 1, "video.clean": True}),
     ("demo", {}, {"audio.shape": (129, 31), "video.square": 32, "video.normalise": "train"}),
 ]  # fmt: skip
 

@@ -32,13 +32,14 @@ IDS = [f"{dataset} {layout}".strip() for dataset, layout in FORMS]
 TEXTS = {"vocabulary": "build", "max_tokens": 64}
 # Preparation settings, in addition to those that follow from the layout.
 SETTINGS = {"food101": TEXTS, "sarcasm": TEXTS, "twitter2015": TEXTS}
+FEATURES = ("mosi", "mosei", "iemocap")  # all of one pickle
 LIST_ENDINGS = (".txt", ".csv", ".tsv", "idx1-ubyte", "idx1-ubyte.gz")
 ALL = dict(workers=1, max_bad=1.0, allow_missing_classes=True)
 
 
 def settings_of(dataset, layout):
     chosen = dict(SETTINGS.get(dataset, {}))
-    chosen |= {"feature_files": layout} if dataset == "mosi" else {}
+    chosen |= {"feature_files": layout} if dataset in FEATURES else {}
     chosen |= {"flow_algo": "precomputed"} if layout == "precomputed" else {}
     return datasets.load(dataset).Settings(**chosen)
 
@@ -46,7 +47,7 @@ def settings_of(dataset, layout):
 def write(folder, dataset, layout="", per_class=2, **more):
     """A tree of at most three classes and its truth."""
     classes = 3 if dataset in MANY_CLASSES else None
-    per_class = 10 if dataset == "mosi" else per_class
+    per_class = 10 if dataset in FEATURES else per_class
     root, truth = folder / "raw", folder / "truth.csv"
     write_tree(dataset, root, per_class, truth_path=truth, layout=layout, classes=classes, **more)
     return root, read_table(truth)
@@ -228,7 +229,7 @@ def test_a_dataset_declares_all_that_its_preparation_and_split_need(dataset):
     assert len(spec) >= 2 and all(isinstance(kind, Modality) for kind in spec.values())
     for name, kind in spec.items():
         assert kind.normalise is not None or kind.inline, name
-        assert name == kind.kind or (dataset, kind.kind) == ("mosi", "array")
+        assert name == kind.kind or (dataset in FEATURES and kind.kind == "array")
     assert len(set(layout.LABELS)) == len(layout.LABELS) >= 2 and layout.SOURCE
     assert 0.5 < layout.SPLIT_SECOND < 1 and layout.Settings.__doc__
     default = DATASET_DEFAULTS.get(dataset, {}).get("split_rule", "paper")
@@ -258,6 +259,8 @@ RUNS = {
     "twitter2015": ("both", 16, None, PAGES),
     "avmnist": ("plain", 12, None, ("--split_rule", "group", "--flip", "on")),
     "mosi": ("mult_aligned", 60, None, ("--lr", "0.01", "--warmup_epochs", "1", *OFFICIAL)),
+    "mosei": ("mult_unaligned", 60, None, ("--warmup_epochs", "1")),
+    "iemocap": ("mult_aligned", 30, None, ("--warmup_epochs", "1")),
 }  # fmt: skip
 
 
@@ -269,7 +272,7 @@ def test_one_command_leads_from_the_raw_tree_to_a_result(tmp_path, dataset):
     write_tree(dataset, root, per_class, truth_path=truth, layout=layout, look=look)
     raw = ("--dataset", dataset, "--dataset_root", root, "--method", "Midas", "--devices", "cpu")
     places = ("--data_dir", tmp_path / "data", "--output_dir", tmp_path / "run")
-    more = ("--feature_files", layout) if dataset == "mosi" else ()
+    more = ("--feature_files", layout) if dataset in FEATURES else ()
     done = program(
         "train.py", *raw, *places, *flags, *more, "--max_epochs", "3", "--batch_size", "16"
     )
@@ -285,5 +288,5 @@ def test_one_command_leads_from_the_raw_tree_to_a_result(tmp_path, dataset):
     splits = [[row["part"] for row in read_table(path)] for path in Prepared(meta.parent).splits()]
     assert result["count/n_train"] in [parts.count("train") for parts in splits]
     assert {len(parts) for parts in splits} == {total}
-    if dataset == "mosi":
+    if dataset in FEATURES:
         assert log[-1]["train/L_uni"] < 0.95 * log[0]["train/L_uni"]

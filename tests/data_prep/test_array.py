@@ -4,6 +4,7 @@ import contextlib
 import pickle
 import struct
 import tempfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from data_prep.modalities import array
 from data_prep.modalities.array import Array
 from data_prep.modalities.base import Draw
 from data_prep.modalities.unpickle import load
-from fixtures.pickles import BAD_PICKLES, python2_pickle, write_bad_pickle
+from data_prep.modalities.unpickle_child import MAX_TREE
+from fixtures.pickles import BAD_PICKLES, python2_pickle, write_bad_pickle, write_sparse
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -34,6 +36,7 @@ PLAIN = {
     "list": [1, 2**40, -0.0, None, True],
     "tuples": [(), (1, 2)],
     "ä": b"\xff\n",
+    "set": {"v"},
     b"k": {1: ""},
 }
 SCALARS = [np.float32(3.5), np.float64(0.1), np.int64(-3), np.str_("hé"), np.bytes_(b"q\xff")]
@@ -134,16 +137,40 @@ def test_a_full_disk_is_not_blamed_on_the_pickle(tmp_path, monkeypatch):
 
 
 def test_a_large_array_stays_in_the_file(tmp_path):
-    content = pickle.dumps({"x": np.zeros((64, 1 << 20), np.float32)}, protocol=4)  # 256 MiB
+    write_sparse(tmp_path / "a.pkl", (2, 1 << 30))  # 8 GiB, more than the reader may use
     code = (
         "import sys; from pathlib import Path; from data_prep.modalities.unpickle import load\n"
         "from tests.memory import peak\n"
-        "before = peak(); value = load(Path(sys.argv[1]))['x']; value[63].sum()\n"
-        "print(*value.shape, peak() - before)"
+        "before = peak(); value = load(Path(sys.argv[1]))\n"
+        "print(*value.shape, value[1, -2:].sum(), peak() - before)"
     )
-    done = program("-c", code, put(tmp_path / "a.pkl", content))
-    rows, columns, grown = map(float, done.stdout.split())
-    assert (rows, columns) == (64, 1 << 20) and grown < 30  # MiB
+    done = program("-c", code, tmp_path / "a.pkl")
+    *found, grown = map(float, done.stdout.split())
+    assert found == [2, 1 << 30, 1] and grown < 30  # MiB
+
+
+MANY = MAX_TREE + 4  # bytes
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_large_arrays_of_every_protocol(tmp_path, protocol):
+    wanted = {"x": np.arange(MANY // 4, dtype=np.float32), "y": np.ones(3), "z": b"q"}
+    wanted |= {"fortran": np.asfortranarray(wanted["x"][:-1].reshape(2, -1))}
+    write = python2_pickle if protocol == 2 else partial(pickle.dumps, protocol=protocol)
+    found = load(put(tmp_path / "a.pkl", write(wanted)))
+    assert found.pop("z") in (b"q", "q") and same(found, {k: wanted[k] for k in found})
+
+
+@pytest.mark.parametrize(("write", "words"), [
+    (lambda path: write_sparse(path, (MANY,), 2 * MANY), "truncated"),
+    (lambda path: put(path, pickle.dumps({"x": b"x" * MANY})), "bytes of it are not arrays"),
+    (lambda path: put(path, python2_pickle("x" * MANY)), "bytes of it are not arrays"),
+    (lambda path: put(path, pickle.dumps(np.zeros(9000, "U999"))), "a text array"),
+], ids=range(4))  # fmt: skip
+def test_large_content_that_is_cut_or_no_array_of_numbers_is_refused(tmp_path, write, words):
+    write(tmp_path / "a.pkl")
+    with pytest.raises(UsageError, match=words):
+        load(tmp_path / "a.pkl")
 
 
 # --- sequences ------------------------------------------------------------------------------------
@@ -244,11 +271,15 @@ def test_a_row_is_found_by_keys_and_number_and_its_file_opened_once(tmp_path, mo
     path = put(tmp_path / "a.pkl", pickle.dumps({"train": {"text": values}}))
     for k in range(3):
         assert np.array_equal(values_of(path, row=f"train/text/{k}"), values[k])
-    for row in ("train/text/3", "train/audio/0", "test/text/0", "train/0"):
+    for row in ("train/text/3", "train/audio/0", "test/text/0", "train/0", "train/text/x"):
         assert refused(Array(), path, inline=row) == "unreadable"
     assert len(seen) == 1
     put(path, pickle.dumps({"x": np.full((9, 3, 2), 2.0)}))  # it has changed
     assert values_of(path, row="x/0").tolist() == [[2, 2]] * 3
+    put(path, pickle.dumps(({}, {"a_1": [np.ones(2), np.zeros(2), 0.5]})))  # lists in a tuple
+    assert values_of(path, row="1/a_1/0").tolist() == [[1, 1]]
+    for row in ("1/a_1/2", "1/a_1/3", "2/a_1/0", "a/a_1/0"):
+        assert refused(Array(), path, inline=row) == "unreadable"
     assert refused(Array(), tmp_path / "b.pkl", inline=row) == "missing_file"
     assert refused(Array(), tmp_path / "b.npy") == "missing_file"
     write_bad_pickle(tmp_path / "c.pkl", "system_4", tmp_path / "marker")

@@ -8,7 +8,7 @@ from raw import rejects, scan
 
 from common.options import UsageError
 from data_prep.datasets import mosi
-from data_prep.datasets.mosi import VARIANTS, Settings
+from data_prep.datasets.mosi import FILES, Settings
 from data_prep.prepare import prepare
 from data_prep.store import Prepared
 from experiments.run.resolve import resolve
@@ -69,7 +69,7 @@ FLAWS = [
     *(({"regression_labels": ratings}, ("vid-a$_$1", "no_label"))
       for ratings in (["a", 1.0], [None, 1.0], [np.ones(2), 1.0])),
     *((part(["a", "b"]) | {"id": [bad, "b$_$1"]}, ("train/0", "unknown_name"))
-      for bad in ("  ", b"\xff", None, ())),
+      for bad in ("  ", b"\xff", None, (), {})),
 ]  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, parts):
 # Prepared -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", FILES.variants)
 def test_what_is_stored_is_what_was_generated(tmp_path, name):
     """No padding from either family, float32, zeros instead of non-finite values."""
     root, settings = tmp_path / "raw", Settings(feature_files=name)

@@ -29,7 +29,7 @@ from experiments.paper.kinds import RunSet
 from experiments.report.reader import Reader
 from experiments.run.folder import RunFolder
 from experiments.run.resolve import resolve, run_from_config
-from fixtures.mosi import Look
+from fixtures.features import Look
 from fixtures.pickles import python2_pickle
 from fixtures.trees import write_tree
 
@@ -233,7 +233,7 @@ def load_here(path: Path) -> Any:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         raise child.Refused("".join(c if c.isprintable() else "?" for c in line)[:300]) from None
     try:
-        return unpickle.read_result(folder)
+        return unpickle.read_result(folder, path)
     except Exception as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
 
@@ -253,7 +253,7 @@ def _mosi_seeds(files: str) -> Callable[[Path], list[bytes]]:
     def seeds(folder: Path) -> list[bytes]:
         truth = folder / "t.csv"
         write_tree("mosi", folder / "r", 10, truth_path=truth, layout=files, look=TINY)
-        return [next((folder / "r").rglob(mosi.VARIANTS[files][0])).read_bytes()]
+        return [next((folder / "r").rglob(mosi.FILES.variants[files].names[0])).read_bytes()]
 
     return seeds
 
@@ -264,7 +264,7 @@ def in_mosi(files: str) -> Callable[[Path], Read]:
     def reader(folder: Path) -> Read:
         unpickle.load = array.load = load_here  # this process does nothing else
         settings = mosi.Settings(feature_files=files)
-        path = folder / mosi.VARIANTS[files][0]
+        path = folder / mosi.FILES.variants[files].names[0]
 
         def feed(data: bytes) -> Any:
             path.write_bytes(data)
