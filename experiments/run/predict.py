@@ -140,6 +140,6 @@ def inputs_of(
         value: np.ndarray = modality.trim(modality.to_input(row[m], draw)[None])
         width = modality.width(value)
         if width not in (None, widths[m]):
-            raise Unfit(f"{m} has {width} values per vector, the training data had {widths[m]}")
+            raise Unfit(f"{m} has {width} features, the training data had {widths[m]}")
         inputs[m] = torch.from_numpy(value.copy())
     return inputs
