@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import shlex
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -24,7 +25,7 @@ BLOCK = 4096  # bytes
 
 def stamp(root: Path, candidates: list[Candidate]) -> str:
     """As `candidates_hash`, but from file sizes, mtimes and inodes instead of content."""
-    return candidates_hash(root, candidates, lambda path: _facts(path.stat()))
+    return candidates_hash(root, candidates, _facts)
 
 
 def files_stamp(root: Path, folder: Path, sources: Iterable[str]) -> str:
@@ -42,15 +43,25 @@ def files_stamp(root: Path, folder: Path, sources: Iterable[str]) -> str:
     for source in sorted(seen):
         for path in source.split(SEPARATOR):
             try:
-                facts = _facts(os.stat(f"{root}/{path}"))
+                facts = _facts(root / path)
             except OSError:
                 return ""
             text.update(f"{path}{facts}".encode())
     return text.hexdigest()[:12]
 
 
-def _facts(status: os.stat_result) -> list[int]:
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+def _facts(path: Path) -> list[int]:
+    """Size, mtime and inode; of a folder, also those of its first, middle and last file.
+
+    A folder's own do not change if its frames are extracted again over the former ones.
+    """
+    status = path.stat()
+    facts = [status.st_size, status.st_mtime_ns, status.st_ino]
+    if stat.S_ISDIR(status.st_mode) and (names := sorted(os.listdir(path))):
+        for name in (names[0], names[len(names) // 2], names[-1]):
+            inner = os.stat(path / name, follow_symlinks=False)
+            facts += [inner.st_size, inner.st_mtime_ns, inner.st_ino]
+    return facts
 
 
 def candidates_hash(

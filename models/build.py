@@ -19,9 +19,9 @@ from models.zoo import HubTrunk, TimmTrunk
 class Stream:
     """What the model needs to know about a modality."""
 
-    kind: str  # audio, video, image, flow, text or array
+    kind: str  # audio, video, image, flow, text, array or grid
     normalise: Any  # (mean, std), "imagenet", or None for text
-    channels: int = 3  # of an image-like input
+    channels: int = 3  # of an image-like input; of a grid, as many as means
     length: int = 0  # of a text
     vocabulary: int = 0
 
@@ -95,6 +95,9 @@ def build_encoder(stream: Stream, choice: Choice) -> nn.Module:
         mean, std = (v[0] if isinstance(v, (list, tuple)) else v for v in (mean, std))
         zscore = choice.audio_norm == "zscore"
         inputs = encoders.SpectrogramInput(mean, std, choice.spec_pool, zscore)
+    elif stream.kind == "grid":
+        inputs = encoders.FramesInput(mean, std, scale=1)
+        stream = replace(stream, channels=len(mean))
     else:
         inputs = encoders.FramesInput(mean, std)
     trunk = build_trunk(stream, choice)

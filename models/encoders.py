@@ -39,18 +39,19 @@ class SpectrogramInput(nn.Module):
 
 
 class FramesInput(nn.Module):
-    """uint8 [B, T, 3, H, W] -> ([B * T, 3, H, W] float32, T): scaled to [0, 1], then normalised."""
+    """[B, T, C, H, W] -> ([B * T, C, H, W] float32, T): divided by `scale`, then normalised."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: list[float], std: list[float]):
+    def __init__(self, mean: list[float], std: list[float], scale: int = 255):
         super().__init__()
+        self.scale = scale
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, int]:
-        return (x.flatten(0, 1).float() / 255 - self.mean) / self.std, x.shape[1]
+        return (x.flatten(0, 1).float() / self.scale - self.mean) / self.std, x.shape[1]
 
 
 class SmallCNN(nn.Sequential):

@@ -76,13 +76,13 @@ def tell_detected(root: str, found: dict[str, Any], given: dict[str, Any]) -> No
             print(f"note: {root} has the files of --{name} {value}: using them", file=sys.stderr)
 
 
-def load(name: str, order: list[str] | None = None) -> Any:
+def load(name: str, kinds: dict[str, str] | None = None) -> Any:
     """The layout of a dataset by its (case-insensitive) name, or of a manifest by its path.
 
-    `order`: the modalities of a manifest if known, so that the file need not be read.
+    `kinds`: the modalities of a manifest and their kinds if known, so that it need not be read.
     """
     if is_manifest(name):
         from data_prep.datasets.manifest import Manifest
 
-        return Manifest(Path(name), order)
+        return Manifest(Path(name), kinds)
     return importlib.import_module(f"data_prep.datasets.{match_name('dataset', name, DATASETS)}")

@@ -2,9 +2,10 @@
 
 Columns: `id`, `label`, optionally `split` (train, val, test) and `group` (what a group split keeps
 together), and one per modality: `audio`, `video`, `image`, `flow` contain a path relative to the
-manifest (or to --dataset_root), `array` a .npy file, `text` the text itself. Their order is that of
-the modalities. Links may point outside the folder only with --dataset_root. All numeric defaults
-are our choice, following the most similar datasets of the paper.
+manifest (or to --dataset_root), `array` a .npy file, `text` the text itself. `video` may be a
+folder of frames. A column `audio:far` is a modality of the kind `audio` called `far`. The order of
+the columns is that of the modalities. Links may point outside the folder only with --dataset_root.
+All numeric defaults are our choice, following the most similar datasets of the paper.
 """
 
 import re
@@ -17,12 +18,11 @@ from typing import Any
 
 from common.options import UsageError, option
 from data_prep.datasets import options
-from data_prep.datasets.own_files import Files, Table
+from data_prep.datasets.own_files import PLAIN, Files, Table
 from data_prep.datasets.tree import RawTree
 from data_prep.modalities import KINDS, Modality, load
 from data_prep.spec import Candidate, Scan, Spec
 
-PLAIN = ("id", "label", "split", "group")
 PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "dev": "val", "test": "test", "": "",
@@ -38,7 +38,7 @@ class Settings:
     audio_feature: str = option("stft", "spectrogram", choices=("stft", "fbank"))
     sample_rate: int = option(16000, "of stored audio, Hz", low=1000, high=192000)
     seconds: float = option(10.0, "audio length: longer is cut, shorter is tiled", above=0)
-    fps: float = option(1.0, "stored frames per second of video", above=0, high=60)
+    fps: float = option(1.0, "stored frames per second of a video file", above=0, high=60)
     max_frames: int = option(10, "maximum stored frames per video", low=1, high=1000)
     frames: int = option(3, "frames of a video (or flow) per input", low=1, high=100)
     flow_algo: str = option("dis", "optical flow", choices=("dis", "farneback", "tvl1"))
@@ -49,32 +49,35 @@ class Settings:
 
 
 class Manifest:
-    """The dataset of one manifest; with `order`, the file is not read for its modalities."""
+    """The dataset of one manifest.
+
+    `kinds`: each modality's kind, in order; if given, the file is not read for them.
+    """
 
     SPLIT_SECOND = 2 / 3
 
-    def __init__(self, path: Path, order: list[str] | None = None):
+    def __init__(self, path: Path, kinds: dict[str, str] | None = None):
         self.Settings = Settings
-        self.path, self._order = Path(path), order
+        self.path, self._kinds = Path(path), kinds
         # True: links may point outside the root (set by raw_root if --dataset_root was given).
         self.anywhere = False
         self.SOURCE = f"File paths in {self.path} are relative to its folder."
 
     def _table(self, files: Files | None = None) -> Table:
-        return Table(self.path, "--dataset", (*PLAIN, *KINDS), PLAIN[:2], files)
+        return Table(self.path, "--dataset", PLAIN[:2], files)
 
     @property
-    def order(self) -> list[str]:
-        """The modalities, in the order of their columns; raises `UsageError` if there is none."""
-        if self._order is None:
+    def kinds(self) -> dict[str, str]:
+        """modality -> kind, in the order of the columns; raises `UsageError` if there is none."""
+        if self._kinds is None:
             table = self._table()
-            self._order = [name for name in table.columns if name in KINDS]
-            if not self._order:
+            self._kinds = table.kinds
+            if not self._kinds:
                 raise UsageError(
                     f"{self.path} has the columns {table.shown}; it needs one or more of"
                     f" {', '.join(KINDS)} besides id and label"
                 )
-        return self._order
+        return self._kinds
 
     @property
     def SPLIT_RULE(self) -> str:
@@ -88,12 +91,12 @@ class Manifest:
 
     def spec(self, settings: Settings) -> Spec:
         """The modalities of the columns."""
-        return {m: modality_of(m, settings) for m in self.order}
+        return {m: modality_of(kind, settings) for m, kind in self.kinds.items()}
 
     def scan(self, root: Path, settings: Settings) -> Scan:
         """The rows as candidates; raises `UsageError` if a path leaves the root."""
         tree, table = RawTree(root), self._table(Files(root, self.anywhere))
-        inlined = {m: load(m).inline for m in self.order}
+        classes = {m: load(kind) for m, kind in self.kinds.items()}
         numbers: dict[str, int] = {}  # label -> number in order of appearance
         for line, row in table.rows(tree.rejected):
             name, label = row["id"].strip(), row["label"].strip()
@@ -106,11 +109,11 @@ class Manifest:
                         " train, val (valid, validation, dev), test"
                     )
                 numbers.setdefault(label, len(numbers))
-                for m, is_inline in inlined.items():
-                    if is_inline:
+                for m, kind in classes.items():
+                    if kind.inline:
                         inline[m] = row[m]
                     elif not missing:
-                        path, why = table.find(line, row[m])
+                        path, why = table.find(line, row[m], kind.folders)
                         sources[m], missing = (path,), f"{m}: {why}" if why else ""
             part = PARTS.get(split.casefold(), "")
             tree.take(
@@ -147,9 +150,10 @@ def _alike(names: Sequence[str]) -> list[str]:
 
 
 def modality_of(kind: str, s: Settings) -> Modality:
-    """The modality of a column.
+    """The modality of a column of this kind.
 
-    Flow is only mirrored, because resizing a crop would change the scale of motion.
+    Flow is only mirrored, because resizing a crop would change the scale of motion. A folder of
+    frames has no frame rate: all of them are stored, or `max_frames` evenly spaced ones.
     """
     if kind == "text":
         from data_prep.modalities.text import text_spec
@@ -161,9 +165,10 @@ def modality_of(kind: str, s: Settings) -> Modality:
     flow = {"algorithm": s.flow_algo, "positions": s.max_frames, "frames": s.frames}
     chosen: dict[str, dict[str, Any]] = {
         "audio": {**sound, "n_fft": 512, "hop": 256, "normalise": "train"},
-        "video": {**frames, "fps": s.fps, "frames": s.frames, "augment": crop},
+        "video": {**frames, "fps": s.fps, "frames": s.frames, "augment": crop,
+                  "of_folder": s.max_frames},
         "image": {"augment": crop},
         "flow": {**flow, "augment": "flip" if s.flip else "none"},
         "array": {"max_length": s.max_length},
-    }
+    }  # fmt: skip
     return load(kind)(**chosen.get(kind, {}))

@@ -1,10 +1,12 @@
 """Reads a user's csv table and finds the files that it names, tolerating variations in paths.
 
-In a relative path, `\\` means `/`; `file://` starts an absolute one; and the Unicode normalisation
+A column `array:depth` contains arrays for a modality called `depth`; rows name it `depth`. In a
+relative path, `\\` means `/`; `file://` starts an absolute one; and the Unicode normalisation
 of a name does not matter (macOS archives have separate combining accents).
 """
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -17,24 +19,31 @@ from data_prep.datasets.lists import MAX_BAD_LINES, TOO_MANY, Record, read_recor
 from data_prep.modalities import KINDS, load
 from data_prep.spec import Rejection
 
+PLAIN = ("id", "label", "split", "group")
+# A modality's name occurs in flags, log keys, folder names and the columns of predictions.
+NAME = re.compile(r"[a-z][a-z0-9_]{0,29}", re.ASCII)
+TAKEN = (*PLAIN, "part", "sources", "duration_s", "n_frames", "flags", "fused")
+
 
 class Table:
-    """The csv file given by `flag`, with lower-case columns; only `known` ones are used.
+    """The csv file given by `flag`, with lower-case columns.
 
-    With `files`, a line that names one of them is a new row, not a continuation of a multi-line
-    text. Raises `UsageError` if the file is not such a table.
+    Only the columns `known` are used, by default `PLAIN` and those of modalities, whose kinds are
+    in `kinds`. With `files`, a line that names one of them is a new row, not a continuation of a
+    multi-line text. Raises `UsageError` if the file is not such a table.
     """
 
     def __init__(
         self,
         path: Path,
         flag: str,
-        known: Sequence[str],
         needed: Sequence[str],
         files: "Files | None" = None,
+        known: Sequence[str] = (),
     ):
         self.path, self._needed, self._files = path, needed, files
         self._header: list[str] = []
+        self.kinds: dict[str, str] = {}  # modality -> its kind, in the order of the columns
         try:
             self._records = read_records(path, self._is_header, self._is_row)
             first = next(self._records, Record(1, []))
@@ -42,11 +51,18 @@ class Table:
             raise UsageError(f"{flag} {path} cannot be read: {error.strerror}") from None
         if first.fault:
             raise UsageError(f"{path}, line {first.line}: {first.fault}")
-        self._header = [cell.strip().casefold() for cell in first.cells]
+        cells = [cell.strip().casefold() for cell in first.cells]
+        self._header = list(map(modality_name, cells))
+        for name, cell in zip(self._header, cells):
+            if fault := name_fault(name) if name != cell else "":
+                raise UsageError(f"{path}: the column {cell[:80]!r} is refused: {fault}")
+            if name != cell or cell in KINDS:
+                self.kinds.setdefault(name, cell.partition(":")[0].rstrip())
+        known = known or (*PLAIN, *self.kinds)
         self.columns = [name for name in self._header if name in known]
         missing = [f"no column {name}" for name in needed if name not in self._header]
         twice = [f"the column {c} twice" for c in self.columns if self.columns.count(c) > 1]
-        self.shown = shown(", ".join(self._header)) or "none"  # all columns, for messages
+        self.shown = shown(", ".join(cells)) or "none"  # all columns, for messages
         if missing or twice:
             raise UsageError(
                 f"{path} has {(twice + missing)[0]} (its columns: {self.shown}); it needs"
@@ -72,25 +88,47 @@ class Table:
             else:
                 yield record.line, dict(zip(self._header, record.cells))
 
-    def find(self, line: int, text: str) -> tuple[str, str]:
+    def find(self, line: int, text: str, folders: bool = False) -> tuple[str, str]:
         """`Files.find` for a cell; its error names the line."""
         assert self._files is not None
         try:
-            return self._files.find(text.strip())
+            return self._files.find(text.strip(), folders)
         except UsageError as error:
             raise UsageError(f"{self.path}, line {line}: {error}") from None
 
     def _is_header(self, cells: list[str]) -> bool:
-        return set(self._needed) <= {cell.strip().casefold() for cell in cells}
+        return set(self._needed) <= {modality_name(cell.strip().casefold()) for cell in cells}
 
     def _is_row(self, cells: list[str]) -> bool:
         if len(cells) != len(self._header):
             return False
-        named = zip(self._header, cells)
-        paths = [cell for name, cell in named if name in KINDS and not load(name).inline]
+        kinds = {m: load(kind) for m, kind in self.kinds.items()}
+        named = [(kinds[m], cell) for m, cell in zip(self._header, cells) if m in kinds]
+        paths = [(cell, kind.folders) for kind, cell in named if not kind.inline]
         if self._files and paths:
-            return any(map(self._files.is_there, paths))
+            return any(self._files.is_there(*path) for path in paths)
         return cells[self._header.index("id")].strip().isalnum()
+
+
+def modality_name(column: str) -> str:
+    """The part after the colon of a column `kind:name`; another column as it is."""
+    kind, _, name = column.partition(":")
+    return name.lstrip() if kind.rstrip() in KINDS and name else column
+
+
+def name_fault(name: str) -> str:
+    """Why a modality cannot have this name, or ""."""
+    if not NAME.fullmatch(name):
+        return (
+            f"{name[:80]!r} is no name of a modality, which begins with one of a-z and has at most"
+            " 30 of a-z, 0-9 and _"
+        )
+    if name in TAKEN:
+        return f"no modality can be called {name!r}, as none of {', '.join(TAKEN)}"
+    from torch.nn import ModuleDict  # takes a second: imported only on use
+
+    is_taken = hasattr(ModuleDict(), name)
+    return f"PyTorch allows no part of a model to be called {name!r}" if is_taken else ""
 
 
 class Files:
@@ -102,10 +140,11 @@ class Files:
         # Cached, as the files of a folder mostly come together.
         self._names, self._folder = lru_cache(64)(self._list), lru_cache(64)(os.path.realpath)
 
-    def find(self, text: str) -> tuple[str, str]:
+    def find(self, text: str, folders: bool = False) -> tuple[str, str]:
         """(path relative to the root, reason why there is no such file or "").
 
-        Raises `UsageError` if the path leaves the root; the message says what to do.
+        `folders`: a folder is accepted as well. Raises `UsageError` if the path, or a link in such
+        a folder, leaves the root; the message says what to do.
         """
         path = unquote(text.removeprefix("file://")) if text.startswith("file://") else text
         if not path or "\0" in path:
@@ -135,17 +174,25 @@ class Files:
                     return path, f"{path[:80]!r} does not exist{there}"
                 found /= names[key]
             path = str(found)
-        if not self.anywhere and not _is_below(self._target(path), self._real):
-            raise UsageError(
-                f"{text!r} is a link that points outside {self.root}: to allow this, give"
-                f" --dataset_root {self.root}"
-            )
-        return path, "" if os.path.isfile(f"{self.root}/{path}") else "it is not a file"
+        place = f"{self.root}/{path}"
+        is_folder = folders and os.path.isdir(place)
+        inner = os.listdir(place) if is_folder else []
+        self._check_links(path, *(f"{path}/{name}" for name in inner))
+        return path, "" if is_folder or os.path.isfile(place) else "it is not a file"
 
-    def is_there(self, text: str) -> bool:
+    def _check_links(self, *paths: str) -> None:
+        """Raises `UsageError` if one of the paths is a link that may not be followed."""
+        for path in () if self.anywhere else paths:
+            if not _is_below(self._target(path), self._real):
+                raise UsageError(
+                    f"{path!r} is a link that points outside {self.root}: to allow this, give"
+                    f" --dataset_root {self.root}"
+                )
+
+    def is_there(self, text: str, folders: bool) -> bool:
         """Whether a cell is a path: an existing file under the root, or a path that leaves it."""
         try:
-            return not self.find(text.strip())[1]
+            return not self.find(text.strip(), folders)[1]
         except UsageError:
             return True
 

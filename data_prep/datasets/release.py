@@ -22,9 +22,9 @@ from data_prep.spec import Candidate, Listed, Scan
 
 
 class Form(NamedTuple):
-    """The tree of a dataset. `download`: names, at least one of which is in its download.
+    """The tree of a dataset. `download`: folders (with *) that are in other trees of it.
 
-    If one of these exists, an incomplete tree is read as the download.
+    If one of these exists, an incomplete tree is read as another one.
     """
 
     lists: tuple[str, ...]
@@ -34,7 +34,9 @@ class Form(NamedTuple):
 
 FORMS = {
     "cremad": Form(
-        ("train_split.csv", "val.csv", "test.csv"), ("AudioWAV", "visual_frames"), ("VideoFlash",)
+        ("train_split.csv", "val.csv", "test.csv"),
+        ("AudioWAV", "visual_frames"),
+        ("VideoFlash", "Image-*-FPS", "visual"),
     ),
     "ucf101": Form(
         ("trainlist01_new.txt", "testlist01_new.txt"),
@@ -62,7 +64,8 @@ def find_release(root: Path, dataset: str, labels: tuple[str, ...]) -> "ReleaseT
         there += [name for name in form.folders if os.path.isdir(root / base / name)]
         if len(there) == len(needed):
             return ReleaseTree(root, base, dataset, labels)
-        download |= any(os.path.isdir(root / base / name) for name in form.download)
+        places = (place for name in form.download for place in (root / base).glob(name))
+        download |= any(map(os.path.isdir, places))
         own, missing = [n for n in there if n not in SHARED], [n for n in needed if n not in there]
         if own and not partial:
             partial = (

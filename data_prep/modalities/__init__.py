@@ -15,6 +15,7 @@ KINDS = {
     "flow": "Flow",
     "text": "Text",
     "array": "Array",
+    "grid": "Grid",
 }
 
 

@@ -1,5 +1,8 @@
 """Sequences of feature vectors: a .npy file, or a row of a pickled dataset, as float32 [L, D].
 
+The first axis of an array is the sequence; what follows is one vector, row by row, so that 68
+points in a plane [L, 68, 2] become [L, 136].
+
 Zero rows at either end are padding and are not stored: public code pads at the front (yaohungt/
 Multimodal-Transformer) or the back (thuiar/MMSA), and pliang279/MultiBench removes such rows too.
 MMSA's row counts are ignored: its script treats the first row that sums to 0 as the end, which is
@@ -7,6 +10,7 @@ wrong if face detection fails in between.
 """
 
 import functools
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,8 +44,9 @@ class Array(Modality):
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
         """The stored form of a sequence: [int32 (L, D), float32 values], as bytes.
 
-        `paths` contains one file: without `inline` a .npy file of [L, D] or [D] (one vector), else
-        a pickle, in which "train/audio/7" means row 7 of the array or list at ["train"]["audio"].
+        `paths` contains one file: without `inline` a .npy file of [L, ...] or [D] (one vector),
+        else a pickle, in which "train/audio/7" means row 7 of the array or list at
+        ["train"]["audio"].
 
         Flags: "cut" (longer than `max_length`), "empty" (all padding), "cleaned" (NaN or infinite
         values became 0). Raises `Reject`: "missing_file", "unreadable", or "bad_values" for
@@ -51,49 +56,35 @@ class Array(Modality):
         array = open_npy(path) if inline is None else read_row(path, inline)
         if array.ndim == 1:
             array = array[None]
-        if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "fiub":
+        width = math.prod(array.shape[1:])
+        if array.ndim < 2 or not width or array.dtype.kind not in "fiub":
             what = f"shape {array.shape} of {array.dtype}, expected [L, D] of numbers"
             raise Reject("bad_values", what)
-        width = array.shape[1]
         first, count = span(array, self.clean) if 4 * width <= MAX_STORED else (0, 1)
         kept = min(count, self.max_length)
         if 4 * width * kept > MAX_STORED:
             detail = f"{count} rows of {width} values are more than {MAX_STORED} bytes"
             raise Reject("bad_values", f"{detail}; decrease max_length")
-        values = as_float32(array[first : first + kept])
-        finite = np.isfinite(values)
-        cleaned = self.clean and not finite.all()
+        values = as_float32(array[first : first + kept]).reshape(kept, width)
+        cleaned = self.clean and not np.isfinite(values).all()
         if cleaned:
-            values[~finite] = 0.0
-        elif not finite.all():
-            bad = int(finite.size - finite.sum())
-            raise Reject("bad_values", f"{bad} of {finite.size} values are not finite")
+            values[~np.isfinite(values)] = 0.0
+        check_finite(values)
         found = {"cleaned": cleaned, "cut": count > self.max_length, "empty": not count}
         flags = tuple(flag for flag, is_set in found.items() if is_set)
         return Extracted(self.pack(values), flags, 0.0, count, count > 0)
 
     def pack(self, values: np.ndarray) -> list[bytes]:
         """The stored bytes of float32 [L, D]: the shape as int32, then the values."""
-        return [np.asarray(values.shape, dtype=np.int32).tobytes(), values.tobytes()]
+        return packed(values)
 
     def unpack(self, stored: Any) -> np.ndarray:
-        shape = np.frombuffer(stored[0], dtype=np.int32).tolist()
-        return np.frombuffer(stored[1], dtype=np.float32).reshape(shape)
+        return unpacked(stored)
 
     def check_together(self, name: str, samples: Iterable[tuple[str, Any]]) -> None:
         """Raises `UsageError` if the vectors differ in their width D."""
-        found: dict[int, list[str]] = {}
-        for sample, stored in samples:
-            found.setdefault(self.unpack(stored).shape[1], []).append(sample)
-        if len(found) > 1:
-            widths = "; ".join(
-                f"{width} in {len(ids)} samples, the first {ids[0]!r}"
-                for width, ids in sorted(found.items())
-            )
-            raise UsageError(
-                f"the vectors of {name} have several widths ({widths}), but the encoder needs one:"
-                " repair the files or remove them from the list"
-            )
+        widths = ((sample, self.unpack(stored).shape[1]) for sample, stored in samples)
+        check_equal(f"the vectors of {name} have several widths", widths)
 
     def to_input(self, stored: Any, draw: Draw) -> np.ndarray:
         """float32 [max_length, D]: the vectors, padded with zero rows at the end."""
@@ -122,6 +113,40 @@ class Array(Modality):
         return batch[(batch != 0).any(2)], (0,), batch.shape[2]
 
 
+def packed(values: np.ndarray) -> list[bytes]:
+    """The stored bytes of a float32 array: the shape as int32, then the values."""
+    return [np.asarray(values.shape, dtype=np.int32).tobytes(), values.tobytes()]
+
+
+def unpacked(stored: Any) -> np.ndarray:
+    """The inverse of `packed`, read-only."""
+    shape = np.frombuffer(stored[0], dtype=np.int32).tolist()
+    return np.frombuffer(stored[1], dtype=np.float32).reshape(shape)
+
+
+def check_finite(values: np.ndarray) -> None:
+    """Raises `Reject` ("bad_values") if a value is NaN or infinite."""
+    bad = values.size - int(np.isfinite(values).sum())
+    if bad:
+        raise Reject("bad_values", f"{bad} of {values.size} values are not finite")
+
+
+def check_equal(what: str, sizes: Iterable[tuple[str, Any]]) -> None:
+    """Raises `UsageError` if the samples, (id, size), have several sizes; `what` says so."""
+    found: dict[Any, list[str]] = {}
+    for sample, size in sizes:
+        found.setdefault(size, []).append(sample)
+    if len(found) > 1:
+        counts = "; ".join(
+            f"{size} in {len(ids)} samples, the first {ids[0]!r}"
+            for size, ids in sorted(found.items())
+        )
+        raise UsageError(
+            f"{what} ({counts[:500]}), but the encoder needs one: repair the files or remove them"
+            " from the list"
+        )
+
+
 def as_float32(values: np.ndarray) -> np.ndarray:
     """A row-major float32 copy; values out of range become infinite."""
     with np.errstate(over="ignore"):
@@ -131,11 +156,11 @@ def as_float32(values: np.ndarray) -> np.ndarray:
 def span(array: np.ndarray, clean: bool) -> tuple[int, int]:
     """(first, count) of the rows between the padding; with `clean`, only finite values count."""
     rows: list[int] = []  # first and last rows that are not padding
-    step = max(1, BLOCK // array.shape[1])
+    step = max(1, BLOCK // math.prod(array.shape[1:]))
     for start in range(0, len(array), step):
         values = as_float32(array[start : start + step])
         live = (values != 0) & np.isfinite(values) if clean else values != 0
-        used = np.flatnonzero(live.any(1))
+        used = np.flatnonzero(live.reshape(len(live), -1).any(1))
         if len(used):
             rows = [*rows[:1], start + int(used[0]), start + int(used[-1])]
     return (rows[0], rows[-1] + 1 - rows[0]) if rows else (0, 0)

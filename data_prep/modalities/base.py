@@ -62,10 +62,12 @@ class Draw(NamedTuple):
 class Modality:
     """The base class of all modalities.
 
-    `inline`: whether the dataset's lists contain the data themselves, as for texts.
+    `inline`: whether the dataset's lists contain the data themselves, as for texts. `folders`:
+    whether a user's csv may name a folder instead of a file.
     """
 
     inline: ClassVar[bool] = False
+    folders: ClassVar[bool] = False
 
     @property
     def normalise(self) -> Any:

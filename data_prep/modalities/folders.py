@@ -1,8 +1,9 @@
 """Folders of images instead of a video: its frames, or its precomputed optical flow.
 
-Trees made for the official MIDAS release contain the frames of a clip as images with any names,
-ordered by name. They have no timestamps: all images are stored, or evenly spaced ones if there are
-too many.
+The frames of a clip are images with any names, ordered by name, with numbers by their value: 9.jpg
+comes before 10.jpg. (The official MIDAS release sorts by characters, which is the same if numbers
+have leading zeros.) They have no timestamps, so no frame rate: all images are stored, or evenly
+spaced ones if there are too many.
 
 Flow has one folder for u and one for v. Of N frames, image n of N - 1 is the motion from frame n to
 n + 1, counted from 1. Frame rate and bound are those of the source. Files with other names are
@@ -23,7 +24,7 @@ from common.files import is_ignored
 from data_prep.media import is_lfs_pointer
 from data_prep.modalities.base import Extracted
 from data_prep.modalities.decoding import middles, scale
-from data_prep.modalities.pictures import WHOLE, is_plain_jpeg, read_picture
+from data_prep.modalities.pictures import WHOLE, is_plain_jpeg, looks, read_picture
 from data_prep.reasons import Reject
 
 if TYPE_CHECKING:
@@ -41,15 +42,21 @@ def spread(count: int, wanted: int) -> list[int]:
     return [int(middle) for middle in middles(count, wanted)]
 
 
+def by_number(name: str) -> tuple[list[str | int], str]:
+    """A sort key of file names that orders numbers in them by value."""
+    parts = re.split("([0-9]+)", name)  # text and digits in turn
+    return [int(part) if k % 2 else part for k, part in enumerate(parts)], name
+
+
 def read_folder(folder: Path, spec: "Video") -> tuple[list[bytes], tuple[str, ...], int]:
     """The stored frames of a folder, all of one size, their flags, and the number of images.
 
     Stores the first `first` or `positions` evenly spaced ones if the spec sets such a number; else
     all, or `of_folder` evenly spaced ones if there are more. A JPEG that needs no downscaling is
-    stored unchanged. Files that are not images are skipped, with the flag "bad_frames". Raises
-    `Reject`: "few_frames", "lfs_pointer".
+    stored unchanged. Files that are not images are skipped, with the flag "bad_frames". Other
+    flags: "black", "still". Raises `Reject`: "few_frames", "lfs_pointer".
     """
-    names = sorted(name for name in os.listdir(folder) if not is_ignored(name))
+    names = sorted((name for name in os.listdir(folder) if not is_ignored(name)), key=by_number)
     listed, fault = len(names), ""
     frames: dict[str, tuple[np.ndarray, bytes | None]] = {}
     while True:
@@ -80,7 +87,8 @@ def read_folder(folder: Path, spec: "Video") -> tuple[list[bytes], tuple[str, ..
         if image.shape[1::-1] != size:
             image, data = cv2.resize(image, size), None
         stored.append(data or spec.pack(image))
-    return stored, ("bad_frames",) if fault else (), len(names)
+    flags = ("bad_frames",) if fault else ()
+    return stored, flags + looks([frames[name][0] for name in wanted]), len(names)
 
 
 def _read(path: Path, spec: "Video") -> tuple[np.ndarray, bytes | None]:

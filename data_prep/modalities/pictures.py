@@ -10,7 +10,7 @@ import io
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,6 +33,7 @@ PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # signatures
 NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf")  # PNG chunks to keep
 END = b"\xff\xd9"  # end marker of a JPEG
 FILLING = (b"\x00" * 64, b"\x55" * 64)
+DARK = 16  # of 255: a frame without higher values counts as black; our choice
 WHOLE = 1 << 16, 1 << 24  # short side and pixels for an image that is not scaled
 
 
@@ -213,6 +214,17 @@ def shrink(image: np.ndarray, short_side: int) -> np.ndarray:
         return image
     size = (round(width * factor), round(height * factor))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def looks(images: Sequence[np.ndarray]) -> tuple[str, ...]:
+    """The flag of a clip's frames that are all "black", or all equal ("still")."""
+    first = images[0]
+    if all(image.max() <= DARK for image in images):
+        return ("black",)
+    is_still = len(images) > 1 and all(
+        i.shape == first.shape and cv2.norm(i, first, cv2.NORM_L1) <= i.size for i in images
+    )
+    return ("still",) if is_still else ()
 
 
 def is_plain_jpeg(data: bytes) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -12,11 +12,10 @@ import numpy as np
 from data_prep.modalities.base import Extracted, the_file, view
 from data_prep.modalities.decoding import ENOUGH, choose, read_clip, scale
 from data_prep.modalities.folders import read_folder
-from data_prep.modalities.pictures import from_jpeg, to_jpeg
+from data_prep.modalities.pictures import from_jpeg, looks, to_jpeg
 from data_prep.modalities.views import Visual, choose_frames
 from data_prep.reasons import Reject
 
-DARK = 16  # of 255: a frame without higher values counts as black; our choice
 BLACK = (360, 480, 3)  # CREMA-D's frame size, for clips without decodable frames
 
 
@@ -32,6 +31,7 @@ class Video(Visual):
     by `augment` (see `views.regions`).
     """
 
+    folders: ClassVar[bool] = True
     fps: float | None = None
     positions: int | None = None
     first: int | None = None
@@ -50,7 +50,7 @@ class Video(Visual):
     normalise: str | tuple[list[float], list[float]] = view("imagenet")
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
-        """The frames of the one file in `paths`; `inline`: the [start, end] of an event, or None.
+        """The frames of one file or folder; `inline`: the [start, end] of an event, or None.
 
         Flags: "truncated" (only a part decodes, but at least 3 s or half of the nominal duration),
         "repeated_frames" (the last one, up to `min_frames`), "black", "still" (all frames are
@@ -83,17 +83,11 @@ class Video(Visual):
         limit = float("inf") if self.positions else max(self.max_frames / (self.fps or 1), ENOUGH)
         clip = read_clip(path, choice, self, limit)
         images = [clip.images[n] for n in clip.wanted]
-        first, flags = images[0], clip.flags
-        if all(image.max() <= DARK for image in images):
-            flags += ("black",)
-        elif len(images) > 1 and all(
-            i.shape == first.shape and cv2.norm(i, first, cv2.NORM_L1) <= i.size for i in images
-        ):
-            flags += ("still",)
+        flags = clip.flags + looks(images)
         at_a_rate = not (self.first or self.positions or window)
         if at_a_rate and clip.duration > (self.max_frames + 0.5) / self.fps:
             flags += ("cut",)
-        size = first.shape[1::-1]  # for all frames: a stream may change its size
+        size = images[0].shape[1::-1]  # for all frames: a stream may change its size
         images = [cv2.resize(i, size) if i.shape[1::-1] != size else i for i in images]
         return [self.pack(image) for image in images], flags, clip.found, clip.duration
 

@@ -38,7 +38,7 @@ def read_manifest(
     """The manifest's rows as candidates, and (id, reason) for rows that cannot be used."""
     needed = ["id", *(column for m, kind in spec.items() for column in kind.columns(m))]
     rejected: list[Rejection] = []
-    table = Table(path, "--predict", needed, needed, Files(root or path.parent, root is not None))
+    table = Table(path, "--predict", needed, Files(root or path.parent, root is not None), needed)
     candidates = []
     for line, row in table.rows(rejected):
         sources: dict[str, tuple[str, ...]] = {}
@@ -51,7 +51,7 @@ def read_manifest(
             if content is not None:
                 inline[m] = content
             if paths:  # a missing file is reported when the row is read
-                sources[m] = tuple(table.find(line, each)[0] for each in paths)
+                sources[m] = tuple(table.find(line, each, True)[0] for each in paths)
         candidates.append(Candidate(row["id"], 0, sources, inline=inline))
     if not candidates and not rejected:
         raise UsageError(f"--predict {path} has no rows; it needs {', '.join(needed)}")
@@ -140,6 +140,6 @@ def inputs_of(
         value: np.ndarray = modality.trim(modality.to_input(row[m], draw)[None])
         width = modality.width(value)
         if width not in (None, widths[m]):
-            raise Unfit(f"{m} has {width} values per vector, the training data had {widths[m]}")
+            raise Unfit(f"{m} has {width} features, the training data had {widths[m]}")
         inputs[m] = torch.from_numpy(value.copy())
     return inputs

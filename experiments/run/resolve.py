@@ -100,8 +100,9 @@ class Run:
 def run_from_config(config: dict) -> Run:
     """The run that a config.json describes; raises `UsageError` if it is damaged or too old."""
     try:
-        source, order = config["manifest"] or config["dataset"], spec_from_json(config["spec"])
-        layout, method = datasets.load(source, list(order)), methods.load(config["method"])
+        source, spec = config["manifest"] or config["dataset"], spec_from_json(config["spec"])
+        kinds = {m: modality.kind for m, modality in spec.items()}
+        layout, method = datasets.load(source, kinds), methods.load(config["method"])
         parts = dict(zip(PARTS, (Settings, layout.Settings, method.HParams)))
         for part, cls in parts.items():
             for name, kind in ((each.name, each.type) for each in fields(cls)):

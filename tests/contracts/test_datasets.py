@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from accounts import hidden, paths_in, raw_files
@@ -80,14 +81,16 @@ def test_every_kind_of_damage_has_the_expected_outcome(tmp_path, dataset, layout
 
 
 def check_accounts(root, dataset, settings):
-    """A scan names every entry of the tree as a source or among the rejects, and nothing hidden."""
+    """A scan names every entry of the tree, or its folder, and nothing hidden."""
     scan = scan_root(datasets.load(dataset), dataset, root, settings, allow_missing_classes=True)
     sources = [path for c in scan.candidates for paths in c.sources.values() for path in paths]
     named = paths_in(sources + [rejection.source for rejection in scan.rejected])
     lists = {path for path in raw_files(root) if path.endswith(LIST_ENDINGS)}
     # Read folder by folder, or skipped with a note.
     flow = {path for path in raw_files(root) if path.startswith("tvl1_flow/")}
-    assert raw_files(root) - lists - flow <= named and not hidden(named)
+    left = raw_files(root) - lists - flow - named
+    assert {path for path in left if str(Path(path).parent) not in named} == set()
+    assert not hidden(named)
 
 
 def check_outcome(row, sample, rejected):

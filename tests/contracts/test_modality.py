@@ -6,14 +6,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import pytest
+import torch
 
+import evaluate
 import train
-from common.files import read_object, write_table
+from common.files import read_object, read_table, write_table
 from data_prep import modalities
 from data_prep.datasets.manifest import Settings
 from data_prep.modalities.base import Extracted, Modality, the_file, view
 from data_prep.modalities.views import augmented, resize
 from data_prep.prepare import prepare
+from experiments import load_run
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,37 @@ def test_depth_is_prepared_loaded_and_trained_on(tmp_path, monkeypatch):
     more = " --encoder small --size 32 --max_epochs 1 --warmup_epochs 0"
     assert train.main((words + more).split()) == 0
     assert 0 <= read_object(run / "result.json")["test/acc_zero/depth"] <= 1
+
+
+def test_two_columns_of_one_kind_and_a_grid_are_trained_on_and_predicted(tmp_path, capsys):
+    draw, rows = np.random.default_rng(0), []
+    for k in range(40):
+        for name, shape in (("left", (3, 4)), ("right", (5, 2, 2)), ("depth", (2, 9, 8))):
+            np.save(tmp_path / f"{name}{k}.npy", draw.normal(k % 2, 1, shape))
+        rows.append(
+            (k, "near far".split()[k % 2], f"left{k}.npy", f"right{k}.npy", f"depth{k}.npy")
+        )
+    own, run = tmp_path / "rooms.csv", tmp_path / "run"
+    header = ("id", "label", "array:left", "array:right", "grid:depth")
+    write_table(own, header, rows)
+    words = f"--dataset {own} --data_dir {tmp_path / 'data'} --output_dir {run} --devices cpu"
+    more = " --method Midas --encoder small --max_epochs 1 --warmup_epochs 0"
+    assert train.main((words + more).split()) == 0
+    assert {"test/acc_zero/left", "test/acc_zero/right", "test/acc_zero/depth"} <= read_object(
+        run / "result.json"
+    ).keys()
+    inputs = load_run(run).inputs(**{m: tmp_path / f"{m}0.npy" for m in ("left", "right", "depth")})
+    shapes = {"left": (1, 3, 4), "right": (1, 5, 4), "depth": (1, 1, 2, 9, 8)}
+    assert {m: tuple(x.shape) for m, x in inputs.items()} == shapes
+    assert torch.equal(
+        inputs["depth"][0, 0], torch.from_numpy(np.load(tmp_path / "depth0.npy")).float()
+    )
+    np.save(tmp_path / "depth1.npy", np.ones((3, 9, 8)))
+    new, out = tmp_path / "new.csv", tmp_path / "out.csv"
+    write_table(new, ("id", *header[2:]), [row[:1] + row[2:] for row in rows[:2]])
+    assert (
+        evaluate.main([str(run), "--predict", str(new), "--out", str(out), "--devices", "cpu"]) == 3
+    )
+    assert [row["id"] for row in read_table(out)] == ["0"]
+    assert {"right/prediction", "depth/p/far"} <= read_table(out)[0].keys()
+    assert "1: depth has 3 features, the training data had 2" in capsys.readouterr().err

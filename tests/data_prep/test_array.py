@@ -194,6 +194,8 @@ ROWS[2] = 0  # within the sequence: it stays
       for kind in (np.float64, np.float32, np.float16, np.int64, np.uint8, bool)],
     (np.arange(1.0, 4.0), [[1, 2, 3]]), (np.asfortranarray(ROWS), ROWS),
     (np.concatenate([PAD, ROWS]), ROWS), (np.concatenate([ROWS, PAD]), ROWS),
+    (np.concatenate([PAD, ROWS]).reshape(10, 3, 1, 1), ROWS),
+    (np.asfortranarray(np.arange(1.0, 13.0).reshape(2, 3, 2)), np.arange(1, 13).reshape(2, 6)),
 ])  # fmt: skip
 def test_numbers_become_float32_without_their_padding(tmp_path, values, wanted, monkeypatch):
     monkeypatch.setattr(array, "BLOCK", 10)  # several of them
@@ -248,7 +250,7 @@ def claiming(shape) -> bytes:
         b"", b"\x93NUMPY", b"<html>", b"\x93NUMPY\x02\x00\xff\xff\xff\xff{", b"PK\3\4" + bytes(99),
         pickle.dumps([1]))],
     *[(values, "bad_values") for values in (
-        np.zeros((2, 3, 4)), np.float64(3), np.ones((4, 0)), np.array([["a"]]),
+        np.float64(3), np.ones((4, 0)), np.ones((4, 2, 0)), np.array([["a"]]),
         np.ones((2, 2), complex), np.ones(2, "f4,i4"), np.array([[1, None]], dtype=object),
         np.ones((1, (64 << 20) // 4 + 1), np.int8), np.array([[1.0, 1e300]]))],
 ])  # fmt: skip

@@ -8,10 +8,11 @@ from clips import texture
 
 from data_prep import cache
 from data_prep.loader import Loader
-from data_prep.modalities.array import Array
+from data_prep.modalities.array import Array, packed
 from data_prep.modalities.audio import Audio
 from data_prep.modalities.base import Draw
 from data_prep.modalities.flow import Flow
+from data_prep.modalities.grid import Grid
 from data_prep.modalities.image import Image
 from data_prep.modalities.text import Text
 from data_prep.modalities.video import Video
@@ -19,6 +20,7 @@ from data_prep.modalities.video import Video
 CPU, SIZES = torch.device("cpu"), [(70, 100), (100, 70), (64, 64), (120, 90)]
 SPEC = {
     "array": Array(max_length=9),
+    "grid": Grid(),
     "audio": Audio(window=100),
     "image": Image(augment="rotate_flip"),
     "flow": Flow(positions=4, frames=2),
@@ -45,7 +47,8 @@ class Samples:
                 "image": [Video().pack(colour[0])],
                 "flow": grey,
                 "text": [ids.tobytes(), np.zeros(len(ids), np.uint8).tobytes()],
-                "array": [np.int32([len(steps), 5]).tobytes(), steps.tobytes()],
+                "array": packed(steps),
+                "grid": packed(draw.normal(size=(2, 1, 4, 3)).astype(np.float32)),
             }
             clips = {
                 m: [SPEC[m].pack(image) for image in colour] for m in ("video", "apart", "still")
@@ -80,7 +83,7 @@ def test_a_device_gives_the_same_but_for_rounding(batches, m):
     for here, there in zip(batches["off"], batches["device"], strict=True):
         x, y = here["inputs"][m], there["inputs"][m]
         assert x.shape == y.shape and x.dtype == y.dtype
-        if m in ("array", "audio", "text"):
+        if m in ("array", "audio", "grid", "text"):
             assert torch.equal(x, y)
         else:
             off = (x.int() - y.int()).abs()

@@ -58,7 +58,7 @@ def test_only_fitting_jpegs_are_stored_as_they_are(tmp_path):
     found = extract(CREMAD, folder)
     files = [path.read_bytes() for path in sorted(folder.iterdir())]
     same = [stored == data for stored, data in zip(found.payload, files)]
-    assert same == [True, False, False, False, False] and found.flags == ()
+    assert same == [True, False, False, False, False] and found.flags == ("black",)
 
 
 def test_frames_of_several_sizes_take_the_size_of_the_first(tmp_path):
@@ -66,6 +66,19 @@ def test_frames_of_several_sizes_take_the_size_of_the_first(tmp_path):
     write_frames(folder, "img_{:05d}.jpg", np.zeros((1, 600, 300, 3), np.uint8))
     stored = extract(CREMAD, folder).payload
     assert {cv2.imdecode(np.frombuffer(p, np.uint8), 1).shape for p in stored} == {(512, 256, 3)}
+
+
+def test_numbers_in_names_count_by_their_value(tmp_path):
+    folder = grey_frames(tmp_path / "a", 12)
+    for k, path in enumerate(sorted(folder.iterdir()), 1):
+        path.rename(folder / f"f{k}.jpg")  # f10.jpg sorts before f2.jpg
+    assert levels(extract(CREMAD, folder).payload) == list(range(12))
+
+
+@pytest.mark.parametrize(("level", "flag"), [(3, "black"), (90, "still")])
+def test_equal_frames_are_flagged_as_in_a_file(tmp_path, level, flag):
+    write_frames(tmp_path / "a", "{}.jpg", np.full((4, 24, 32, 3), level, np.uint8))
+    assert extract(CREMAD, tmp_path / "a").flags == (flag,)
 
 
 def test_broken_frames_are_skipped(tmp_path):

@@ -3,18 +3,22 @@
 import csv
 import unicodedata
 
+import cv2
+import numpy as np
 import pytest
 
-from common.files import file_digest
+from common.files import file_digest, read_table
 from common.options import UsageError
 from data_prep import datasets
 from data_prep.datasets.manifest import Manifest, Settings
 from data_prep.modalities.flow import Flow
 from data_prep.modalities.image import Image
 from data_prep.modalities.text import Text
-from data_prep.prepare import scan_root
+from data_prep.prepare import check_source, prepare, scan_root
+from data_prep.store import Prepared
 from experiments.run.predict import read_manifest
 from experiments.run.resolve import resolve
+from fixtures.release import write_frames
 
 HEADER = ("id", "label", "audio", "text")
 
@@ -78,6 +82,46 @@ def test_the_columns_decide_modalities_their_order_and_the_split(tmp_path):
     assert spec["audio"].normalise == spec["array"].normalise == "train"
     assert layout.SPLIT_RULE == "official" and layout.defaults == {"split_rule": "official"}
     assert Manifest(write(tmp_path / "b.csv", HEADER, [])).defaults == {}
+
+
+def test_a_column_may_name_its_modality(pets, tmp_path):
+    for k in range(6):
+        (tmp_path / f"{k}.npy").write_bytes(b"x")
+
+    def change(rows):
+        for k, row in enumerate(rows):
+            row += [f"{k}.wav", f"{k}.npy"]
+
+    path = pets(("id", "label", "Audio : Near", "text", "audio", "array:video"), change)
+    path.write_text(path.read_text().replace("0.wav", "gone.wav", 1))
+    spec = Manifest(path).spec(Settings(vocabulary="build", seconds=3.0))
+    kinds = {"near": "audio", "text": "text", "audio": "audio", "video": "array"}
+    assert {m: modality.kind for m, modality in spec.items()} == kinds and list(spec) == list(kinds)
+    assert spec["near"] == spec["audio"] and spec["near"].seconds == 3.0
+    found = scan(path)
+    files = {"near": ("1.wav",), "audio": ("1.wav",), "video": ("1.npy",)}
+    assert found.candidates[0].sources == files and not found.warnings
+    assert [r.detail for r in found.rejected] == ["near: 'gone.wav' does not exist"]
+    new, row = tmp_path / "new.csv", ("a", "1.wav", "a text", "2.wav", "1.npy")
+    for header in (("id", "audio:near", *HEADER[3:], "audio", "array:video"), ("id", *kinds)):
+        ((candidate,), _) = read_manifest(write(new, header, [row]), spec)
+        due = {"near": ("1.wav",), "audio": ("2.wav",), "video": ("1.npy",)}
+        assert candidate.sources == due and candidate.inline == {"text": "a text"}
+
+
+@pytest.mark.parametrize(("column", "words"), [
+    ("array:left eye", "'left eye' is no name of a modality, which begins with one of a-z"),
+    ("array:a/b", "'a/b' is no name"), ("array:a.b", "'a.b' is no name"), ("array:2d", "'2d' is"),
+    ("array:tiefe_ü", "is no name"), ("array:" + "a" * 31, "is no name"),
+    ("array:label", "no modality can be called 'label'"), ("array:flags", "called 'flags'"),
+    ("array:fused", "called 'fused', as none of id, label"),
+    ("array:float", "PyTorch allows no part of a model to be called 'float'"),
+    ("array:training", "called 'training'"), ("array:text", "the column text twice"),
+])  # fmt: skip
+def test_a_name_that_cannot_be_used_everywhere_is_refused(tmp_path, column, words):
+    path = write(tmp_path / "a.csv", ("id", "label", column, "text"), [])
+    with pytest.raises(UsageError, match=words):
+        Manifest(path).spec(Settings(vocabulary="build"))
 
 
 @pytest.mark.parametrize(("header", "words"), [
@@ -228,6 +272,48 @@ def test_a_path_that_other_programs_would_follow_names_no_file(pets, tmp_path, v
     (tmp_path / "self.wav").symlink_to("self.wav")
     found = scan(pets(change=put(5, 2, value)))
     assert [r.reason for r in found.rejected] == ["missing_file"]
+
+
+# Folders of frames --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def films(tmp_path):
+    """A csv of six films: folders of 12 frames each, with frame k of the level 10 * k."""
+    shades = np.arange(12, dtype=np.uint8)[:, None, None, None] * 10
+    for k in range(6):
+        write_frames(tmp_path / f"{k}", "f{}.jpg", np.broadcast_to(shades, (12, 8, 8, 3)))
+    rows = [(f"p{k}", "cat" if k % 2 else "dog", f"{k}") for k in range(6)]
+    return write(tmp_path / "films.csv", ("id", "label", "video"), rows)
+
+
+def test_a_folder_of_frames_is_a_video_without_a_frame_rate(films, tmp_path):
+    found = prepare(str(films), None, tmp_path / "data", Settings(max_frames=4), workers=1)
+    (row, *_) = read_table(found / "manifest.csv")
+    assert (row["sources"], row["n_frames"], row["flags"]) == ("0", "12", "")
+    stored = Prepared(found).value(0, "video")
+    assert [round(cv2.imdecode(np.frombuffer(s, np.uint8), 0).mean() / 10) for s in stored] == [
+        1, 4, 7, 10,
+    ]  # fmt: skip
+
+
+def test_frames_that_were_extracted_again_are_noticed(films, tmp_path):
+    folder = prepare(str(films), None, tmp_path / "data", Settings(), workers=1)
+    check_source(Prepared(folder), str(films), None, Settings())
+    for path in (tmp_path / "3").iterdir():  # written over the former ones: the folder is unchanged
+        path.write_bytes(cv2.imencode(".jpg", np.full((99, 99, 3), 90, np.uint8))[1].tobytes())
+    with pytest.raises(UsageError, match="was prepared from other files"):
+        check_source(Prepared(folder), str(films), None, Settings())
+
+
+def test_only_a_video_may_be_a_folder_and_its_links_stay_inside(films, tmp_path, pets):
+    sounds = scan(pets(change=put(0, 2, "0")))
+    assert [r.detail for r in sounds.rejected] == ["audio: it is not a file"]
+    (tmp_path / "0" / "f3.jpg").unlink()
+    (tmp_path / "0" / "f3.jpg").symlink_to("/etc/hostname")
+    with pytest.raises(UsageError, match="line 2: '0/f3.jpg' is a link that points outside"):
+        scan(films)
+    assert len(scan(films, tmp_path).candidates) == 6
 
 
 def test_no_sample_at_all_is_explained(pets):

@@ -132,7 +132,7 @@ def test_from_a_folder_of_files_to_predictions_for_new_ones(demo_data, tmp_path)
         "evaluate.py", tmp_path / "run", "--predict", new, "--out", out, "--devices", "cpu"
     )
     assert told.returncode == 3, told.stderr
-    assert "wide: array has 5 values per vector, the training data had 4" in told.stderr
+    assert "wide: array has 5 features, the training data had 4" in told.stderr
     assert [row["id"] for row in read_table(out)] == [row[0] for row in rows[:3]]
     assert "text/prediction" in read_table(out)[0]
     for row in read_table(out):  # unpadded single samples equal the test batches

@@ -18,6 +18,8 @@ from common.options import UsageError
 from data_prep import datasets, modalities
 from data_prep.modalities.base import Draw
 from data_prep.spec import Candidate
+from experiments.report.own import TUNED
+from experiments.run.given import each_seed
 from experiments.run.resolve import resolve
 from models.build import Choice, Stream, build_encoder
 
@@ -165,15 +167,18 @@ def test_every_documented_command_is_accepted(tmp_path, monkeypatch, capsys):
         kinds[program] += 1
         if program == "train.py":
             assert train.main([*words, "--print_config"]) == 0
-            run, _ = resolve(words, "")
-            folders.add(
-                re.sub(r"-[0-9a-f]{8}/", "-<digits>/", str(run.default_folder(Path("results"))))
-            )
+            run, _ = resolve(each_seed(words)[0], "")
+            folder = str(run.default_folder(Path("results")))
+            folders.add(re.sub(r"-[0-9a-f]{8}/", "-<digits>/", folder))
         elif program == "evaluate.py":
             assert words[0] in folders, "the run that an earlier command trains"
-        elif program == "make_tables.py":
+        elif program == "make_tables.py" and words[0].startswith("results/"):
+            assert any(folder.startswith(f"{words[0]}/") for folder in folders)
+        elif program == "make_tables.py" and words != [TUNED]:
             assert make_tables.main([*words, "--missing"]) == 0
-        elif program == "experiments":
+        elif program == "experiments" and words[0] == "tune":
+            assert resolve(["--dataset", words[1]], "") and words[2] in {*methods.METHODS, "all"}
+        elif program == "experiments" and words[1:2] != [TUNED]:
             dry = ["--dry_run"] if words[0] == "run" else []
             assert experiments.main([*words, *dry]) == 0
         elif program == "data_prep" and "demo" not in words:  # `make demo` prepares the demo set
