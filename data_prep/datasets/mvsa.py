@@ -34,8 +34,8 @@ SPLIT_SECOND = 2 / 3
 LIST, FILES = "labelResultAll.txt", "data"
 SOURCE = (
     "The MVSA sets are at mcrlab.net/research/mvsa-sentiment-analysis-on-multi-view-social-data;"
-    f" the root must contain data/<id>.jpg with data/<id>.txt and {LIST}, or for --dataset mvsa with"
-    " train.jsonl, dev.jsonl and test.jsonl in MMBT's layout."
+    f" the root must contain data/<id>.jpg with data/<id>.txt and {LIST}, or for --dataset mvsa"
+    " with train.jsonl, dev.jsonl and test.jsonl in MMBT's layout."
 )
 IMAGE = re.compile(r"(\d{1,20})\.(?:jpg|jpeg|png)", re.ASCII | re.IGNORECASE)
 TEXT = re.compile(r"(\d{1,20})\.txt", re.ASCII)
