@@ -52,7 +52,7 @@ SWITCHES = (
 
 def make_parser(name: str, layout: Any) -> Parser:
     """The command line of one dataset."""
-    rows = "\n".join(f"  {key:11} {line}" for key, (line, _) in datasets.DATASETS.items())
+    rows = "\n".join(f"  {key:13} {line}" for key, (line, _) in datasets.DATASETS.items())
     parser = Parser(prog="python -m data_prep", description=__doc__, epilog=f"datasets:\n{rows}")
     for flag, metavar, words in FLAGS:
         parser.add_argument(f"--{flag}", metavar=metavar, help=words)

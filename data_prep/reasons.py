@@ -21,7 +21,7 @@ REASONS = {
     "open_quote": "a line of a list opens a quote and does not close it: read up to the line's end",
     "header_line": "the first line of a list, with column names instead of a sample",
     "outside_root": "a list names a path outside its folder",
-    "filtered": "its text contains a word that the dataset's authors filter out",
+    "filtered": "left out by a rule of the dataset's literature",
     "duplicate": "the same id occurred before: the first was used",
     "second_file": "another file of the same sample: only read if the earlier ones do not decode",
     "empty_event": "the list gives the event no duration, or times that are not numbers",

@@ -27,7 +27,8 @@ class Candidate:
     `sources` maps a modality to its files, relative to the root, in the order in which they are
     tried. `group` is what a group split keeps together (actor, video); `part` is the official part,
     if any ("train", "val" or "test"). `inline` contains data that are not files: the text of a
-    modality, the row of a sample in a shared file, or the [start, end] of an event in seconds.
+    modality or the encoding of its file, the row of a sample in a shared file, or the [start, end]
+    of an event in seconds.
     """
 
     id: str

@@ -40,6 +40,8 @@ DATASETS = {
     "ave": ("AVE: audible and visible events, audio + video, 28 classes", None),
     "sarcasm": ("Sarcasm in tweets with an image (Cai et al.), image + text, 2 classes", 24715),
     "twitter2015": ("Twitter2015: sentiment towards a target, image + text, 3 classes", 5338),
+    "mvsa": ("MVSA-Single: sentiment of tweets with an image, image + text, 3 classes", None),
+    "mvsa_multiple": ("MVSA-Multiple: the same, by three annotators", None),
 }
 
 

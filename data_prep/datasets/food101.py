@@ -1,22 +1,28 @@
-"""UPMC Food-101: web pages of dishes, images/<part>/<class>/<name> + texts/<part>_titles.csv.
+"""UPMC Food-101: web pages of dishes, images/<part>/<class>/<name> with a text for each.
 
-This is not ETH's Food-101, which has the same classes but no texts. The lists exist in two forms:
-without a header (name, title, class), as published, and with a header that was added later. Names
-repeat between the parts, so the id of a sample is part/class/name.
+This is not ETH's Food-101, which has the same classes but no texts. The texts are, by priority, in
+
+* train.jsonl, dev.jsonl, test.jsonl, as MMBT's script writes them (see `jsonl`);
+* train.jsonl and test.jsonl, as for the official MIDAS code (see `release`);
+* texts/<part>_titles.csv (see `titles`);
+* texts_txt/<class>/<stem of the image>.txt, from which facebookresearch/mmbt, scripts/food_101.py,
+  makes its lists. Images without a text are left out, as there.
+
+Names repeat between the parts, so the id of a sample is part/class/name.
 """
 
 import hashlib
-import json
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
-from common.options import UsageError, option
+from common.options import option
 from data_prep.datasets import options
-from data_prep.datasets.lists import read_records
+from data_prep.datasets.jsonl import COLUMNS, mmbt, read_object
 from data_prep.datasets.release import ReleaseTree, find_release
+from data_prep.datasets.titles import SUFFIXES, TEXT, Row, canonical, read_titles
 from data_prep.datasets.tree import Index, RawTree, find_base, walk
 from data_prep.spec import Candidate, Listed, Scan, Spec
 
@@ -27,24 +33,19 @@ SPLIT_SECOND = 2 / 3
 RELEASE_CUT = "train"  # the release passes the train fraction to scikit-learn
 PARTS = ("train", "test")
 LISTS = {part: f"texts/{part}_titles.csv" for part in PARTS}
+TEXTS = "texts_txt"
+MMBT = mmbt(("images/train", "images/test"), "texts", TEXTS)
 VAL_SHARE = 10  # one in 10 training samples of a class is in the val part of the official rule
 SOURCE = (
     "UPMC Food-101 has images with titles (ETH's Food-101 has no titles); a copy is at"
     " kaggle.com/datasets/gianmarco96/upmcfood101; the root must have images/{train,test}/<class>/"
-    " and texts/{train,test}_titles.csv. A tree made for the official MIDAS code works as well."
+    " and texts/{train,test}_titles.csv, or texts_txt/<class>/*.txt, or train.jsonl, dev.jsonl and"
+    " test.jsonl in MMBT's layout. A tree made for the official MIDAS code works as well."
 )
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 # Part, class and name of an image below images/. Names that are not UTF-8 cannot be written.
 PICTURE = (
     r"/(train|test)/([^/\udc80-\udcff]+)/([^/\udc80-\udcff]+(?i:\.(?:jpe?g|png|gif|webp|bmp)))"
 )
-TEXT = ".txt"  # in some published lists, rows name a text file instead of the image
-# Known names of the three columns in lists with a header.
-COLUMNS = {
-    "image": ("image_path", "image_name", "image", "img", "filename", "file"),
-    "text": ("text", "title"),
-    "label": ("label", "class", "class_name", "category"),
-}
 
 
 @dataclass(frozen=True)
@@ -65,99 +66,41 @@ def spec(settings: Settings) -> Spec:
     return {"text": text, "image": options.picture()}
 
 
-class Row(NamedTuple):
-    """A row of a list: `label` in the spelling of `canonical`, `source` relative to the root."""
-
-    part: str
-    name: str
-    title: str
-    label: str
-    source: str
-    line: int
-
-
-def canonical(name: str) -> str:
-    """A class name in the spelling of `LABELS`: lower case, one "_" between words."""
-    return "_".join(re.split(r"[\s_-]+", name.strip().casefold()))
-
-
 def scan(root: Path, settings: Settings) -> Scan:
-    """The rows of the lists with their images; raises `UsageError` if it is another tree."""
+    """The texts with their images; raises `UsageError` if it is another tree."""
+    if lists := find_release(root, "food101", LABELS, MMBT):
+        return scan_jsonl(lists, lambda part: "")
     if release := find_release(root, "food101", LABELS):
-        return scan_release(release)
-    tree = RawTree(root, find_base(root, SOURCE, ("images", *LISTS.values()))[0])
-    lists = {part: tree.path(name) for part, name in LISTS.items()}
+        return scan_jsonl(release, lambda part: f"images/{part}/")
+    needed = (("images", *LISTS.values()), ("images", TEXTS))
+    base, k = find_base(root, SOURCE, *needed)
+    return (scan_titles, scan_texts)[k](RawTree(root, base))
+
+
+def scan_titles(tree: RawTree) -> Scan:
+    """The rows of the title lists with their images."""
+    lists, texts = {part: tree.path(name) for part, name in LISTS.items()}, tree.path(TEXTS)
+    found = walk(tree.root, skip=(texts,))
+    pictures = _index(tree, (path for path in found if path not in lists.values()))
+    rows = [row for part, source in lists.items() for row in read_titles(tree, source, part)]
+    pool = _match(tree, rows, pictures)
+    _add_val(tree)
+    if bad := sum("\ufffd" in row.title for row in rows):
+        tree.warnings.append(f"{bad} titles contain bytes that are not UTF-8: replaced by U+FFFD")
+    if (tree.root / texts).is_dir():
+        tree.warnings.append(f"{texts} is not read: {', '.join(lists.values())} have the texts")
+    return tree.scan(LABELS, "food101", pool)
+
+
+def _index(tree: RawTree, paths: Iterable[str]) -> Index:
+    """The images among the paths by part/class/name; other files are rejected."""
     pattern = re.compile(re.escape(tree.path("images")) + PICTURE)
 
     def key(path: PurePosixPath) -> str | None:
         match = pattern.fullmatch(str(path))
         return f"{match[1]}/{canonical(match[2])}/{match[3]}" if match else None
 
-    pictures = tree.index((path for path in walk(root) if path not in lists.values()), key)
-    rows = [row for part, source in lists.items() for row in read_titles(tree, source, part)]
-    pool = _match(tree, rows, pictures)
-    _add_val(tree)
-    if bad := sum("\ufffd" in row.title for row in rows):
-        tree.warnings.append(f"{bad} titles contain bytes that are not UTF-8: replaced by U+FFFD")
-    return tree.scan(LABELS, "food101", pool)
-
-
-def read_titles(tree: RawTree, source: str, part: str) -> list[Row]:
-    """The rows of a list in either form, even if titles contain unquoted commas.
-
-    Bytes that are not UTF-8 become U+FFFD. Raises `UsageError` if it is another file.
-    """
-    rows: list[Row] = []
-    places: list[int] = []  # the columns of image, title and class
-    width = 3
-
-    def is_row(cells: list[str]) -> bool:
-        return any(_is_picture(cell) for cell in cells)
-
-    def is_first(cells: list[str]) -> bool:
-        return len(cells) >= 3 and (_is_picture(cells[0]) or len(_places(cells)) == 3)
-
-    for record in read_records(tree.root / source, is_first, is_row, replace=True):
-        cells, fault = record.cells, record.fault
-        if cells and not places:
-            if not _is_picture(cells[0]):
-                places, width = list(_places(cells).values()), len(cells)
-                if missing := [name for name in COLUMNS if name not in _places(cells)]:
-                    raise UsageError(
-                        f"{tree.root / source} begins neither with an image name nor with a"
-                        f" header that has the {missing[0]} ({', '.join(COLUMNS[missing[0]])}),"
-                        f" but with {','.join(cells)[:200]!r}"
-                    )
-                continue
-            places = [0, 1, 2]  # as published
-        if cells and len(cells) < width:
-            counts = f"{len(cells)} cells, but {width} are expected"
-            cells, fault = [], f"{counts}; {fault}" if fault else counts
-        if cells:  # surplus cells belong to the title
-            text, end = places[1], places[1] + len(cells) - width + 1
-            three = [*cells[:text], ",".join(cells[text:end]), *cells[end:]]
-            name, title, label = (three[place] for place in places)
-            # Some lists contain full paths, of any operating system.
-            name = name.replace("\\", "/").rsplit("/", 1)[-1].strip()
-            rows.append(Row(part, name, title, canonical(label), source, record.line))
-        if fault:
-            place, reason = f"line {record.line}", "open_quote" if cells else "bad_line"
-            tree.reject(f"{part}, {place}", source, reason, f"{place}: {fault}")
-    return rows
-
-
-def _is_picture(cell: str) -> bool:
-    return cell.strip().lower().endswith((*SUFFIXES, TEXT))
-
-
-def _places(header: list[str]) -> dict[str, int]:
-    """The columns of the image, the title and the class in a header."""
-    names = [name.strip().casefold() for name in header]
-    found = {}
-    for column, spellings in COLUMNS.items():
-        if known := [name for name in spellings if name in names]:
-            found[column] = names.index(known[0])
-    return found
+    return tree.index(paths, key)
 
 
 def _match(tree: RawTree, rows: list[Row], pictures: Index) -> list[Listed]:
@@ -225,42 +168,59 @@ def _add_val(tree: RawTree) -> None:
             tree.candidates[sample] = replace(tree.candidates[sample], part="val")
 
 
-def scan_release(tree: ReleaseTree) -> Scan:
-    """images/<part>/<img> with the text of each line in <part>.jsonl; labels are ids or names."""
-    used: dict[str, set[str]] = {part: set() for part in PARTS}
-    for row in tree.rows(_page, ("img", "text", "label")):
-        name, text, label = row.fields
-        used[row.part].add(name)
-        number = NUMBERS.get(label, IDS.get(canonical(label), -1))
-        path, folder = (
-            tree.path("images", row.part, name),
-            canonical(PurePosixPath(name).parent.name),
+def scan_texts(tree: RawTree) -> Scan:
+    """Each image with the text of its class and stem."""
+    pattern = re.compile(
+        re.escape(tree.path(TEXTS)) + r"/([^/\udc80-\udcff]+)/([^/\udc80-\udcff]+)\.txt"
+    )
+    found = walk(tree.root)
+    page_of = {path: match for path in found if (match := pattern.fullmatch(path))}
+
+    def key(path: PurePosixPath) -> str:
+        match = page_of[str(path)]
+        return f"{canonical(match[1])}/{match[2]}"
+
+    pages, used = tree.index(page_of, key), set()
+    for picture, paths in _index(tree, (path for path in found if path not in page_of)).items():
+        part, folder, name = picture.split("/")
+        page = f"{folder}/{PurePosixPath(name).stem}"
+        used.add(page)
+        sources = {"text": pages.get(page, ()), "image": paths}
+        tree.take(
+            Candidate(picture, IDS.get(folder, -1), sources, "", part),
+            paths[0],
+            (folder not in IDS, "no_label", f"folder: {folder}"),
+            (page not in pages, "no_text", f"no {TEXTS}/{page}.txt"),
         )
-        sample, inline = f"{row.part}/{name}", {"text": text}
+    for page, paths in pages.items():
+        if page not in used:
+            tree.reject(page, paths[0], "missing_file", "no image of that class and stem")
+    _add_val(tree)
+    return tree.scan(LABELS, "food101")
+
+
+def scan_jsonl(tree: ReleaseTree, before: Callable[[str], str]) -> Scan:
+    """The lines of the lists with their images; labels are ids or names.
+
+    `before`: what a list of a part leaves out before its `img`, relative to the base.
+    """
+    used: set[str] = set()
+    for row in tree.rows(read_object, COLUMNS):
+        name, text, label = row.fields
+        number = NUMBERS.get(label, IDS.get(canonical(label), -1))
+        place, folder = before(row.part) + name, canonical(PurePosixPath(name).parent.name)
+        path, sample = tree.path(place), place.removeprefix("images/")
+        used.add(path)
         conflict = f"folder: {folder}" if number >= 0 and IDS.get(folder, number) != number else ""
-        candidate = Candidate(sample, number, {"image": (path,)}, "", row.part, inline)
+        candidate = Candidate(sample, number, {"image": (path,)}, "", row.part, {"text": text})
         tree.add(row, candidate, name=name, word=label, conflict=conflict)
     for part in PARTS:
         for path in tree.walk(f"images/{part}"):
-            place = PurePosixPath(path).relative_to(tree.path("images", part))
-            if str(place) not in used[part]:
-                reason = "no_text" if place.suffix.lower() in SUFFIXES else "unknown_name"
-                tree.reject(place.stem, path, reason, f"not in {part}.jsonl")
+            if path not in used:
+                is_picture = path.lower().endswith(SUFFIXES)
+                reason = "no_text" if is_picture else "unknown_name"
+                tree.reject(PurePosixPath(path).stem, path, reason, "no list names it")
     tree.reject_others("images", PARTS)
-    _add_val(tree)
+    if not any(candidate.part == "val" for candidate in tree.candidates.values()):
+        _add_val(tree)
     return tree.result()
-
-
-def _page(line: str) -> list[str]:
-    """[img, text, label] of a JSON line; empty if it is not an object with these keys."""
-    try:
-        page = json.loads(line)
-        words = [page[key] for key in ("img", "text", "label")]
-    except (ValueError, RecursionError, TypeError, KeyError):
-        return []
-    if type(words[2]) is int:
-        words[2] = str(words[2])
-    if not all(isinstance(word, str) for word in words):
-        return []
-    # JSON can contain lone surrogates, which UTF-8 cannot encode.
-    return [re.sub("[\ud800-\udfff]", "\ufffd", word) for word in words]

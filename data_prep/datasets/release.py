@@ -6,7 +6,8 @@
     kinetics  videos/ audios/                      videos/train.txt videos/val.txt
 
 Samples that the release's loaders leave out are rejected. Class ids are ours. The split rule
-`release` draws from all rows of the lists.
+`release` draws from all rows of the lists. Trees in MMBT's layout are read in the same way
+(`jsonl.mmbt`).
 """
 
 import os
@@ -24,12 +25,16 @@ from data_prep.spec import Candidate, Listed, Scan
 class Form(NamedTuple):
     """The tree of a dataset. `download`: folders (with *) that are in other trees of it.
 
-    If one of these exists, an incomplete tree is read as another one.
+    If one of these exists, an incomplete tree is read as another one. `shared`: names that also
+    occur in other trees, so they alone identify nothing. `unread`: names of other files.
     """
 
     lists: tuple[str, ...]
     folders: tuple[str, ...]
     download: tuple[str, ...]
+    shared: tuple[str, ...] = ("AudioWAV", "images/train", "images/test", "videos", "audios")
+    unread: tuple[str, ...] = ("stat.csv", "classInd.txt")  # the names of the classes
+    made: str = "made for the official MIDAS code"
 
 
 FORMS = {
@@ -43,34 +48,40 @@ FORMS = {
         ("frames_rgb", "flows_u", "flows_v"),
         ("UCF-101", "ucfTrainTestlist", "ApplyEyeMakeup"),
     ),
-    "food101": Form(("train.jsonl", "test.jsonl"), ("images/train", "images/test"), ("texts",)),
+    "food101": Form(
+        ("train.jsonl", "test.jsonl"), ("images/train", "images/test"), ("texts", "texts_txt")
+    ),
     "kinetics": Form(
         ("videos/train.txt", "videos/val.txt"),
         ("videos", "audios"),
         ("train", "val", "annotations"),
     ),
 }
-# Folders that also occur in downloads or other trees, so they alone identify nothing.
-SHARED = ("AudioWAV", "images/train", "images/test", "videos", "audios")
-UNREAD = ("stat.csv", "classInd.txt")  # the names of the classes
+PARTS = {"train": "train", "val": "val", "dev": "val", "test": "test"}  # start of a list's name
 
 
-def find_release(root: Path, dataset: str, labels: tuple[str, ...]) -> "ReleaseTree | None":
-    """The tree in `root` or one of its folders, if any; raises `UsageError` if incomplete."""
-    form, partial, download = FORMS[dataset], "", False
+def find_release(
+    root: Path, dataset: str, labels: tuple[str, ...], form: Form | None = None
+) -> "ReleaseTree | None":
+    """The tree in `root` or one of its folders, if any; raises `UsageError` if incomplete.
+
+    `form`: that of the release by default.
+    """
+    form, partial, download = form or FORMS[dataset], "", False
     needed = form.lists + form.folders
     for base in bases(root):
         there = [name for name in form.lists if os.path.isfile(root / base / name)]
         there += [name for name in form.folders if os.path.isdir(root / base / name)]
         if len(there) == len(needed):
-            return ReleaseTree(root, base, dataset, labels)
+            return ReleaseTree(root, base, dataset, labels, form)
         places = (place for name in form.download for place in (root / base).glob(name))
         download |= any(map(os.path.isdir, places))
-        own, missing = [n for n in there if n not in SHARED], [n for n in needed if n not in there]
+        own = [n for n in there if n not in form.shared]
+        missing = [n for n in needed if n not in there]
         if own and not partial:
             partial = (
-                f"{root / base} has {own[0]}, like trees of {dataset} made for the official MIDAS"
-                f" code, but lacks {', '.join(missing)}: such a tree must be complete"
+                f"{root / base} has {own[0]}, like trees of {dataset} {form.made},"
+                f" but lacks {', '.join(missing)}: such a tree must be complete"
             )
     if partial and not download:
         raise UsageError(partial)
@@ -92,11 +103,11 @@ class Row(NamedTuple):
 
 
 class ReleaseTree(RawTree):
-    """A tree for the official code."""
+    """A tree of a `Form`."""
 
-    def __init__(self, root: Path, base: str, dataset: str, labels: tuple[str, ...]):
+    def __init__(self, root: Path, base: str, dataset: str, labels: tuple[str, ...], form: Form):
         super().__init__(root, base)
-        self.dataset, self.labels, self.form = dataset, labels, FORMS[dataset]
+        self.dataset, self.labels, self.form = dataset, labels, form
         self.listed: list[tuple[str, Row]] = []
         self.places: dict[str, str] = {}  # sample -> the row that named it first
 
@@ -120,7 +131,7 @@ class ReleaseTree(RawTree):
                     if "label" not in header or len(header) < 2:
                         break
                 elif len(fields) == len(header) and fields[0] and fields[header.index("label")]:
-                    part = next(p for p in ("train", "val", "test") if stem.startswith(p))
+                    part = next(part for start, part in PARTS.items() if stem.startswith(start))
                     key = fields[header.index("label")]
                     yield Row(source, place, part, fields, key, first)
                 else:
@@ -150,10 +161,13 @@ class ReleaseTree(RawTree):
         -1. `fault` is the reason if the name is invalid for the dataset, `fewest` the minimum
         number of frames. `conflict` is reported, but the sample is kept.
         """
-        sample, reason, detail = candidate.id, "", ""
+        sample, reason, detail, source = candidate.id, "", "", row.source
         self.listed.append((sample, row))
         paths = [(m, path) for m, paths in candidate.sources.items() for path in paths]
         lacking = [path for m, path in paths if not self._is_there(m, path)]
+        if not _name_fault(name):  # the first file that is there, if only as a broken link
+            there = (path for _, path in paths if os.path.lexists(self.root / path))
+            source = next(there, source)
         if sample in self.places:
             reason, detail = "duplicate", f"{self.places[sample]} was used"
         elif _name_fault(name) or fault:
@@ -168,7 +182,7 @@ class ReleaseTree(RawTree):
             reason, detail = "label_conflict", f"list: {word}, {conflict}"
         self.places.setdefault(sample, row.place)
         if reason:
-            self.reject(sample[:80], row.source, reason, f"{row.place}: {detail}"[:300])
+            self.reject(sample[:80], source, reason, f"{row.place}: {detail}"[:300])
         if reason in ("", "label_conflict"):
             self.candidates[sample] = candidate
 
@@ -194,7 +208,7 @@ class ReleaseTree(RawTree):
         """The result of the scan; also rejects unknown files in the tree."""
         known = {PurePosixPath(name).parts[0] for name in self.form.lists + self.form.folders}
         for name in names_in(self.root / self.base):
-            if name not in known and name not in UNREAD:
+            if name not in known and name not in self.form.unread:
                 self.reject_unknown(self.path(name))
         numbers = all(row.key.isdecimal() for _, row in self.listed)
         pool = [
@@ -202,7 +216,7 @@ class ReleaseTree(RawTree):
             for sample, row in self.listed
         ]
         where, count = self.root / self.base, sum(not row.header for row in pool)
-        self.warnings.append(f"reading {where} as a tree made for the official MIDAS code")
+        self.warnings.append(f"reading {where} as a tree {self.form.made}")
         return self.scan(self.labels, self.dataset, pool, count)
 
 

@@ -6,6 +6,7 @@ are stored, and tokenised when read. Special tokens that occur in a text are tre
 words: only this module adds [CLS] and [SEP].
 """
 
+import codecs
 import html
 import re
 import unicodedata
@@ -16,8 +17,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data_prep.modalities.base import Draw, Extracted, Modality, last_used
+from data_prep.modalities.base import Draw, Extracted, Modality, last_used, the_file
 from data_prep.modalities.vocabulary import named, place_vocabulary, split_words, tokenizer_of
+from data_prep.reasons import Reject
 
 MAX_CHARACTERS = 100_000  # per text; titles and tweets are far shorter
 
@@ -57,15 +59,20 @@ class Text(Modality):
             place_vocabulary(folder / "vocab.txt", settings.vocabulary)
 
     def extract(self, paths: Sequence[Path], inline: Any, folder: Path | None) -> Extracted:
-        """The stored form of a text or pair `inline`: tokens, or the cleaned texts in UTF-8.
+        """The stored form of a text or pair: tokens, or the cleaned texts in UTF-8.
 
-        Uses folder/vocab.txt for tokens. A sample without any word counts as not found. Flags:
-        "empty_text", "cut" (to `max_tokens`), "cut_text" (to `MAX_CHARACTERS`).
+        Without `paths`, `inline` is the text or pair; else the text is in the one file of `paths`,
+        and `inline` is the second argument of `read_text`. Uses folder/vocab.txt for tokens. A
+        sample without any word counts as not found. Flags: "empty_text", "cut" (to `max_tokens`),
+        "cut_text" (to `MAX_CHARACTERS`), and those of `read_text`, whose errors are raised.
         """
+        flags: tuple[str, ...] = ()
+        if paths:
+            inline, flags = read_text(the_file(paths, "missing_file"), inline)
         texts = [inline] if isinstance(inline, str) else inline
         cleaned = [clean(text[:MAX_CHARACTERS], self.cleaning) for text in texts]
         words = [len(split_words(text)) for text in cleaned]
-        flags = ("empty_text",) * (0 in words)
+        flags += ("empty_text",) * (0 in words)
         flags += ("cut_text",) * any(len(text) > MAX_CHARACTERS for text in texts)
         if self.built_vocabulary:
             payload, found = [text.encode() for text in cleaned], sum(words)
@@ -108,6 +115,30 @@ def text_spec(vocabulary: str, max_tokens: int, pair: bool = False, cleaning: st
     """
     name, words = named(vocabulary)
     return Text(vocabulary=name, words=words, max_tokens=max_tokens, pair=pair, cleaning=cleaning)
+
+
+def read_text(path: Path, legacy: str | None) -> tuple[str, tuple[str, ...]]:
+    """The text of a file, and the flag "encoding=<name>" if it is not UTF-8.
+
+    Other bytes are in the encoding `legacy` if they are valid in it, else in Latin-1, in which all
+    bytes are. No more than `MAX_CHARACTERS` + 1 characters are needed, so a longer file is not read
+    to its end. Raises `Reject`: "missing_file" or "unreadable".
+    """
+    most = 4 * (MAX_CHARACTERS + 1)  # bytes
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most)
+    except FileNotFoundError:
+        raise Reject("missing_file", path.name) from None
+    except OSError as error:
+        raise Reject("unreadable", f"{path.name}: {error.strerror}") from None
+    for name in ("utf-8-sig", *([legacy] if legacy else [])):
+        try:  # the last character that was read may be incomplete
+            text = codecs.getincrementaldecoder(name)().decode(data, len(data) < most)
+        except UnicodeDecodeError:
+            continue
+        return text, () if name == "utf-8-sig" else (f"encoding={name}",)
+    return data.decode("latin-1"), ("encoding=latin-1",)
 
 
 def clean(text: str, rule: str) -> str:

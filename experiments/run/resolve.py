@@ -130,8 +130,8 @@ def run_from_config(config: dict) -> Run:
 
 
 def listing() -> str:
-    rows = ["methods:", *(f"  {name:11} {line}" for name, (_, line) in methods.METHODS.items())]
-    sets = (f"  {name:11} {line}" for name, (line, _) in datasets.DATASETS.items())
+    rows = ["methods:", *(f"  {name:13} {line}" for name, (_, line) in methods.METHODS.items())]
+    sets = (f"  {name:13} {line}" for name, (line, _) in datasets.DATASETS.items())
     return "\n".join([*rows, "data sets:", *sets])
 
 

@@ -37,6 +37,7 @@ SPECS = [
                                           "image.short_side": 256, "image.missing": "reject",
                                           "image.augment": "rotate_flip"}),
     ("sarcasm", {"vocabulary": "build"}, {"image.missing": "reject", "text.pair": False}),
+    ("mvsa", {"vocabulary": "build"}, {"image.missing": "reject", "text.pair": False}),
     ("twitter2015", {"vocabulary": "build"}, {"image.missing": "fill", "text.pair": True}),
     ("twitter2015", {"vocabulary": "build", "drop_missing": True}, {"image.missing": "reject"}),
     ("mosi", {}, {"text.max_length": 50, "video.max_length": 50, "audio.clean": True,

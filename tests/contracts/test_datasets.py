@@ -32,9 +32,9 @@ FORMS = [(dataset, layout) for dataset, (_, layouts) in TREES.items() for layout
 IDS = [f"{dataset} {layout}".strip() for dataset, layout in FORMS]
 TEXTS = {"vocabulary": "build", "max_tokens": 64}
 # Preparation settings, in addition to those that follow from the layout.
-SETTINGS = {"food101": TEXTS, "sarcasm": TEXTS, "twitter2015": TEXTS}
+SETTINGS = dict.fromkeys(("food101", "sarcasm", "twitter2015", "mvsa", "mvsa_multiple"), TEXTS)
 FEATURES = ("mosi", "mosei", "iemocap")  # all of one pickle
-LIST_ENDINGS = (".txt", ".csv", ".tsv", "idx1-ubyte", "idx1-ubyte.gz")
+LIST_ENDINGS = (".txt", ".jsonl", ".csv", ".tsv", "idx1-ubyte", "idx1-ubyte.gz")
 ALL = dict(workers=1, max_bad=1.0, allow_missing_classes=True)
 
 
@@ -260,6 +260,8 @@ RUNS = {
     "food101": ("plain", 5, None, PAGES),
     "sarcasm": ("", 16, None, PAGES),
     "twitter2015": ("both", 16, None, PAGES),
+    "mvsa": ("mmbt", 16, None, (*PAGES, *OFFICIAL)),
+    "mvsa_multiple": ("", 16, None, PAGES),
     "avmnist": ("plain", 12, None, ("--split_rule", "group", "--flip", "on")),
     "mosi": ("mult_aligned", 60, None, ("--lr", "0.01", "--warmup_epochs", "1", *OFFICIAL)),
     "mosei": ("mult_unaligned", 60, None, ("--warmup_epochs", "1")),

@@ -1,10 +1,11 @@
 """Food-101: the lists in every form, and rows and pictures that do not match."""
 
 import hashlib
+import json
 import tracemalloc
 
 import pytest
-from raw import plant, reasons, rejects, scan
+from raw import kept, plant, reasons, rejects, scan
 
 from common.options import UsageError
 from data_prep.datasets import food101
@@ -219,3 +220,58 @@ def test_both_forms_of_the_lists_give_equal_shards(tmp_path):
                                allow_missing_classes=True))  # fmt: skip
     for name in ("manifest.csv", "samples-00000.arrow", "pool.csv"):
         assert len({(folder / name).read_bytes() for folder in folders}) == 1, name
+
+
+# Other layouts ------------------------------------------------------------------------------------
+
+
+def test_texts_in_files_belong_to_the_images_of_their_class_and_stem(tmp_path):
+    plant(tmp_path, *(f"images/{picture}" for picture in (
+        "train/apple_pie/apple_pie_0.jpg", "train/apple_pie/apple_pie_0.png",
+        "test/Apple-Pie/apple_pie_0.jpg", "train/sushi/sushi_0.jpg", "train/soup/soup_0.jpg",
+    )), *(f"texts_txt/{text}.txt" for text in (
+        "apple_pie/apple_pie_0", "sushi/sushi_1", "apple_pie/sushi_0", "soup/soup_0", "more/a/b",
+    )), "texts_txt/sushi/sushi_0.html")  # fmt: skip
+    found = scan("food101", tmp_path)
+    assert {c.id: (c.label, c.sources["text"]) for c in found.candidates} == {
+        f"{part}/apple_pie/apple_pie_0.{suffix}": (0, ("texts_txt/apple_pie/apple_pie_0.txt",))
+        for part, suffix in (("train", "jpg"), ("train", "png"), ("test", "jpg"))
+    }
+    assert reasons(found) == {
+        "images/train/sushi/sushi_0.jpg": "no_text", "images/train/soup/soup_0.jpg": "no_label",
+        "texts_txt/apple_pie/sushi_0.txt": "missing_file", "texts_txt/more/a/b.txt": "unknown_name",
+        "texts_txt/sushi/sushi_1.txt": "missing_file",
+        "texts_txt/sushi/sushi_0.html": "unknown_name",
+    }  # fmt: skip
+
+
+def mmbt_lists(*pictures):
+    """Lists of these pictures: every part has one, the class is that of the folder."""
+    lines = ({"id": p, "img": f"images/{p}", "text": f"Of {p}", "label": p.split("/")[1]}
+             for p in pictures)  # fmt: skip
+    return dict(zip(("train.jsonl", "dev.jsonl", "test.jsonl"), map(json.dumps, lines)))
+
+
+def test_mmbts_lists_are_read_before_all_others_and_have_the_parts(tmp_path):
+    pictures = [PIE, SUSHI, "test/pho/pho_7.jpg"]
+    found_in(tmp_path, PLAIN, *pictures, "train/pho/pho_8.jpg", "train/pho/notes.txt")
+    plant(tmp_path, "texts_txt/pho/pho_7.txt", "test_hard_gt.jsonl", "stat_food.txt")
+    found = scan("food101", plant(tmp_path, lists=mmbt_lists(*pictures)))
+    assert kept(found) == {
+        PIE: ("apple_pie", "train"), SUSHI: ("sushi", "val"), pictures[2]: ("pho", "test"),
+    }  # fmt: skip
+    assert titles(found) == {picture: f"Of {picture}" for picture in pictures}
+    assert reasons(found) == {
+        "images/train/pho/pho_8.jpg": "no_text", "images/train/pho/notes.txt": "unknown_name",
+        "stat_food.txt": "unknown_name",
+    }  # fmt: skip
+    (tmp_path / "test.jsonl").unlink()
+    with pytest.raises(UsageError, match="in MMBT's layout, but lacks test.jsonl"):
+        scan("food101", tmp_path)
+
+
+def test_title_lists_win_over_text_files_and_that_is_said(tmp_path):
+    plant(tmp_path, "texts_txt/pho/pho_0.txt")
+    found = found_in(tmp_path, PLAIN, PIE, SUSHI)
+    assert titles(found) == EXPECTED_TITLES and not found.rejected
+    assert any(warning.startswith("texts_txt is not read") for warning in found.warnings)

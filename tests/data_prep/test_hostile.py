@@ -152,6 +152,7 @@ PLACES = {
         "twitter2015/train.tsv",
         ("twitter2015/dev.tsv", "twitter2015/test.tsv", "twitter2015_images/1.jpg"),
     ),
+    "mvsa": ("labelResultAll.txt", ("data/1.jpg", "data/1.txt")),
     "ave": ("trainSet.txt", (f"AVE/{CLIP}.mp4",)),
     "ucf101": ("ucfTrainTestlist/trainlist01.txt", ("UCF-101/YoYo/v_YoYo_g01_c01.avi",)),
     "mosi": ("aligned_50.pkl", ("label.csv",)),
@@ -172,6 +173,7 @@ def test_a_field_of_ten_million_characters_is_bounded_in_memory_and_time(tmp_pat
         "sarcasm nested": "['1', 'a', 0]\n" + "[" * ENDLESS,
         "twitter2015 tsv": f"{row}1\t1\t1.jpg\t{x}\tx\n",
         "twitter2015 txt": f"$T$\nx\n0\n1.jpg\n{x}\nx\n0\n1.jpg",
+        "mvsa row": f"ID\ttext,image\n1\t{x},{x}\n",
         "ave id": f"Bus&{CLIP}&&0&9\nBus&{x}&&0&9\n",
         "ucf101 row": f"YoYo/{x}.avi 1\n",
     }

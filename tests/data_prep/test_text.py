@@ -24,9 +24,10 @@ from data_prep.datasets.sarcasm import well_formed
 from data_prep.loader import Loader
 from data_prep.modalities.array import Array
 from data_prep.modalities.base import Draw
-from data_prep.modalities.text import MAX_CHARACTERS, Text, clean, text_spec
+from data_prep.modalities.text import MAX_CHARACTERS, Text, clean, read_text, text_spec
 from data_prep.modalities.vocabulary import SPECIAL, build_vocabulary, place_vocabulary
 from data_prep.prepare import prepare
+from data_prep.reasons import Reject
 from data_prep.store import Prepared
 from models.sequences import TextEncoder
 from models.weights import TINY, text_body
@@ -231,6 +232,32 @@ def test_tokens_and_flags_of_a_text(shelf, text, tokens, flags):
     seen, used = spec.to_input(found.payload, Draw()), len(ids)
     assert seen[0].tolist() == ids + [0] * (40 - used)
     assert seen[2].tolist() == [1] * used + [0] * (40 - used) and not seen[1].any()
+
+
+@pytest.mark.parametrize(("data", "legacy", "text", "flags"), [
+    ("\ufeffCafé 我".encode(), "gb18030", "Café 我", ()),
+    ("Café 我".encode("gb18030"), "gb18030", "Café 我", ("encoding=gb18030",)),
+    ("Café 我".encode("gb18030"), None, "Caf\xa8\xa6 \xce\xd2", ("encoding=latin-1",)),
+    ("Café ".encode("latin-1"), "gb18030", "Café ", ("encoding=latin-1",)), (b"", None, "", ()),
+])  # fmt: skip
+def test_a_text_file_is_utf8_or_its_older_encoding_or_latin1(tmp_path, data, legacy, text, flags):
+    (tmp_path / "a.txt").write_bytes(data)
+    assert read_text(tmp_path / "a.txt", legacy) == (text, flags)
+
+
+@pytest.mark.parametrize(("encoding", "letter"), [("utf-8", "é"), ("gb18030", "我")])
+def test_an_endless_text_file_is_cut_between_characters(tmp_path, encoding, letter):
+    (tmp_path / "a.txt").write_bytes(f"a{letter * 2 * MAX_CHARACTERS}".encode(encoding) * 2)
+    text, flags = read_text(tmp_path / "a.txt", "gb18030")
+    assert set(text) == {"a", letter} and MAX_CHARACTERS < len(text) < 5 * MAX_CHARACTERS
+    assert flags == ("encoding=gb18030",) * (encoding != "utf-8")
+
+
+def test_a_text_file_that_cannot_be_read_is_rejected(tmp_path):
+    for name, reason in (("gone.txt", "missing_file"), (".", "unreadable")):
+        with pytest.raises(Reject) as reject:
+            read_text(tmp_path / name, None)
+        assert reject.value.reason == reason
 
 
 def test_a_vocabulary_replaced_under_the_same_name_is_noticed(shelf, tmp_path):

@@ -139,6 +139,8 @@ TREES = {  # target -> (dataset, its layout or "release", the fuzzed list)
     "sarcasm": ("sarcasm", "", "text/train.txt"),
     "twitter2015.tsv": ("twitter2015", "tsv", "absa_data/twitter2015/train.tsv"),
     "twitter2015.txt": ("twitter2015", "txt", "absa_data/twitter2015/train.txt"),
+    "mvsa": ("mvsa", "download", "labelResultAll.txt"),
+    "mvsa.mmbt": ("mvsa", "mmbt", "train.jsonl"),
     "ave": ("ave", "", "Annotations.txt"),
     "ucf101": ("ucf101", "clips", "ucfTrainTestlist/trainlist01.txt"),
     "release.cremad": ("cremad", "release", "train_split.csv"),
