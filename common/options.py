@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
+MOST_NAMES = 100  # in the error for an unknown name
 TAKES = {bool: "on or off", int: "a whole number", float: "a number"}
 
 
@@ -53,7 +54,10 @@ def unknown(what: str, seen: str, allowed: Iterable[str]) -> UsageError:
     folded = {name.casefold(): name for name in allowed}
     close = difflib.get_close_matches(seen.casefold(), folded, n=1, cutoff=0.5)
     hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
-    return UsageError(f"unknown {what} {seen!r}.{hint} Allowed: {', '.join(folded.values())}")
+    names = list(folded.values())
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    shown = ", ".join(names[:MOST_NAMES])
+    return UsageError(f"unknown {what} {seen!r}.{hint} Allowed: {shown}{more}")
 
 
 def match_name(what: str, seen: str, allowed: Iterable[str]) -> str:

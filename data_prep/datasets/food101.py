@@ -5,11 +5,10 @@ without a header (name, title, class), as published, and with a header that was 
 repeat between the parts, so the id of a sample is part/class/name.
 """
 
-import hashlib
 import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -27,7 +26,6 @@ SPLIT_SECOND = 2 / 3
 RELEASE_CUT = "train"  # the release passes the train fraction to scikit-learn
 PARTS = ("train", "test")
 LISTS = {part: f"texts/{part}_titles.csv" for part in PARTS}
-VAL_SHARE = 10  # one in 10 training samples of a class is in the val part of the official rule
 SOURCE = (
     "UPMC Food-101 has images with titles (ETH's Food-101 has no titles); a copy is at"
     " kaggle.com/datasets/gianmarco96/upmcfood101; the root must have images/{train,test}/<class>/"
@@ -96,7 +94,7 @@ def scan(root: Path, settings: Settings) -> Scan:
     pictures = tree.index((path for path in walk(root) if path not in lists.values()), key)
     rows = [row for part, source in lists.items() for row in read_titles(tree, source, part)]
     pool = _match(tree, rows, pictures)
-    _add_val(tree)
+    tree.add_val()
     if bad := sum("\ufffd" in row.title for row in rows):
         tree.warnings.append(f"{bad} titles contain bytes that are not UTF-8: replaced by U+FFFD")
     return tree.scan(LABELS, "food101", pool)
@@ -209,22 +207,6 @@ def _match(tree: RawTree, rows: list[Row], pictures: Index) -> list[Listed]:
     ]
 
 
-def _add_val(tree: RawTree) -> None:
-    """Adds a val part, which the raw data lack: a tenth of the train part of each class.
-
-    Takes the ids with the smallest SHA-256, at least one of two. Our choice: without a val part,
-    the official test part could not be used.
-    """
-    classes = defaultdict(list)
-    for candidate in tree.candidates.values():
-        if candidate.part == "train":
-            classes[candidate.label].append(candidate.id)
-    for ids in classes.values():
-        ids.sort(key=lambda sample: hashlib.sha256(sample.encode()).hexdigest())
-        for sample in ids[: -(-len(ids) // VAL_SHARE)] if len(ids) > 1 else ():
-            tree.candidates[sample] = replace(tree.candidates[sample], part="val")
-
-
 def scan_release(tree: ReleaseTree) -> Scan:
     """images/<part>/<img> with the text of each line in <part>.jsonl; labels are ids or names."""
     used: dict[str, set[str]] = {part: set() for part in PARTS}
@@ -247,7 +229,7 @@ def scan_release(tree: ReleaseTree) -> Scan:
                 reason = "no_text" if place.suffix.lower() in SUFFIXES else "unknown_name"
                 tree.reject(place.stem, path, reason, f"not in {part}.jsonl")
     tree.reject_others("images", PARTS)
-    _add_val(tree)
+    tree.add_val()
     return tree.result()
 
 

@@ -167,6 +167,7 @@ DECLARED: dict[str, dict[str, tuple[Any, str]]] = {
     "sarcasm": {**_TWEETS},
     "twitter2015": {**_TWEETS},
     "ave": {"split_rule": ("official", _INFERRED)},  # the split used in the literature
+    "vggsound": {"split_rule": ("official", _INFERRED)},  # likewise
     "avmnist": {
         "max_epochs": (15, _REAL),
         "lr": (0.03, _REAL),

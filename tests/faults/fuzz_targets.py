@@ -140,6 +140,7 @@ TREES = {  # target -> (dataset, its layout or "release", the fuzzed list)
     "twitter2015.tsv": ("twitter2015", "tsv", "absa_data/twitter2015/train.tsv"),
     "twitter2015.txt": ("twitter2015", "txt", "absa_data/twitter2015/train.txt"),
     "ave": ("ave", "", "Annotations.txt"),
+    "vggsound": ("vggsound", "video", "vggsound.csv"),
     "ucf101": ("ucf101", "clips", "ucfTrainTestlist/trainlist01.txt"),
     "release.cremad": ("cremad", "release", "train_split.csv"),
     "release.ucf101": ("ucf101", "release", "trainlist01_new.txt"),
