@@ -90,6 +90,7 @@ def scan(root: Path, settings: Settings) -> Scan:
     tree = RawTree(root)
     paths = tree.walk()
     lists = [path for path in paths if PurePosixPath(path).name.lower() == LIST]
+    lists.sort(key=lambda path: path.count("/"))  # of copies, the one nearest to the root is read
     if not lists:
         raise UsageError(f"{root} contains no {LIST}. {SOURCE}")
     found = _index(tree, [path for path in paths if path not in lists])
