@@ -8,8 +8,16 @@ import pytest
 from raw import kept, plant, reasons, rejects, scan
 
 from common.options import UsageError
+from data_prep.__main__ import find_folder
 from data_prep.datasets import kinetics
-from data_prep.spec import spec_from_json, spec_hash, spec_json
+from data_prep.prepare import prepare
+from data_prep.spec import spec_hash
+from data_prep.stats import stats
+from data_prep.verify import verify
+from experiments.run.predict import spec_of
+from experiments.run.resolve import resolve, run_from_config
+from fixtures.release import write_release
+from fixtures.trees import write_kinetics
 
 HEADER = "label,youtube_id,time_start,time_end,split"
 A, B, SONG = "-3Mwkq-7TV4", "_a__b--c_12", "01234567890"
@@ -201,11 +209,34 @@ def test_a_list_of_classes_that_cannot_be_used_is_refused(tmp_path, text, words)
 def test_each_list_of_classes_has_its_own_prepared_folder(tmp_path):
     def hashed(text):
         chosen = class_list(tmp_path, text) if text else ""
-        spec = kinetics.spec(kinetics.Settings(classes=chosen))
-        assert spec_hash("kinetics", spec_from_json(spec_json("kinetics", spec))) == spec_hash(
-            "kinetics", spec
-        )
-        return spec_hash("kinetics", spec)
+        return spec_hash("kinetics", kinetics.spec(kinetics.Settings(classes=chosen)))
 
     assert len({hashed(""), hashed("singing\nyoga"), hashed("singing\nzumba")}) == 3
     assert hashed("yoga\nsinging\n") == hashed("singing\nyoga")
+
+
+def test_samples_of_a_list_of_classes_are_prepared_and_found_again(tmp_path):
+    root, data = tmp_path / "raw", tmp_path / "data"
+    more = {"layout": "B", "classes": 3, "workers": 1}
+    write_kinetics(root, 1, truth_path=tmp_path / "truth.csv", **more)
+    settings = kinetics.Settings(classes=class_list(tmp_path, "bowling\nblowing nose\n"))
+    folder = prepare("kinetics", root, data, settings, workers=1)
+    assert verify(folder, "kinetics") == []
+    assert stats(folder)["classes"] == {"blowing nose": 1, "bowling": 1}
+    assert stats(folder)["paper"] == {}
+    assert find_folder(data, "kinetics", kinetics.spec(settings), True) == folder
+    with pytest.raises(UsageError, match=rf"{folder.name} \(2 classes of another list\)"):
+        find_folder(data, "kinetics", kinetics.spec(kinetics.Settings()), True)
+
+
+def test_a_run_can_predict_without_its_list_of_classes(tmp_path):
+    chosen = class_list(tmp_path, "singing\nyoga\n")
+    config = resolve(["--dataset", "kinetics", "--classes", chosen], "")[0].config()
+    (tmp_path / "classes.txt").unlink()
+    assert list(spec_of(run_from_config(config), config)) == ["audio", "video"]
+
+
+def test_a_list_of_classes_is_refused_for_a_tree_of_the_official_code(tmp_path):
+    write_release("kinetics", tmp_path / "raw", 2, 1)
+    with pytest.raises(UsageError, match="--classes does not work with .*raw"):
+        scan("kinetics", tmp_path / "raw", classes=class_list(tmp_path, "singing\nyoga\n"))
