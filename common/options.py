@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-MOST_LISTED = 60  # names in an error message
+MOST_LISTED = 100  # names in an error message
 TAKES = {bool: "on or off", int: "a whole number", float: "a number"}
 
 

@@ -127,15 +127,18 @@ def find_folder(data_dir: Path, dataset: str, spec: Spec, selected: bool) -> Pat
     if len(others) == 1 and not selected:
         print(f"note: using a folder with non-default settings: {others[0]}", file=sys.stderr)
         return others[0]
-    wanted, listed = spec_json(dataset, spec)["modalities"], []
+    wanted, listed = spec_json(dataset, spec), []
     for path in others:
         try:
+            meta = read_meta(path)
             differing = [
                 f"{m}.{key}={value}"
-                for m, fields in read_meta(path)["modalities"].items()
+                for m, fields in meta["modalities"].items()
                 for key, value in fields.items()
-                if wanted.get(m, {}).get(key) != value
+                if wanted["modalities"].get(m, {}).get(key) != value
             ]
+            if meta.get("classes") != wanted.get("classes"):
+                differing.append(f"{len(meta['label_names'])} classes of another list")
             why = ", ".join(differing) or "from another version of this program"
         except (UsageError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
             why = "without a readable meta.json"

@@ -20,6 +20,14 @@ SEPARATOR = ";"  # between the paths of one sample, which may contain spaces
 Spec = dict[str, Modality]
 
 
+class OwnClasses(dict[str, Modality]):
+    """A `Spec` with a user's list of classes, whose digest `classes` is part of its hash."""
+
+    def __init__(self, spec: Spec, classes: str):
+        super().__init__(spec)
+        self.classes = classes
+
+
 @dataclass(frozen=True, slots=True)  # a list may have a million
 class Candidate:
     """One sample of a raw tree before decoding.
@@ -81,12 +89,13 @@ class Scan:
 def spec_json(dataset: str, spec: Spec) -> dict:
     """The spec as JSON-serializable values, with everything that affects the stored content."""
     modalities = {name: {"kind": m.kind, **m.stored_settings()} for name, m in spec.items()}
-    return {"version": VERSION, "dataset": dataset, "order": list(spec), "modalities": modalities}
+    value = {"version": VERSION, "dataset": dataset, "order": list(spec), "modalities": modalities}
+    return value | ({"classes": spec.classes} if isinstance(spec, OwnClasses) else {})
 
 
 def spec_from_json(value: dict) -> Spec:
     """The inverse of `spec_json`; raises `UsageError` for invalid content."""
-    spec = {}
+    spec: Spec = {}
     try:
         for name in value["order"]:
             settings = dict(value["modalities"][name])
@@ -96,9 +105,11 @@ def spec_from_json(value: dict) -> Spec:
             for each in fields(spec[name]):
                 if each.name in settings and not fits(settings[each.name], each.type):
                     raise ValueError(f"{each.name} of {name}")
+        if not isinstance(value.get("classes", ""), str):
+            raise ValueError("classes")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"the spec of the samples is damaged ({shown(str(error))})") from None
-    return spec
+    return OwnClasses(spec, value["classes"]) if "classes" in value else spec
 
 
 def fits(value: Any, kind: Any) -> bool:

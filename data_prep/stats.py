@@ -41,6 +41,7 @@ def stats(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder} is not a finished prepared folder: prepare it first")
     try:
         manifest, names, splits = read_table(folder / "manifest.csv"), meta["label_names"], {}
+        paper = TABLE_5.get(meta["dataset"], ()) if "classes" not in meta else ()
         label = {row["id"]: row["label_name"] for row in manifest}
         counts = Counter(label.values())
         times = sorted(t for t in (float(row["duration_s"]) for row in manifest) if t > 0)
@@ -53,7 +54,7 @@ def stats(folder: Path) -> dict[str, Any]:
             "spec_hash": meta["spec_hash"],
             "samples": len(manifest),
             "candidates": meta["candidates"],
-            "paper": dict(zip(PARTS, TABLE_5.get(meta["dataset"], ()))),
+            "paper": dict(zip(PARTS, paper)),
             "classes": {name: counts[name] for name in names},
             "splits": splits,
             "duration_s": [times[0], median(times), times[-1]] if times else [],

@@ -38,6 +38,7 @@ DATASETS = {
     "iemocap": ("IEMOCAP: emotions, text + audio + video features, 4 or 6 classes", None),
     "avmnist": ("AV-MNIST: spoken + handwritten digits, audio + image, 10 classes", None),
     "ave": ("AVE: audible and visible events, audio + video, 28 classes", None),
+    "vggsound": ("VGG-Sound: visible sources of sound, audio + video, 309 classes", None),
     "sarcasm": ("Sarcasm in tweets with an image (Cai et al.), image + text, 2 classes", 24715),
     "twitter2015": ("Twitter2015: sentiment towards a target, image + text, 3 classes", 5338),
     "mvsa": ("MVSA-Single: sentiment of tweets with an image, image + text, 3 classes", None),

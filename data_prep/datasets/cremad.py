@@ -44,7 +44,7 @@ class Settings:
         "keep clips with broken audio or video (replaced by silence, repeated or black frames)",
         source="our choice: Table 5 counts all 7,442 clips; the official loader leaves some out",
     )
-    audio_feature: str = options.audio_feature()
+    audio_feature: str = options.audio_feature("fbank")
     frame_codec: str = options.frame_codec()
     frame_choice: str = options.frame_choice("release", source="official release")
     crop: str = options.crop()

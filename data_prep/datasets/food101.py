@@ -11,11 +11,10 @@ This is not ETH's Food-101, which has the same classes but no texts. The texts a
 Names repeat between the parts, so the id of a sample is part/class/name.
 """
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from common.options import option
@@ -35,7 +34,6 @@ PARTS = ("train", "test")
 LISTS = {part: f"texts/{part}_titles.csv" for part in PARTS}
 TEXTS = "texts_txt"
 MMBT = mmbt(("images/train", "images/test"), "texts", TEXTS)
-VAL_SHARE = 10  # one in 10 training samples of a class is in the val part of the official rule
 SOURCE = (
     "UPMC Food-101 has images with titles (ETH's Food-101 has no titles); a copy is at"
     " kaggle.com/datasets/gianmarco96/upmcfood101; the root must have images/{train,test}/<class>/"
@@ -84,7 +82,7 @@ def scan_titles(tree: RawTree) -> Scan:
     pictures = _index(tree, (path for path in found if path not in lists.values()))
     rows = [row for part, source in lists.items() for row in read_titles(tree, source, part)]
     pool = _match(tree, rows, pictures)
-    _add_val(tree)
+    tree.add_val()
     if bad := sum("\ufffd" in row.title for row in rows):
         tree.warnings.append(f"{bad} titles contain bytes that are not UTF-8: replaced by U+FFFD")
     if (tree.root / texts).is_dir():
@@ -152,22 +150,6 @@ def _match(tree: RawTree, rows: list[Row], pictures: Index) -> list[Listed]:
     ]
 
 
-def _add_val(tree: RawTree) -> None:
-    """Adds a val part, which the raw data lack: a tenth of the train part of each class.
-
-    Takes the ids with the smallest SHA-256, at least one of two. Our choice: without a val part,
-    the official test part could not be used.
-    """
-    classes = defaultdict(list)
-    for candidate in tree.candidates.values():
-        if candidate.part == "train":
-            classes[candidate.label].append(candidate.id)
-    for ids in classes.values():
-        ids.sort(key=lambda sample: hashlib.sha256(sample.encode()).hexdigest())
-        for sample in ids[: -(-len(ids) // VAL_SHARE)] if len(ids) > 1 else ():
-            tree.candidates[sample] = replace(tree.candidates[sample], part="val")
-
-
 def scan_texts(tree: RawTree) -> Scan:
     """Each image with the text of its class and stem."""
     pattern = re.compile(
@@ -195,7 +177,7 @@ def scan_texts(tree: RawTree) -> Scan:
     for page, paths in pages.items():
         if page not in used:
             tree.reject(page, paths[0], "missing_file", "no image of that class and stem")
-    _add_val(tree)
+    tree.add_val()
     return tree.scan(LABELS, "food101")
 
 
@@ -222,5 +204,5 @@ def scan_jsonl(tree: ReleaseTree, before: Callable[[str], str]) -> Scan:
                 tree.reject(PurePosixPath(path).stem, path, reason, "no list names it")
     tree.reject_others("images", PARTS)
     if not any(candidate.part == "val" for candidate in tree.candidates.values()):
-        _add_val(tree)
+        tree.add_val()
     return tree.result()

@@ -1,4 +1,4 @@
-"""Kinetics-Sounds: the 31 sounding classes of Kinetics-400, in all common directory layouts.
+"""Kinetics-Sounds: 31 sounding classes of Kinetics-400, or others, in all common layouts.
 
 (A) train/ID_SSSSSS_EEEEEE.mp4 with annotations/{train,val,test}.csv; (B) train/CLASS NAME/...;
 (C) names without the end time, or without both times. Mixtures of these are read as well.
@@ -10,16 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from common.files import shown
-from common.options import UsageError, option
+from common.files import digest, shown
+from common.options import UsageError, option, unknown
 from data_prep.datasets import options
-from data_prep.datasets.lists import read_records
+from data_prep.datasets.lists import read_lines, read_records
 from data_prep.datasets.release import ReleaseTree, find_release
 from data_prep.datasets.tree import RawTree
-from data_prep.spec import Candidate, Scan, Spec
+from data_prep.spec import Candidate, OwnClasses, Scan, Spec
 
 LABELS = options.classes("kinetics")  # in alphabetical order, as in the lists of OGM-GE and BML
-IDS = {name: index for index, name in enumerate(LABELS)}
 SPLIT_SECOND = 0.66  # 2/3 does not give the paper's sizes
 SOURCE = (
     "Kinetics-400 is at github.com/cvdfoundation/kinetics-dataset; the root must have clips named"
@@ -39,13 +38,16 @@ ID = "youtube_id"  # the column that identifies a csv file as a list
 class Settings:
     """How Kinetics-Sounds is prepared."""
 
-    audio_feature: str = options.audio_feature()
+    audio_feature: str = options.audio_feature("fbank")
     sample_rate: int = option(16000, "Hz; the release's files may have 24000", low=8000, high=48000)
     allow_missing: bool = option(False, "keep clips without audio, as silence")
     drop_silent: bool = option(False, "leave out clips with a silent audio track")
     frame_codec: str = options.frame_codec()
     frame_choice: str = options.frame_choice("segments")
     crop: str = options.crop()
+    classes: str = option(
+        "", "a text file with other Kinetics classes, one a line", source="paper: 31 classes"
+    )
 
 
 def spec(settings: Settings) -> Spec:
@@ -54,7 +56,24 @@ def spec(settings: Settings) -> Spec:
     sound = {"missing": missing, "drop_silent": settings.drop_silent}
     sound["sample_rate"] = settings.sample_rate
     stft = {"seconds": 10.0, "n_fft": 256, "hop": 128, "window": 626}
-    return options.clip_spec("kinetics", settings, sound, stft, fps=1.0, max_frames=10)
+    made = options.clip_spec("kinetics", settings, sound, stft, fps=1.0, max_frames=10)
+    return OwnClasses(made, digest(labels_of(settings))) if settings.classes else made
+
+
+def labels_of(settings: Settings) -> tuple[str, ...]:
+    """`LABELS`, or the names in the file `classes`, sorted, so that their order does not matter.
+
+    Raises `UsageError` if the file cannot be read, repeats a name or has fewer than two.
+    """
+    if not settings.classes:
+        return LABELS
+    lines = read_lines(Path(settings.classes).expanduser())
+    names = sorted(canonical(line) for line in lines if line.strip())
+    if len(set(names)) < max(2, len(names)):
+        raise UsageError(
+            f"--classes {settings.classes} must hold at least two classes, each on one line"
+        )
+    return tuple(names)
 
 
 class File(NamedTuple):
@@ -93,8 +112,19 @@ def parse_name(name: str) -> tuple[str, int | None] | None:
 
 
 def scan(root: Path, settings: Settings) -> Scan:
-    """All clips of the 31 classes under `root`; raises `UsageError` if there is none."""
+    """All clips of the classes under `root`.
+
+    Raises `UsageError` if there is no clip, or if a name in the file `classes` is neither in a list
+    nor the name of a folder.
+    """
+    labels = labels_of(settings)
+    ids = {name: index for index, name in enumerate(labels)}
     if release := find_release(root, "kinetics", LABELS):
+        if settings.classes:
+            raise UsageError(
+                f"--classes does not work with {root / release.base}, made for the official MIDAS"
+                " code: its lists number the 31 classes of Kinetics-Sounds"
+            )
         return scan_release(release)
     tree, files = RawTree(root), []
     rows: defaultdict[str, list[Row]] = defaultdict(list)  # by YouTube id
@@ -110,21 +140,27 @@ def scan(root: Path, settings: Settings) -> Scan:
             tree.reject_unknown(path)
     if not files:
         raise UsageError(f"{root} contains no clips of Kinetics. {SOURCE}")
-    outside = _add_clips(tree, files, rows)
+    if settings.classes:
+        known = {row.label for same in rows.values() for row in same} | {f.folder for f in files}
+        for label in labels:
+            if label not in known:
+                what = f"class in --classes {settings.classes}:"
+                raise unknown(what, label, sorted(known - {""}))
+    outside = _add_clips(tree, files, rows, ids)
     starts = defaultdict(set)
     for file in files:
         starts[file.youtube].add(file.start)
     for youtube, same in rows.items():  # rows without a clip, as after a partial download
         for row in dict.fromkeys(same):
             is_there = any(_may_be(start, row.start) for start in starts[youtube])
-            if row.label in IDS and not is_there:
+            if row.label in ids and not is_there:
                 tree.reject(youtube, row.source, "missing_file", row.label)
     if outside:
         tree.warnings.append(
-            f"left out {outside.total()} clips of {len(outside)} classes outside the 31"
+            f"left out {outside.total()} clips of {len(outside)} classes outside the {len(ids)}"
             f" ({min(outside)[:80]!r}, for example)"
         )
-    return tree.scan(LABELS, "kinetics")
+    return tree.scan(labels, "" if settings.classes else "kinetics")
 
 
 def _read_list(tree: RawTree, path: str, rows: defaultdict[str, list[Row]]) -> bool:
@@ -138,11 +174,7 @@ def _read_list(tree: RawTree, path: str, rows: defaultdict[str, list[Row]]) -> b
             if ID not in header:
                 return False
             continue
-        has_width, place = len(record.cells) == len(header), f"line {record.line}"
-        if wrong := record.wrong(len(header)):
-            reason = "open_quote" if has_width else "bad_line"
-            tree.reject(place, path, reason, f"{place}: {wrong}")
-        if has_width:
+        if tree.has_width(record, len(header), path):
             row = dict(zip(header, record.cells))
             try:
                 start = int(float(row.get("time_start", "")))
@@ -159,20 +191,22 @@ def _may_be(start: int | None, other: int | None) -> bool:
     return None in (start, other) or start == other
 
 
-def _add_clips(tree: RawTree, files: list[File], rows: dict[str, list[Row]]) -> Counter[str]:
-    """Adds the clips of the 31 classes; returns the number of clips of each other class.
+def _add_clips(
+    tree: RawTree, files: list[File], rows: dict[str, list[Row]], ids: dict[str, int]
+) -> Counter[str]:
+    """Adds the clips of the classes in `ids`; returns the number of clips of each other class.
 
     The class from a list has priority. A file without a start matches any clip of its id.
     """
     found: dict[str, dict[int | None, Candidate]] = {}  # YouTube id -> start ->
     outside: Counter[str] = Counter()
-    # A folder name is a class if a sibling folder has one of the 31 names.
-    class_level = {file.above for file in files if file.folder in IDS}
+    # A folder name is a class if a sibling folder has one of these names.
+    class_level = {file.above for file in files if file.folder in ids}
     for file in sorted(files, key=lambda file: (ORDER.index(file.part), file.path)):
         about = [r for r in rows.get(file.youtube, ()) if _may_be(file.start, r.start)]
         about.sort(key=lambda row: ORDER.index(row.part))
         labels = list(dict.fromkeys(row.label for row in about if row.label))
-        folder = file.folder if file.folder in IDS or file.above in class_level else ""
+        folder = file.folder if file.folder in ids or file.above in class_level else ""
         label = labels[0] if labels else folder
         if len(labels) > 1 or folder not in ("", label):
             conflict = f"lists: {', '.join(labels)}; folder: {folder or 'none'}"
@@ -180,13 +214,13 @@ def _add_clips(tree: RawTree, files: list[File], rows: dict[str, list[Row]]) -> 
         if not label:
             tree.reject(file.youtube, file.path, "no_label")
             continue
-        if label not in IDS:
+        if label not in ids:
             outside[label] += 1
             continue
         clips = found.setdefault(file.youtube, {})
         same = clips.get(file.start)
         paths: tuple[str, ...] = (file.path,)
-        if same and same.label == IDS[label]:
+        if same and same.label == ids[label]:
             # The official extractor leaves a broken file in train/ and its fix in replacement/.
             paths = (*same.sources["video"], file.path)
             tree.reject(file.youtube, file.path, "second_file", paths[0])
@@ -196,7 +230,7 @@ def _add_clips(tree: RawTree, files: list[File], rows: dict[str, list[Row]]) -> 
             continue
         part = file.part or next((row.part for row in about if row.part), "")
         part, sources = same.part if same else part, {"audio": paths, "video": paths}
-        clips[file.start] = Candidate(file.youtube, IDS[label], sources, file.youtube, part)
+        clips[file.start] = Candidate(file.youtube, ids[label], sources, file.youtube, part)
     for clips in found.values():
         for start, clip in clips.items():
             name = clip.id if len(clips) == 1 else f"{clip.id}_{start:06d}"

@@ -15,7 +15,7 @@ FOLDER_FRAMES = 30
 
 # Each creates a field of a dataset's `Settings`; additional arguments are passed to `option`.
 audio_feature = partial(
-    option, "fbank", "audio features; stft: as in OGM-GE and ARL", choices=("fbank", "stft")
+    option, help="audio features; stft: as in OGM-GE and ARL", choices=("fbank", "stft")
 )
 frame_codec = partial(option, "jpeg", "how frames are stored", choices=("jpeg", "raw"))
 frame_choice = partial(

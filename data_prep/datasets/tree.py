@@ -1,17 +1,21 @@
 """Shared code of scans: walks raw trees and records rejected files."""
 
+import hashlib
 import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.files import is_ignored
 from common.options import UsageError
 from data_prep.datasets import DATASETS
-from data_prep.datasets.lists import MAX_BAD_LINES, TOO_MANY, read_lines
+from data_prep.datasets.lists import MAX_BAD_LINES, TOO_MANY, Record, read_lines
 from data_prep.spec import Candidate, Listed, Rejection, Scan
 
+VAL_SHARE = 10  # one in 10 training groups of a class is in the val part of `add_val`
 Index = dict[str, tuple[str, ...]]  # the files of each sample
 
 
@@ -94,6 +98,14 @@ class RawTree:
         numbered = enumerate(read_lines(self.root / source), 1)
         return ((number, line) for number, line in numbered if line.strip())
 
+    def has_width(self, record: Record, width: int, source: str) -> bool:
+        """Whether a csv row has `width` cells; notes what is wrong with it, if anything."""
+        there, place = len(record.cells) == width, f"line {record.line}"
+        if wrong := record.wrong(width):
+            reason = "open_quote" if there else "bad_line"
+            self.reject(place, source, reason, f"{place}: {wrong}")
+        return there
+
     def reject(self, sample: str, source: str, reason: str, detail: str = "") -> None:
         """Adds a line to rejected.csv; raises `UsageError` if there are too many bad lines."""
         self.rejected.append(Rejection(sample, source, reason, detail))
@@ -143,6 +155,24 @@ class RawTree:
         for name in names_in(self.root / folder):
             if name not in known and not (self.root / folder / name).is_dir():
                 self.reject_unknown(str(PurePosixPath(folder, name)))
+
+    def add_val(self) -> None:
+        """Adds a val part, which the raw data lack: a tenth of the train part of each class.
+
+        Takes the groups (ids, if samples have none) with the smallest SHA-256, at least one of two,
+        so no group is divided. Our choice: without a val part, the official test part could not be
+        used.
+        """
+        train = [c for c in self.candidates.values() if c.part == "train"]
+        classes, chosen = defaultdict(set), set[str]()
+        for c in train:
+            classes[c.label].add(c.group or c.id)
+        for own in classes.values():
+            groups = sorted(own, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+            chosen.update(groups[: -(-len(groups) // VAL_SHARE)] if len(groups) > 1 else ())
+        for c in train:
+            if (c.group or c.id) in chosen:
+                self.candidates[c.id] = replace(c, part="val")
 
     def scan(
         self,

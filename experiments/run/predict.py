@@ -63,7 +63,9 @@ def read_manifest(
 def spec_of(run: Run, config: dict) -> Spec:
     """The modalities used by the run's method, from config.json, without placeholder values."""
     stored = spec_from_json(config["spec"])
-    prep = replace(run.prep, vocabulary="build") if hasattr(run.prep, "vocabulary") else run.prep
+    # Files that determine only what is stored may be gone.
+    without = {"vocabulary": "build", "classes": ""}
+    prep = replace(run.prep, **{k: v for k, v in without.items() if hasattr(run.prep, k)})
     seen = run.layout.spec(prep)
     used = methods.load(run.method).used_modalities(run.hparams, list(stored))
     return {m: stored[m].with_view_of(seen[m]).strict() for m in used}

@@ -172,6 +172,7 @@ DECLARED: dict[str, dict[str, tuple[Any, str]]] = {
     "ave": {"split_rule": ("official", _INFERRED)},  # the split used in the literature
     "mosei": {"lr": (1e-2, _AS_MOSI), "split_rule": ("official", _AS_MOSI)},
     "iemocap": {"lr": (1e-2, _AS_MOSI), "split_rule": ("official", _AS_MOSI)},
+    "vggsound": {"split_rule": ("official", _INFERRED)},  # likewise
     "avmnist": {
         "max_epochs": (15, _REAL),
         "lr": (0.03, _REAL),

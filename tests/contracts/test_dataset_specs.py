@@ -23,6 +23,8 @@ SPECS = [
       "video.choice": "kinetics", "video.augment": "none"}),
     ("ave", {}, {"audio.shape": (129, 1251), "audio.window": 626, "audio.normalise": "none",
                  "video.fps": 1.0, "video.max_frames": 10}),
+    ("vggsound", {}, {"audio.shape": (129, 1251), "audio.window": 626, "video.max_frames": 10}),
+    ("vggsound", {"audio_feature": "fbank"}, {"audio.shape": (128, 1024), "video.fps": 1.0}),
     ("ucf101", {}, {"flow.algorithm": "dis", "flow.positions": 10, "flow.stack": 1,
                     "flow.bound": 20.0, "video.positions": 10, "flow.augment": "flip",
                     "flow.normalise": ([0.1307], [0.3081]), "video.augment": "flip"}),
@@ -74,6 +76,7 @@ def test_settings_that_change_stored_samples_change_the_folder_and_views_do_not(
 # dataset -> some of its class names by their ids
 CLASSES = {
     "ave": {2: "Baby cry, infant cry", 27: "Violin, fiddle"},
+    "vggsound": {44: "child speech, kid speaking", 308: "zebra braying"},
     "kinetics": {12: "playing guitar", 30: "tickling"},
     "food101": {0: "apple_pie", 100: "waffles"},
     "ucf101": {34: "Hammering", 35: "HammerThrow", 100: "YoYo"},

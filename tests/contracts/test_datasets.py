@@ -256,6 +256,7 @@ RUNS = {
     "cremad": ("", 6, LOOK, (*CLIPS, "--split_rule", "group", "--frame_codec", "raw")),
     "kinetics": ("B", 3, LOOK, (*CLIPS, "--audio_feature", "stft", "--precision", "bf16")),
     "ave": ("", 3, LOOK, (*CLIPS, *OFFICIAL)),
+    "vggsound": ("sound", 3, LOOK, (*CLIPS, *OFFICIAL)),
     "ucf101": ("clips", 3, LOOK, (*SMALL, *OFFICIAL, "--flow_norm", "center", "--crop", "rrc")),
     "food101": ("plain", 5, None, PAGES),
     "sarcasm": ("", 16, None, PAGES),

@@ -7,7 +7,17 @@ import os
 import pytest
 from raw import kept, plant, reasons, rejects, scan
 
+from common.options import UsageError
+from data_prep.__main__ import find_folder
 from data_prep.datasets import kinetics
+from data_prep.prepare import prepare
+from data_prep.spec import spec_hash
+from data_prep.stats import stats
+from data_prep.verify import verify
+from experiments.run.predict import spec_of
+from experiments.run.resolve import resolve, run_from_config
+from fixtures.release import write_release
+from fixtures.trees import write_kinetics
 
 HEADER = "label,youtube_id,time_start,time_end,split"
 A, B, SONG = "-3Mwkq-7TV4", "_a__b--c_12", "01234567890"
@@ -159,3 +169,74 @@ def test_other_classes_are_one_line_and_dead_links_and_pipes_are_no_lists(tmp_pa
     found = scan("kinetics", tmp_path)
     assert reasons(found) == {"gone.csv": "unknown_name", "pipe.csv": "unknown_name"}
     assert any(line.startswith("left out 3 clips of 2 classes outside") for line in found.warnings)
+
+
+# Another list of classes --------------------------------------------------------------------------
+
+
+def class_list(folder, text):
+    (folder / "classes.txt").write_text(text)
+    return str(folder / "classes.txt")
+
+
+@pytest.mark.parametrize("base", ["train/zumba/{}.mp4", "train/{}.mp4"])
+def test_other_classes_of_kinetics_are_taken_by_a_list_of_their_names(tmp_path, base):
+    labels = {A: "zumba", B: "yoga", SONG: "singing"}
+    files = [base.replace("zumba", label).format(name) for name, label in labels.items()]
+    listed = [(label, name, "", "", "train") for name, label in labels.items()]
+    lists = {} if "zumba" in base else {"l.csv": rows(*listed)}
+    chosen = class_list(tmp_path, "Zumba\n\n yoga \n")
+    found = scan("kinetics", plant(tmp_path / "raw", *files, lists=lists), classes=chosen)
+    assert kept(found) == {A: ("zumba", "train"), B: ("yoga", "train")}
+    assert found.label_names == ("yoga", "zumba")
+    (line,) = found.warnings  # and none about the paper's number of samples
+    assert line.startswith("left out 1 clips of 1 classes outside the 2")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("singing\nsingin\n", "'singin'. Did you mean 'singing'? Allowed: singing, zumba"),
+    ("singing\n", "at least two classes"), ("singing\nzumba\nSinging\n", "each on one line"),
+    (None, "is not a file"),
+])  # fmt: skip
+def test_a_list_of_classes_that_cannot_be_used_is_refused(tmp_path, text, words):
+    root = plant(tmp_path / "raw", FIRST, f"train/zumba/{A}.mp4")
+    chosen = class_list(tmp_path, text) if text else str(tmp_path / "gone.txt")
+    with pytest.raises(UsageError) as error:
+        scan("kinetics", root, classes=chosen)
+    assert words in str(error.value) and chosen in str(error.value)
+
+
+def test_each_list_of_classes_has_its_own_prepared_folder(tmp_path):
+    def hashed(text):
+        chosen = class_list(tmp_path, text) if text else ""
+        return spec_hash("kinetics", kinetics.spec(kinetics.Settings(classes=chosen)))
+
+    assert len({hashed(""), hashed("singing\nyoga"), hashed("singing\nzumba")}) == 3
+    assert hashed("yoga\nsinging\n") == hashed("singing\nyoga")
+
+
+def test_samples_of_a_list_of_classes_are_prepared_and_found_again(tmp_path):
+    root, data = tmp_path / "raw", tmp_path / "data"
+    more = {"layout": "B", "classes": 3, "workers": 1}
+    write_kinetics(root, 1, truth_path=tmp_path / "truth.csv", **more)
+    settings = kinetics.Settings(classes=class_list(tmp_path, "bowling\nblowing nose\n"))
+    folder = prepare("kinetics", root, data, settings, workers=1)
+    assert verify(folder, "kinetics") == []
+    assert stats(folder)["classes"] == {"blowing nose": 1, "bowling": 1}
+    assert stats(folder)["paper"] == {}
+    assert find_folder(data, "kinetics", kinetics.spec(settings), True) == folder
+    with pytest.raises(UsageError, match=rf"{folder.name} \(2 classes of another list\)"):
+        find_folder(data, "kinetics", kinetics.spec(kinetics.Settings()), True)
+
+
+def test_a_run_can_predict_without_its_list_of_classes(tmp_path):
+    chosen = class_list(tmp_path, "singing\nyoga\n")
+    config = resolve(["--dataset", "kinetics", "--classes", chosen], "")[0].config()
+    (tmp_path / "classes.txt").unlink()
+    assert list(spec_of(run_from_config(config), config)) == ["audio", "video"]
+
+
+def test_a_list_of_classes_is_refused_for_a_tree_of_the_official_code(tmp_path):
+    write_release("kinetics", tmp_path / "raw", 2, 1)
+    with pytest.raises(UsageError, match="--classes does not work with .*raw"):
+        scan("kinetics", tmp_path / "raw", classes=class_list(tmp_path, "singing\nyoga\n"))

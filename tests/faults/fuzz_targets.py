@@ -142,6 +142,7 @@ TREES = {  # target -> (dataset, its layout or "release", the fuzzed list)
     "mvsa": ("mvsa", "download", "labelResultAll.txt"),
     "mvsa.mmbt": ("mvsa", "mmbt", "train.jsonl"),
     "ave": ("ave", "", "Annotations.txt"),
+    "vggsound": ("vggsound", "video", "vggsound.csv"),
     "ucf101": ("ucf101", "clips", "ucfTrainTestlist/trainlist01.txt"),
     "release.cremad": ("cremad", "release", "train_split.csv"),
     "release.ucf101": ("ucf101", "release", "trainlist01_new.txt"),
