@@ -103,7 +103,7 @@ def test_no_option_is_left_out_of_the_variants():
         fields = set(methods.load(name).HParams.__dataclass_fields__)
         tried = {key for values in VARIANTS.get(name, ()) for key in values}
         # Windows are tested below; the others act outside these four epochs; fusion at test time.
-        later = {"lr_from", "alpha_reset", "finetune_epochs", "fusion"}
+        later = {"lr_from", "alpha_reset", "finetune_epochs", "combine"}
         left = fields - tried - {"warmup_epochs", "end_epoch"} - later
         assert not left, f"add to VARIANTS[{name!r}] other values of: {', '.join(sorted(left))}"
 

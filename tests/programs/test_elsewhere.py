@@ -57,7 +57,7 @@ def test_a_run_is_loaded_and_predicts_as_it_did(demo_data, finished):  # noqa: F
         }
     for sample, message in (
         ({"audio": clips / "none.wav"}, "the run needs audio, video; given: audio"),
-        (files | {"audio": "none.wav"}, "audio"),
+        (files | {"audio": "none.wav"}, "missing_file: none.wav"),
     ):
         with pytest.raises(UsageError, match=message):
             run.predict(**sample)

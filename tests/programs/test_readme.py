@@ -172,7 +172,7 @@ def test_every_documented_command_is_accepted(tmp_path, monkeypatch, capsys):
             folders.add(re.sub(r"-[0-9a-f]{8}/", "-<digits>/", folder))
         elif program == "evaluate.py":
             assert words[0] in folders, "the run that an earlier command trains"
-        elif program == "make_tables.py" and words[0].startswith("results/"):
+        elif program == "make_tables.py" and "/" in "".join(words):  # own runs
             assert any(folder.startswith(f"{words[0]}/") for folder in folders)
         elif program == "make_tables.py" and words != [TUNED]:
             assert make_tables.main([*words, "--missing"]) == 0
