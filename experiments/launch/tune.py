@@ -62,13 +62,16 @@ def open_study(folder: Path, name: str) -> Any:
         raise UsageError("tune needs: pip install -r requirements-tune.txt") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=f"sqlite:///{(folder / name).resolve()}.db",
         study_name=name,
         direction="maximize",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=SEED),
     )
+    # With one seed, a search that goes on would draw its first values again.
+    seed = len(study.get_trials(deepcopy=False))
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    return study
 
 
 @dataclass(frozen=True)

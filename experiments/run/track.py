@@ -2,11 +2,12 @@
 
 Each is optional and imported on use. A resumed run goes on in the same record. W&B works offline
 with its own WANDB_MODE=offline; MLflow writes where its own MLFLOW_TRACKING_URI points, by default
-to a database in the results folder.
+to mlflow.db and mlflow/ in the results folder.
 """
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,6 +88,9 @@ class MLflow:
 
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             mlflow.set_tracking_uri(f"sqlite:///{(results / 'mlflow.db').resolve()}")
+            if not mlflow.get_experiment_by_name(PROJECT):  # by default files go to ./mlruns
+                files = (results / "mlflow").resolve().as_uri()
+                mlflow.create_experiment(PROJECT, artifact_location=files)
         self.client: Any = mlflow
         experiment = mlflow.set_experiment(PROJECT)
         key = digest(str(folder.path.resolve()), 16)
@@ -102,7 +106,8 @@ class MLflow:
             mlflow.log_params(flat)
 
     def log(self, values: dict[str, float], epoch: int) -> None:
-        self.client.log_metrics(values, step=epoch)
+        allowed = {re.sub(r"[^\w .:/-]", "-", name): value for name, value in values.items()}
+        self.client.log_metrics(allowed, step=epoch)
 
     def pictures(self, paths: Sequence[Path]) -> None:
         for path in paths:

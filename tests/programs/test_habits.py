@@ -156,7 +156,7 @@ def test_a_finished_run_is_extended_as_if_it_had_been_longer(demo_data, tmp_path
     refused = program(*line, "--max_epochs", "6", "--lr", "1")
     assert refused.returncode == 2 and "--lr does not work with --extend" in refused.stderr
     process = start([*map(str, line), "--max_epochs", "6"])
-    assert process.stdout.readline().startswith("epoch 5")
+    assert process.stdout.readline().startswith("epoch   5")
     process.kill()
     process.communicate()
     done = program(*line, "--max_epochs", "6")

@@ -46,7 +46,7 @@ def test_mlflow_has_one_run_with_its_settings(tracked):
     (run,) = client.search_runs([experiment.experiment_id])
     steps = {m.step for m in client.get_metric_history(run.info.run_id, "val/acc")}
     assert (sorted(steps), run.info.status) == (EPOCHS, "FINISHED")
-    assert run.data.params["lr"] == "0.03" and run.data.params["method"] == "Joint"
+    assert run.data.params["lr"] == "0.045" and run.data.params["method"] == "Joint"
     assert 0 < run.data.metrics["test/acc"] <= 1
     found = {item.path for item in client.list_artifacts(run.info.run_id, "plots")}
     assert found == {f"plots/{name}.png" for name in PICTURES}
