@@ -138,7 +138,7 @@ def test_the_script_makes_the_runs_and_stops_at_the_first_failure(tmp_path, caps
         "run": "python -m experiments run needs a NAME",
         "list demo": "python -m experiments list takes no NAME",
         "status --jobs 2": "--jobs can be used with `run`, `tune`, not with `status`",
-        "list --set lr=1": "--set can be used with `status`, `show`, `run`, `tune`, not with `list`",
+        "list --set lr=1": "--set can be used with `status`, `show`, `run`, `tune`, not with",
         "run demo-short --set lr": "--set takes KEY=VALUE, each key once, not 'lr'",
         "run demo-short --jobs 0": "--jobs takes a whole number, 1 or more, not '0'",
         "run demo-short --seeds x": "--seeds takes a whole number, 0 or more, not 'x'",
