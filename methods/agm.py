@@ -74,7 +74,7 @@ def clip_(model: Classifier, bound: float) -> None:
 
 
 class AGM(Method):
-    """Joint training in which each modality's gradients follow its lead over the others."""
+    """Joint training that slows a modality whose lead over the others has grown."""
 
     min_modalities = 2
     running: Tensor
@@ -97,7 +97,7 @@ class AGM(Method):
             f"{CODE}; encoders: BalanceBenchmark",
         )
         warmup_epochs: int = warmup(0, help="epochs before modulation", source=CODE)
-        end_epoch: int = last_epoch(source=f"BalanceBenchmark: 80; {CODE}: 20")
+        end_epoch: int = last_epoch(source=f"our choice; BalanceBenchmark: 80; {CODE}: 20")
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)
