@@ -86,7 +86,7 @@ class AGM(Method):
             1.0, "modulation strength", low=0, source=f"{CODE}'s default; AV-MNIST 2.5"
         )
         cap: float = option(
-            10.0, "largest r* - r", above=0, source=f"{CODE}: 10 CREMA-D and AVE, 7 UR-Funny"
+            10.0, "largest r* - r", above=0, source=f"{CODE}: 10 CREMA-D, 7 UR-Funny"
         )
         clip: float = option(
             1.0, "gradient clipping; 0: off", low=0, source=f"{CODE}: 1 CREMA-D, 5 UR-Funny"
