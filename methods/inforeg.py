@@ -41,7 +41,7 @@ def lead(score: Tensor) -> Tensor:
 
 
 def growth(traces: Tensor) -> Tensor:
-    """K [M] of traces [w + 1, M], the last epoch's at the end; 0 for epochs that were not there."""
+    """K [M] of traces [w + 1, M], the last epoch's at the end; 0 for epochs before the first."""
     # The means differ by the newest and by the oldest trace.
     total = traces[1:].sum(0)
     return (traces[-1] - traces[0]) / total.clamp_min(torch.finfo(total.dtype).tiny)
