@@ -33,7 +33,7 @@ METHODS = {
     "MMCosine": ("methods.mmcosine", "sums the modalities' cosines as logits (ICASSP 2023)"),
     "PMR": ("methods.pmr", "pulls the slower modality towards class prototypes (CVPR 2023)"),
     "MBSD": ("methods.mbsd", "the surer modality teaches the other, our formulation (WSDM 2023)"),
-    "AGM": ("methods.agm", "gradients follow each modality's Shapley share (ICCV 2023)"),
+    "AGM": ("methods.agm", "slows a modality whose Shapley-based lead has grown (ICCV 2023)"),
     "UMT": ("methods.umt", "distils encoders that were first trained alone (ICML 2023)"),
     "CML": ("methods.cml", "no gain in confidence when a modality is removed (ICML 2023)"),
     "MLA": ("methods.mla", "alternates modalities through one projected head (CVPR 2024)"),

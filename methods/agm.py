@@ -73,7 +73,7 @@ def clip_(model: Classifier, bound: float) -> None:
 
 
 class AGM(Method):
-    """Joint training in which each modality's gradients follow its lead over the others."""
+    """Joint training that slows a modality whose lead over the others has grown."""
 
     min_modalities = 2
     needs_linear_fusion = True
@@ -90,7 +90,7 @@ class AGM(Method):
             search=(0.1, 3.0, "log"),
         )
         cap: float = option(
-            10.0, "largest r* - r", above=0, source=f"{CODE}: 10 CREMA-D and AVE, 7 UR-Funny"
+            10.0, "largest r* - r", above=0, source=f"{CODE}: 10 CREMA-D, 7 UR-Funny"
         )
         clip: float = option(
             1.0, "gradient clipping; 0: off", low=0, source=f"{CODE}: 1 CREMA-D, 5 UR-Funny"
@@ -101,7 +101,7 @@ class AGM(Method):
             f"{CODE}; encoders: BalanceBenchmark",
         )
         warmup_epochs: int = warmup(0, help="epochs before modulation", source=CODE)
-        end_epoch: int = last_epoch(source=f"BalanceBenchmark: 80; {CODE}: 20")
+        end_epoch: int = last_epoch(source=f"our choice; BalanceBenchmark: 80; {CODE}: 20")
 
     def __init__(self, model, hparams, facts):
         super().__init__(model, hparams, facts)

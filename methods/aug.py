@@ -2,7 +2,7 @@
 Disproportion"; Jiang, Huang, Yang; NeurIPS 2025, oral; arXiv 2502.20120).
 
 Boosting for the weak modality: every few epochs, the modality that predicts worst gets one more
-head, which learns what its earlier heads leave over. Modalities make optimizer steps in turn, and
+head, which learns what its earlier heads get wrong. Modalities make optimizer steps in turn, and
 their heads end in one linear layer that all share.
 
     heads       `AUG.outputs`        z^m_k = W relu(E^m_k f^m + c^m_k) + b, k = 0, ..., n_m

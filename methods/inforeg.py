@@ -6,16 +6,16 @@ learning window. A modality that is ahead takes up information in it and keeps t
 so. InfoReg slows the encoder of such a modality, as long as its window is open, by pulling it
 towards the weights that it had when the epoch began.
 
-    1  `compare_modalities`     S^m = sum_i softmax(W_m f_i^m + b / M)[y_i], over the batch
-    2  `lead`                   Delta^m = S^m - mean over l != m of S^l
-    3  `InfoReg.after_backward` T^m = sum over the encoder's weight tensors of the mean over their
-                                entries of sum_t g_t^2: one epoch's trace of the Fisher information
-    4  `growth`                 K^m = (mean of the last w traces - that one epoch earlier) / mean of
-                                the last w traces; the window is open while K^m > threshold
-    5  `regulation`             beta^m = beta exp(tanh(Delta^m)) if Delta^m > 0 and the window is
-                                open, else 0
-    6  `InfoReg.after_backward` g <- g + beta^m (theta^m - theta^m at the start of the epoch)
-    7  `InfoReg.forward`        L = CE(z, y) + w_uni sum_m CE(W_m f^m + b / M, y)
+    `compare_modalities`     S^m = sum_i softmax(W_m f_i^m + b / M)[y_i], over the batch
+    `lead`                   Delta^m = S^m - mean over l != m of S^l
+    `InfoReg.after_backward` T^m = sum over the encoder's weight tensors of the mean over their
+                             entries of sum_t g_t^2: one epoch's trace of the Fisher information
+    `growth`                 K^m = (mean of the last w traces - that one epoch earlier) / mean of
+                             the last w traces; the window is open while K^m > threshold
+    `regulation`             beta^m = beta exp(tanh(Delta^m)) if Delta^m > 0 and the window is
+                             open, else 0
+    `InfoReg.after_backward` g <- g + beta^m (theta^m - theta^m at the start of the epoch)
+    `InfoReg.forward`        L = CE(z, y) + w_uni sum_m CE(W_m f^m + b / M, y)
 
 We read the abstract of the paper, a public summary and the authors' code
 (GeWu-Lab/InfoReg_CVPR2025, main.py), not the paper's equations. More in docs/methods.md.
@@ -40,7 +40,7 @@ def lead(score: Tensor) -> Tensor:
 
 
 def growth(traces: Tensor) -> Tensor:
-    """K [M] of traces [w + 1, M], the last epoch's at the end; 0 for epochs that were not there."""
+    """K [M] of traces [w + 1, M], the last epoch's at the end; 0 for epochs before the first."""
     # The means differ by the newest and by the oldest trace.
     total = traces[1:].sum(0)
     return (traces[-1] - traces[0]) / total.clamp_min(torch.finfo(total.dtype).tiny)

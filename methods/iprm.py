@@ -7,7 +7,7 @@ prediction is from the fused one. The fusion that is trained then takes its weig
 
     fusion      `slerp`          mix(w) = sin(w t) / sin t u + sin((1 - w) t) / sin t v, u and v the
                                  unit features of modalities a and b, t the angle between them
-    probe       `IPRM.fusions`   KL_m = mean_i KL(softmax g_m(f_i^m) || softmax h(mix(lam)_i))
+    probe       `IPRM.probe`     KL_m = mean_i KL(softmax g_m(f_i^m) || softmax h(mix(lam)_i))
     weights     `rebalanced`     w = KL_b / (KL_a + KL_b): the weight of a
     loss        `IPRM.forward`   CE(h(mix(w)), y) + sum_m CE(g_m(f^m), y)
     average     `IPRM.forward`   lam <- alpha lam + (1 - alpha) w, from 1/2

@@ -4,7 +4,7 @@ with Self-Distillation for Product Understanding in E-Commerce" (Liu, Li, Song, 
 
 For each sample, the modality that is surer of the true class teaches the other one: by a squared
 error between their logits and a KL divergence between their class distributions. A sample counts
-the more, the further apart the two are, and not at all if both are wrong.
+more, the further apart the two are, and not at all if both are wrong.
 
     logits         model            z^m = W_m f^m + b / M, p^m = softmax(z^m)
     teacher        `roles`          of a pair: s, with the larger p^s[y], and w, the weaker one

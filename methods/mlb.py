@@ -1,8 +1,8 @@
 """MLB: multi-loss balanced training ("Improving Multimodal Learning with Multi-Loss Gradient
 Modulation", Kontras, Chatzichristos, Blaschko, De Vos; BMVC 2024, arXiv 2405.07930).
 
-Unimodal heads have their own losses, and their confidences show which modality is ahead. Its
-gradients are scaled down and those of the other modalities up, from all losses together. When
+Unimodal heads have their own losses, and their confidences show which modality is ahead. The
+gradients of all losses together are scaled down for it, and up for the other modalities. When
 the modalities are equally good, all factors are 1: the balancing ends by itself.
 
     `MLB.forward`         L = CE(z, y) + w_uni sum_m CE(g_m(f^m), y)
@@ -63,7 +63,7 @@ class MLB(Method):
             search=(0.2, 2.0, "log"),
         )
         beta: float = option(
-            2.0, "upper bound of a factor; 1: only slow down", low=1, source=f"{CODE}'s configs"
+            2.0, "upper bound of a factor; 1: only slow down", low=1, source=f"{CODE}'s default"
         )
         w_uni: float = option(1.0, "weight of the unimodal losses", low=0, source=CODE)
 

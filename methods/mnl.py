@@ -1,8 +1,8 @@
 """MNL: multimodal negative learning ("Multimodal Negative Learning", Gong, Gao, Zhu, Hu, Cao;
 NeurIPS 2025, arXiv 2510.20877).
 
-Teaching a weak modality which class it is can suppress what only that modality sees. MNL lets, in
-each sample, the dominant modality teach the others only which classes it is not.
+Teaching a weak modality which class a sample is can suppress what only that modality sees. In MNL,
+the modality dominant in a sample teaches the others only which classes the sample is not.
 
     outputs   `MNL.outputs`  z^m = g_m(f^m), o = mean over m of z^m (late fusion)
     rival     `rival`        j_i = the class other than y_i with the largest fused output o_i

@@ -15,7 +15,7 @@ all of them are trained together for some epochs. Only the newest state of each 
     rectify      L = CE(Phi, y), all parameters, for `rectify_epochs`
 
 We could read the abstract (alternating stages, a reconcilement regularization "by choosing a
-KL-based" one, memory consolidation, global rectification), not the equations. They follow the
+KL-based" one, memory consolidation, global rectification), not the equations, which follow the
 public code: huacong/ReconBoost (train.py, train_MSA.py, models/dynamic_net.py, schedule.py) and
 GeWu-Lab/BalanceBenchmark (balancemm/trainer/ReconBoost_trainer.py). More in docs/methods.md.
 """

@@ -3,7 +3,7 @@ Learning"; ICML 2023, arXiv 2305.01233).
 
 A network that is trained jointly stops learning from a modality as soon as another suffices. UMT
 first trains each encoder alone, to the end, and then trains a new network jointly, in which each
-encoder shall also reproduce the features that its teacher, the encoder trained alone, has for the
+encoder must also reproduce the features that its teacher, the encoder trained alone, has for the
 same input.
 
     teachers   `UMT.forward`        sum_m CE(g_m(f^m), y): no two modalities share a parameter, so

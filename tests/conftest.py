@@ -153,6 +153,15 @@ def same_draws():
 
 
 @pytest.fixture
+def float64(monkeypatch):
+    """Models and features in double precision."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def deterministic():
     """As train.py; one thread, since the tiny models are too small for two."""
     from experiments.run.session import choose_kernels

@@ -6,8 +6,9 @@ For each dataset: scores over seeds, a comparison of all rows with Joint (or the
 class, and validation accuracy by epoch. A row is a method with its settings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from common.files import read_object
 from common.options import UsageError, format_value
@@ -72,7 +73,10 @@ def runs_below(folders: Sequence[Path]) -> dict[RunSet, list[int]]:
                 found[runs].append(config["seed"])
     if not found:
         raise UsageError(f"no finished run below {', '.join(map(str, folders))}")
-    order = sorted(found, key=lambda r: (r.dataset, r.method != "Joint", r.method, str(r)))
+    # Joint first; of one method, the runs with fewest settings.
+    order = sorted(
+        found, key=lambda r: (r.dataset, r.method != "Joint", r.method, len(r.overrides), r.name)
+    )
     return {runs: sorted(found[runs]) for runs in order}
 
 
@@ -81,21 +85,30 @@ def own_artifacts(folders: Sequence[Path], reader: Reader) -> list[Artifact]:
     found = runs_below(folders)
     made: list[Artifact] = []
     for dataset in dict.fromkeys(runs.dataset for runs in found):
-        rows = {label_of(r): (r, seeds) for r, seeds in found.items() if r.dataset == dataset}
-        made += tables_of(dataset, rows, reader)
+        own = {runs: seeds for runs, seeds in found.items() if runs.dataset == dataset}
+        shared = set.intersection(*(set(runs.overrides) for runs in own))
+        rows = {label_of(runs, shared): (runs, seeds) for runs, seeds in own.items()}
+        made += tables_of(dataset, rows, settings_in(sorted(shared)), reader)
     return made
 
 
-def label_of(runs: RunSet) -> str:
-    """The method and its settings."""
-    settings = ", ".join(f"{k} {format_value(v)}" for k, v in runs.overrides)
-    return f"{runs.method}, {settings}" if settings else runs.method
+def label_of(runs: RunSet, shared: set[tuple[str, Any]]) -> str:
+    """The method, and its settings that not all rows share."""
+    return ", ".join([runs.method, *settings_in(s for s in runs.overrides if s not in shared)])
+
+
+def settings_in(overrides: Iterable[tuple[str, Any]]) -> list[str]:
+    """Settings as words."""
+    return [f"{key} {format_value(value)}" for key, value in overrides]
 
 
 def tables_of(
-    dataset: str, rows: dict[str, tuple[RunSet, list[int]]], reader: Reader
+    dataset: str, rows: dict[str, tuple[RunSet, list[int]]], shared: list[str], reader: Reader
 ) -> list[Artifact]:
-    """The artifacts of one dataset; `rows` maps a label to its runs and their seeds."""
+    """The artifacts of one dataset; `rows` maps a label to its runs and their seeds.
+
+    `shared`: settings of all rows, for the captions.
+    """
     seeds = tuple(sorted({seed for _, own in rows.values() for seed in own}))
     runs = {label: one for label, (one, _) in rows.items()}
     finished = [run for one in runs.values() for run in reader.finished(one, seeds)]
@@ -106,7 +119,9 @@ def tables_of(
     keys |= {f"test/acc_zero/{m}": f"{m} alone %" for m in dict.fromkeys(alone)}
     classes = {f"{PER_CLASS}{name}": name for name in finished[0].result["label_names"]}
     how = f"Own runs on {dataset}, test split"
-    about = "*alone*: the features of the others are set to zero."
+    about = "Alone: the features of the others are set to zero."
+    if shared:
+        about += f" All rows: {', '.join(shared)}."
     made: list[Artifact] = [
         scores(f"own-{dataset}", f"{how}. {about}", runs, keys, reader, seeds),
         scores(

@@ -11,15 +11,6 @@ from conftest import PAIR, TRIO, doubles, tiny_batch, tiny_method
 from methods.iprm import IPRM, divergence, rebalanced, slerp
 
 
-@pytest.fixture
-def float64(monkeypatch):
-    """Models and features in double precision."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def step(method, batch):
     torch.manual_seed(0)  # dropout
     method.zero_grad()

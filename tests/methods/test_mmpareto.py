@@ -10,15 +10,6 @@ from conftest import PAIR, TRIO, doubles, tiny_batch, tiny_method
 from methods.mmpareto import MMPareto, inner, integrate, multimodal_weight
 
 
-@pytest.fixture
-def float64(monkeypatch):
-    """Models and features in double precision."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def step(modalities=PAIR, seed=0, **values):
     """(method, a copy from before the step, its batch) after one step."""
     method = tiny_method(MMPareto, modalities, **values)

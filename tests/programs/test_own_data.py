@@ -156,9 +156,9 @@ def test_runs_of_two_methods_on_an_own_csv_end_in_one_table_by_one_command(own, 
     assert len(accuracies) == 6
     for method, own_acc in (("Joint", accuracies[:3]), ("Midas", accuracies[3:])):
         shown = f"{100 * np.mean(own_acc):.1f} ± {100 * np.std(own_acc, ddof=1):.1f} (3)"
-        (row,) = [line for line in text[""].splitlines() if line.startswith(f"| {method}, ")]
+        (row,) = [line for line in text[""].splitlines() if line.startswith(f"| {method} |")]
         assert row.split(" | ")[1].strip("*<u>/") == shown
-    assert "array alone %" in text[""] and text["-tests"].count("| Midas, ") == 1
+    assert "array alone %" in text[""] and text["-tests"].count("| Midas |") == 1
     assert "a, b" in text["-classes"] and "(p = " in text["-tests"]
     assert (out / f"figures/own-{runs.name}-curves.png").exists()
     assert (out / f"report-{runs.name}.html").exists()
