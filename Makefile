@@ -36,7 +36,7 @@ test: lint
 
 # Kills, clusters, and every configuration used by the tables.
 test-slow: lint
-	$(PY) -m pytest -n 2 -m slow --cov --cov-report=term:skip-covered
+	$(PY) -m pytest -n 2 --dist worksteal -m slow
 
 # About 40 minutes on two cores, and ten more where there is a GPU.
 bench: .venv/installed
