@@ -45,6 +45,11 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_strictly(list(argv))
     given = read_settings(args.set)
     folders = [Path(name) for name in args.names if Path(name).is_dir()]
+    for name in args.names:
+        if Path(name).name != name and not Path(name).is_dir():
+            raise UsageError(f"there is no folder {name}")
+    if TUNED in args.names and (len(args.names) > 1 or given):
+        raise UsageError(f"{TUNED} goes without other names and without --set")
     if folders and (len(folders) < len(args.names) or given):
         raise UsageError("folders of own runs go without names of tables and without --set")
     results = results_of(folders) if folders else Path(args.results_dir)

@@ -151,5 +151,9 @@ def report(search: Search, study: Any, folder: Path) -> int:
     }
     write_json(folder / f"{search.name}.json", about)
     print(f"best of {done} trials: val/acc {study.best_value:.4f}")
-    print(runs.commands(SEEDS), flush=True)
+    places = dict(zip(search.flags[::2], search.flags[1::2])) | {"--results_dir": folder.parent}
+    if folder.parent == Path("results"):
+        del places["--results_dir"]
+    flags = [str(word) for pair in places.items() for word in pair]
+    print(runs.commands(SEEDS, flags), flush=True)
     return 0
