@@ -35,7 +35,7 @@ class TimmTrunk(nn.Module):
         how: dict[str, Any] = {"num_classes": 0, "in_chans": channels, "pretrained": pretrained}
         if pretrained and folder:
             how["pretrained_cfg_overlay"] = {"file": str(weight_file(folder, name))}
-        any_size = {"dynamic_img_size": True, "dynamic_img_pad": True}
+        any_size: dict[str, Any] = {"dynamic_img_size": True, "dynamic_img_pad": True}
         try:
             try:  # transformers with a fixed input size then take any
                 self.net = timm.create_model(name, **any_size, **how)

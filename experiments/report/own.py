@@ -32,8 +32,8 @@ from experiments.run.folder import RunFolder
 SCORES = {"test/acc": "accuracy %", "test/f1_macro": "F1 %", "test/acc_mis": "misaligned %"}
 TUNED = "extra-tuned"
 TUNED_ABOUT = (
-    "Tuned methods on {}, test split: the settings with the best validation accuracy of so many"
-    " trials with another seed. Methods are compared fairly if their numbers of trials are equal."
+    "Tuned methods on {}, test split: the settings of the trial with the best validation accuracy."
+    " Trials have another seed. The comparison is fair if the numbers of trials are equal."
 )
 PER_CLASS = "test/f1_per_class/"
 MOST_CURVES = 8  # that can be told apart

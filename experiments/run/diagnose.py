@@ -1,4 +1,4 @@
-"""What a model that is not ours listens to, from its features: the metrics of docs/metrics.md.
+"""What any model listens to, from its features: the metrics of docs/metrics.md.
 
 from experiments import diagnose
 

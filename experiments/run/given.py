@@ -1,4 +1,4 @@
-"""What comes before a command line is resolved: --config, --extend and --seeds as plain flags."""
+"""Turns --config, --extend and --seeds into plain flags, before a command line is resolved."""
 
 import json
 from dataclasses import fields
