@@ -161,7 +161,8 @@ def tuned_artifacts(reader: Reader) -> list[Artifact]:
         settings = tuple(sorted(about["settings"].items()))
         runs = RunSet(about["dataset"], about["method"], settings, about["source"])
         fixed = "".join(f", {key} {value}" for key, value in sorted(about["fixed"].items()))
-        label = f"{runs.method}{fixed} ({about['trials']} trials)"
+        trials = f"{about['trials']} trial{'s' * (about['trials'] != 1)}"
+        label = f"{runs.method}{fixed} ({trials})"
         found.setdefault(runs.dataset, {})[label] = runs
     if not found:
         raise UsageError("no finished search: `python -m experiments tune DATASET METHOD`")
