@@ -67,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if not find_runs(reader.results):
         hint = "`make demo` trains the demo runs and makes their tables"
+        if args.names == [TUNED]:
+            hint = f"`python -m experiments run {TUNED}` trains the best settings"
         print(f"no run in {reader.results}: {hint}", file=sys.stderr)
         return 1
     tables = [evaluate(a, reader) for a in artifacts if isinstance(a, Table)]

@@ -164,7 +164,7 @@ def report(search: Search, study: Any, folder: Path) -> int:
         "val/acc": study.best_value,
     }
     write_json(folder / f"{search.name}.json", about)
-    print(f"best of {done} trials: val/acc {study.best_value:.4f}")
+    print(f"best of {done} trial{'s' * (done != 1)}: val/acc {study.best_value:.4f}")
     places = dict(zip(search.flags[::2], search.flags[1::2])) | {"--results_dir": folder.parent}
     if folder.parent == Path("results"):
         del places["--results_dir"]
