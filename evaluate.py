@@ -56,11 +56,25 @@ def main(argv: list[str]) -> int:
         raise UsageError(
             f"{folder.path} is {folder.state}, not done: finish it first with its train.py command"
         )
+    check_flags(args)
     if args.predict:
         from experiments.run.predict import predict_files
 
         return predict_files(folder, config, Path(args.predict), args)
     return evaluate(folder, config, args)
+
+
+def check_flags(args: Namespace) -> None:
+    """Raises `UsageError` for flags that would do nothing, and for what cannot be written."""
+    for name in ("probe", "embeddings", "plots"):
+        if args.predict and getattr(args, name):
+            raise UsageError(f"--{name} does not work with --predict: files have no labels")
+    if args.out and not args.predict:
+        raise UsageError("--out does nothing without --predict")
+    if args.embeddings and Path(args.embeddings).is_dir():
+        raise UsageError(f"--embeddings {args.embeddings} is a folder: give a file, features.npz")
+    if args.plots and Path(args.plots).is_file():
+        raise UsageError(f"--plots {args.plots} is a file: give a folder")
 
 
 def evaluate(folder: RunFolder, config: dict[str, Any], args: Namespace) -> int:

@@ -45,6 +45,11 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_strictly(list(argv))
     given = read_settings(args.set)
     folders = [Path(name) for name in args.names if Path(name).is_dir()]
+    for name in args.names:
+        if Path(name).name != name and not Path(name).is_dir():
+            raise UsageError(f"there is no folder {name}")
+    if TUNED in args.names and (len(args.names) > 1 or given):
+        raise UsageError(f"{TUNED} goes without other names and without --set")
     if folders and (len(folders) < len(args.names) or given):
         raise UsageError("folders of own runs go without names of tables and without --set")
     results = results_of(folders) if folders else Path(args.results_dir)
@@ -62,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if not find_runs(reader.results):
         hint = "`make demo` trains the demo runs and makes their tables"
+        if args.names == [TUNED]:
+            hint = f"`python -m experiments run {TUNED}` trains the best settings"
         print(f"no run in {reader.results}: {hint}", file=sys.stderr)
         return 1
     tables = [evaluate(a, reader) for a in artifacts if isinstance(a, Table)]

@@ -58,15 +58,17 @@ def main(argv: list[str]) -> int:
     if len(devices) > 1 and not in_group():
         return train_together(devices, [__file__, *commands[0]])
     from experiments.run.session import assemble, environment
-    from experiments.run.start import continued
+    from experiments.run.start import extension, take_over
 
     session = assemble(run, args)  # seed, device, data, model, method
     if session.ranks and session.ranks.rank:
         folder = ReadOnlyFolder(folder.path)
     stop = Stop()
     with folder.lock():
+        saved = None if args.overwrite else session.first(folder.load_last)
+        found = None if saved else extension(session, args.extend)  # before files are removed
         folder.claim(run.config(), args.overwrite)
-        saved = session.first(folder.load_last) or continued(session, folder, args.extend)
+        saved = saved or take_over(folder, found)
         if saved:
             folder.check_data(saved["hashes"], session.hashes)
         folder.note_start(environment(session))

@@ -221,6 +221,8 @@ def main(argv: list[str]) -> int:
     if (args.name and takes_name == "no") or (not args.name and takes_name == "must"):
         what = "takes no NAME" if takes_name == "no" else "needs a NAME: `list` prints them"
         raise UsageError(f"python -m experiments {verb} {what}")
+    if args.seeds and verb in ("tune", "recipe"):
+        raise UsageError(f"--seeds does not work with `{verb}`")
     for flag in ("set", *RUN_ONLY, *TUNE_ONLY):
         if getattr(args, flag) and flag not in takes:
             takers = ", ".join(f"`{name}`" for name, entry in VERBS.items() if flag in entry[2])

@@ -1,6 +1,6 @@
 """Builds the classifier of a run from plain values."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,18 @@ class Choice:
     image_width: int = 0  # output width of a linear layer on image features; 0: none
 
 
-def encoders_of(text: str, modalities: Iterable[str]) -> dict[str, str]:
-    """The name of each modality's encoder, from --encoder.
+# Kinds that --encoder is not for, and why.
+OWN_ENCODER = {
+    "text": "the encoder of text is --text_model",
+    "array": "arrays have an encoder of their own",
+}
+
+
+def encoders_of(text: str, kinds: Mapping[str, str]) -> dict[str, str]:
+    """The name of each modality's encoder, from --encoder; `kinds` {modality: kind of `Stream`}.
 
     "resnet18" is for all, "small,video=timm:convnext_tiny" has another one for the video. Raises
-    `UsageError` if a name is unknown.
+    `UsageError` if a name is unknown or does nothing, and if a modality has none.
     """
     known = ("small", *RESNETS)
     named: dict[str, str] = {}
@@ -51,11 +58,18 @@ def encoders_of(text: str, modalities: Iterable[str]) -> dict[str, str]:
         m, _, name = item.rpartition("=")
         if not name.startswith(("timm:", "hf:")) and name not in known:
             raise unknown("encoder", name, (*known, "timm:<name>", "hf:<name>"))
+        if m in named:
+            raise UsageError(f"--encoder names two for {m or 'all modalities'}: {text}")
         named[m] = name
-    missing = named.keys() - {"", *modalities}
+    missing = named.keys() - {"", *kinds}
     if missing:
-        raise unknown("modality", sorted(missing)[0], modalities)
-    return {m: named.get(m, named.get("", "")) for m in modalities}
+        raise unknown("modality", sorted(missing)[0], kinds)
+    for m, kind in kinds.items():
+        if kind in OWN_ENCODER and m in named:
+            raise UsageError(f"--encoder {m}={named[m]}: {OWN_ENCODER[kind]}")
+        if kind not in OWN_ENCODER and not named.keys() & {"", m}:
+            raise UsageError(f"--encoder names none for {m}: add one without a modality")
+    return {m: named.get(m, named.get("", "")) for m in kinds}
 
 
 def build_trunk(stream: Stream, choice: Choice) -> Any:
@@ -71,8 +85,6 @@ def build_trunk(stream: Stream, choice: Choice) -> Any:
         return TimmTrunk(name.removeprefix("timm:"), stream.channels, wanted, folder)
     if name.startswith("hf:"):
         return HubTrunk(name.removeprefix("hf:"), stream.channels, pretrained)
-    if not name:
-        raise UsageError(f"--encoder names none for {stream.kind}: add one without a modality")
     trunk = encoders.ResNet(stream.channels, name) if name in RESNETS else None
     if pretrained and pictures:
         if trunk is None:
@@ -115,7 +127,8 @@ def build_classifier(
     execution: Execution = ON_CPU,
 ) -> Classifier:
     """The model of all modalities, in the order of `streams`."""
-    built, names = {}, encoders_of(choice.encoder, streams)
+    names = encoders_of(choice.encoder, {m: stream.kind for m, stream in streams.items()})
+    built = {}
     for m, stream in streams.items():
         with seeded(seed, f"encoder {m}"):
             built[m] = build_encoder(stream, replace(choice, encoder=names[m]))

@@ -8,8 +8,10 @@ Weights come from the caches of these libraries or from a folder, never from a n
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from common.files import shown
 from common.options import UsageError, unknown
 
 
@@ -33,9 +35,10 @@ class TimmTrunk(nn.Module):
         how: dict[str, Any] = {"num_classes": 0, "in_chans": channels, "pretrained": pretrained}
         if pretrained and folder:
             how["pretrained_cfg_overlay"] = {"file": str(weight_file(folder, name))}
+        any_size: dict[str, Any] = {"dynamic_img_size": True, "dynamic_img_pad": True}
         try:
             try:  # transformers with a fixed input size then take any
-                self.net = timm.create_model(name, dynamic_img_size=True, **how)
+                self.net = timm.create_model(name, **any_size, **how)
             except TypeError:
                 self.net = timm.create_model(name, **how)
         except (OSError, RuntimeError) as error:
@@ -43,10 +46,23 @@ class TimmTrunk(nn.Module):
                 f"--encoder timm:{name} has no weights on this machine"
                 f" ({str(error).splitlines()[0]}): give --weights <folder> or --weights none"
             ) from None
+        self.name = name
         self.width = getattr(self.net, "head_hidden_size", None) or self.net.num_features
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)[:, :, None, None]
+        try:
+            return self.net(x)[:, :, None, None]
+        except AssertionError as error:  # how timm's models refuse a size
+            raise unfit(f"timm:{self.name}", x, str(error)) from None
+
+
+def unfit(encoder: str, x: Tensor, why: str) -> UsageError:
+    """The error for inputs of a size that an encoder does not take."""
+    size = " x ".join(map(str, x.shape[2:]))
+    return UsageError(
+        f"--encoder {encoder} does not take inputs of {size} ({shown(why, 120)}): use another"
+        " encoder for this modality, such as small,video=timm:<name>"
+    )
 
 
 def weight_file(folder: Path, name: str) -> Path:
@@ -86,15 +102,22 @@ class HubTrunk(nn.Module):
         if reads not in ("pixel_values", "input_values") or takes != channels:
             what = f"reads {reads} with {takes} channel(s)"
             raise UsageError(f"--encoder hf:{name} {what}; this modality has {channels}")
-        self.spectrogram = reads == "input_values"
+        self.name, self.spectrogram = name, reads == "input_values"
         sizes = getattr(config, "hidden_sizes", None)
         self.width = sizes[-1] if sizes else config.hidden_size
 
     def forward(self, x: Tensor) -> Tensor:
+        given = {"pixel_values": x}
         if self.spectrogram:  # [B, 1, F, T] -> [B, T, F]
-            out = self.net(input_values=x[:, 0].transpose(1, 2))
-        else:
-            out = self.net(pixel_values=x)
+            given = {"input_values": x[:, 0].transpose(1, 2)}
+        try:
+            out = self.net(**given)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, RuntimeError) as error:  # how transformers' models refuse a size
+            if "size" not in str(error):
+                raise
+            raise unfit(f"hf:{self.name}", x, str(error)) from None
         pooled = getattr(out, "pooler_output", None)
         if pooled is None:
             last = out.last_hidden_state

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import methods
-from common.files import write_json
-from common.options import UsageError
+from common.files import locked, write_json
+from common.options import UsageError, unknown
 from data_prep import datasets
 from experiments.launch.tasks import Task
 from experiments.paper.adapt import resolved
 from experiments.paper.kinds import SEEDS, RunSet, suffix_of
 from experiments.report.reader import Reader
+from experiments.run.resolve import setting_names
 from experiments.run.settings import DATASET_DEFAULTS, Settings
 
 Launch = Callable[[Sequence[Task]], int]
@@ -100,13 +101,26 @@ def tune(search: Search, reader: Reader, launch: Launch, width: int) -> int:
 
     `reader` reads the folder of all trials.
     """
-    from optuna.trial import TrialState
-
-    study = open_study(reader.results, search.name)
+    allowed = setting_names(search.source, search.method)
+    for name in search.fixed.keys() - allowed:
+        raise unknown("setting", name, sorted(allowed))
+    search.runs({})  # raises what train.py would raise
     searched = space(search.source, search.method)
     searched = {name: how for name, how in searched.items() if name not in search.fixed}
     if not searched:
         raise UsageError(f"nothing to search for {search.method}: --set fixes all of it")
+    busy = f"another process is searching {search.name}: wait, or stop it"
+    with locked(reader.results / f".{search.name}.lock", busy):
+        return try_out(search, searched, reader, launch, width)
+
+
+def try_out(
+    search: Search, searched: Mapping[str, tuple], reader: Reader, launch: Launch, width: int
+) -> int:
+    """Makes the missing trials; unfinished ones first."""
+    from optuna.trial import TrialState
+
+    study = open_study(reader.results, search.name)
     while True:
         trials = study.get_trials(deepcopy=False)
         missing = search.trials - sum(trial.state == TrialState.COMPLETE for trial in trials)
@@ -150,6 +164,10 @@ def report(search: Search, study: Any, folder: Path) -> int:
         "val/acc": study.best_value,
     }
     write_json(folder / f"{search.name}.json", about)
-    print(f"best of {done} trials: val/acc {study.best_value:.4f}")
-    print(runs.commands(SEEDS), flush=True)
+    print(f"best of {done} trial{'s' * (done != 1)}: val/acc {study.best_value:.4f}")
+    places = dict(zip(search.flags[::2], search.flags[1::2])) | {"--results_dir": folder.parent}
+    if folder.parent == Path("results"):
+        del places["--results_dir"]
+    flags = [str(word) for pair in places.items() for word in pair]
+    print(runs.commands(SEEDS, flags), flush=True)
     return 0

@@ -32,8 +32,8 @@ from experiments.run.folder import RunFolder
 SCORES = {"test/acc": "accuracy %", "test/f1_macro": "F1 %", "test/acc_mis": "misaligned %"}
 TUNED = "extra-tuned"
 TUNED_ABOUT = (
-    "Tuned methods on {}, test split: the settings with the best validation accuracy of so many"
-    " trials with another seed. Methods are compared fairly if their numbers of trials are equal."
+    "Tuned methods on {}, test split: the settings of the trial with the best validation accuracy."
+    " Trials have another seed. The comparison is fair if the numbers of trials are equal."
 )
 PER_CLASS = "test/f1_per_class/"
 MOST_CURVES = 8  # that can be told apart
@@ -161,7 +161,8 @@ def tuned_artifacts(reader: Reader) -> list[Artifact]:
         settings = tuple(sorted(about["settings"].items()))
         runs = RunSet(about["dataset"], about["method"], settings, about["source"])
         fixed = "".join(f", {key} {value}" for key, value in sorted(about["fixed"].items()))
-        label = f"{runs.method}{fixed} ({about['trials']} trials)"
+        trials = f"{about['trials']} trial{'s' * (about['trials'] != 1)}"
+        label = f"{runs.method}{fixed} ({trials})"
         found.setdefault(runs.dataset, {})[label] = runs
     if not found:
         raise UsageError("no finished search: `python -m experiments tune DATASET METHOD`")

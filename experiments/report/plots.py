@@ -91,9 +91,14 @@ def scatter(features: Tensor, labels: Tensor, names: list[str], modality: str) -
     """t-SNE of a modality's features, coloured by class."""
     from sklearn.manifold import TSNE
 
+    drawing = blank(5.6, 4.3)
+    few = len(features) < 3 or features.shape[1] < 2
+    if few or (features == features[0]).all():  # scikit-learn raises an error, or even crashes
+        why = "too few for t-SNE" if few else "all features are equal"
+        drawing.add_subplot().set(xticks=(), yticks=(), title=f"{modality}: {why}")
+        return drawing
     near = min(30, max(2, (len(features) - 1) // 3))
     places = TSNE(perplexity=near, init="pca", random_state=0).fit_transform(features.numpy())
-    drawing = blank(5.6, 4.3)
     axes = drawing.add_subplot()
     axes.grid(False)
     colours = matplotlib.colormaps["tab20"]

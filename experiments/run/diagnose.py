@@ -1,4 +1,4 @@
-"""What a model that is not ours listens to, from its features: the metrics of docs/metrics.md.
+"""What any model listens to, from its features: the metrics of docs/metrics.md.
 
 from experiments import diagnose
 
@@ -44,11 +44,14 @@ def diagnose(
     (features, labels) of its training set, also linear probes. A modality is hidden by zeros.
     Raises `UsageError` if the shapes do not fit.
     """
-    f, y = tensors(features), torch.as_tensor(np.asarray(labels)).long()
+    f, y = tensors(features), class_numbers(labels)
     for m, values in f.items():
         if values.ndim != 2 or len(values) != len(y):
             raise UsageError(f"{m} has the shape {tuple(values.shape)}, expected [{len(y)}, D]")
-    shape = logits(f).shape
+    first = logits(f)
+    if not isinstance(first, Tensor):
+        raise UsageError(f"logits gave a {type(first).__name__}, expected a tensor [{len(y)}, C]")
+    shape = first.shape
     if len(shape) != 2 or shape[0] != len(y) or y.max() >= shape[1]:
         what = f"{tuple(shape)} for {len(y)} samples with labels up to {int(y.max())}"
         raise UsageError(f"logits gave the shape {what}")
@@ -59,9 +62,17 @@ def diagnose(
     method: Any = Foreign(logits, shape[1])
     found = measure(method, f, y, Protocol(sources))
     if train:
-        seen = tensors(train[0]), torch.as_tensor(np.asarray(train[1])).long()
+        seen = tensors(train[0]), class_numbers(train[1])
         found |= linear_probes(seen, (f, y))
     return found
+
+
+def class_numbers(labels: Any) -> Tensor:
+    """int64 [N]; raises `UsageError` for anything but whole numbers from 0."""
+    y = np.asarray(labels)
+    if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y) or y.min() < 0:
+        raise UsageError("labels must be whole numbers from 0, one for each sample")
+    return torch.as_tensor(y.astype(np.int64))
 
 
 def tensors(features: Mapping[str, Any]) -> Features:

@@ -1,4 +1,4 @@
-"""What comes before a command line is resolved: --config, --extend and --seeds as plain flags."""
+"""Turns --config, --extend and --seeds into plain flags, before a command line is resolved."""
 
 import json
 from dataclasses import fields
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from common.files import CHECKSUM, shown
-from common.options import Parser, UsageError, format_value
+from common.options import Parser, UsageError, format_value, number
+from experiments.run.folder import RunFolder
+from experiments.run.settings import MAX_SEED
 from methods import load
 
 OWN = ("dataset", "method", "seed")
@@ -25,6 +27,8 @@ def with_config(argv: list[str]) -> list[str]:
         parser.add_argument(f"--{flag}")
     early, rest = parser.parse_known_args(argv)
     if early.extend:
+        if early.config:
+            raise UsageError("--config does not work with --extend, which keeps the run's settings")
         return extended(Path(early.extend), argv)
     if not early.config:
         return argv
@@ -48,6 +52,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """The object in a file, which may have been edited: its checksum does not count."""
     try:
         value = json.loads(path.read_bytes())
+    except IsADirectoryError:
+        raise UsageError(f"--config {path} is a folder: give the config.json in it") from None
     except OSError as error:
         raise UsageError(f"--config {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -76,7 +82,7 @@ def extended(folder: Path, argv: list[str]) -> list[str]:
     Numbers of epochs that are scaled with --max_epochs keep the values that the run was trained
     with. Raises `UsageError` if `argv` changes anything else.
     """
-    config = read_config(folder / "config.json")
+    config = RunFolder(folder).read_json("config.json")
     hparams: Any = load(config["method"]).HParams
     scaled = {
         field.name: config["hparams"][field.name]
@@ -104,7 +110,8 @@ def each_seed(argv: list[str]) -> list[list[str]]:
     early, rest = parser.parse_known_args(argv)
     if not early.seeds:
         return [argv]
-    for flag in ("--seed", "--output_dir"):
+    for flag in ("--seed", "--output_dir", "--extend"):
         if any(word == flag or word.startswith(f"{flag}=") for word in rest):
             raise UsageError(f"{flag} does not work with --seeds, which makes several runs")
-    return [[*rest, "--seed", seed] for seed in dict.fromkeys(early.seeds)]
+    seeds = [number("seeds", seed, int, 0, MAX_SEED) for seed in early.seeds]
+    return [[*rest, "--seed", str(seed)] for seed in dict.fromkeys(seeds)]

@@ -5,7 +5,7 @@ torch, so `--help` shows them only with an explicit `--method`.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -184,11 +184,11 @@ def shared_defaults(
     return defaults, sources
 
 
-def check_model(encoder: str, fusion: str, method: str, modalities: Sequence[str]) -> None:
-    """Raises `UsageError` for unknown encoders, and for a fusion that the method cannot use."""
+def check_model(encoder: str, fusion: str, method: str, kinds: Mapping[str, str]) -> None:
+    """Raises `UsageError` for encoders that do not fit, or a fusion that the method cannot use."""
     from models.build import encoders_of  # imports torch
 
-    encoders_of(encoder, modalities)
+    encoders_of(encoder, kinds)
     if fusion in ("film", "gated") and methods.load(method).needs_linear_fusion:
         why = "has one modality" if method == "Unimodal" else "splits the fused logits by modality"
         raise UsageError(
@@ -239,8 +239,9 @@ def resolve(argv: list[str], description: str) -> tuple[Run | None, argparse.Nam
         special = {name: value for name, value in special.items() if name != "alpha_cap"}
     defaults |= method_defaults(cls.HParams, dataset, method, epochs, special)
     hparams = build(cls.HParams, defaults, given)
-    modalities = list(layout.spec(prep))
-    check_model(settings.encoder, settings.fusion, method, modalities)
+    kinds = {m: modality.stream()["kind"] for m, modality in layout.spec(prep).items()}
+    modalities = list(kinds)
+    check_model(settings.encoder, settings.fusion, method, kinds)
     cls.check(hparams, epochs, cls.used_modalities(hparams, modalities))
     chosen = asdict(settings) | asdict(prep) | asdict(hparams)
     differing = {name: value for name, value in chosen.items() if value != defaults[name]}

@@ -55,7 +55,7 @@ class Settings:
     )
     fusion: str = option(
         "concat",
-        "how features become logits; methods that need a part for each modality refuse film and"
+        "how features become logits; methods that split the logits by modality refuse film and"
         " gated",
         choices=("concat", "sum", "film", "gated"),
         source="paper Sec. 4.1",

@@ -42,8 +42,11 @@ def load_initial(model: Classifier, folder: str) -> None:
     print(f"note: initial weights of {', '.join(found)} from {folder}", file=sys.stderr)
 
 
-def continued(session: "Session", folder: RunFolder, extend: str | None) -> dict | None:
-    """For --extend: the last checkpoint of the finished run; copies it and the best to `folder`."""
+def extension(session: "Session", extend: str | None) -> tuple[dict, dict] | None:
+    """For --extend: the last checkpoint and the best weights of the finished run.
+
+    Raises `UsageError` if it cannot be extended.
+    """
     if not extend:
         return None
     source, s = RunFolder(extend), session.run.settings
@@ -51,7 +54,7 @@ def continued(session: "Session", folder: RunFolder, extend: str | None) -> dict
     stages = session.method.stages(s.max_epochs)
     why = ""
     if "optimizers" not in saved:
-        why = "it has no optimizer state: train it with --keep_checkpoints"
+        why = "it has no optimizer state: repeat it with --keep_checkpoints --overwrite"
     elif len(stages) > 1:
         why = f"{session.run.method} has several stages, and it is past the first"
     elif s.schedule == "cosine":
@@ -60,7 +63,17 @@ def continued(session: "Session", folder: RunFolder, extend: str | None) -> dict
         why = f"it has {saved['epoch']} epochs already: give a larger --max_epochs"
     if why:
         raise UsageError(f"{extend} cannot be extended: {why}")
-    best = {"method": source.load_best(result), "epoch": result["best_epoch"]}
+    return saved, {"method": source.load_best(result), "epoch": result["best_epoch"]}
+
+
+def take_over(folder: RunFolder, found: tuple[dict, dict] | None) -> dict | None:
+    """Writes what `extension` found to the new run's folder; returns the checkpoint."""
+    if not found:
+        return None
+    saved, best = found
+    folder.restore_log([])
+    for record in saved["log"]:
+        folder.append_log(record)
     folder.save("best.pt", best)
     folder.save("last.pt", saved)
     return saved

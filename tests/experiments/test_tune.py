@@ -8,6 +8,7 @@ from conftest import program, start
 from fake_runs import fake_run
 
 import methods
+from common.files import locked
 from common.options import UsageError
 from experiments.launch.tune import Search, open_study, rounded, space, suggest, tune
 from experiments.paper.kinds import SEEDS, Table
@@ -65,7 +66,10 @@ def test_trials_are_chosen_by_validation_and_end_in_a_table(tmp_path, capsys):
     best = min(rates, key=lambda lr: abs(lr - 0.1))
     out = capsys.readouterr().out
     assert f"best of 6 trials: val/acc {1 - abs(best - 0.1):.4f}" in out
-    assert f" --lr {best} --max_epochs 2; done" in out and "for seed in 1 2 3" in out
+    assert (
+        f" --lr {best} --max_epochs 2 --results_dir {tmp_path}; done" in out
+        and "for seed in 1 2 3" in out
+    )
     assert tune(search_of(), Reader(folder), launch, 2) == 0 and len(launch.made) == 6
     assert tune(search_of(8), Reader(folder), launch, 2) == 0 and len(launch.made) == 8
     (table,) = tuned_artifacts(Reader(tmp_path))
@@ -101,6 +105,22 @@ def test_other_fixed_settings_are_another_search_and_are_not_searched(tmp_path):
     assert search_of(fixed=fixed).name != search_of().name
     with pytest.raises(UsageError, match="nothing to search for Joint: --set fixes all of it"):
         tune(search_of(2, "Joint", {"lr": "0.1"}), Reader(tmp_path), launch, 1)
+
+
+def test_settings_that_are_unknown_or_do_not_fit_are_refused_before_the_search(tmp_path):
+    for fixed, message in (
+        ({"seed": "3"}, "unknown setting 'seed'"),
+        ({"fusion": "film"}, "--fusion film does not work with OGM"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            tune(search_of(2, "OGM", fixed), Reader(tmp_path), Launcher(tmp_path), 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_search_is_made_by_one_process(tmp_path):
+    with locked(tmp_path / f".{search_of().name}.lock", "busy"):
+        with pytest.raises(UsageError, match="another process is searching demo-Midas"):
+            tune(search_of(), Reader(tmp_path), Launcher(tmp_path), 1)
 
 
 def test_categories_are_suggested():

@@ -14,6 +14,7 @@ from models.build import Choice, Stream, build_classifier
 from models.fusion import FUSIONS, LINEAR
 
 NAMES = [name for name in methods.METHODS if name != "Unimodal"]
+KINDS = dict.fromkeys(PAIR, "video")
 
 
 def model_of(fusion, modalities=PAIR, heads=True):
@@ -63,9 +64,9 @@ def test_sum_is_linear_with_the_initial_weights_of_separate_layers():
 def test_a_method_trains_with_a_fusion_or_refuses_it(name, fusion):
     if methods.load(name).needs_linear_fusion:
         with pytest.raises(UsageError, match=f"{fusion} does not work with {name}, which splits"):
-            check_model("small", fusion, name, PAIR)
+            check_model("small", fusion, name, KINDS)
         return
-    check_model("small", fusion, name, PAIR)
+    check_model("small", fusion, name, KINDS)
     method = method_of(name, fusion)
     _, touched, losses = train(method, TinySet(), 1, 6)
     assert losses and any("encoders.audio" in p for p in touched)
@@ -76,4 +77,4 @@ def test_a_method_trains_with_a_fusion_or_refuses_it(name, fusion):
 
 def test_a_fusion_of_one_modality_is_refused():
     with pytest.raises(UsageError, match="does not work with Unimodal, which has one modality"):
-        check_model("small", "gated", "Unimodal", PAIR)
+        check_model("small", "gated", "Unimodal", KINDS)

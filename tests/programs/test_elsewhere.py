@@ -8,6 +8,7 @@ from test_run import finished  # noqa: F401
 
 from common.options import UsageError
 from experiments import diagnose, load_run
+from experiments.report.plots import scatter
 from experiments.run.folder import RunFolder
 
 CPU = ("--devices", "cpu")
@@ -77,6 +78,26 @@ def test_the_diagnosis_from_features_is_evaluates(finished, written):  # noqa: F
         assert float(theirs[f"test/{name}"]) == pytest.approx(found[name], abs=6e-5), name
 
 
+@pytest.mark.parametrize(
+    ("features", "title"),
+    [
+        (torch.zeros(9, 4), "audio: all features are equal"),  # scikit-learn crashes
+        (torch.randn(2, 4), "audio: too few for t-SNE"),
+        (torch.randn(9, 4), "audio: t-SNE of its features"),
+    ],
+)
+def test_features_that_t_sne_cannot_place_have_a_picture_that_says_so(features, title):
+    drawing = scatter(features, torch.arange(len(features)) % 2, ["a", "b"], "audio")
+    assert drawing.axes[0].get_title() == title
+
+
+@pytest.mark.parametrize("flags", ["--predict x --plots y", "--out x", "--plots {file}"])
+def test_flags_of_evaluate_without_effect_are_refused(finished, flags):  # noqa: F811
+    line = flags.format(file=finished / "config.json").split()
+    done = program("evaluate.py", finished, *line)
+    assert done.returncode == 2 and done.stderr.startswith("error: --")
+
+
 def test_a_diagnosis_of_what_does_not_fit_is_refused():
     f, y = {"a": np.zeros((4, 3)), "b": np.zeros((4, 2))}, [0, 1, 2, 2]
 
@@ -88,6 +109,9 @@ def test_a_diagnosis_of_what_does_not_fit_is_refused():
         (f | {"b": np.zeros((3, 2))}, y, logits, r"b has the shape \(3, 2\), expected \[4, D\]"),
         (f, [0, 1, 2, 3], logits, "logits gave the shape"),
         (f, y, lambda f: torch.zeros(3), "logits gave the shape"),
+        (f, y, lambda f: np.zeros((4, 3)), "logits gave a ndarray, expected a tensor"),
+        (f, [0, 1, 2, -1], logits, "labels must be whole numbers from 0"),
+        (f, [0.5, 1, 2, 2], logits, "labels must be whole numbers from 0"),
     ):
         with pytest.raises(UsageError, match=message):
             diagnose(features, labels, fused)

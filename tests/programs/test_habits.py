@@ -89,11 +89,17 @@ def test_an_option_trains_is_recorded_and_survives_a_kill(demo_data, tmp_path, f
         ("--encoder timm:resnet10", "unknown timm model 'resnet10'. Did you mean 'resnet10t'?"),
         ("--encoder small,sound=resnet18", "unknown modality 'sound'. Allowed: audio, video"),
         ("--encoder video=small", "--encoder names none for audio"),
+        ("--encoder small,resnet18", "--encoder names two for all modalities"),
         ("--encoder hf:no/such", "--encoder hf:no/such is not on this machine"),
         ("--track comet", "unknown tracker 'comet'. Allowed: tensorboard, wandb, mlflow"),
         ("--init_from nowhere", "nowhere"),
         ("--config nowhere.json", "--config nowhere.json cannot be read: No such file"),
+        ("--config .", "--config . is a folder: give the config.json in it"),
         ("--seeds 1 2 --output_dir x", "--output_dir does not work with --seeds"),
+        ("--seeds 1 x", "--seeds takes a whole number"),
+        ("--seeds 1 2 --extend x", "--extend does not work with --seeds"),
+        ("--extend x --config y", "--config does not work with --extend"),
+        ("--extend x --max_epochs 3", "x has no config.json: it is not a run folder"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_line(demo_data, tmp_path, flags, message):
@@ -162,6 +168,10 @@ def test_a_finished_run_is_extended_as_if_it_had_been_longer(demo_data, tmp_path
     done = program(*line, "--max_epochs", "6")
     assert done.returncode == 0, done.stderr
     same_run(RunFolder(long), RunFolder(more))
+    assert "WARNING" not in done.stderr
+    shorter = program("train.py", "--extend", short, *places, "--max_epochs", "3", "--overwrite")
+    assert shorter.returncode == 2 and "give a larger --max_epochs" in shorter.stderr
+    assert RunFolder(more).state == "done"  # nothing is removed for a run that cannot start
     assert {path: path.read_bytes() for path in before} == before
     assert RunFolder(more).read_json("config.json") == RunFolder(long).read_json("config.json")
 
