@@ -26,7 +26,13 @@ FAULTS = {
     errno.EISDIR: "expected a file, found a folder: use another path",
     errno.ENAMETOOLONG: "the name is too long for the file system: use another path",
 }
-MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "can't start new thread",
+    "bad_alloc",
+)
 
 
 def explain(error: BaseException) -> str | None:
