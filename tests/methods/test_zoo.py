@@ -85,9 +85,15 @@ def test_what_a_model_of_transformers_cannot_read_is_refused(tmp_path):
 
 
 def test_encoders_are_named_for_all_or_for_one_modality():
-    pair = ("audio", "video")
-    assert encoders_of("resnet34", pair) == dict.fromkeys(pair, "resnet34")
-    assert encoders_of("small,video=timm:x", pair) == {"audio": "small", "video": "timm:x"}
-    for text, message in (("resnet", "unknown encoder"), ("small,a=small", "unknown modality 'a'")):
+    kinds = {"audio": "audio", "film": "video", "title": "text"}
+    named = encoders_of("small,film=timm:x", kinds)
+    assert named["audio"] == "small" and named["film"] == "timm:x"
+    for text, message in (
+        ("resnet", "unknown encoder 'resnet'"),
+        ("small,a=small", "unknown modality 'a'"),
+        ("small,film=small,film=resnet18", "names two for film"),
+        ("small,title=small", "--encoder title=small"),
+        ("film=small", "names none for audio"),
+    ):
         with pytest.raises(UsageError, match=message):
-            encoders_of(text, pair)
+            encoders_of(text, kinds)
