@@ -17,6 +17,7 @@ def outputs(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_own_files_end_in_a_table_and_a_prediction():
     said = outputs("own_folder.ipynb")
     assert said.count("| Midas |") == said.count("| Joint |") + 1  # compared with Joint
@@ -25,6 +26,7 @@ def test_own_files_end_in_a_table_and_a_prediction():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_diagnosis_of_another_model_is_evaluates():
     said = outputs("what_does_it_listen_to.ipynb")
     agreed = int(said.splitlines()[-1].removesuffix(" numbers agree"))
