@@ -83,7 +83,10 @@ def evaluate(folder: RunFolder, config: dict[str, Any], args: Namespace) -> int:
     from experiments.run.metrics import linear_probes, measure, probabilities
     from experiments.run.session import assemble
 
-    result, session = folder.read_json("result.json"), assemble(run_from_config(config), args)
+    result, session = (
+        folder.read_json("result.json"),
+        assemble(run_from_config(config).to_load(), args),
+    )
     then, now = result["hashes"], dict(session.hashes)
     if now.pop("data") != then.get("data"):
         note = "note: the samples were prepared again after the run: numbers may differ"

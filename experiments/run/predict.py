@@ -82,7 +82,7 @@ def restore(
         mean = state.get(f"model.encoders.{m}.mean", state.get(f"model.encoders.{m}.inputs.mean"))
         widths[m] = 1 if mean is None else mean.numel()
         streams[m] = stream_of(modality, ([0.0] * widths[m], [1.0] * widths[m]))
-    run = replace(run, settings=replace(run.settings, weights="none"))  # loaded below
+    run = run.to_load()
     known = (run.seed, run.settings.max_epochs, result["count/n_train"])
     facts = Facts(*known, len(result["label_names"]))
     method = build_method(run, streams, facts, Execution(device))

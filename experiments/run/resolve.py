@@ -92,6 +92,10 @@ class Run:
         own = {name: getattr(self, name) for name in names}
         return own | parts | {"spec": spec_json(self.dataset, self.spec)}
 
+    def to_load(self) -> "Run":
+        """The run without initial weights, which its own will replace: their source may be gone."""
+        return replace(self, settings=replace(self.settings, weights="none", init_from=""))
+
     def default_folder(self, results: Path) -> Path:
         """The run folder used without --output_dir."""
         return run_path(results, self.dataset, self.method, self.differing, self.seed)

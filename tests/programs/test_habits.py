@@ -10,6 +10,7 @@ from conftest import program, start
 from test_run import SMALL, words
 
 from common.options import UsageError
+from experiments import load_run
 from experiments.run.folder import RunFolder
 from experiments.run.given import each_seed, with_config
 
@@ -191,3 +192,7 @@ def test_init_from_takes_encoders_that_fit_and_names_them(demo_data, tmp_path):
     assert done.returncode == 2 and "none of its encoders fits this run's" in done.stderr
     shutil.rmtree(first)
     assert program(*line).stdout.startswith("done: ")
+    data = ("--data_dir", demo_data[1], "--devices", "cpu")
+    done = program("evaluate.py", tmp_path / "next", *data)
+    assert done.returncode == 0 and "initial weights" not in done.stderr, done.stderr
+    assert load_run(tmp_path / "next").label_names == list("0123456789")
